@@ -1,0 +1,8 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""`python -m common`: what the launcher runs."""
+
+import sys
+
+from common.cli import main
+
+sys.exit(main())

@@ -1,0 +1,281 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions that every stage asks: did a live update happen at all, and did both sides speak?
+
+Pure functions of a Trial. Helpers for the stages' own checks stand here too: a fact that
+is missing is "NO DATA", which is never a pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.dialogue import Side
+from common.record import Trial
+from common.stage import Check, Claim, Outcome, Status
+
+OUTGOING, INCOMING = "outgoing", "incoming"
+
+
+def outcome(ok: bool, *, expected: object, seen: object, evidence: str) -> Outcome:
+    """PASS or FAIL, with what was expected and seen in words."""
+    status: Status = "PASS" if ok else "FAIL"
+    return Outcome(status=status, expected=str(expected), seen=str(seen), evidence=evidence)
+
+
+def no_data(what: str, *, expected: object = "a value") -> Outcome:
+    """The record does not say: as bad as a failure, but another sentence."""
+    return Outcome(status="NO DATA", expected=str(expected), seen="no data", evidence=what)
+
+
+def same_fact(key: str) -> Callable[[Trial], Outcome]:
+    """The fact is the same on both sides of the kexec."""
+
+    def ask(trial: Trial) -> Outcome:
+        values = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING)]
+        if None in values:
+            return no_data(f"fact {key} on both sides")
+        before, after = values
+        return outcome(before == after, expected=before, seen=after, evidence=f"fact {key}")
+
+    return ask
+
+
+def fact_is(side: str, key: str, value: str) -> Callable[[Trial], Outcome]:
+    """The side's fact has exactly this value."""
+
+    def ask(trial: Trial) -> Outcome:
+        seen = _fact(trial.side(side), key)
+        if seen is None:
+            return no_data(f"{side} fact {key}", expected=value)
+        return outcome(seen == value, expected=value, seen=seen, evidence=f"{side} fact {key}")
+
+    return ask
+
+
+def facts_are(side: str, wanted: dict[str, str]) -> Callable[[Trial], Outcome]:
+    """Every one of these facts has its value; the first that has not is named."""
+
+    def ask(trial: Trial) -> Outcome:
+        for key, value in wanted.items():
+            answer = fact_is(side, key, value)(trial)
+            if answer.status != "PASS":
+                return answer.model_copy(update={"expected": f"{key}={answer.expected}"})
+        said = ", ".join(f"{key}={value}" for key, value in wanted.items())
+        return outcome(True, expected=said, seen="the same", evidence=f"{side} facts")
+
+    return ask
+
+
+def results_ok(side: str, names: tuple[str, ...]) -> Callable[[Trial], Outcome]:
+    """Each of the workload's KTAP results of this name is there once and ok."""
+
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        if spoken is None:
+            return no_data(f"{side} side never spoke", expected=f"{len(names)} results ok")
+        given = {result.name: result.ok for result in spoken.results}
+        missing = [name for name in names if name not in given]
+        if missing:
+            return no_data(f"{side} result {missing[0]}", expected=f"{len(names)} results ok")
+        bad = [name for name in names if not given[name]]
+        seen = f"not ok: {', '.join(bad)}" if bad else "all ok"
+        return outcome(
+            not bad, expected=f"{len(names)} results ok", seen=seen, evidence=f"{side} KTAP"
+        )
+
+    return ask
+
+
+def bailed_with(side: str, text: str) -> Callable[[Trial], Outcome]:
+    """The side gave up and named `text` as its cause."""
+
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        if spoken is None or spoken.bail is None:
+            return no_data(f"{side} did not bail", expected=f"bail naming {text}")
+        return outcome(
+            text in spoken.bail,
+            expected=f"bail naming {text}",
+            seen=spoken.bail,
+            evidence=f"{side} # bail",
+        )
+
+    return ask
+
+
+def _fact(side: Side | None, key: str) -> str | None:
+    return side.facts.get(key) if side else None
+
+
+def _finished(trial: Trial) -> Outcome:
+    ends = [f"{side.name or '?'}: {side.end}" for side in trial.sides]
+    return outcome(
+        [(side.name, side.end) for side in trial.sides]
+        == [(OUTGOING, "kexec"), (INCOMING, "done")],
+        expected="outgoing: kexec, incoming: done",
+        seen=", ".join(ends) or "nobody spoke",
+        evidence="dialogue.log",
+    )
+
+
+def _complete(trial: Trial) -> Outcome:
+    """KTAP plans kept, no line lost or damaged, and both sides hold this run's nonce."""
+    faults: list[str] = []
+    for side in trial.sides:
+        numbers = [result.number for result in side.results]
+        if side.planned is None or numbers != list(range(1, side.planned + 1)):
+            faults.append(f"{side.name}: planned {side.planned}, got {len(numbers)}")
+        if side.garbage:
+            faults.append(f"{side.name}: {side.garbage[0]!r}")
+        if side.facts.get("nonce") != trial.setting.nonce:
+            faults.append(f"{side.name}: nonce {side.facts.get('nonce')}")
+    if not trial.sides:
+        return no_data("dialogue.log is empty", expected="plan kept, nonce of this run")
+    return outcome(
+        not faults,
+        expected="plan kept, no stray line, nonce of this run",
+        seen="; ".join(faults) or "as expected",
+        evidence="dialogue.log",
+    )
+
+
+def _other_release(trial: Trial) -> Outcome:
+    setting, incoming = trial.setting, trial.side(INCOMING)
+    if incoming is None:
+        return no_data("incoming side never spoke", expected=setting.incoming.release)
+    seen = incoming.facts.get("kernel.release", "")
+    return outcome(
+        seen == setting.incoming.release != setting.outgoing.release,
+        expected=f"{setting.incoming.release}, not {setting.outgoing.release}",
+        seen=seen,
+        evidence="incoming fact kernel.release",
+    )
+
+
+def _build_ids(trial: Trial) -> Outcome:
+    before, after = (_fact(trial.side(name), "kernel.build_id") for name in (OUTGOING, INCOMING))
+    built = trial.setting.outgoing.build_id, trial.setting.incoming.build_id
+    if before is None or after is None:
+        return no_data("fact kernel.build_id on both sides")
+    return outcome(
+        (before, after) == built and before != after,
+        expected=f"{built[0][:12]}, then {built[1][:12]}",
+        seen=f"{before[:12]}, then {after[:12]}",
+        evidence="/sys/kernel/notes on both sides, against the built images",
+    )
+
+
+def _handover(trial: Trial) -> Outcome:
+    expected = f"exec from: {trial.setting.outgoing.release} (count 1), once"
+    seen = [f"exec from: {h.release} (count {h.count})" for h in trial.console.handovers]
+    if not seen:
+        return no_data("no KHO line on the console", expected=expected)
+    return outcome(
+        [(h.release, h.count) for h in trial.console.handovers]
+        == [(trial.setting.outgoing.release, 1)],
+        expected=expected,
+        seen="; ".join(seen),
+        evidence="console.log, KHO",
+    )
+
+
+def _luo_number(trial: Trial) -> Outcome:
+    numbers = trial.console.luo_numbers
+    if not numbers:
+        return no_data("no LUO line on the console", expected="liveupdate number 1, once")
+    return outcome(
+        numbers == (1,),
+        expected="liveupdate number 1, once",
+        seen=", ".join(map(str, numbers)),
+        evidence="console.log, luo",
+    )
+
+
+def _boot_ids(trial: Trial) -> Outcome:
+    before, after = (_fact(trial.side(name), "kernel.boot_id") for name in (OUTGOING, INCOMING))
+    if before is None or after is None:
+        return no_data("fact kernel.boot_id on both sides")
+    return outcome(
+        before != after, expected=f"another than {before[:8]}", seen=after[:8], evidence="boot_id"
+    )
+
+
+def _console_order(trial: Trial) -> Outcome:
+    setting, console = trial.setting, trial.console
+    events = [(boot.t, f"Linux version {boot.release}") for boot in console.boots]
+    events += [(t, "Starting new kernel") for t in console.jumps]
+    seen = [text for _, text in sorted(events)]
+    expected = [
+        f"Linux version {setting.outgoing.release}",
+        "Starting new kernel",
+        f"Linux version {setting.incoming.release}",
+    ]
+    return outcome(
+        seen == expected and not console.firmware,
+        expected=" | ".join(expected) + " and no firmware between",
+        seen=" | ".join([*seen, *console.firmware]) or "an empty console",
+        evidence="console.log",
+    )
+
+
+def _one_qemu(trial: Trial) -> Outcome:
+    before, after = trial.setting.process_at_start, trial.setting.process_at_end
+    return outcome(
+        before == after,
+        expected=f"pid {before.pid} from start to end",
+        seen=f"pid {after.pid}, started {after.start}" if after else "QEMU had ended",
+        evidence="/proc/PID/stat of QEMU",
+    )
+
+
+def _no_reset(trial: Trial) -> Outcome:
+    resets = trial.resets()
+    return outcome(
+        not resets,
+        expected="no platform reset",
+        seen=f"{len(resets)} ({resets[0].details})" if resets else "no platform reset",
+        evidence="qmp.jsonl, RESET",
+    )
+
+
+def _no_splat(trial: Trial) -> Outcome:
+    splats = trial.console.splats
+    return outcome(
+        not splats and trial.console.lines > 0,
+        expected="no warning, oops or panic in either kernel",
+        seen=f"line {splats[0].number}: {splats[0].text}" if splats else "none",
+        evidence=f"console.log ({trial.console.lines} lines)",
+    )
+
+
+def _taint(trial: Trial) -> Outcome:
+    seen = [_fact(trial.side(name), "kernel.taint") for name in (OUTGOING, INCOMING)]
+    if None in seen:
+        return no_data("fact kernel.taint on both sides", expected="0, then 0")
+    return outcome(
+        seen == ["0", "0"],
+        expected="0, then 0",
+        seen=", then ".join(map(str, seen)),
+        evidence="taint",
+    )
+
+
+TAINT = Check("not_tainted", "Are both kernels untainted?", _taint)
+
+LIVE_UPDATE = Claim(
+    "The machine really went from one kernel to another by kexec, once, and nothing else happened.",
+    (
+        Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
+        Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
+        Check("other_kernel", "Is the release the incoming kernel's?", _other_release),
+        Check("build_ids", "Are the running kernels those that were built?", _build_ids),
+        Check("kho_exec_from", "Does KHO name the outgoing kernel, count 1?", _handover),
+        Check("luo_number", "Does LUO count one live update?", _luo_number),
+        Check("new_boot_id", "Is it another boot?", _boot_ids),
+        Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
+        Check("one_qemu", "Is it the same QEMU process?", _one_qemu),
+        Check("no_reset", "Was the platform never reset?", _no_reset),
+        Check("no_splat", "Are both consoles free of splats?", _no_splat),
+        TAINT,
+    ),
+)

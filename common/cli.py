@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: a contract, scripts rely on it. Exit statuses are in common/errors.py."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+
+from common import __version__
+from common.errors import Exit, StagesError
+from common.stage import Option, load_stage, stage_folders
+
+_EPILOG = """\
+exit status: 0 pass, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or the
+machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
+did not build
+"""
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line. Each verb names its function in `run`."""
+    parser = argparse.ArgumentParser(
+        prog="kexec-stages",
+        description="Shows, with evidence, a VM and its devices living through a kexec.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kexec-stages {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
+    _machine_options(demo)
+    test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
+    test.add_argument("pytest_args", nargs=argparse.REMAINDER)
+
+    run = _verb(verbs, "run", "run:run", "one stage, with its controls")
+    run.add_argument("stage", type=int, metavar="N")
+    which = run.add_mutually_exclusive_group()
+    which.add_argument("--control", action="append", metavar="NAME", help="this control only")
+    which.add_argument("--no-controls", action="store_true", help="the main run only")
+    run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    _machine_options(run)
+
+    gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
+    gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
+    gate.add_argument("--controls", action="store_true", help="run the controls as well")
+    _machine_options(gate)
+
+    report = _verb(verbs, "report", "stored:report", "the report of a stored run")
+    report.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
+    report.add_argument("--format", choices=("text", "json"), default="text")
+    report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
+    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the stored record")
+    judge.add_argument("run", metavar="RUN")
+
+    _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
+    listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
+    listing.add_argument("--schema", action="store_true", help="the JSON Schema of the record")
+
+    kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
+    actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
+    build.add_argument("--stage", type=int, default=1, metavar="N")
+    _kernel_options(build)
+    _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
+    prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
+    amount = prune.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--keep", type=int, metavar="N", help="all but the N last used")
+    amount.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so long")
+    amount.add_argument("--all", action="store_true")
+
+    shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
+    shell.add_argument("stage", type=int, metavar="N")
+    _machine_options(shell)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, help: str
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    verb.set_defaults(target=target)
+    return verb
+
+
+def _machine_options(parser: argparse.ArgumentParser) -> None:
+    _kernel_options(parser)
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    machine.add_argument(
+        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
+    )
+    for option in {o.flag: o for n in stage_folders() for o in load_stage(n).options}.values():
+        machine.add_argument(
+            option.flag, dest=option.parameter, type=_in_range(option), help=option.help
+        )
+
+
+def _kernel_options(parser: argparse.ArgumentParser) -> None:
+    kernels = parser.add_argument_group("kernels")
+    kernels.add_argument(
+        "--tree", type=Path, metavar="DIR", help="your kernel tree, for both sides"
+    )
+    kernels.add_argument("--outgoing-tree", type=Path, metavar="DIR")
+    kernels.add_argument("--incoming-tree", type=Path, metavar="DIR")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _in_range(option: Option) -> type[int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not option.minimum <= value <= option.maximum:
+            raise argparse.ArgumentTypeError(
+                f"{value} is not between {option.minimum} and {option.maximum}"
+            )
+        return value
+
+    return number  # type: ignore[return-value]
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        signal.signal(signal.SIGTERM, _terminated)
+        module, function = arguments.target.split(":")
+        verb = getattr(importlib.import_module(f"common.commands.{module}"), function)
+        return int(verb(arguments))
+    except StagesError as error:
+        print(f"kexec-stages: {error}", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # The reader (head, less) has gone; Python must not complain at shutdown either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return Exit.HARNESS
+    except OSError as error:
+        print(f"kexec-stages: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        return Exit.HARNESS

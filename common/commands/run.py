@@ -1,0 +1,146 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Verbs that run machines: run, demo, gate."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from tabulate import tabulate
+
+from common import ktap
+from common.accel import probe
+from common.errors import Exit, UsageError
+from common.hypervisor import Hypervisor
+from common.kernels import kernel_pair
+from common.narrator import Narrator
+from common.record import Run
+from common.report_text import controls_table, report_text
+from common.runner import Bench, Plan, check_size, new_run_folder, plan_trials, publish, run_stage
+from common.stage import Stage, load_stage, stage_folders
+from common.verdict import Verdict, judge
+
+
+def run(arguments: argparse.Namespace) -> int:
+    """One stage: main run (or repeats) and controls, then the report on stdout."""
+    stage = load_stage(arguments.stage)
+    if arguments.control:
+        plans = [Plan(f"control-{name}", stage.control(name)) for name in arguments.control]
+    else:
+        controls = () if arguments.no_controls else stage.controls
+        plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
+    with Hypervisor(arguments.connect) as hypervisor:
+        record, verdict, folder = _run_one(stage, plans, arguments, hypervisor)
+    sys.stdout.write(report_text(record, verdict, stage))
+    print(f"\nRun folder: {folder}", file=sys.stderr)
+    return verdict.exit
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """Every stage with its controls, narrated; a table at the end; the reports are stored."""
+    verdicts: list[tuple[Stage, Verdict, Run]] = []
+    with Hypervisor(arguments.connect) as hypervisor:
+        for number in stage_folders():
+            stage = load_stage(number)
+            print(f"\nStage {number}: {stage.title}", file=sys.stderr)
+            plans = plan_trials(controls=stage.controls)
+            record, verdict, folder = _run_one(stage, plans, arguments, hypervisor)
+            verdicts.append((stage, verdict, record))
+            _show_stage(stage, verdict)
+            print(f"\nreport: ./kexec-stages report {folder.name}")
+    print("\n" + _summary(verdicts))
+    return max((verdict.exit for _, verdict, _ in verdicts), default=Exit.SKIP)
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
+    numbers = [n for n in stage_folders() if arguments.until is None or n <= arguments.until]
+    if arguments.until is not None and arguments.until not in stage_folders():
+        raise UsageError(f"there is no stage {arguments.until} to gate until")
+    print(f"KTAP version 1\n1..{len(numbers)}", flush=True)
+    status = Exit.PASS
+    with Hypervisor(arguments.connect) as hypervisor:
+        for position, number in enumerate(numbers, start=1):
+            stage = load_stage(number)
+            if status is not Exit.PASS:
+                print(f"ok {position} {stage.folder.name} # SKIP an earlier stage fell")
+                continue
+            plans = plan_trials(controls=stage.controls if arguments.controls else ())
+            record, verdict, _folder = _run_one(stage, plans, arguments, hypervisor)
+            print(ktap.stage_result(position, stage, record, verdict), end="", flush=True)
+            status = verdict.exit
+    return status
+
+
+def _run_one(
+    stage: Stage, plans: Sequence[Plan], arguments: argparse.Namespace, hypervisor: Hypervisor
+) -> tuple[Run, Verdict, Path]:
+    options = {
+        option.parameter: _chosen(arguments, option.parameter, option.default)
+        for option in stage.options
+    }
+    check_size(stage, options)
+    outgoing, incoming = kernel_pair(stage, arguments)
+    narrator = Narrator(stage)
+    folder = new_run_folder(stage, hypervisor)
+    bench = Bench(
+        stage=stage,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(wanted=arguments.accel),
+        hypervisor=hypervisor,
+        options=options,
+        folder=folder,
+        narrate=narrator.line,
+    )
+    record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
+    return record, judge(record, stage), publish(folder)
+
+
+def _chosen(arguments: argparse.Namespace, name: str, default: int) -> int:
+    value = getattr(arguments, name)
+    return default if value is None else int(value)
+
+
+def _show_stage(stage: Stage, verdict: Verdict) -> None:
+    answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
+    broken_by: dict[str, list[str]] = {}
+    for control in stage.controls:
+        for name in control.breaks:
+            broken_by.setdefault(name, []).append(control.name)
+    rows = [
+        [
+            f"{number}. {claim.text}" if check is claim.checks[0] else "",
+            check.name,
+            answers[check.name].status,
+            answers[check.name].seen,
+            ", ".join(broken_by.get(check.name, [])),
+        ]
+        for number, claim in enumerate(stage.claims, start=1)
+        for check in claim.checks
+    ]
+    headers = ["claim", "check", "", "seen", "broken by control"]
+    print("\n" + tabulate(rows, headers=headers, maxcolwidths=[34, None, None, 36, 26]))
+    print("\n" + controls_table(verdict.controls, width=110))
+    print(f"\nstage {stage.number}: {verdict.status}: {verdict.why}")
+
+
+def _summary(verdicts: Sequence[tuple[Stage, Verdict, Run]]) -> str:
+    rows = []
+    for stage, verdict, record in verdicts:
+        main = next((t for t in record.trials if t.setting.control is None), None)
+        headline = stage.headline(main) if main and verdict.status == "PASS" else {}
+        good = sum(control.good for control in verdict.controls)
+        rows.append(
+            {
+                "stage": f"{stage.number} {stage.name}",
+                "verdict": verdict.status,
+                "claims": len(stage.claims),
+                "checks": len(stage.checks),
+                "controls": f"{good}/{len(verdict.controls)} failed",
+                **headline,
+            }
+        )
+    return tabulate(rows, headers="keys")

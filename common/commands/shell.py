@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The shell verb: the machine of a stage with its console attached."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common.accel import QEMU, probe
+from common.errors import HarnessError
+from common.initramfs import build_workload, make_initramfs
+from common.kernels import kernel_pair
+from common.stage import load_stage
+
+_BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
+_INIT = """\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t debugfs none /sys/kernel/debug
+echo "The stage's workload is /workload, the incoming kernel /incoming. Ctrl-A X leaves QEMU."
+exec setsid cttyhack sh
+"""
+
+
+def shell(arguments: argparse.Namespace) -> int:
+    """Boot the stage's outgoing kernel into a busybox shell on this terminal; QEMU's status."""
+    stage = load_stage(arguments.stage)
+    busybox = next((path for path in map(Path, _BUSYBOX) if path.exists()), None)
+    if busybox is None:
+        raise HarnessError("the shell needs a static busybox: apt install busybox-static")
+    outgoing, incoming = kernel_pair(stage, arguments)
+    options = {o.parameter: getattr(arguments, o.parameter) or o.default for o in stage.options}
+    with tempfile.TemporaryDirectory(prefix="kexec-stages-shell-") as name:
+        folder = Path(name)
+        init = folder / "init"
+        init.write_text(_INIT)
+        workload = build_workload(stage.folder, headers=outgoing.headers)
+        initrd = make_initramfs(
+            {
+                "/init": init,
+                "/bin/busybox": busybox,
+                "/workload": workload,
+                "/incoming/bzImage": incoming.image,
+            },
+            gen_init_cpio=outgoing.gen_init_cpio,
+            target=folder / "initrd",
+        )
+        accelerator = probe(wanted=arguments.accel)
+        command = [QEMU, "-machine", "q35", "-accel", accelerator.name, "-nographic"]
+        command += ["-cpu", "host" if accelerator.name == "kvm" else "EPYC,svm=on,npt=on"]
+        command += ["-smp", str(stage.cpus), "-m", str(stage.size(options).machine_mib)]
+        command += ["-kernel", str(outgoing.image), "-initrd", str(initrd), "-no-reboot"]
+        command += ["-append", " ".join(("console=ttyS0", *stage.cmdline))]
+        print(" ".join(command), file=sys.stderr)
+        return subprocess.run(command, check=False).returncode

@@ -1,0 +1,113 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernels' side of the story: the console, parsed. Pure functions.
+
+The signatures are those of Linux 7.3: kernel/panic.c, kernel/kexec_core.c,
+kernel/liveupdate/kexec_handover.c:kho_in_kexec_metadata, luo_core.c:luo_early_startup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from common.dialogue import Line, Stored
+
+_PREFIX = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[ TC]*\d+\])? ?")
+
+FATAL = re.compile(
+    r"Kernel panic - not syncing|^Oops: |Oops\[#|BUG: unable to handle|"
+    r"general protection fault|double fault|kernel BUG at|Unable to mount root fs"
+)
+SPLAT = re.compile(
+    FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
+    r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
+    r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
+    r"unreferenced object|Call Trace:"
+)
+_VERSION = re.compile(r"Linux version (\S+) ")
+_JUMP = re.compile(r"kexec_core: Starting new kernel")
+_KHO = re.compile(r"KHO: exec from: (.+) \(count (\d+)\)")
+_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: (\d+)")
+_FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
+
+
+class Boot(Stored):
+    """One kernel's start, as its own first line says it."""
+
+    t: int
+    release: str
+    banner: str
+
+
+class Splat(Stored):
+    """A line that a healthy kernel does not print; `number` counts console lines from 1."""
+
+    t: int
+    number: int
+    text: str
+    fatal: bool
+
+
+class Handover(Stored):
+    """``KHO: exec from: RELEASE (count N)``, printed by the incoming kernel."""
+
+    t: int
+    release: str
+    count: int
+
+
+class Console(Stored):
+    """What matters of both kernels' consoles, in time order."""
+
+    boots: tuple[Boot, ...] = ()
+    jumps: tuple[int, ...] = ()
+    """Host times of "kexec_core: Starting new kernel"."""
+    handovers: tuple[Handover, ...] = ()
+    luo_numbers: tuple[int, ...] = ()
+    splats: tuple[Splat, ...] = ()
+    firmware: tuple[str, ...] = ()
+    lines: int = 0
+
+
+def strip_prefix(text: str) -> str:
+    """The message without printk's time stamp and level."""
+    return _PREFIX.sub("", text, count=1)
+
+
+def is_fatal(text: str) -> bool:
+    """True for a line after which this kernel will not go on."""
+    return bool(FATAL.search(strip_prefix(text)))
+
+
+def parse(lines: Iterable[Line]) -> Console:
+    """The console's events. Never raises; unknown bytes are just lines without meaning."""
+    boots: list[Boot] = []
+    jumps: list[int] = []
+    handovers: list[Handover] = []
+    luo_numbers: list[int] = []
+    splats: list[Splat] = []
+    firmware: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        text = strip_prefix(line.text)
+        if match := _VERSION.match(text):
+            boots.append(Boot(t=line.t, release=match[1], banner=text))
+        elif _JUMP.search(text):
+            jumps.append(line.t)
+        elif match := _KHO.match(text):
+            handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
+        elif match := _LUO.match(text):
+            luo_numbers.append(int(match[1]))
+        elif SPLAT.search(text):
+            splats.append(Splat(t=line.t, number=number, text=text, fatal=bool(FATAL.search(text))))
+        elif _FIRMWARE.search(text):
+            firmware.append(text)
+    return Console(
+        boots=tuple(boots),
+        jumps=tuple(jumps),
+        handovers=tuple(handovers),
+        luo_numbers=tuple(luo_numbers),
+        splats=tuple(splats),
+        firmware=tuple(firmware),
+        lines=number,
+    )

@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine as libvirt XML, built as a tree from a typed description."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from common.accel import Accelerator
+
+_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+ET.register_namespace("qemu", _QEMU)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """What a machine consists of; `devices` are libvirt elements, `qemu_args` QEMU's own."""
+
+    name: str
+    memory_mib: int
+    cpus: int
+    accelerator: Accelerator
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    devices: tuple[ET.Element, ...] = ()
+    qemu_args: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+
+
+def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: Path) -> str:
+    """The domain's XML; `console` and `dialogue` are the sockets of ttyS0 and ttyS1."""
+    domain = ET.Element("domain", type="kvm" if spec.accelerator.name == "kvm" else "qemu")
+    _text(domain, "name", spec.name)
+    _text(domain, "memory", str(spec.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(spec.cpus))
+    backing = ET.SubElement(domain, "memoryBacking")
+    ET.SubElement(backing, "source", type="memfd")
+    ET.SubElement(backing, "access", mode="shared")
+    system = ET.SubElement(domain, "os")
+    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _text(system, "kernel", str(spec.kernel))
+    _text(system, "initrd", str(spec.initrd))
+    _text(system, "cmdline", spec.cmdline)
+    domain.append(_cpu(spec.accelerator))
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    # A reset must be seen and counted, not turned into the end of QEMU.
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    devices = ET.SubElement(domain, "devices")
+    for port, socket in enumerate((console, dialogue)):
+        serial = ET.SubElement(devices, "serial", type="unix")
+        ET.SubElement(serial, "source", mode="bind", path=str(socket))
+        ET.SubElement(serial, "target", type="isa-serial", port=str(port))
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    ET.SubElement(devices, "memballoon", model="none")
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
+    devices.extend(spec.devices)
+    commandline = ET.SubElement(domain, f"{{{_QEMU}}}commandline")
+    arguments = ["-D", str(trace_log), "-msg", "timestamp=on"]
+    for event in spec.traces:
+        arguments += ["-trace", event]
+    for argument in (*arguments, *spec.qemu_args):
+        ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=argument)
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _cpu(accelerator: Accelerator) -> ET.Element:
+    if accelerator.name == "kvm":
+        return ET.Element("cpu", mode="host-passthrough", migratable="off")
+    # QEMU's TCG emulates SVM with nested paging; VMX it does not.
+    cpu = ET.Element("cpu", mode="custom", match="exact", check="none")
+    _text(cpu, "model", "EPYC", fallback="forbid")
+    for feature in ("svm", "npt"):
+        ET.SubElement(cpu, "feature", policy="require", name=feature)
+    return cpu
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text
+
+
+def safe_name(text: str) -> str:
+    """`text` as a libvirt domain name."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "-", text)

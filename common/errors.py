@@ -1,0 +1,43 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Exit statuses of the command line, and the errors that carry them."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+
+
+class Exit(IntEnum):
+    """Exit statuses; scripts and ``git bisect run`` rely on them."""
+
+    PASS = 0
+    FAIL = 1
+    USAGE = 2
+    HARNESS = 3
+    SKIP = 4
+    CRASHED = 5
+    TIMEOUT = 6
+    NO_KERNEL = 125
+
+
+class StagesError(Exception):
+    """One sentence for the user: what is wrong, where, what to do. Ends the program."""
+
+    exit_status: int = Exit.HARNESS
+
+
+class UsageError(StagesError):
+    """What the user asked for cannot be meant: unknown stage, bad value, no such run."""
+
+    exit_status = Exit.USAGE
+
+
+class HarnessError(StagesError):
+    """The harness or the machine it runs on failed; says nothing about the kernel."""
+
+    exit_status = Exit.HARNESS
+
+
+class CannotRunHere(StagesError):
+    """Nothing can be run here, and that is nobody's fault: a skip, with its reason."""
+
+    exit_status = Exit.SKIP

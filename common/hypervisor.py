@@ -1,0 +1,110 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A libvirt connection: the embedded QEMU driver in a folder of our own, or a URI of the user's."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from contextlib import ExitStack
+from pathlib import Path
+from types import TracebackType
+
+import libvirt
+
+from common.errors import HarnessError
+from common.guardian import Guardian
+from common.paths import cache_root
+
+# The embedded driver has no daemon beside it: no virtlogd, no cgroup manager, no
+# mount namespace, and no file ownership to put back.
+_QEMU_CONF = """\
+stdio_handler = "file"
+security_driver = "none"
+cgroup_controllers = []
+namespaces = []
+remember_owner = 0
+"""
+
+
+class Hypervisor:
+    """Context manager: an open libvirt connection whose machines end with this process.
+
+    With `uri` None the embedded driver (qemu:///embed) is used: it needs no daemon and
+    leaves nothing behind. Raises HarnessError with libvirt's own words when it refuses.
+    """
+
+    def __init__(self, uri: str | None = None) -> None:
+        self.uri = uri
+        self.embedded = uri is None
+
+    def __enter__(self) -> Hypervisor:
+        with ExitStack() as stack:
+            self.guardian = stack.enter_context(Guardian())
+            self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-"))
+            self.guardian.remove_folder(self.folder)
+            self.connection = self._open()
+            stack.callback(self.connection.close)
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    def _open(self) -> libvirt.virConnect:
+        # Every error is raised as well; libvirt need not print it.
+        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        _run_event_loop()
+        try:
+            return libvirt.open(self.uri or f"qemu:///embed?root={self._embedded_root()}")
+        except libvirt.libvirtError as error:
+            raise HarnessError(
+                f"libvirt refused {self.uri or 'its embedded QEMU driver'}: "
+                f"{error.get_error_message()} (./kexec-stages doctor shows what is missing)"
+            ) from error
+
+    def _embedded_root(self) -> Path:
+        root = self.folder / "libvirt"
+        (root / "etc").mkdir(parents=True)
+        conf = _QEMU_CONF
+        if os.geteuid() == 0:
+            conf += 'user = "root"\ngroup = "root"\n'
+        (root / "etc" / "qemu.conf").write_text(conf)
+        # Probing QEMU's capabilities takes seconds; libvirt caches the answer here.
+        shared = cache_root() / "libvirt"
+        shared.mkdir(parents=True, exist_ok=True)
+        (root / "cache").symlink_to(shared)
+        return root
+
+    def versions(self) -> dict[str, str]:
+        """Versions of libvirt and QEMU as the connection reports them."""
+        return {
+            "libvirt": _dotted(self.connection.getLibVersion()),
+            "qemu": _dotted(self.connection.getVersion()),
+        }
+
+
+def _dotted(number: int) -> str:
+    return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+_loop_lock = threading.Lock()
+
+
+def _run_event_loop() -> None:
+    """Start libvirt's event loop once per process, before the first connection."""
+
+    def serve() -> None:
+        while True:
+            libvirt.virEventRunDefaultImpl()
+
+    with _loop_lock:
+        if any(thread.name == "libvirt-events" for thread in threading.enumerate()):
+            return
+        libvirt.virEventRegisterDefaultImpl()
+        threading.Thread(target=serve, name="libvirt-events", daemon=True).start()

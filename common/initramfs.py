@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The workload's program and the two initramfs it travels in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common.errors import HarnessError
+from common.paths import CHECKOUT, cache_root
+
+_SKELETON = """\
+dir /dev 755 0 0
+nod /dev/console 600 0 0 c 5 1
+dir /proc 555 0 0
+dir /sys 555 0 0
+dir /tmp 1777 0 0
+"""
+
+
+def build_workload(stage_folder: Path, *, headers: Path) -> Path:
+    """The stage's static /init, built against the uapi `headers` of the kernel under test.
+
+    Cached by the content of its sources and headers' version. Raises HarnessError with
+    the compiler's message.
+    """
+    sources = [CHECKOUT / "common" / "workload", stage_folder / "workload"]
+    digest = hashlib.sha256(str(headers).encode())
+    for path in sorted(p for folder in sources for p in folder.iterdir() if p.is_file()):
+        digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")
+    final = cache_root() / "workloads" / digest.hexdigest()[:24]
+    if (final / "init").exists():
+        return final / "init"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix="build-") as build:
+        command = ["make", "-s", "-j2", "-C", str(sources[1]), f"O={build}", f"UAPI={headers}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            raise HarnessError(f"the workload does not build:\n{done.stderr.strip()[:2000]}")
+        part = final.with_name(f"{final.name}.{os.getpid()}")
+        part.mkdir()
+        (Path(build) / "init").rename(part / "init")
+        try:
+            part.rename(final)
+        except OSError:  # another process was first; what it made is the same
+            (part / "init").unlink()
+            part.rmdir()
+    return final / "init"
+
+
+def make_initramfs(files: dict[str, Path], *, gen_init_cpio: Path, target: Path) -> Path:
+    """A cpio archive at `target` with `files` (path in the machine -> file on the host).
+
+    Made by the kernel's own usr/gen_init_cpio. Raises HarnessError when that fails.
+    """
+    listing = _SKELETON
+    folders = {str(Path(name).parent) for name in files} - {"/"}
+    listing += "".join(f"dir {folder} 755 0 0\n" for folder in sorted(folders))
+    listing += "".join(f"file {name} {path} 755 0 0\n" for name, path in files.items())
+    with target.open("wb") as output:
+        done = subprocess.run(
+            [str(gen_init_cpio), "-t", "0", "-"],
+            input=listing.encode(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    if done.returncode:
+        raise HarnessError(f"gen_init_cpio failed: {done.stderr.decode().strip()}")
+    return target

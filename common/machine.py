@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine whose kernel is updated: a transient libvirt domain with two serial lines."""
+
+from __future__ import annotations
+
+import json
+import re
+import threading
+import time
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+
+import libvirt
+import libvirt_qemu
+import pexpect
+
+from common import console
+from common.dialogue import Line
+from common.domain import MachineSpec, domain_xml
+from common.errors import HarnessError
+from common.hypervisor import Hypervisor
+from common.machine_identity import QemuProcess, process_identity
+from common.serial_line import SerialLine
+
+# A dying kernel still prints its call trace; wait that long for it.
+_LAST_WORDS_SECONDS = 1.0
+
+
+class KernelDied(Exception):
+    """The console showed a line after which this kernel will not go on."""
+
+
+class MachineSilent(Exception):
+    """Nothing was said on the dialogue within the bound."""
+
+
+class MachineGone(Exception):
+    """End of file on the dialogue: QEMU or the machine has ended."""
+
+
+@dataclass(frozen=True)
+class Deadline:
+    """A point in time (CLOCK_MONOTONIC, s) that several waits share."""
+
+    at: float
+
+    @classmethod
+    def after(cls, seconds: float) -> Deadline:
+        """The deadline `seconds` from now."""
+        return cls(time.monotonic() + seconds)
+
+    def remaining(self) -> float:
+        """Seconds left, 0 when it has passed."""
+        return max(0.0, self.at - time.monotonic())
+
+
+class Machine:
+    """Context manager: a started machine. Its consoles, QMP events and trace go into `folder`.
+
+    Raises HarnessError with libvirt's own words when the machine cannot be started.
+    """
+
+    def __init__(self, spec: MachineSpec, *, hypervisor: Hypervisor, folder: Path) -> None:
+        self.spec = spec
+        self.folder = folder
+        self._hypervisor = hypervisor
+        self._events_lock = threading.Lock()
+        self._last_words: threading.Timer | None = None
+
+    def __enter__(self) -> Machine:
+        with ExitStack() as stack:
+            sockets = self._hypervisor.folder / self.spec.name
+            sockets.mkdir()
+            console_socket, dialogue_socket = sockets / "ttyS0", sockets / "ttyS1"
+            xml = domain_xml(
+                self.spec,
+                console=console_socket,
+                dialogue=dialogue_socket,
+                trace_log=self.folder / "qemu-trace.log",
+            )
+            (self.folder / "domain.xml").write_text(xml + "\n")
+            self._qmp = stack.enter_context((self.folder / "qmp.jsonl").open("w", buffering=1))
+            self._domain = self._create(xml)
+            stack.callback(self._destroy)
+            self.process = self._find_process()
+            self._hypervisor.guardian.end_process(self.process.pid)
+            self.argv = _argv(self.process.pid)
+            stack.callback(self._stop_events, self._watch_events())
+            self.console = SerialLine(
+                "console", console_socket, folder=self.folder, on_line=self._on_console_line
+            )
+            stack.callback(self.console.close)
+            self.dialogue = SerialLine(
+                "dialogue", dialogue_socket, folder=self.folder, on_line=lambda _line: None
+            )
+            stack.callback(self.dialogue.close)
+            self.clock_offset_ns = time.time_ns() - time.monotonic_ns()
+            self.started_ns = time.monotonic_ns()
+            self._domain.resume()
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._last_words:
+            self._last_words.cancel()
+        self._stack.close()
+
+    def _create(self, xml: str) -> libvirt.virDomain:
+        flags = libvirt.VIR_DOMAIN_START_PAUSED
+        if not self._hypervisor.embedded:
+            flags |= libvirt.VIR_DOMAIN_START_AUTODESTROY
+        try:
+            return self._hypervisor.connection.createXML(xml, flags)
+        except libvirt.libvirtError as error:
+            raise HarnessError(
+                f"libvirt could not start the machine: {error.get_error_message()}"
+                f" (its XML: {self.folder / 'domain.xml'})"
+            ) from error
+
+    def _destroy(self) -> None:
+        try:
+            self._domain.destroy()
+        except libvirt.libvirtError as error:
+            # The domain is transient: when QEMU has ended by itself it no longer exists.
+            if error.get_error_code() not in (
+                libvirt.VIR_ERR_NO_DOMAIN,
+                libvirt.VIR_ERR_OPERATION_INVALID,
+            ):
+                raise HarnessError(f"libvirt could not end the machine: {error}") from error
+
+    def _find_process(self) -> QemuProcess:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                if f"guest={self.spec.name},".encode() in (folder / "cmdline").read_bytes():
+                    found = process_identity(int(folder.name))
+                    if found:
+                        return found
+            except OSError:
+                continue  # ended while we looked
+        raise HarnessError(f"no QEMU process for {self.spec.name}; is the connection a remote one?")
+
+    def _watch_events(self) -> int:
+        def on_event(
+            _connection: object,
+            _domain: object,
+            event: str,
+            s: int,
+            us: int,
+            details: str,
+            _o: object,
+        ) -> None:
+            entry = {
+                "t": time.monotonic_ns(),
+                "qemu_time": s + us / 1e6,
+                "event": event,
+                "details": json.loads(details) if details else {},
+            }
+            with self._events_lock:
+                if not self._qmp.closed:
+                    self._qmp.write(json.dumps(entry) + "\n")
+
+        return int(
+            libvirt_qemu.qemuMonitorEventRegister(
+                self._hypervisor.connection, self._domain, None, on_event, None
+            )
+        )
+
+    def _stop_events(self, registration: int) -> None:
+        libvirt_qemu.qemuMonitorEventDeregister(self._hypervisor.connection, registration)
+
+    def _on_console_line(self, line: Line) -> None:
+        if self._last_words is None and console.is_fatal(line.text):
+            died = KernelDied(console.strip_prefix(line.text))
+            self._last_words = threading.Timer(_LAST_WORDS_SECONDS, self.dialogue.wake, [died])
+            self._last_words.daemon = True
+            self._last_words.start()
+
+    def hear(self, *, silence: float, deadline: Deadline) -> str:
+        """The workload's next line.
+
+        Raises MachineSilent after `silence` seconds or at the deadline, KernelDied when the
+        console shows a panic or oops, MachineGone at end of file.
+        """
+        bound = min(silence, deadline.remaining())
+        try:
+            self.dialogue.expect(rb"([^\n]*)\n", timeout=bound)
+        except pexpect.TIMEOUT:
+            raise MachineSilent(f"nothing on the dialogue for {bound:.0f} s") from None
+        except pexpect.EOF:
+            raise MachineGone("end of file on the dialogue") from None
+        match = self.dialogue.match
+        assert isinstance(match, re.Match)
+        heard: bytes = match[1]
+        return heard.rstrip(b"\r").decode("utf-8", "backslashreplace")
+
+    def go(self, rendezvous: str) -> None:
+        """Let the workload go on from where it said ``# await RENDEZVOUS``."""
+        self.dialogue.send(f"go {rendezvous}\n")
+
+    def process_now(self) -> QemuProcess | None:
+        """The identity of the machine's QEMU at this moment, None when it has ended."""
+        return process_identity(self.process.pid)
+
+
+def _argv(pid: int) -> tuple[str, ...]:
+    raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return tuple(
+        word.decode("utf-8", "backslashreplace") for word in raw.rstrip(b"\0").split(b"\0")
+    )

@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The evidence record: what one trial left behind, as one typed value.
+
+A *trial* is one machine from start to end: the main run, a control, or a repeat. Its
+folder holds raw files; `collect` turns them into a Trial and nothing else enters a verdict:
+
+    trial.json       what the harness alone knows (Setting), written when the trial ends
+    console.jsonl    [host ns, text] for each line of the kernels' console (.log: raw bytes)
+    dialogue.jsonl   the same for the workload's line
+    qmp.jsonl        QMP events as they came
+    qemu-trace.log   QEMU's trace events (stages look into it themselves)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError
+
+from common import console, dialogue
+from common.console import Console
+from common.dialogue import Side, Stored
+from common.errors import UsageError
+from common.machine_identity import QemuProcess
+from common.serial_line import read_stamped
+
+SCHEMA = 1
+SUMS = "SHA256SUMS"
+
+Ended = Literal["done", "bail", "crashed", "timeout", "gone", "rebooted", "interrupted"]
+
+
+class KernelFacts(Stored):
+    """One of the two kernels, as it was built."""
+
+    release: str
+    build_id: str
+    key: str
+    source: str
+    image_sha256: str
+    config_sha256: str
+    patches: tuple[str, ...] = ()
+
+
+class Host(Stored):
+    """Where the trial ran. Accelerator and its reason belong to every figure."""
+
+    cpu: str
+    cpus: int
+    memory_mib: int
+    kernel: str
+    system: str
+    accelerator: str
+    accelerator_reason: str
+    versions: dict[str, str]
+
+
+class Setting(Stored):
+    """What the harness alone knows of a trial."""
+
+    schema_version: int = SCHEMA
+    stage: int
+    name: str
+    """Unique within the run: "main", "control-NAME", "repeat-07"."""
+    control: str | None
+    options: dict[str, str]
+    nonce: str
+    host: Host
+    outgoing: KernelFacts
+    incoming: KernelFacts
+    cmdline: str
+    argv: tuple[str, ...]
+    clock_offset_ns: int
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC, to line up QEMU's trace stamps."""
+    started_ns: int
+    ended_ns: int
+    ended: Ended
+    ended_detail: str
+    process_at_start: QemuProcess
+    process_at_end: QemuProcess | None
+
+
+class QmpEvent(Stored):
+    """A QMP event; `t` is the host's CLOCK_MONOTONIC in ns when it reached the harness."""
+
+    t: int
+    qemu_time: float
+    event: str
+    details: dict[str, Any]
+
+
+class Trial(Stored):
+    """Everything a verdict may look at."""
+
+    setting: Setting
+    console: Console
+    sides: tuple[Side, ...]
+    qmp: tuple[QmpEvent, ...]
+    witness: dict[str, Any]
+    """What a stage reads from its own raw files (traces, frames); see Stage.witness."""
+
+    def side(self, name: str) -> Side | None:
+        """The first side of that name ("outgoing" or "incoming"), None when it never spoke."""
+        return next((side for side in self.sides if side.name == name), None)
+
+    def resets(self) -> tuple[QmpEvent, ...]:
+        """Platform resets during the machine's life, as QEMU reported them."""
+        return tuple(event for event in self.qmp if event.event == "RESET")
+
+
+class Run(Stored):
+    """A run folder: trials of one stage, with who made them."""
+
+    schema_version: int = SCHEMA
+    stage: int
+    tool: str
+    commit: str
+    started: str
+    command: tuple[str, ...]
+    trials: tuple[Trial, ...]
+
+
+def collect(folder: Path, *, witness: dict[str, Any] | None = None) -> Trial:
+    """The trial of a folder, from its raw files. Raises UsageError on missing or damaged ones."""
+    try:
+        setting = Setting.model_validate_json((folder / "trial.json").read_text())
+        return Trial(
+            setting=setting,
+            console=console.parse(read_stamped(folder / "console.jsonl")),
+            sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
+            qmp=tuple(
+                QmpEvent.model_validate_json(line)
+                for line in (folder / "qmp.jsonl").read_text().splitlines()
+            ),
+            witness=witness or {},
+        )
+    except FileNotFoundError as error:
+        raise UsageError(
+            f"{folder}: half a trial, {Path(error.filename).name} is missing"
+            " (was the harness killed?); run it again"
+        ) from None
+    except (ValidationError, ValueError, OSError) as error:
+        first = str(error).splitlines()[0]
+        raise UsageError(f"{folder}: damaged trial: {first}; run it again") from None
+
+
+def seal(folder: Path) -> None:
+    """Write SHA256SUMS over every file below `folder` (sha256sum -c reads it)."""
+    names = sorted(str(path.relative_to(folder)) for path in _files(folder))
+    text = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
+    (folder / SUMS).write_text(text)
+
+
+def seal_breaches(folder: Path) -> list[str]:
+    """What no longer agrees with SHA256SUMS, a sentence each; empty when all is as sealed."""
+    try:
+        entries = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
+        sealed = {name: digest for digest, name in entries}
+    except (OSError, ValueError):
+        return [f"{SUMS} is missing or damaged"]
+    present = {str(path.relative_to(folder)) for path in _files(folder)}
+    breaches = [f"{name} is missing" for name in sorted(sealed.keys() - present)]
+    breaches += [f"{name} was added" for name in sorted(present - sealed.keys())]
+    breaches += [
+        f"{name} was edited"
+        for name in sorted(sealed.keys() & present)
+        if sha256(folder / name) != sealed[name]
+    ]
+    return breaches
+
+
+def sha256(path: Path) -> str:
+    """The file's SHA-256, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _files(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and path.name != SUMS]
+
+
+def schema_text() -> str:
+    """The published JSON Schema of a run's record."""
+    return json.dumps(Run.model_json_schema(), indent=2, sort_keys=True) + "\n"

@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The plain-text report: at most 72 columns, the same bytes from the same record. Pure."""
+
+from __future__ import annotations
+
+import shlex
+import textwrap
+from collections.abc import Iterable
+
+from tabulate import tabulate
+
+from common.record import KernelFacts, Run, Trial
+from common.stage import Stage
+from common.statistics_table import phase_table
+from common.verdict import ControlVerdict, TrialVerdict, Verdict
+
+WIDTH = 72
+
+
+def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
+    """The whole report of one run."""
+    parts = [
+        _heading(verdict, stage),
+        _setting(run),
+        _claims(stage, verdict),
+        _controls(verdict),
+        _timing(run, verdict, stage),
+        _paragraphs("Not claimed", stage.not_claimed),
+        _evidence(run),
+        _reproduce(run),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
+
+
+def _heading(verdict: Verdict, stage: Stage) -> str:
+    title = f"Stage {stage.number}: {stage.title}"
+    lines = textwrap.wrap(title, WIDTH - len(verdict.status) - 2)
+    lines[-1] = lines[-1].ljust(WIDTH - len(verdict.status)) + verdict.status
+    return "\n".join([*lines, "=" * WIDTH, *_wrap(verdict.why)])
+
+
+def _setting(run: Run) -> str:
+    if not run.trials:
+        return ""
+    trial = run.trials[0]
+    setting, host = trial.setting, trial.setting.host
+    taints = " -> ".join(side.facts.get("kernel.taint", "?") for side in trial.sides)
+    handover = [f"KHO: exec from: {h.release} (count {h.count})" for h in trial.console.handovers]
+    rows = [
+        ("from", _kernel(setting.outgoing)),
+        ("to", _kernel(setting.incoming)),
+        ("kexec", f"{'; '.join(handover) or 'no KHO line'}; taint {taints}"),
+        (
+            "host",
+            f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system},"
+            f" Linux {host.kernel}",
+        ),
+        ("accel", f"{host.accelerator} ({host.accelerator_reason})"),
+        ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
+        ("cmdline", setting.cmdline),
+        ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
+        ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
+    ]
+    return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def _kernel(kernel: KernelFacts) -> str:
+    patches = f", {len(kernel.patches)} patches" if kernel.patches else ""
+    return (
+        f"{kernel.release}, build id {kernel.build_id[:12]}, config {kernel.config_sha256[:12]},"
+        f" {kernel.source}{patches}"
+    )
+
+
+def _claims(stage: Stage, verdict: Verdict) -> str:
+    shown = _worst(verdict.trials)
+    if shown is None:
+        return ""
+    answers = {answer.check: answer.outcome for answer in shown.answers}
+    lines = [f"Claims ({shown.trial}: {shown.status})"]
+    for number, claim in enumerate(stage.claims, start=1):
+        lines += _wrap(f"{number}. {claim.text}")
+        for check in claim.checks:
+            outcome = answers[check.name]
+            mark = "ok    " if outcome.status == "PASS" else "not ok"
+            lines += textwrap.wrap(
+                f"{mark} {check.name}: {outcome.seen}"
+                if outcome.status == "PASS"
+                else f"{mark} {check.name}: expected {outcome.expected}; seen {outcome.seen}",
+                WIDTH,
+                initial_indent="   ",
+                subsequent_indent=" " * 10,
+                break_on_hyphens=False,
+            )
+    return "\n".join(lines)
+
+
+def _worst(trials: Iterable[TrialVerdict]) -> TrialVerdict | None:
+    ordered = sorted(trials, key=lambda trial: trial.status == "PASS")
+    return ordered[0] if ordered else None
+
+
+def _controls(verdict: Verdict) -> str:
+    if not verdict.controls:
+        return "Controls\nNone were run: what the checks can see is not shown."
+    table = controls_table(verdict.controls, width=WIDTH)
+    return f"Controls (each must fail, for its own reason)\n{table}"
+
+
+def controls_table(controls: Iterable[ControlVerdict], *, width: int) -> str:
+    """Control, whether it failed as it must, and the reason it gave."""
+    rows = [[c.control, "as it must" if c.good else f"{c.status} >>", c.why] for c in controls]
+    widths = [20, 12, width - 36]
+    return tabulate(rows, headers=["control", "failed", "seen"], maxcolwidths=widths)
+
+
+def _timing(run: Run, verdict: Verdict, stage: Stage) -> str:
+    passed = {trial.trial for trial in verdict.trials if trial.status == "PASS"}
+    phases = [stage.phases(t) for t in run.trials if t.setting.name in passed]
+    if not phases:
+        return ""
+    accelerator = run.trials[0].setting.host.accelerator
+    note = "TCG: an emulated CPU; compare with TCG only" if accelerator == "tcg" else accelerator
+    return f"Timing ({note})\n{phase_table(phases)}"
+
+
+def _paragraphs(title: str, sentences: Iterable[str]) -> str:
+    lines = [title]
+    for sentence in sentences:
+        lines += textwrap.wrap(sentence, WIDTH, initial_indent="- ", subsequent_indent="  ")
+    return "\n".join(lines)
+
+
+def _evidence(run: Run) -> str:
+    rows = [[trial.setting.name, _seconds(trial), trial.console.lines] for trial in run.trials]
+    table = tabulate(rows, headers=["trial", "seconds", "console lines"], floatfmt=".1f")
+    return f"Evidence (SHA256SUMS covers every file of the run)\n{table}"
+
+
+def _seconds(trial: Trial) -> float:
+    return (trial.setting.ended_ns - trial.setting.started_ns) / 1e9
+
+
+def _reproduce(run: Run) -> str:
+    return _labelled("Reproduce", f"./kexec-stages {shlex.join(run.command)}")
+
+
+def _labelled(label: str, text: str) -> str:
+    return textwrap.fill(
+        text,
+        WIDTH,
+        initial_indent=f"{label:<8}",
+        subsequent_indent=" " * 8,
+        break_on_hyphens=False,
+        break_long_words=False,
+    )
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, WIDTH, break_on_hyphens=False)

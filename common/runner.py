@@ -1,0 +1,236 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One trial, and a run made of trials. `run_trial` is a whole live update on one screen."""
+
+from __future__ import annotations
+
+import datetime
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kernel.build import Kernel
+
+from common import __version__
+from common.accel import Accelerator
+from common.dialogue import HEADER, awaited
+from common.domain import MachineSpec
+from common.errors import CannotRunHere
+from common.host import available_memory_mib, checkout_commit, describe_host
+from common.hypervisor import Hypervisor
+from common.initramfs import build_workload, make_initramfs
+from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
+from common.paths import runs_root
+from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
+from common.stage import Control, Stage
+
+RECORD = "record.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bench:
+    """Everything the trials of one run share."""
+
+    stage: Stage
+    outgoing: Kernel
+    incoming: Kernel
+    accelerator: Accelerator
+    hypervisor: Hypervisor
+    options: Mapping[str, int]
+    folder: Path
+    narrate: Callable[[str], None] = field(default=lambda _text: None)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A trial to be run."""
+
+    name: str
+    control: Control | None = None
+
+
+def plan_trials(*, repeat: int = 1, controls: Sequence[Control] = ()) -> tuple[Plan, ...]:
+    """The main run (or its repeats) and then the controls."""
+    mains = (
+        [Plan("main")] if repeat == 1 else [Plan(f"repeat-{n:02}") for n in range(1, repeat + 1)]
+    )
+    return (*mains, *(Plan(f"control-{control.name}", control) for control in controls))
+
+
+def run_trial(bench: Bench, plan: Plan) -> Trial:
+    """One machine from a cold boot to the workload's last word; its folder is left complete."""
+    stage, control = bench.stage, plan.control
+    folder = bench.folder / plan.name
+    folder.mkdir()
+    incoming = bench.outgoing if control and control.same_kernel else bench.incoming
+    nonce = secrets.token_hex(8)
+    cmdline = " ".join(_cmdline(bench, plan, nonce))
+    size = stage.size(bench.options)
+    with ExitStack() as stack:
+        workspace = bench.hypervisor.folder / f"trial-{nonce}"
+        workspace.mkdir()
+        stack.callback(shutil.rmtree, workspace)
+        spec = MachineSpec(
+            name=f"stages-{nonce}",
+            memory_mib=size.machine_mib,
+            cpus=stage.cpus,
+            accelerator=bench.accelerator,
+            kernel=bench.outgoing.image,
+            initrd=_pack(bench, incoming, workspace),
+            cmdline=cmdline,
+            devices=stage.devices(),
+            qemu_args=stage.qemu_args,
+            traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
+        )
+        machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
+        ended, detail = _converse(machine, bench, size.machine_mib)
+        setting = Setting(
+            stage=stage.number,
+            name=plan.name,
+            control=control.name if control else None,
+            options={name: str(value) for name, value in bench.options.items()},
+            nonce=nonce,
+            host=describe_host(bench.accelerator, bench.hypervisor.versions()),
+            outgoing=_facts(bench.outgoing),
+            incoming=_facts(incoming),
+            cmdline=cmdline,
+            argv=machine.argv,
+            clock_offset_ns=machine.clock_offset_ns,
+            started_ns=machine.started_ns,
+            ended_ns=time.monotonic_ns(),
+            ended=ended,
+            ended_detail=detail,
+            process_at_start=machine.process,
+            process_at_end=machine.process_now(),
+        )
+    (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
+    return collect(folder, witness=stage.witness(folder))
+
+
+def _converse(machine: Machine, bench: Bench, machine_mib: int) -> tuple[Ended, str]:
+    """Let the workload speak, answer its rendezvous, and say how it ended."""
+    # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
+    gib = machine_mib / 1024
+    deadline, silence = Deadline.after(90 + 60 * gib), 20 + 10 * gib
+    phase, sides = "boot of the outgoing kernel", 0
+    try:
+        while True:
+            text = machine.hear(silence=silence, deadline=deadline)
+            bench.narrate(text)
+            if text == HEADER:
+                sides += 1
+            elif name := awaited(text):
+                phase = f"after {name!r}"
+                machine.go(name)
+            elif text == "# side=outgoing" and sides > 1:
+                return "rebooted", "the outgoing kernel booted a second time"
+            elif text == "# side=incoming":
+                phase = "incoming kernel"
+            elif text == "# kexec":
+                phase = "kexec and boot of the incoming kernel"
+            elif text == "# done":
+                return "done", ""
+            elif text.startswith("# bail "):
+                return "bail", text.removeprefix("# bail ")
+    except KernelDied as error:
+        return "crashed", f"{phase}: {error}"
+    except MachineSilent as error:
+        return "timeout", f"{phase}: {error}"
+    except MachineGone as error:
+        return "gone", f"{phase}: {error}"
+
+
+def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
+    words = ("console=ttyS0", *bench.stage.cmdline, f"stage.nonce={nonce}")
+    for option in bench.stage.options:
+        words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
+    if plan.control:
+        words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
+    return words
+
+
+def _pack(bench: Bench, incoming: Kernel, workspace: Path) -> Path:
+    """The outgoing initramfs; it carries the incoming kernel and that one's initramfs."""
+    init = build_workload(bench.stage.folder, headers=bench.outgoing.headers)
+    tool = bench.outgoing.gen_init_cpio
+    inner = make_initramfs({"/init": init}, gen_init_cpio=tool, target=workspace / "incoming.cpio")
+    files = {"/init": init, "/incoming/bzImage": incoming.image, "/incoming/initrd": inner}
+    return make_initramfs(files, gen_init_cpio=tool, target=workspace / "outgoing.cpio")
+
+
+def _facts(kernel: Kernel) -> KernelFacts:
+    return KernelFacts(
+        release=kernel.release,
+        build_id=kernel.build_id,
+        key=kernel.key,
+        source=kernel.source,
+        image_sha256=sha256(kernel.image),
+        config_sha256=sha256(kernel.config),
+        patches=kernel.patches,
+    )
+
+
+def check_size(stage: Stage, options: Mapping[str, int]) -> None:
+    """Refuse, with the sum, a request that this host's memory cannot carry."""
+    size = stage.size(options)
+    reserve = 512
+    have = available_memory_mib()
+    if size.machine_mib + reserve > have:
+        raise CannotRunHere(
+            f"the machine would need {size.machine_mib} MiB ({size.sum}) and the host {reserve} MiB"
+            f" beside it, but {have} MiB are available; ask for less with --guest-memory"
+        )
+
+
+def run_stage(
+    bench: Bench,
+    plans: Sequence[Plan],
+    *,
+    before: Callable[[Plan], None],
+    after: Callable[[Trial], None],
+) -> Run:
+    """All trials of `plans`, one after the other, as a sealed run in `bench.folder`."""
+    trials: list[Trial] = []
+    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    for kernel, name in ((bench.outgoing, "outgoing"), (bench.incoming, "incoming")):
+        shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
+    for plan in plans:
+        before(plan)
+        trials.append(run_trial(bench, plan))
+        after(trials[-1])
+    run = Run(
+        stage=bench.stage.number,
+        tool=f"kexec-stages {__version__}",
+        commit=checkout_commit(),
+        started=started,
+        command=tuple(sys.argv[1:]),
+        trials=tuple(trials),
+    )
+    (bench.folder / RECORD).write_text(run.model_dump_json() + "\n")
+    seal(bench.folder)
+    return run
+
+
+def new_run_folder(stage: Stage, hypervisor: Hypervisor) -> Path:
+    """A fresh folder for a run, named .part until `publish`; it goes if this process dies."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{stamp}-{stage.folder.name}-{secrets.token_hex(2)}.part"
+    folder = runs_root() / name
+    folder.mkdir(parents=True)
+    hypervisor.guardian.remove_folder(folder)
+    return folder
+
+
+def publish(folder: Path) -> Path:
+    """The finished run under its final name, and `latest` pointing to it."""
+    final = folder.with_suffix("")
+    folder.rename(final)
+    latest = final.parent / "latest"
+    part = final.parent / f".latest.{secrets.token_hex(4)}"
+    part.symlink_to(final.name)
+    part.replace(latest)
+    return final

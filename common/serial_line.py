@@ -1,0 +1,123 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A serial line of the machine: read without pause, kept raw, stamped, and driven by pexpect.
+
+pexpect reads only while it is asked to; a line that nobody waits on would then be
+stamped late. So a thread reads the socket at once, stamps each line with the host's
+CLOCK_MONOTONIC, and hands the bytes on to pexpect through a queue.
+"""
+
+from __future__ import annotations
+
+import json
+import queue
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pexpect import EOF, TIMEOUT
+from pexpect.spawnbase import SpawnBase
+
+from common.dialogue import Line
+
+if TYPE_CHECKING:
+    _BytesSpawn = SpawnBase[bytes]
+else:
+    _BytesSpawn = SpawnBase
+
+
+class SerialLine(_BytesSpawn):
+    """One serial line as a pexpect object; `on_line` is called for each stamped line.
+
+    Writes NAME.log (raw bytes) and NAME.jsonl (one stamped line each) into `folder`.
+    `on_line` runs in the reading thread: it must be quick and must not raise.
+    """
+
+    def __init__(
+        self, name: str, path: Path, *, folder: Path, on_line: Callable[[Line], None]
+    ) -> None:
+        super().__init__(timeout=None, encoding=None)
+        self.name = name
+        self._on_line = on_line
+        self._socket = socket.socket(socket.AF_UNIX)
+        self._socket.connect(str(path))
+        self._bytes: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._raw = (folder / f"{name}.log").open("wb", buffering=0)
+        self._stamped = (folder / f"{name}.jsonl").open("w", encoding="utf-8", buffering=1)
+        self._thread = threading.Thread(target=self._read, name=f"serial-{name}", daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        partial = b""
+        while True:
+            try:
+                data = self._socket.recv(65536)
+            except OSError:
+                data = b""
+            now = time.monotonic_ns()
+            if not data:
+                break
+            self._raw.write(data)
+            *lines, partial = (partial + data).split(b"\n")
+            for line in lines:
+                self._keep(now, line)
+            self._bytes.put(data)
+        if partial:
+            self._keep(time.monotonic_ns(), partial)
+        self._bytes.put(b"")
+
+    def _keep(self, now: int, raw: bytes) -> None:
+        line = Line(t=now, text=raw.rstrip(b"\r").decode("utf-8", "backslashreplace"))
+        self._stamped.write(json.dumps([line.t, line.text], ensure_ascii=False) + "\n")
+        self._on_line(line)
+
+    def wake(self, error: Exception) -> None:
+        """Make the wait in progress, or the next, raise `error` after what has been read so far."""
+        self._woken_by = error
+        self._bytes.put(b"")
+
+    _woken_by: Exception | None = None
+
+    def read_nonblocking(self, _size: int = 1, timeout: float | None = None) -> bytes:
+        """The next bytes; raises TIMEOUT, EOF, or what `wake` was given (pexpect's contract)."""
+        try:
+            data = self._bytes.get(timeout=None if timeout is None or timeout < 0 else timeout)
+        except queue.Empty:
+            raise TIMEOUT(f"nothing on {self.name} for {timeout} s") from None
+        if data:
+            return data
+        self._bytes.put(b"")
+        if self._woken_by is not None:
+            raise self._woken_by
+        self.flag_eof = True
+        raise EOF(f"end of file on {self.name}")
+
+    def send(self, text: str) -> None:
+        """Write `text` to the line."""
+        self._socket.sendall(text.encode())
+
+    def close(self) -> None:
+        """Close the line; everything read so far is on disk afterwards."""
+        with suppress(OSError):  # the other end may be gone already
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+        self._raw.close()
+        self._stamped.close()
+
+
+def read_stamped(path: Path) -> tuple[Line, ...]:
+    """The lines of a stored NAME.jsonl. Raises ValueError, naming the line, on damaged ones."""
+    return tuple(_stored_lines(path.name, path.read_text(encoding="utf-8").splitlines()))
+
+
+def _stored_lines(name: str, lines: Iterable[str]) -> Iterable[Line]:
+    for number, text in enumerate(lines, start=1):
+        try:
+            t, line = json.loads(text)
+            yield Line(t=t, text=line)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{name}:{number}: not a stamped line: {error}") from None

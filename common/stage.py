@@ -1,0 +1,165 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How a stage declares itself: claims, the checks that show them, the controls that break them."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from xml.etree import ElementTree as ET
+
+from common.dialogue import Stored
+from common.errors import UsageError
+from common.paths import CHECKOUT
+from common.record import Trial
+
+Status = Literal["PASS", "FAIL", "NO DATA"]
+
+
+class Outcome(Stored):
+    """A check's answer. `evidence` names the file or fact where a reader finds it."""
+
+    status: Status
+    expected: str
+    seen: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question to the record. `ask` is pure: the same trial gives the same outcome."""
+
+    name: str
+    question: str
+    ask: Callable[[Trial], Outcome]
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence the stage wants believed, and the checks that show it."""
+
+    text: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A run that must fail. It proves that the checks in `breaks` can.
+
+    Each check in `breaks` must not pass, and `reason` must hold: the run failed for what was
+    done to it and nothing else. Checks in `may_break` follow from it; None means that
+    everything after the cause is gone, so that only `holds` is still asked for.
+    """
+
+    name: str
+    what: str
+    breaks: frozenset[str]
+    reason: Check
+    may_break: frozenset[str] | None = frozenset()
+    holds: tuple[Check, ...] = ()
+    cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
+    same_kernel: bool = False
+    without_patch: str | None = None
+    crash_expected: bool = False
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a machine needs for given options, with the sum in words."""
+
+    machine_mib: int
+    sum: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A number the user may choose; `parameter` is the workload's stage.PARAMETER."""
+
+    flag: str
+    parameter: str
+    default: int
+    minimum: int
+    maximum: int
+    help: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A numbered demonstration."""
+
+    number: int
+    folder: Path
+    name: str
+    title: str
+    claims: tuple[Claim, ...]
+    not_claimed: tuple[str, ...]
+    controls: tuple[Control, ...]
+    options: tuple[Option, ...]
+    cmdline: tuple[str, ...]
+    size: Callable[[Mapping[str, int]], Size]
+    phases: Callable[[Trial], dict[str, float]]
+    """Milliseconds of each phase, in order; the sum need not be the blackout."""
+    headline: Callable[[Trial], dict[str, str]]
+    """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
+    cpus: int = 2
+    devices: Callable[[], tuple[ET.Element, ...]] = tuple
+    qemu_args: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    witness: Callable[[Path], dict[str, Any]] = field(default=lambda _folder: {})
+    narration: Mapping[str, str] = field(default_factory=dict)
+    """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
+
+    def patches(self) -> tuple[Path, ...]:
+        """The stage's kernel series in apply order; empty where the stock kernel will do."""
+        series = CHECKOUT / "kernel" / "series"
+        return tuple(
+            patch
+            for number in range(1, self.number + 1)
+            for patch in sorted(series.glob(f"{number:02}_*/[0-9]*.patch"))
+            if not patch.name.startswith("0000-")
+        )
+
+    @property
+    def checks(self) -> tuple[Check, ...]:
+        """All checks of all claims, in order."""
+        return tuple(check for claim in self.claims for check in claim.checks)
+
+    def control(self, name: str) -> Control:
+        """The control of that name. Raises UsageError naming those there are."""
+        for control in self.controls:
+            if control.name == name:
+                return control
+        names = ", ".join(control.name for control in self.controls)
+        raise UsageError(f"stage {self.number} has no control {name!r}; it has: {names}")
+
+
+def stage_folders() -> dict[int, Path]:
+    """The stages of this checkout: number -> folder."""
+    found = sorted((CHECKOUT / "stages").glob("[0-9][0-9]_*/kernel.config"))
+    folders = [path.parent for path in found]
+    return {
+        int(folder.name[:2]): folder
+        for folder in folders
+        if (folder / f"{folder.name[3:]}.py").exists()
+    }
+
+
+def load_stage(number: int) -> Stage:
+    """The stage's declaration, from stages/NN_name/name.py. Raises UsageError for unknown ones."""
+    folders = stage_folders()
+    if number not in folders:
+        have = ", ".join(str(n) for n in folders)
+        raise UsageError(f"there is no stage {number}; this checkout has: {have}")
+    path = folders[number] / f"{folders[number].name[3:]}.py"
+    name = f"stage_{path.stem}"
+    if name not in sys.modules:
+        spec = importlib.util.spec_from_file_location(name, path)
+        assert spec and spec.loader
+        module = importlib.util.module_from_spec(spec)
+        sys.modules[name] = module
+        spec.loader.exec_module(module)
+    stage: Stage = sys.modules[name].STAGE
+    return stage

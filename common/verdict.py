@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From record to verdict: a pure function, so that a stored run can be judged again."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from common.dialogue import Stored
+from common.errors import Exit
+from common.record import Run, Trial
+from common.stage import Check, Control, Outcome, Stage
+
+TrialStatus = Literal["PASS", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
+ControlStatus = Literal["FAILED AS IT MUST", "PASSED", "WRONG REASON", "ERROR"]
+RunStatus = Literal["PASS", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"]
+
+EXIT_OF: dict[RunStatus, Exit] = {
+    "PASS": Exit.PASS,
+    "FAIL": Exit.FAIL,
+    "BROKEN": Exit.FAIL,
+    "ERROR": Exit.HARNESS,
+    "CRASHED": Exit.CRASHED,
+    "TIMEOUT": Exit.TIMEOUT,
+}
+
+
+class Answer(Stored):
+    """A check of a trial with its outcome."""
+
+    check: str
+    question: str
+    outcome: Outcome
+
+
+class TrialVerdict(Stored):
+    """A main run or a repeat of it."""
+
+    trial: str
+    status: TrialStatus
+    why: str
+    answers: tuple[Answer, ...]
+
+
+class ControlVerdict(Stored):
+    """A control: good when it failed, for its own reason, and in nothing else."""
+
+    trial: str
+    control: str
+    status: ControlStatus
+    why: str
+    answers: tuple[Answer, ...]
+
+    @property
+    def good(self) -> bool:
+        """True when the control broke what it must break."""
+        return self.status == "FAILED AS IT MUST"
+
+
+class Verdict(Stored):
+    """What a run shows. `why` is one sentence: the first thing that is wrong."""
+
+    stage: int
+    status: RunStatus
+    why: str
+    trials: tuple[TrialVerdict, ...]
+    controls: tuple[ControlVerdict, ...]
+
+    @property
+    def exit(self) -> Exit:
+        """The exit status that scripts see."""
+        return EXIT_OF[self.status]
+
+
+def judge(run: Run, stage: Stage) -> Verdict:
+    """The verdict on a run, from its record alone."""
+    mains = tuple(judge_trial(t, stage) for t in run.trials if t.setting.control is None)
+    controls = tuple(
+        judge_control(t, stage.control(t.setting.control), stage)
+        for t in run.trials
+        if t.setting.control is not None
+    )
+    status, why = _sum_up(mains, controls)
+    return Verdict(stage=stage.number, status=status, why=why, trials=mains, controls=controls)
+
+
+def _sum_up(
+    mains: tuple[TrialVerdict, ...], controls: tuple[ControlVerdict, ...]
+) -> tuple[RunStatus, str]:
+    if not mains and not controls:
+        return "ERROR", "nothing was run"
+    for main in mains:
+        if main.status != "PASS":
+            return main.status, f"{main.trial}: {main.why}"
+    for control in controls:
+        if not control.good:
+            return "BROKEN", f"{control.trial} {control.status}: {control.why}"
+    passed = f"{len(mains)}/{len(mains)} passed"
+    failed = f"{len(controls)} controls failed as they must" if controls else "no controls run"
+    return "PASS", f"{passed}, {failed}"
+
+
+def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
+    """A run that must pass: every check, and there must be checks."""
+    answers = _ask(trial, stage.checks)
+    status, why = _trial_status(trial, answers)
+    return TrialVerdict(trial=trial.setting.name, status=status, why=why, answers=answers)
+
+
+def _trial_status(trial: Trial, answers: tuple[Answer, ...]) -> tuple[TrialStatus, str]:
+    ended, detail = trial.setting.ended, trial.setting.ended_detail
+    if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
+        return "CRASHED", detail
+    if ended == "timeout":
+        return "TIMEOUT", detail
+    if ended in ("gone", "interrupted"):
+        return "ERROR", detail
+    if not answers:
+        return "ERROR", "the stage has no checks"
+    for answer in answers:
+        if answer.outcome.status != "PASS":
+            return "FAIL", _sentence(answer)
+    return "PASS", f"{len(answers)} checks"
+
+
+def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
+    """A run that must fail: in what it breaks, for its reason, and in nothing else."""
+    answers = _ask(trial, (*stage.checks, control.reason, *control.holds))
+    status, why = _control_status(trial, control, stage, answers)
+    return ControlVerdict(
+        trial=trial.setting.name, control=control.name, status=status, why=why, answers=answers
+    )
+
+
+def _control_status(
+    trial: Trial, control: Control, stage: Stage, answers: tuple[Answer, ...]
+) -> tuple[ControlStatus, str]:
+    if trial.setting.ended == "interrupted":
+        return "ERROR", trial.setting.ended_detail
+    by_name = {answer.check: answer for answer in answers}
+    for name in sorted(control.breaks):
+        if by_name[name].outcome.status == "PASS":
+            return "PASSED", f"{name} did not notice"
+    required = {control.reason.name, *(check.name for check in control.holds)}
+    if control.may_break is not None:
+        spared = control.breaks | control.may_break
+        required |= {check.name for check in stage.checks} - spared
+    for answer in answers:
+        if answer.check in required and answer.outcome.status != "PASS":
+            return "WRONG REASON", _sentence(answer)
+    return "FAILED AS IT MUST", by_name[control.reason.name].outcome.seen
+
+
+def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(check=check.name, question=check.question, outcome=check.ask(trial))
+        for check in checks
+    )
+
+
+def _sentence(answer: Answer) -> str:
+    outcome = answer.outcome
+    return f"{answer.check}: expected {outcome.expected}; seen {outcome.seen} ({outcome.evidence})"
