@@ -260,6 +260,7 @@ def _taint(trial: Trial) -> Outcome:
     )
 
 
+ONE_QEMU = Check("one_qemu", "Is it the same QEMU process?", _one_qemu)
 TAINT = Check("not_tainted", "Are both kernels untainted?", _taint)
 
 LIVE_UPDATE = Claim(
@@ -273,7 +274,7 @@ LIVE_UPDATE = Claim(
         Check("luo_number", "Does LUO count one live update?", _luo_number),
         Check("new_boot_id", "Is it another boot?", _boot_ids),
         Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
-        Check("one_qemu", "Is it the same QEMU process?", _one_qemu),
+        ONE_QEMU,
         Check("no_reset", "Was the platform never reset?", _no_reset),
         Check("no_splat", "Are both consoles free of splats?", _no_splat),
         TAINT,

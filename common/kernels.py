@@ -8,7 +8,8 @@ import sys
 import time
 from pathlib import Path
 
-from kernel.build import Kernel, KernelSpec, build
+from kernel.build import KernelSpec, build
+from kernel.cache import Kernel
 
 from common.paths import CHECKOUT
 from common.stage import Stage

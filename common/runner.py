@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel.build import Kernel
+from kernel.cache import Kernel
 
 from common import __version__
 from common.accel import Accelerator

@@ -62,8 +62,6 @@ class Control:
     holds: tuple[Check, ...] = ()
     cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
     same_kernel: bool = False
-    without_patch: str | None = None
-    crash_expected: bool = False
 
 
 @dataclass(frozen=True)
@@ -158,6 +156,8 @@ def load_stage(number: int) -> Stage:
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)
         assert spec and spec.loader
+        # 01_… is no package name; the stage's own modules are found beside it.
+        sys.path.append(str(path.parent))
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
         spec.loader.exec_module(module)

@@ -43,12 +43,14 @@ def list_cache(_arguments: argparse.Namespace) -> int:
 
 def prune(arguments: argparse.Namespace) -> int:
     """Remove kernels from the cache and print which."""
-    removed = cache.prune(
+    pruned = cache.prune(
         keep=0 if arguments.all else arguments.keep, older_than_days=arguments.older_than
     )
-    for entry in removed:
+    for entry in pruned.removed:
         print(f"removed {entry.key[:12]} {entry.release} ({entry.label})")
-    print(f"{len(removed)} removed")
+    for entry in pruned.in_use:
+        print(f"kept {entry.key[:12]} {entry.release}: a run is using it")
+    print(f"{len(pruned.removed)} removed, {pruned.freed / 2**20:.0f} MiB freed")
     return Exit.PASS
 
 

@@ -3,273 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
-from common import checks
-from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
-from common.dialogue import Side
-from common.record import Trial
-from common.stage import Check, Claim, Option, Outcome, Size, Stage
+from kvm_memfd_checks import CLAIMS
+from kvm_memfd_controls import CONTROLS
+from kvm_memfd_timing import headline, phases
 
-_GUEST_BLACKOUT = "blackout (guest's TSC)"
-RANGES = 64  # digests of RAM ranges that each side prints
-
-
-def _vcpus(trial: Trial) -> range:
-    return range(int(trial.setting.options["vcpus"]))
-
-
-def _each_vcpu(ask: Callable[[Trial, int], Outcome]) -> Callable[[Trial], Outcome]:
-    """The first vCPU's answer that is not PASS, else the last one's."""
-
-    def ask_all(trial: Trial) -> Outcome:
-        answers = [ask(trial, vcpu) for vcpu in _vcpus(trial)]
-        return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
-
-    return ask_all
-
-
-def _both(trial: Trial) -> tuple[Side, Side] | None:
-    before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    return (before, after) if before and after else None
-
-
-def _ram_size(trial: Trial) -> Outcome:
-    side = trial.side(INCOMING)
-    seen = side.facts.get("ram.size") if side else None
-    wanted = str(int(trial.setting.options["guest_memory"]) << 20)
-    if seen is None:
-        return no_data("incoming fact ram.size", expected=wanted)
-    return outcome(seen == wanted, expected=wanted, seen=seen, evidence="incoming fact ram.size")
-
-
-def _ram_equal(trial: Trial) -> Outcome:
-    """Every page's digest equal, as the workload found; 64 range digests compared here."""
-    sides = _both(trial)
-    if sides is None:
-        return no_data("one side never spoke", expected="equal digests")
-    before, after = sides
-    keys = ["ram.digest", *(f"ram.range.{n}" for n in range(RANGES))]
-    missing = [key for key in keys if key not in before.facts or key not in after.facts]
-    if missing or "ram.pages_different" not in after.facts:
-        return no_data(f"fact {(missing or ['ram.pages_different'])[0]}", expected="equal digests")
-    differ = [key for key in keys if before.facts[key] != after.facts[key]]
-    different = after.facts["ram.pages_different"]
-    where = after.facts.get("ram.first_different", ", ".join(differ))
-    same = different == "0" and not differ
-    return outcome(
-        same,
-        expected=f"digest {before.facts['ram.digest']}, 0 pages different",
-        seen=f"digest {after.facts['ram.digest']}, {different} pages different"
-        + ("" if same else f", first: {where}"),
-        evidence=f"facts ram.digest, ram.range.0-{RANGES - 1}",
-    )
-
-
-def _extents(side: Side) -> list[tuple[int, int, int]] | None:
-    """(page, pfn, count) of each run of pages, None when the list is not whole."""
-    number = side.number("pfn.extents")
-    if number is None:
-        return None
-    try:
-        texts = [side.facts[f"pfn.extent.{n}"] for n in range(number)]
-        return [(int(a), int(b, 0), int(c)) for a, b, c in (text.split(":") for text in texts)]
-    except (KeyError, ValueError):
-        return None
-
-
-def _same_pages(trial: Trial) -> Outcome:
-    """The page frame numbers, extent by extent; every page of the guest must be in them."""
-    sides = _both(trial)
-    if sides is None:
-        return no_data("one side never spoke", expected="the same page frames")
-    before, after = (_extents(side) for side in sides)
-    pages = sides[0].number("guest.pages")
-    moved = sides[1].facts.get("pfn.moved")
-    if before is None or after is None or pages is None or moved is None:
-        return no_data("facts pfn.extent.*, pfn.moved", expected="the same page frames")
-    covered = sum(count for _, _, count in after)
-    unmapped = any(pfn == 0 for _, pfn, _ in before)
-    where = sides[1].facts.get("pfn.first_moved", "")
-    return outcome(
-        before == after and covered == pages and moved == "0" and not unmapped,
-        expected=f"{pages} pages in the {len(before)} extents they were in",
-        seen=f"{covered} pages in {len(after)} extents, {moved} moved {where}".rstrip(),
-        evidence="facts pfn.extent.*",
-    )
-
-
-def _registers(kind: str) -> Callable[[Trial], Outcome]:
-    """What was captured was loaded, and the guest itself found its registers right."""
-
-    def ask(trial: Trial, vcpu: int) -> Outcome:
-        sides = _both(trial)
-        names = (f"guest.{vcpu}.{kind}", f"guest.{vcpu}.{kind}_at_load")
-        errors = f"guest.{vcpu}.errors.{kind}"
-        if sides is None or names[0] not in sides[0].facts or errors not in sides[1].facts:
-            return no_data(f"facts {names[0]}, {errors}")
-        captured, loaded = sides[0].facts[names[0]], sides[1].facts.get(names[1], "nothing")
-        found = sides[1].facts[errors]
-        return outcome(
-            captured == loaded and found == "0",
-            expected=f"{captured[:18]}… loaded, 0 mismatches seen by the guest",
-            seen=f"{loaded[:18]}… loaded, {found} mismatches seen by the guest",
-            evidence=f"facts {names[0]}, {names[1]}, {errors}",
-        )
-
-    return _each_vcpu(ask)
-
-
-def _counter(trial: Trial, vcpu: int) -> Outcome:
-    """Pause, load and the guest's own log agree on the counter to the step.
-
-    The guest logs the counter at the two TSC readings around its longest gap; it may
-    have been paused on either side of the increment between them.
-    """
-    sides = _both(trial)
-    if sides is None:
-        return no_data("one side never spoke", expected="a counter")
-    paused = sides[0].number(f"guest.{vcpu}.counter")
-    keys = ("counter_at_load", "resume.counter_before", "resume.counter_after")
-    loaded, before, after = (sides[1].number(f"guest.{vcpu}.{key}") for key in keys)
-    if paused is None or loaded is None or before is None or after is None:
-        return no_data(f"facts guest.{vcpu}.counter, .resume.counter_*", expected="a counter")
-    return outcome(
-        loaded == paused and before <= paused <= after <= before + 1,
-        expected=f"{paused} at pause and load, no gap, no repeat",
-        seen=f"{loaded} at load; guest's log: {before}, then {after}",
-        evidence=f"facts guest.{vcpu}.counter, .counter_at_load, .resume.counter_*",
-    )
-
-
-def _guest_content(trial: Trial, vcpu: int) -> Outcome:
-    """The guest verified every page after the resume and after FINISH, and found no fault."""
-    side = trial.side(INCOMING)
-    kinds = ("memory", "counter", "msr", "timer")
-    if side is None:
-        return no_data("incoming side never spoke", expected="no errors")
-    errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
-    sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
-    later = side.number(f"guest.{vcpu}.sweeps_after_finish")
-    if None in errors.values() or sweeps is None or later is None:
-        return no_data(f"facts guest.{vcpu}.errors.*, .sweeps_*", expected="no errors")
-    found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
-    first = side.facts.get(f"guest.{vcpu}.first_error", "")
-    return outcome(
-        set(errors.values()) == {"0"} and sweeps >= 1 and later >= 1,
-        expected="no errors in at least one sweep after resume and one after FINISH",
-        seen=f"errors: {found}; sweeps {sweeps} and {later} {first}".rstrip(),
-        evidence=f"facts guest.{vcpu}.errors.*",
-    )
-
-
-def _guest_ticks(trial: Trial, vcpu: int) -> Outcome:
-    sides = _both(trial)
-    before, after = (
-        (side.number(f"guest.{vcpu}.ticks") for side in sides) if sides else (None, None)
-    )
-    if before is None or after is None:
-        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks go on")
-    return outcome(
-        0 < before < after,
-        expected=f"more than {before} timer interrupts",
-        seen=str(after),
-        evidence=f"fact guest.{vcpu}.ticks",
-    )
-
-
-def _guest_gap(trial: Trial, vcpu: int) -> Outcome:
-    """The gap that the guest saw is the one in which it was paused, and longer than any before."""
-    sides = _both(trial)
-    if sides is None:
-        return no_data("one side never spoke", expected="a gap")
-    gap = sides[1].number(f"guest.{vcpu}.resume.gap_tsc")
-    usual = sides[0].number(f"guest.{vcpu}.gap_max_tsc")
-    paused, resumed = sides[0].number("t.paused"), sides[1].number("t.resume")
-    khz = sides[1].number("tsc.khz")
-    if gap is None or usual is None or paused is None or resumed is None or not khz:
-        return no_data(f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume", expected="a gap")
-    ms, outside = gap / khz, (resumed - paused) / khz
-    return outcome(
-        gap > usual and outside <= ms <= outside + 200,
-        expected=f"{outside:.0f} ms (VMM: paused to resume) plus less than 200 ms, once",
-        seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
-        evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
-    )
-
-
-def _ran_meanwhile(trial: Trial) -> Outcome:
-    side = trial.side(OUTGOING)
-    steps = [side.number(f"{what}.guest_steps") if side else None for what in ("preserve", "load")]
-    if None in steps:
-        return no_data("facts preserve.guest_steps, load.guest_steps", expected="more than 0")
-    return outcome(
-        all(number and number > 0 for number in steps),
-        expected="the guest steps on during both",
-        seen=f"{steps[0]} steps while preserving, {steps[1]} while loading",
-        evidence="facts preserve.guest_steps, load.guest_steps",
-    )
-
-
-RETRIEVED = Check(
-    "memfds_retrieved",
-    "Did LUO hand back the session and both memfds?",
-    facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
-)
-FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
-
-OUTGOING_RULES: tuple[str, ...] = ()
-INCOMING_RULES: tuple[str, ...] = ()
-
-CLAIMS = (
-    checks.LIVE_UPDATE,
-    Claim(
-        "The guest's memory was preserved while it ran, and every byte of it is equal.",
-        (
-            Check("guest_ran_on", "Did the guest run during preserve and load?", _ran_meanwhile),
-            RETRIEVED,
-            Check("ram_size", "Is the memfd as large as it was?", _ram_size),
-            Check("ram_equal", "Is every page equal?", _ram_equal),
-        ),
-    ),
-    Claim(
-        "They are the same physical pages: nothing was copied.",
-        (Check("same_pages", "Are all page frame numbers the same?", _same_pages),),
-    ),
-    Claim(
-        "The vCPUs go on where they were: registers, vector state, counter.",
-        (
-            Check("registers", "Do the general registers go on?", _registers("gpr")),
-            Check("vector_state", "Do the vector registers go on?", _registers("vector")),
-            Check("counter", "Does the counter go on without gap or repeat?", _each_vcpu(_counter)),
-        ),
-    ),
-    Claim(
-        "The guest itself, verifying all its memory, noticed nothing but time.",
-        (
-            Check("guest_content", "Did the guest find no fault?", _each_vcpu(_guest_content)),
-            Check("guest_ticks", "Do its timer interrupts go on?", _each_vcpu(_guest_ticks)),
-            Check("guest_gap", "Is the time it missed the blackout?", _each_vcpu(_guest_gap)),
-        ),
-    ),
-    Claim(
-        "The session behaves as LUO's source says, also when it is misused.",
-        (
-            Check(
-                "outgoing_rules",
-                "Right errno for each misuse?",
-                results_ok(OUTGOING, OUTGOING_RULES),
-            ),
-            Check(
-                "incoming_rules",
-                "Right errno for each misuse?",
-                results_ok(INCOMING, INCOMING_RULES),
-            ),
-            FINISHED,
-        ),
-    ),
-)
+from common.stage import Option, Size, Stage
 
 
 def _size(options: Mapping[str, int]) -> Size:
@@ -282,61 +23,14 @@ def _size(options: Mapping[str, int]) -> Size:
     )
 
 
-def _ms(side: Side | None, begin: str, end: str) -> float | None:
-    if side is None:
-        return None
-    first, last, khz = side.number(f"t.{begin}"), side.number(f"t.{end}"), side.number("tsc.khz")
-    return (last - first) / khz if first is not None and last is not None and khz else None
-
-
-def _phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
-    before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    console = trial.console
-    jump = console.jumps[0] if console.jumps else None
-    first = console.boots[1].t if len(console.boots) > 1 else None
-    found: dict[str, float | None] = {
-        "preserve (guest runs)": _us(before, "preserve.ram.us"),
-        "kexec load (guest runs)": _us(before, "load.us"),
-        "pause": _ms(before, "paused", "captured"),
-        "digest (proof)": _ms(before, "captured", "digested"),
-        "shutdown (host)": _host(before.ended if before else None, jump),
-        "jump (host)": _host(jump, first),
-        "early boot (host)": _host(first, after.started if after else None),
-        "retrieve": _ms(after, "userspace", "retrieved"),
-        "compare (proof)": _ms(after, "retrieved", "compared"),
-        "restore": _ms(after, "compared", "resume"),
-        "blackout (VMM)": None,
-        _GUEST_BLACKOUT: None,
-    }
-    if before and after and (khz := after.number("tsc.khz")):
-        paused, resumed = before.number("t.paused"), after.number("t.resume")
-        if paused is not None and resumed is not None:
-            found["blackout (VMM)"] = (resumed - paused) / khz
-        if gap := after.number("guest.0.resume.gap_tsc"):
-            found[_GUEST_BLACKOUT] = gap / khz
-    found["blackout (host)"] = _host(
-        before.stamps.get("t.paused") if before else None,
-        after.stamps.get("t.resume") if after else None,
-    )
-    return {name: ms for name, ms in found.items() if ms is not None}
-
-
-def _us(side: Side | None, key: str) -> float | None:
-    number = side.number(key) if side else None
-    return None if number is None else number / 1000
-
-
-def _host(begin: int | None, end: int | None) -> float | None:
-    return None if begin is None or end is None else (end - begin) / 1e6
-
-
-def _headline(trial: Trial) -> dict[str, str]:
-    return {
-        "blackout": f"{_phases(trial)[_GUEST_BLACKOUT]:.0f} ms",
-        "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB",
-    }
-
+NOT_CLAIMED = (
+    "No device: the guest has none, and nothing here does DMA (stages 2 and 3).",
+    "The vCPUs' state is carried by our own VMM in a second memfd; Linux preserves memfds, not KVM"
+    " file descriptors.",
+    "The two kernels are two builds of one source unless two trees are given: LUO promises no ABI"
+    " between versions.",
+    "Under TCG no time says anything about hardware.",
+)
 
 STAGE = Stage(
     number=1,
@@ -344,8 +38,8 @@ STAGE = Stage(
     name="kvm_memfd",
     title="a KVM VM's memfd survives a kexec",
     claims=CLAIMS,
-    not_claimed=(),
-    controls=(),
+    not_claimed=NOT_CLAIMED,
+    controls=CONTROLS,
     options=(
         Option(
             flag="--guest-memory",
@@ -366,6 +60,18 @@ STAGE = Stage(
     ),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
-    phases=_phases,
-    headline=_headline,
+    phases=phases,
+    narration={
+        "kernel.release": "kernel {} is up",
+        "guest.memory_mib": "KVM guest with {} MiB running",
+        "preserve.ram.us": "its RAM preserved while it runs, in {} us",
+        "load.us": "incoming kernel loaded while it runs, in {} us",
+        "await pause": "pausing the guest",
+        "await reboot": "state captured; rebooting into the incoming kernel",
+        "retrieve.us": "memfds retrieved, in {} us",
+        "ram.pages_different": "{} pages differ",
+        "t.resume": "guest resumed",
+        "finish": "session finished: {}",
+    },
+    headline=headline,
 )

@@ -1,0 +1,246 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 1's controls: runs that must fail, each for its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kvm_memfd_checks import CLAIMS, both
+
+from common import checks
+from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
+from common.record import Trial
+from common.stage import Check, Control, Outcome
+
+LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)
+ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
+# What cannot be asked any more when the incoming side has no guest to resume.
+WITHOUT_GUEST = (ALL - LIVE - {"guest_ran_on", "outgoing_rules"}) | {"dialogue_complete"}
+
+
+def _not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        seen = spoken.facts.get(key) if spoken else None
+        if seen is None:
+            return no_data(f"{side} fact {key}", expected="not 0")
+        return outcome(
+            seen != "0", expected="not 0", seen=f"{key}={seen}", evidence=f"{side} fact {key}"
+        )
+
+    return ask
+
+
+def _has_fact(side: str, key: str) -> Callable[[Trial], Outcome]:
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        seen = spoken.facts.get(key) if spoken else None
+        if seen is None:
+            return no_data(f"{side} fact {key}")
+        return outcome(True, expected=key, seen=f"{key}={seen}", evidence=f"{side} fact {key}")
+
+    return ask
+
+
+def _counter_moved(trial: Trial) -> Outcome:
+    sides = both(trial)
+    paused = sides[0].number("guest.0.counter") if sides else None
+    loaded = sides[1].number("guest.0.counter_at_load") if sides else None
+    if paused is None or loaded is None:
+        return no_data("facts guest.0.counter, guest.0.counter_at_load")
+    return outcome(
+        loaded == paused + 1,
+        expected=f"{paused} + 1 at load",
+        seen=f"{paused} at pause, {loaded} at load",
+        evidence="facts guest.0.counter, guest.0.counter_at_load",
+    )
+
+
+def _was_reset(trial: Trial) -> Outcome:
+    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
+    release = trial.setting.outgoing.release
+    return outcome(
+        bool(resets) and boots == [release, release],
+        expected="a platform reset and the outgoing kernel once more",
+        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
+        evidence="qmp.jsonl, console.log",
+    )
+
+
+def _memory_given_back(trial: Trial) -> Outcome:
+    """After the holder's death the memory that was preserved is available again, to 2 %."""
+    side = trial.side(OUTGOING)
+    keys = ("before_preserve", "preserved", "after_kill")
+    before, preserved, after = (
+        side.number(f"mem.available_kb.{key}") if side else None for key in keys
+    )
+    guest_kb = int(trial.setting.options["guest_memory"]) << 10
+    if before is None or preserved is None or after is None:
+        return no_data("facts mem.available_kb.*", expected="given back")
+    return outcome(
+        after - preserved > 0.98 * guest_kb,
+        expected=f"at least 98 % of the guest's {guest_kb} kB more than while preserved",
+        seen=f"{preserved} kB while preserved, {after} kB after the kill",
+        evidence="outgoing facts mem.available_kb.*",
+    )
+
+
+def _ended(how: str) -> Callable[[Trial], Outcome]:
+    def ask(trial: Trial) -> Outcome:
+        setting = trial.setting
+        return outcome(
+            setting.ended == how,
+            expected=f"the trial ends as {how}",
+            seen=f"{setting.ended} {setting.ended_detail}".strip(),
+            evidence="trial.json",
+        )
+
+    return ask
+
+
+def _panicked(trial: Trial) -> Outcome:
+    seen = [splat.text for splat in trial.console.splats if splat.fatal]
+    return outcome(
+        any("sysrq triggered crash" in text for text in seen),
+        expected="Kernel panic - not syncing: sysrq triggered crash",
+        seen=seen[0] if seen else "no panic",
+        evidence="console.log",
+    )
+
+
+def _reason(ask: Callable[[Trial], Outcome]) -> Check:
+    return Check("reason", "Did it fail for its own reason?", ask)
+
+
+def _switched_off(word: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+    """The command line with NAME=on replaced by NAME=off."""
+
+    def change(words: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(f"{word}=off" if w == f"{word}=on" else w for w in words)
+
+    return change
+
+
+CONTROLS = (
+    Control(
+        name="not-preserved",
+        what="the RAM memfd is not put into the session",
+        breaks=frozenset({"memfds_retrieved", "ram_size"}),
+        may_break=WITHOUT_GUEST,
+        reason=_reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
+    ),
+    Control(
+        name="byte-flipped",
+        what="one byte of RAM is flipped before the comparison",
+        breaks=frozenset({"ram_equal", "guest_content"}),
+        reason=_reason(checks.fact_is(INCOMING, "ram.pages_different", "1")),
+    ),
+    Control(
+        name="register-spoiled",
+        what="one bit of r15 is flipped in the restored registers",
+        breaks=frozenset({"registers"}),
+        reason=_reason(_not_zero(INCOMING, "guest.0.errors.gpr")),
+    ),
+    Control(
+        name="vector-spoiled",
+        what="one bit of a vector register is flipped in the restored state",
+        breaks=frozenset({"vector_state"}),
+        reason=_reason(_not_zero(INCOMING, "guest.0.errors.vector")),
+    ),
+    Control(
+        name="counter-spoiled",
+        what="the counter is one too high, in the register and in memory",
+        breaks=frozenset({"counter"}),
+        reason=_reason(_counter_moved),
+    ),
+    Control(
+        name="pages-copied",
+        what="RAM is copied into a new memfd and the guest runs on the copy",
+        breaks=frozenset({"same_pages"}),
+        reason=_reason(_not_zero(INCOMING, "pfn.moved")),
+    ),
+    Control(
+        name="firmware-reboot",
+        what="a reboot through the firmware instead of the kexec",
+        breaks=LIVE - {"no_splat", "one_qemu"},
+        may_break=None,
+        reason=_reason(_was_reset),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="power-off",
+        what="power off instead of the kexec",
+        breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
+        may_break=None,
+        reason=_reason(_ended("gone")),
+    ),
+    Control(
+        name="same-kernel",
+        what="the outgoing kernel on both sides",
+        breaks=frozenset({"other_kernel", "build_ids"}),
+        same_kernel=True,
+        reason=_reason(same_fact("kernel.build_id")),
+    ),
+    Control(
+        name="session-closed",
+        what="the session is closed before the kexec; the guest runs on unharmed",
+        breaks=frozenset({"memfds_retrieved"}),
+        may_break=WITHOUT_GUEST,
+        reason=_reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
+        holds=(
+            Check(
+                "guest_unharmed",
+                "Did the guest run on without error after the session was closed?",
+                facts_are(OUTGOING, {"closed.guest_errors": "0"}),
+            ),
+            Check(
+                "guest_swept", "Did it verify all its memory?", _not_zero(OUTGOING, "closed.sweeps")
+            ),
+        ),
+    ),
+    Control(
+        name="holder-killed",
+        what="the workload is killed before the kexec; nothing may leak",
+        breaks=frozenset({"memfds_retrieved"}),
+        may_break=WITHOUT_GUEST,
+        reason=_reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
+        holds=(Check("given_back", "Was the preserved memory given back?", _memory_given_back),),
+    ),
+    Control(
+        name="session-unfinished",
+        what="nobody finishes the session in the incoming kernel",
+        breaks=frozenset({"session_finished"}),
+        may_break=frozenset({"guest_content"}),
+        reason=_reason(_has_fact(INCOMING, "guest.0.sweeps_after_resume")),
+    ),
+    Control(
+        name="wrong-nonce",
+        what="the state memfd says that it is another run's",
+        breaks=frozenset({"registers", "vector_state", "counter", "guest_content"}),
+        may_break=WITHOUT_GUEST,
+        reason=_reason(_has_fact(INCOMING, "retrieve.state_refused")),
+    ),
+    Control(
+        name="liveupdate-off",
+        what="both kernels with liveupdate=off",
+        breaks=frozenset({"luo_number", "outgoing_rules", "incoming_rules", "memfds_retrieved"}),
+        may_break=None,
+        cmdline=_switched_off("liveupdate"),
+        reason=_reason(checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+    ),
+    Control(
+        name="kho-off",
+        what="both kernels with kho=off",
+        breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved"}),
+        may_break=None,
+        cmdline=_switched_off("kho"),
+        reason=_reason(checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+    ),
+    Control(
+        name="panic",
+        what="the outgoing kernel panics instead of the kexec",
+        breaks=frozenset({"no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=_reason(_panicked),
+    ),
+)
