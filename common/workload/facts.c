@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The facts that every side of every stage begins with. */
+#include <elf.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+#include <unistd.h>
+
+#include "workload.h"
+
+#define NOTES_SIZE 4096
+
+static ssize_t read_file(const char *path, void *buffer, size_t size)
+{
+	size_t len = 0;
+	ssize_t got;
+	int fd;
+
+	fd = sys(open(path, O_RDONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+
+	do {
+		got = sys(read(fd, (char *)buffer + len, size - len));
+		if (got > 0)
+			len += got;
+	} while (got > 0 && len < size);
+	close(fd);
+	return got < 0 ? got : (ssize_t)len;
+}
+
+static void fact_from_file(const char *key, const char *path)
+{
+	char text[4096];
+	ssize_t len = read_file(path, text, sizeof(text) - 1);
+
+	if (len < 0)
+		return;
+	text[len] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+	fact(key, "%s", text);
+}
+
+/* True and the text after "@field:" in a file of such lines. */
+static bool field_of_file(const char *path, const char *field, char *value, size_t size)
+{
+	char line[256];
+	bool found = false;
+	FILE *file;
+
+	file = fopen(path, "re");
+	if (!file)
+		return false;
+
+	while (!found && fgets(line, sizeof(line), file)) {
+		size_t len = strlen(field);
+		char *colon = strchr(line, ':');
+
+		if (!colon || strncmp(line, field, len) || !strchr("\t:", line[len]))
+			continue;
+		snprintf(value, size, "%s", colon + 1 + strspn(colon + 1, " \t"));
+		found = true;
+	}
+	fclose(file);
+	return found;
+}
+
+/* Value of a line of /proc/meminfo, 0 when there is none. */
+u64 meminfo_kb(const char *field)
+{
+	char value[64];
+
+	if (!field_of_file("/proc/meminfo", field, value, sizeof(value)))
+		return 0;
+	return strtoull(value, NULL, 10);
+}
+
+static void fact_build_id(void)
+{
+	static u8 notes[NOTES_SIZE];
+	ssize_t len = read_file("/sys/kernel/notes", notes, sizeof(notes));
+	size_t at = 0;
+
+	while (len > 0 && at + sizeof(Elf64_Nhdr) <= (size_t)len) {
+		const Elf64_Nhdr *note = (const void *)(notes + at);
+		size_t name = at + sizeof(*note);
+		size_t desc = name + ((note->n_namesz + 3) & ~3u);
+		char hex[2 * 64 + 1];
+
+		at = desc + ((note->n_descsz + 3) & ~3u);
+		if (at > (size_t)len)
+			return;
+		if (note->n_type != NT_GNU_BUILD_ID || note->n_namesz != 4 ||
+		    memcmp(notes + name, "GNU", 4) || note->n_descsz > 64)
+			continue;
+		for (u32 i = 0; i < note->n_descsz; i++)
+			sprintf(hex + 2 * i, "%02x", notes[desc + i]);
+		fact("kernel.build_id", "%s", hex);
+		return;
+	}
+}
+
+/*
+ * The kernel's own idea of the TSC's rate. Both kernels calibrate anew, so the
+ * two differ a little although the counter is the same.
+ */
+static void fact_tsc_khz(void)
+{
+	char value[64];
+
+	if (field_of_file("/proc/cpuinfo", "cpu MHz", value, sizeof(value)))
+		fact("tsc.khz", "%.0f", strtod(value, NULL) * 1000);
+}
+
+void print_common_facts(void)
+{
+	struct utsname name;
+	char nonce[32];
+	int luo_fd;
+
+	fact("side", "%s", param_side() == SIDE_INCOMING ? "incoming" : "outgoing");
+	must(sys(uname(&name)));
+	fact("kernel.release", "%s", name.release);
+	fact("kernel.version", "%s", name.version);
+	fact_build_id();
+	fact_from_file("kernel.boot_id", "/proc/sys/kernel/random/boot_id");
+	fact_from_file("kernel.cmdline", "/proc/cmdline");
+	fact_from_file("kernel.taint", "/proc/sys/kernel/tainted");
+	fact("mem.total_kb", "%llu", meminfo_kb("MemTotal"));
+	fact("mem.available_kb", "%llu", meminfo_kb("MemAvailable"));
+	fact("cpus", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+	fact_tsc_khz();
+	if (param_get("nonce", nonce, sizeof(nonce)))
+		fact("nonce", "%s", nonce);
+
+	luo_fd = luo_open();
+	fact("liveupdate.device", "%s", luo_fd >= 0 ? "yes" : "no");
+	if (luo_fd < 0)
+		fact("liveupdate.errno", "%d", -luo_fd);
+	else
+		close(luo_fd);
+}

@@ -1,0 +1,138 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * PID 1. The stage's code runs in a child, the holder, so that its death is
+ * an event that can be reported (and, in a control run, brought about).
+ */
+#include <fcntl.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "workload.h"
+
+/* The holder's end of a pipe; one byte on it asks PID 1 for SIGKILL. */
+static int to_init = -1;
+
+static void __attribute__((noreturn)) power_off(void)
+{
+	dialogue_drain();
+	reboot(RB_POWER_OFF);
+	/* A kernel without ACPI halts instead; the host's deadline ends it. */
+	for (;;)
+		pause();
+}
+
+/* PID 1 must not exit: the panic would hide the reason that was just given. */
+void side_failed(void)
+{
+	if (getpid() == 1)
+		power_off();
+	_exit(1);
+}
+
+static void mount_all(void)
+{
+	static const struct {
+		const char *type, *where;
+	} mounts[] = {
+		{ "proc", "/proc" },
+		{ "sysfs", "/sys" },
+		{ "devtmpfs", "/dev" },
+		{ "debugfs", "/sys/kernel/debug" },
+		{ "tmpfs", "/tmp" },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(mounts); i++) {
+		mkdir(mounts[i].where, 0755);
+		/* What is missing is named later, by whoever needs it. */
+		mount(mounts[i].type, mounts[i].where, mounts[i].type, 0, NULL);
+	}
+}
+
+void holder_request_kill(void)
+{
+	must(sys(write(to_init, "k", 1)));
+	for (;;)
+		pause();
+}
+
+static int holder_main(void)
+{
+	enum side side = param_side();
+	int ret;
+
+	ret = side == SIDE_INCOMING ? stage.after_kexec() : stage.before_kexec();
+	if (ret < 0)
+		bail("%s side: %s", side == SIDE_INCOMING ? "incoming" : "outgoing",
+		     errno_name(ret));
+	dialogue_line("# done");
+	return 0;
+}
+
+/*
+ * Returns when the holder has ended. There is no deadline here: the holder
+ * has one for each of its waits, and the host has one for the whole side.
+ */
+static void wait_for_holder(pid_t holder, int from_holder)
+{
+	bool killed = false;
+	int status;
+	char request;
+
+	/* End of file comes with the holder's death. */
+	if (read(from_holder, &request, 1) == 1) {
+		killed = true;
+		must(sys(kill(holder, SIGKILL)));
+	}
+	must(sys(waitpid(holder, &status, 0)));
+	if (killed)
+		must(stage.after_holder_kill());
+	else if (WIFSIGNALED(status))
+		dialogue_bail("holder died: signal %d", WTERMSIG(status));
+}
+
+static void run_holder(void)
+{
+	int pair[2];
+	pid_t holder;
+
+	must(sys(pipe2(pair, O_CLOEXEC)));
+	holder = must(sys(fork()));
+	if (!holder) {
+		close(pair[0]);
+		to_init = pair[1];
+		_exit(holder_main());
+	}
+	close(pair[1]);
+	wait_for_holder(holder, pair[0]);
+}
+
+int main(void)
+{
+	u64 started = rdtsc();
+	int ret;
+
+	mount_all();
+	/* The harness has to get along with a kernel that never says a word. */
+	if (param_side() == SIDE_INCOMING && param_control("silent"))
+		for (;;)
+			pause();
+
+	ret = dialogue_open("/dev/ttyS1");
+	if (ret < 0) {
+		printf("init: /dev/ttyS1: %s\n", errno_name(ret));
+		power_off();
+	}
+	ktap_plan(stage.tests[param_side()]);
+	fact_tsc("userspace", started);
+	print_common_facts();
+	run_holder();
+	/* The host looks at QEMU's process before it lets the machine go. */
+	await("end");
+	power_off();
+}

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Load and start the incoming kernel. kexec_file_load() it has to be: an
+ * image loaded with kexec_load() carries no KHO tree, and everything that was
+ * preserved would be lost without a word.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/reboot.h>
+
+#include "workload.h"
+
+#define INCOMING_KERNEL "/incoming/bzImage"
+#define INCOMING_INITRD "/incoming/initrd"
+/* x86: COMMAND_LINE_SIZE */
+#define CMDLINE_SIZE 2048
+
+/* The outgoing command line, stage.side=incoming, and the words of stage.incoming=. */
+static int incoming_cmdline(char *line)
+{
+	char words[CMDLINE_SIZE];
+	ssize_t len;
+	int fd;
+
+	fd = sys(open("/proc/cmdline", O_RDONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	len = sys(read(fd, line, CMDLINE_SIZE - 1));
+	close(fd);
+	if (len < 0)
+		return len;
+	line[len] = '\0';
+	len = strcspn(line, "\n");
+
+	if (!param_get("incoming", words, sizeof(words)))
+		words[0] = '\0';
+	for (char *comma = words; *comma; comma++)
+		if (*comma == ',')
+			*comma = ' ';
+
+	len += snprintf(line + len, CMDLINE_SIZE - len, " stage.side=incoming%s%s",
+			words[0] ? " " : "", words);
+	return len < CMDLINE_SIZE ? 0 : -E2BIG;
+}
+
+int kexec_load_incoming(void)
+{
+	char line[CMDLINE_SIZE];
+	int kernel, initrd, ret;
+
+	ret = incoming_cmdline(line);
+	if (ret < 0)
+		return ret;
+
+	kernel = sys(open(INCOMING_KERNEL, O_RDONLY | O_CLOEXEC));
+	if (kernel < 0)
+		return kernel;
+	initrd = sys(open(INCOMING_INITRD, O_RDONLY | O_CLOEXEC));
+	if (initrd < 0) {
+		ret = initrd;
+		goto out_kernel;
+	}
+
+	ret = sys(syscall(SYS_kexec_file_load, kernel, initrd, strlen(line) + 1, line, 0ul));
+	close(initrd);
+out_kernel:
+	close(kernel);
+	return ret;
+}
+
+/* Returns only when the kernel refused; the return value says why. */
+int kexec_reboot(void)
+{
+	dialogue_line("# kexec");
+	dialogue_drain();
+	return sys(syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+			   LINUX_REBOOT_CMD_KEXEC, NULL));
+}

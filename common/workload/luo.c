@@ -1,0 +1,76 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The Live Update Orchestrator's ioctls. A session's fd keeps what is in it
+ * preserved: closing it before the kexec takes everything back, so whoever
+ * holds it has to live until reboot().
+ */
+#include <fcntl.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <unistd.h>
+
+#include <linux/liveupdate.h>
+
+#include "workload.h"
+
+int luo_open(void)
+{
+	return sys(open("/dev/liveupdate", O_RDWR | O_CLOEXEC));
+}
+
+/* A name that is too long fills the field, so that the kernel sees no end of it. */
+static void copy_name(u8 *to, const char *name)
+{
+	memset(to, 0, LIVEUPDATE_SESSION_NAME_LENGTH);
+	memcpy(to, name, strnlen(name, LIVEUPDATE_SESSION_NAME_LENGTH));
+}
+
+int luo_create_session(int luo_fd, const char *name)
+{
+	struct liveupdate_ioctl_create_session arg = { .size = sizeof(arg) };
+	int ret;
+
+	copy_name(arg.name, name);
+	ret = sys(ioctl(luo_fd, LIVEUPDATE_IOCTL_CREATE_SESSION, &arg));
+	return ret < 0 ? ret : arg.fd;
+}
+
+int luo_retrieve_session(int luo_fd, const char *name)
+{
+	struct liveupdate_ioctl_retrieve_session arg = { .size = sizeof(arg) };
+	int ret;
+
+	copy_name(arg.name, name);
+	ret = sys(ioctl(luo_fd, LIVEUPDATE_IOCTL_RETRIEVE_SESSION, &arg));
+	return ret < 0 ? ret : arg.fd;
+}
+
+int luo_preserve_fd(int session_fd, int fd, u64 token)
+{
+	struct liveupdate_session_preserve_fd arg = {
+		.size = sizeof(arg),
+		.fd = fd,
+		.token = token,
+	};
+
+	return sys(ioctl(session_fd, LIVEUPDATE_SESSION_PRESERVE_FD, &arg));
+}
+
+int luo_retrieve_fd(int session_fd, u64 token)
+{
+	struct liveupdate_session_retrieve_fd arg = {
+		.size = sizeof(arg),
+		.token = token,
+	};
+	int ret;
+
+	ret = sys(ioctl(session_fd, LIVEUPDATE_SESSION_RETRIEVE_FD, &arg));
+	return ret < 0 ? ret : arg.fd;
+}
+
+int luo_finish(int session_fd)
+{
+	struct liveupdate_session_finish arg = { .size = sizeof(arg) };
+
+	return sys(ioctl(session_fd, LIVEUPDATE_SESSION_FINISH, &arg));
+}

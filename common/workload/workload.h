@@ -1,0 +1,129 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What every stage's workload shares: PID 1, the dialogue with the host, the
+ * LUO and kexec system calls. Functions that return int return -errno; only
+ * must() and bail() end the program.
+ */
+#ifndef WORKLOAD_H
+#define WORKLOAD_H
+
+#include <errno.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "types.h"
+
+enum side {
+	SIDE_OUTGOING,
+	SIDE_INCOMING,
+};
+
+/**
+ * struct stage_ops - what a stage gives to PID 1; defined once, as &stage
+ * @before_kexec: runs in the outgoing kernel, in the holder process. Ends in
+ *	kexec_reboot(); a return of 0 is a side that ended early, on purpose.
+ * @after_kexec: runs in the incoming kernel, in the holder process.
+ * @after_holder_kill: runs in PID 1 after holder_request_kill() was served.
+ *	May be NULL for a stage that never asks for it.
+ * @tests: number of KTAP results of each side, by enum side.
+ */
+struct stage_ops {
+	int (*before_kexec)(void);
+	int (*after_kexec)(void);
+	int (*after_holder_kill)(void);
+	unsigned int tests[2];
+};
+
+extern const struct stage_ops stage;
+
+/* init.c */
+void __attribute__((noreturn)) holder_request_kill(void);
+void __attribute__((noreturn)) side_failed(void);
+
+/* params.c */
+bool param_get(const char *name, char *value, size_t size);
+u64 param_u64(const char *name, u64 otherwise);
+bool param_control(const char *name);
+enum side param_side(void);
+
+/* dialogue.c */
+int dialogue_open(const char *tty);
+void __attribute__((format(printf, 2, 3))) fact(const char *key, const char *format, ...);
+void fact_tsc(const char *name, u64 tsc);
+void ktap_plan(unsigned int tests);
+bool ktap_ok(bool ok, const char *name);
+void ktap_skip(const char *name, const char *reason);
+void await(const char *name);
+void dialogue_line(const char *line);
+void dialogue_drain(void);
+void __attribute__((noreturn, format(printf, 1, 2))) dialogue_bail(const char *format, ...);
+
+/* facts.c */
+void print_common_facts(void);
+u64 meminfo_kb(const char *field);
+
+/* luo.c */
+int luo_open(void);
+int luo_create_session(int luo_fd, const char *name);
+int luo_retrieve_session(int luo_fd, const char *name);
+int luo_preserve_fd(int session_fd, int fd, u64 token);
+int luo_retrieve_fd(int session_fd, u64 token);
+int luo_finish(int session_fd);
+
+/* kexec.c */
+int kexec_load_incoming(void);
+int kexec_reboot(void);
+
+/* pagemap.c */
+int pagemap_read(const void *address, size_t pages, u64 *pfns);
+
+/* Result of a system call as -errno. */
+#define sys(call)							\
+({									\
+	long __ret = (call);						\
+									\
+	__ret < 0 ? -(long)errno : __ret;				\
+})
+
+const char *errno_name(long ret);
+
+#define bail(format, ...)						\
+	dialogue_bail("%s:%d: " format, __FILE_NAME__, __LINE__, ##__VA_ARGS__)
+
+/* Value of @expr, or the end of this side when it is a -errno. */
+#define must(expr)							\
+({									\
+	long __value = (expr);						\
+									\
+	if (__value < 0)						\
+		bail("%s = %ld (%s)", #expr, __value, errno_name(__value)); \
+	__value;							\
+})
+
+/* @pointer, which is not NULL. */
+#define must_be_memory(pointer)						\
+({									\
+	void *__pointer = (pointer);					\
+									\
+	if (!__pointer)							\
+		bail("%s: no memory", #pointer);			\
+	__pointer;							\
+})
+
+#define must_be(condition, format, ...)					\
+do {									\
+	if (!(condition))						\
+		bail("%s: " format, #condition, ##__VA_ARGS__);		\
+} while (0)
+
+/* A bound in time for a loop that polls. */
+struct deadline {
+	u64 ns;
+};
+
+struct deadline deadline_in_ms(u64 ms);
+bool deadline_passed(struct deadline deadline);
+void poll_pause(void);
+u64 now_us(void);
+
+#endif

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: GPL-2.0-only
+# Rules that the stages' workload Makefiles share. A Makefile sets stage-src
+# (and stage-obj for what it builds itself) and includes this file; the result
+# is $(O)/init. UAPI is an INSTALL_HDR_PATH of the kernel under test.
+
+ifeq ($(O),)
+$(error O=<output directory> is missing)
+endif
+ifeq ($(UAPI),)
+$(error UAPI=<headers_install directory> is missing)
+endif
+
+common-dir := $(dir $(lastword $(MAKEFILE_LIST)))
+common-src := $(wildcard $(common-dir)*.c)
+
+CC ?= gcc
+OBJCOPY ?= objcopy
+WARNINGS := -Wall -Wextra -Werror -Wmissing-prototypes
+CFLAGS := -std=gnu11 -O2 $(WARNINGS) -D_GNU_SOURCE -pthread \
+	  -I$(UAPI)/include -I$(common-dir) -I$(CURDIR)
+
+objects := $(patsubst %.c,$(O)/common/%.o,$(notdir $(common-src))) \
+	   $(patsubst %.c,$(O)/%.o,$(stage-src)) $(stage-obj)
+
+all: $(O)/init
+
+$(O)/init: $(objects)
+	$(CC) $(CFLAGS) -static -o $@ $(objects)
+
+$(O)/common/%.o: $(common-dir)%.c | $(O)/common
+	$(CC) $(CFLAGS) -MMD -c -o $@ $<
+
+$(O)/%.o: %.c | $(O)
+	$(CC) $(CFLAGS) -MMD -c -o $@ $<
+
+$(O) $(O)/common:
+	mkdir -p $@
+
+-include $(wildcard $(O)/*.d $(O)/common/*.d)
+
+.PHONY: all

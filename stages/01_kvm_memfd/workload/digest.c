@@ -1,0 +1,38 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Page digests. They are taken while the guest is paused and on an emulated
+ * CPU, so the hash is the cheapest that is good enough: a folded 64x64
+ * multiplication per two words, in the manner of wyhash.
+ */
+#include "vm_state.h"
+
+#define SECRET_0 0xa0761d6478bd642full
+#define SECRET_1 0xe7037ed1a0b428dbull
+
+static inline u64 fold_multiply(u64 a, u64 b)
+{
+	unsigned __int128 product = (unsigned __int128)a * b;
+
+	return (u64)product ^ (u64)(product >> 64);
+}
+
+/* Depends on the value and the place of each of the @count words; @count is even. */
+u64 digest_words(const u64 *words, u64 count)
+{
+	u64 hash = SECRET_0 ^ count;
+
+	for (u64 i = 0; i < count; i += 2)
+		hash = fold_multiply(words[i] ^ SECRET_1, words[i + 1] ^ hash);
+	return hash;
+}
+
+u64 digest_page(const void *page)
+{
+	return digest_words(page, GUEST_PAGE_WORDS);
+}
+
+void digest_pages(const u8 *ram, u64 pages, u64 *digests)
+{
+	for (u64 page = 0; page < pages; page++)
+		digests[page] = digest_page(ram + page * GUEST_PAGE_SIZE);
+}

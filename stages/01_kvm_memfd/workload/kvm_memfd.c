@@ -1,0 +1,383 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Stage 1: the RAM of a KVM guest stays where it is, in a memfd, while the
+ * kernel under it is exchanged. Both sides of the kexec are in this file.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "report.h"
+#include "rules.h"
+#include "vm_state.h"
+
+#define SESSION "kexec-stages"
+
+enum {
+	TOKEN_RAM = 1,
+	TOKEN_STATE,
+};
+
+/*
+ * A sweep of 256 MiB takes about a second on an emulated CPU; the bound is for
+ * a host that is busy with other things.
+ */
+static u64 sweep_timeout_ms(const struct vmm *vmm)
+{
+	return 30000 + (vmm->ram_size >> 20) * 100;
+}
+
+static u64 run_nonce(void)
+{
+	char text[32];
+
+	if (!param_get("nonce", text, sizeof(text)))
+		return 0;
+	return strtoull(text, NULL, 16);
+}
+
+static int new_memfd(const char *name, u64 size)
+{
+	int fd = must(sys(memfd_create(name, MFD_CLOEXEC)));
+
+	must(sys(ftruncate(fd, size)));
+	return fd;
+}
+
+static u64 guest_ram_size(void)
+{
+	u64 mib = param_u64("guest_memory", 256);
+
+	must_be(mib >= 4 && mib % 2 == 0, "stage.guest_memory=%llu", mib);
+	return mib << 20;
+}
+
+/* The outgoing side */
+
+struct outgoing {
+	u64 nonce;
+	int luo_fd;
+	int session_fd;
+	int state_fd;
+	struct vm_state *state;
+	struct vmm vmm;
+};
+
+static void create_state(struct outgoing *out)
+{
+	u64 size = vm_state_size(out->vmm.ram_size);
+
+	out->state_fd = new_memfd("vm-state", size);
+	out->state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, out->state_fd, 0);
+	must_be(out->state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
+	/* Not while the guest is paused. */
+	must(sys(madvise(out->state, size, MADV_POPULATE_WRITE)));
+	out->state->magic = VM_STATE_MAGIC;
+	out->state->layout = VM_STATE_LAYOUT;
+	out->state->nonce = param_control("wrong-nonce") ? ~out->nonce : out->nonce;
+	out->state->state_size = size;
+	out->state->ram_size = out->vmm.ram_size;
+	out->state->pages = out->vmm.ram_size / GUEST_PAGE_SIZE;
+	out->state->nr_vcpus = out->vmm.nr_vcpus;
+}
+
+static void start_guest(struct outgoing *out)
+{
+	u64 size = guest_ram_size();
+	int ram_fd = new_memfd("guest-ram", size);
+
+	vmm_create(&out->vmm, ram_fd, ram_map(ram_fd, size), size, param_u64("vcpus", 1));
+	vmm_load_guest(&out->vmm, out->nonce);
+	vmm_prefault(&out->vmm);
+	vmm_start_threads(&out->vmm);
+	report_guest_options(&out->vmm);
+	fact_tsc("guest_started", rdtsc());
+	vmm_run(&out->vmm);
+}
+
+static void preserve(struct outgoing *out)
+{
+	u64 steps = vmm_steps(&out->vmm), start;
+
+	fact("mem.available_kb.before_preserve", "%llu", meminfo_kb("MemAvailable"));
+	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
+	fact_tsc("preserve", rdtsc());
+	start = now_us();
+	if (!param_control("not-preserved"))
+		must(luo_preserve_fd(out->session_fd, out->vmm.ram_fd, TOKEN_RAM));
+	fact("preserve.ram.us", "%llu", now_us() - start);
+	start = now_us();
+	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
+	fact("preserve.state.us", "%llu", now_us() - start);
+	fact("preserve.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
+	fact_tsc("preserved", rdtsc());
+	fact("mem.available_kb.preserved", "%llu", meminfo_kb("MemAvailable"));
+}
+
+static void load(struct outgoing *out)
+{
+	u64 steps = vmm_steps(&out->vmm), start = now_us();
+
+	must(kexec_load_incoming());
+	fact("load.us", "%llu", now_us() - start);
+	fact("load.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
+	fact_tsc("loaded", rdtsc());
+}
+
+/* Closing is an abort: the guest has to live on in this kernel as if nothing had been. */
+static void close_session(struct outgoing *out)
+{
+	u64 counters[GUEST_MAX_VCPUS], errors = 0;
+
+	close(out->session_fd);
+	vmm_read_counters(&out->vmm, counters);
+	vmm_wait_sweep(&out->vmm, counters, sweep_timeout_ms(&out->vmm));
+	for (unsigned int i = 0; i < out->vmm.nr_vcpus; i++)
+		errors += report_guest_errors(&out->vmm.vcpus[i]);
+	fact("closed.sweeps", "%llu", vmm_sweeps_since(&out->vmm, counters));
+	fact("closed.guest_errors", "%llu", errors);
+}
+
+static void pause_and_capture(struct outgoing *out)
+{
+	struct vm_state *state = out->state;
+	u64 captured;
+
+	await("pause");
+	vmm_pause(&out->vmm);
+	state->paused_tsc = rdtsc();
+	vm_capture(&out->vmm, state);
+	captured = rdtsc();
+	digest_pages(out->vmm.ram, state->pages, vm_state_digests(state));
+	fact_tsc("digested", rdtsc());
+	fact_tsc("paused", state->paused_tsc);
+	fact_tsc("captured", captured);
+	report_ram_digest(vm_state_digests(state), state->pages);
+	report_paused_guest(&out->vmm, state);
+}
+
+/* Does not return, but for a kernel that refuses. */
+static int leave_kernel(void)
+{
+	await("reboot");
+	fact_tsc("reboot", rdtsc());
+	if (param_control("firmware-reboot")) {
+		dialogue_drain();
+		return sys(reboot(RB_AUTOBOOT));
+	}
+	if (param_control("panic")) {
+		int fd = must(sys(open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC)));
+
+		dialogue_drain();
+		must(sys(write(fd, "c", 1)));
+	}
+	return kexec_reboot();
+}
+
+static int before_kexec(void)
+{
+	static struct outgoing out;
+	static const u64 from_start[GUEST_MAX_VCPUS];
+
+	out.nonce = run_nonce();
+	out.luo_fd = must(luo_open());
+	start_guest(&out);
+	create_state(&out);
+	rules_outgoing(out.luo_fd, out.nonce);
+	vmm_wait_sweep(&out.vmm, from_start, sweep_timeout_ms(&out.vmm));
+	fact_tsc("swept", rdtsc());
+
+	preserve(&out);
+	if (param_control("holder-killed"))
+		holder_request_kill();
+	load(&out);
+	must(pagemap_read(out.vmm.ram, out.state->pages, vm_state_pfns(out.state)));
+	report_pfns(vm_state_pfns(out.state), out.state->pages);
+	if (param_control("session-closed"))
+		close_session(&out);
+
+	pause_and_capture(&out);
+	return leave_kernel();
+}
+
+/* In PID 1, when it has killed the holder: nothing may be left to be carried over. */
+static int after_holder_kill(void)
+{
+	fact("mem.available_kb.after_kill", "%llu", meminfo_kb("MemAvailable"));
+	must(kexec_load_incoming());
+	return leave_kernel();
+}
+
+/* The incoming side */
+
+struct incoming {
+	u64 nonce;
+	int luo_fd;
+	int session_fd;
+	int state_fd;
+	int ram_fd;
+	u8 *ram;
+	struct vm_state *state;
+	u64 *digests;
+	struct vmm vmm;
+};
+
+/* True when there is all that a guest needs. */
+static bool retrieve(struct incoming *in)
+{
+	u64 start = now_us(), size;
+	const char *refused;
+	struct stat stat;
+
+	in->state_fd = -ENOENT;
+	in->session_fd = luo_retrieve_session(in->luo_fd, SESSION);
+	fact("retrieve.session", "%d", in->session_fd < 0 ? in->session_fd : 0);
+	if (in->session_fd < 0)
+		return false;
+
+	in->state_fd = luo_retrieve_fd(in->session_fd, TOKEN_STATE);
+	fact("retrieve.state", "%d", in->state_fd < 0 ? in->state_fd : 0);
+	if (in->state_fd < 0)
+		return false;
+	must(sys(fstat(in->state_fd, &stat)));
+	size = stat.st_size;
+	in->state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, in->state_fd, 0);
+	must_be(in->state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
+	refused = vm_state_refused(in->state, size, in->nonce);
+	if (refused) {
+		fact("retrieve.state_refused", "%s", refused);
+		return false;
+	}
+
+	in->ram_fd = luo_retrieve_fd(in->session_fd, TOKEN_RAM);
+	fact("retrieve.ram", "%d", in->ram_fd < 0 ? in->ram_fd : 0);
+	if (in->ram_fd < 0)
+		return false;
+	must(sys(fstat(in->ram_fd, &stat)));
+	fact("ram.size", "%llu", (u64)stat.st_size);
+	fact("retrieve.us", "%llu", now_us() - start);
+	fact_tsc("retrieved", rdtsc());
+	return (u64)stat.st_size == in->state->ram_size;
+}
+
+/* Control pages-copied: content and registers are right, the memory is not the same. */
+static void copy_pages(struct incoming *in)
+{
+	int fd = new_memfd("guest-ram-copy", in->state->ram_size);
+	u8 *copy = ram_map(fd, in->state->ram_size);
+
+	memcpy(copy, in->ram, in->state->ram_size);
+	in->ram = copy;
+	in->ram_fd = fd;
+}
+
+static void compare_ram(struct incoming *in)
+{
+	u64 pages = in->state->pages;
+
+	in->ram = ram_map(in->ram_fd, in->state->ram_size);
+	in->digests = must_be_memory(calloc(pages, sizeof(u64)));
+	if (param_control("byte-flipped"))
+		in->ram[in->state->ram_size / 2 + 100] ^= 1;
+	digest_pages(in->ram, pages, in->digests);
+	fact_tsc("compared", rdtsc());
+	report_ram_digest(in->digests, pages);
+	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
+}
+
+static void spoil(struct incoming *in)
+{
+	struct vcpu_state *first = &in->state->vcpu[0];
+	struct guest_vcpu *block = (void *)(in->ram + GUEST_VCPUS);
+
+	if (param_control("register-spoiled"))
+		first->regs.r15 ^= 1ull << 40;
+	if (param_control("vector-spoiled"))
+		vcpu_state_ymm(first, 15, block->vector_kind == GUEST_VECTOR_AVX)[1] ^= 1ull << 40;
+	if (param_control("counter-spoiled")) {
+		first->regs.r14++;
+		block->counter++;
+	}
+}
+
+static void resume(struct incoming *in)
+{
+	struct refused_msrs refused = {};
+	u64 start = now_us();
+
+	vmm_create(&in->vmm, in->ram_fd, in->ram, in->state->ram_size, in->state->nr_vcpus);
+	spoil(in);
+	vm_restore(&in->vmm, in->state, &refused);
+	vmm_prefault(&in->vmm);
+	vmm_start_threads(&in->vmm);
+	fact("restore.us", "%llu", now_us() - start);
+	fact_tsc("restored", rdtsc());
+	report_loaded_guest(&in->vmm);
+	report_refused_msrs(&refused);
+	fact_tsc("resume", rdtsc());
+	vmm_run(&in->vmm);
+}
+
+static void compare_pfns(struct incoming *in)
+{
+	u64 *pfns = must_be_memory(calloc(in->state->pages, sizeof(u64)));
+
+	must(pagemap_read(in->vmm.ram, in->state->pages, pfns));
+	report_pfn_difference(vm_state_pfns(in->state), pfns, in->state->pages);
+	report_pfns(pfns, in->state->pages);
+	free(pfns);
+}
+
+static void finish_and_watch(struct incoming *in)
+{
+	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
+	u64 timeout_ms = sweep_timeout_ms(&in->vmm);
+
+	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
+		at_resume[i] = in->state->vcpu[i].regs.r14;
+	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
+	vmm_read_counters(&in->vmm, at_finish);
+	if (!param_control("session-unfinished")) {
+		fact("finish", "%d", luo_finish(in->session_fd));
+		fact_tsc("finished", rdtsc());
+	}
+	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
+	vmm_pause(&in->vmm);
+	vmm_read_counters(&in->vmm, at_end);
+	report_resumed_guest(&in->vmm, at_resume, at_finish, at_end);
+}
+
+static int after_kexec(void)
+{
+	static struct incoming in;
+	bool finished = false;
+
+	in.nonce = run_nonce();
+	in.luo_fd = must(luo_open());
+	if (retrieve(&in)) {
+		compare_ram(&in);
+		if (param_control("pages-copied"))
+			copy_pages(&in);
+		resume(&in);
+		rules_incoming(in.luo_fd, in.session_fd, SESSION, in.state_fd, TOKEN_STATE);
+		compare_pfns(&in);
+		finish_and_watch(&in);
+		finished = !param_control("session-unfinished");
+	} else {
+		rules_incoming(in.luo_fd, in.session_fd, SESSION, in.state_fd, TOKEN_STATE);
+	}
+	rules_finished(in.luo_fd, finished ? in.session_fd : -1, TOKEN_STATE, in.nonce);
+	return 0;
+}
+
+const struct stage_ops stage = {
+	.before_kexec = before_kexec,
+	.after_kexec = after_kexec,
+	.after_holder_kill = after_holder_kill,
+	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
+};

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* The facts of stage 1. Every value was read from where the key says, none is derived. */
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "report.h"
+
+#define RAM_RANGES 64
+#define MAX_EXTENTS 4096
+
+static void __attribute__((format(printf, 3, 4)))
+guest_fact(unsigned int vcpu, const char *name, const char *format, ...)
+{
+	char key[64], value[512];
+	va_list args;
+
+	snprintf(key, sizeof(key), "guest.%u.%s", vcpu, name);
+	va_start(args, format);
+	vsnprintf(value, sizeof(value), format, args);
+	va_end(args);
+	fact(key, "%s", value);
+}
+
+static void numbered_fact(const char *name, u64 number, const char *value)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "%s.%llu", name, number);
+	fact(key, "%s", value);
+}
+
+void report_guest_options(const struct vmm *vmm)
+{
+	fact("guest.memory_mib", "%llu", vmm->ram_size >> 20);
+	fact("guest.pages", "%llu", vmm->ram_size / GUEST_PAGE_SIZE);
+	fact("guest.vcpus", "%u", vmm->nr_vcpus);
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+		guest_fact(i, "pages", "%llu", vmm->vcpus[i].block->nr_pages);
+}
+
+void report_ram_digest(const u64 *digests, u64 pages)
+{
+	char value[32];
+
+	fact("ram.digest", "%016llx", digest_words(digests, pages));
+	for (u64 range = 0; range < RAM_RANGES; range++) {
+		u64 first = pages * range / RAM_RANGES, end = pages * (range + 1) / RAM_RANGES;
+
+		snprintf(value, sizeof(value), "%016llx",
+			 digest_words(digests + first, end - first));
+		numbered_fact("ram.range", range, value);
+	}
+}
+
+/* Guest RAM has the layout of vmm.c: a page's gpa is not always its offset. */
+void report_ram_difference(const u64 *before, const u64 *after, u64 pages)
+{
+	u64 different = 0, first = 0;
+
+	for (u64 page = 0; page < pages; page++) {
+		if (before[page] == after[page])
+			continue;
+		if (!different++)
+			first = page;
+	}
+	fact("ram.pages_different", "%llu", different);
+	if (different)
+		fact("ram.first_different", "page %llu gpa 0x%llx", first,
+		     ram_to_gpa(first * GUEST_PAGE_SIZE));
+}
+
+/* Runs of pages that are next to each other in the guest and in the machine. */
+void report_pfns(const u64 *pfns, u64 pages)
+{
+	u64 extents = 0, first = 0;
+	char value[96];
+
+	fact("pfn.digest", "%016llx", digest_words(pfns, pages));
+	for (u64 page = 1; page <= pages; page++) {
+		if (page < pages && pfns[page] == pfns[page - 1] + 1)
+			continue;
+		if (extents < MAX_EXTENTS) {
+			snprintf(value, sizeof(value), "%llu:%llu:%llu", first, pfns[first],
+				 page - first);
+			numbered_fact("pfn.extent", extents, value);
+		}
+		extents++;
+		first = page;
+	}
+	fact("pfn.extents", "%llu", extents);
+}
+
+void report_pfn_difference(const u64 *before, const u64 *after, u64 pages)
+{
+	u64 moved = 0, first = 0;
+
+	for (u64 page = 0; page < pages; page++) {
+		if (before[page] == after[page])
+			continue;
+		if (!moved++)
+			first = page;
+	}
+	fact("pfn.moved", "%llu", moved);
+	if (moved)
+		fact("pfn.first_moved", "page %llu was %llu is %llu", first, before[first],
+		     after[first]);
+}
+
+static void report_vector(unsigned int vcpu, const char *name, const struct vcpu_state *state)
+{
+	struct guest_vector vector;
+
+	vcpu_state_vector(state, &vector);
+	guest_fact(vcpu, name, "%016llx%016llx%016llx%016llx:%016llx%016llx%016llx%016llx",
+		   vector.sum[3], vector.sum[2], vector.sum[1], vector.sum[0],
+		   vector.fold[3], vector.fold[2], vector.fold[1], vector.fold[0]);
+}
+
+u64 report_guest_errors(const struct vcpu *vcpu)
+{
+	u64 errors = 0;
+
+	for (int kind = 0; kind < GUEST_NR_ERRORS; kind++)
+		errors += READ_ONCE(vcpu->block->errors[kind]);
+	return errors;
+}
+
+static u64 length(const struct guest_gap *gap)
+{
+	return gap->tsc_after - gap->tsc_before;
+}
+
+void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
+{
+	fact("guest.vector", "%s",
+	     vmm->vcpus[0].block->vector_kind == GUEST_VECTOR_AVX ? "avx" : "sse");
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		const struct guest_vcpu *block = vmm->vcpus[i].block;
+		const struct vcpu_state *vcpu = &state->vcpu[i];
+
+		guest_fact(i, "counter", "%llu", vcpu->regs.r14);
+		guest_fact(i, "version", "%llu", block->version);
+		guest_fact(i, "cursor", "%llu", block->cursor);
+		guest_fact(i, "gpr", "%016llx", vcpu->regs.r15);
+		report_vector(i, "vector", vcpu);
+		guest_fact(i, "errors", "%llu", report_guest_errors(&vmm->vcpus[i]));
+		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
+		guest_fact(i, "gaps", "%llu", block->gaps);
+		guest_fact(i, "ticks", "%llu", block->ticks);
+		guest_fact(i, "tsc_offset", "%lld", (long long)vcpu->tsc_offset);
+	}
+}
+
+/* Read back from KVM: what the vCPUs hold, not what was meant to be put there. */
+void report_loaded_guest(const struct vmm *vmm)
+{
+	static struct vcpu_state loaded;
+
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_REGS, &loaded.regs)));
+		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_XSAVE2, loaded.xsave)));
+		guest_fact(i, "counter_at_load", "%llu", loaded.regs.r14);
+		guest_fact(i, "gpr_at_load", "%016llx", loaded.regs.r15);
+		report_vector(i, "vector_at_load", &loaded);
+	}
+}
+
+void report_refused_msrs(const struct refused_msrs *refused)
+{
+	char list[256] = "";
+	int len = 0;
+
+	for (unsigned int i = 0; i < refused->count && len < (int)sizeof(list); i++)
+		len += snprintf(list + len, sizeof(list) - len, " 0x%x", refused->index[i]);
+	fact("restore.msrs_refused", "%u%s", refused->count, list);
+}
+
+static void report_errors(unsigned int i, const struct guest_vcpu *block)
+{
+	static const char * const kinds[GUEST_NR_ERRORS] = {
+		[GUEST_ERROR_MEMORY] = "memory",
+		[GUEST_ERROR_GPR] = "gpr",
+		[GUEST_ERROR_VECTOR] = "vector",
+		[GUEST_ERROR_COUNTER] = "counter",
+		[GUEST_ERROR_MSR] = "msr",
+		[GUEST_ERROR_TIMER] = "timer",
+	};
+	const struct guest_first_error *first = &block->first_error;
+	u64 errors = 0;
+
+	for (int kind = 0; kind < GUEST_NR_ERRORS; kind++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "errors.%s", kinds[kind]);
+		guest_fact(i, name, "%llu", block->errors[kind]);
+		errors += block->errors[kind];
+	}
+	if (errors)
+		guest_fact(i, "first_error",
+			   "%s page %llu word 0x%llx expected 0x%016llx seen 0x%016llx",
+			   kinds[first->kind], first->page, first->word, first->expected,
+			   first->seen);
+}
+
+void report_resumed_guest(const struct vmm *vmm, const u64 *at_resume, const u64 *at_finish,
+			  const u64 *at_end)
+{
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		const struct guest_vcpu *block = vmm->vcpus[i].block;
+
+		guest_fact(i, "resume.counter_before", "%llu", block->gap_max.counter_before);
+		guest_fact(i, "resume.counter_after", "%llu", block->gap_max.counter_after);
+		guest_fact(i, "resume.gap_tsc", "%llu", length(&block->gap_max));
+		guest_fact(i, "resume.gap_start_tsc", "%llu", block->gap_max.tsc_before);
+		report_errors(i, block);
+		guest_fact(i, "sweeps_after_resume", "%llu",
+			   (at_finish[i] - at_resume[i]) / block->nr_pages);
+		guest_fact(i, "sweeps_after_finish", "%llu",
+			   (at_end[i] - at_finish[i]) / block->nr_pages);
+		guest_fact(i, "gaps", "%llu", block->gaps);
+		guest_fact(i, "ticks", "%llu", block->ticks);
+	}
+}

@@ -1,0 +1,225 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* All state of a paused VM but its RAM: out of KVM, and into a new VM. */
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "vm_state.h"
+
+#define MSR_IA32_TSC		0x10
+
+/* XSAVE, standard format: SDM vol. 1, 13.4 */
+#define XSAVE_XMM		160
+#define XSAVE_YMM_HIGH		576
+
+static u64 page_align(u64 size)
+{
+	return (size + GUEST_PAGE_SIZE - 1) & ~(u64)(GUEST_PAGE_SIZE - 1);
+}
+
+u64 *vm_state_digests(struct vm_state *state)
+{
+	return (u64 *)((u8 *)state + page_align(sizeof(*state)));
+}
+
+u64 *vm_state_pfns(struct vm_state *state)
+{
+	return vm_state_digests(state) + state->pages;
+}
+
+u64 vm_state_size(u64 ram_size)
+{
+	u64 pages = ram_size / GUEST_PAGE_SIZE;
+
+	return page_align(sizeof(struct vm_state)) + page_align(2 * pages * sizeof(u64));
+}
+
+/* Why a state memfd of @size bytes cannot be this run's, or NULL. */
+const char *vm_state_refused(const struct vm_state *state, u64 size, u64 nonce)
+{
+	if (size < sizeof(*state) || state->magic != VM_STATE_MAGIC)
+		return "magic";
+	if (state->layout != VM_STATE_LAYOUT)
+		return "layout";
+	if (state->nonce != nonce)
+		return "nonce";
+	if (state->state_size != size || state->pages != state->ram_size / GUEST_PAGE_SIZE ||
+	    vm_state_size(state->ram_size) != size || !state->nr_vcpus ||
+	    state->nr_vcpus > GUEST_MAX_VCPUS)
+		return "size";
+	return NULL;
+}
+
+u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper)
+{
+	return (u64 *)(vcpu->xsave + (upper ? XSAVE_YMM_HIGH : XSAVE_XMM) + 16 * number);
+}
+
+void vcpu_state_vector(const struct vcpu_state *vcpu, struct guest_vector *vector)
+{
+	struct vcpu_state *state = (struct vcpu_state *)vcpu;
+
+	for (int half = 0; half < 2; half++) {
+		memcpy(vector->sum + 2 * half, vcpu_state_ymm(state, 15, half), 16);
+		memcpy(vector->fold + 2 * half, vcpu_state_ymm(state, 14, half), 16);
+	}
+}
+
+static void capture_cpuid(struct vcpu *vcpu, struct vcpu_state *state)
+{
+	union {
+		struct kvm_cpuid2 list;
+		u8 space[sizeof(struct kvm_cpuid2) + sizeof(state->cpuid)];
+	} cpuid = { .list.nent = VM_STATE_CPUID_ENTRIES };
+
+	must(sys(ioctl(vcpu->fd, KVM_GET_CPUID2, &cpuid)));
+	state->cpuid_entries = cpuid.list.nent;
+	memcpy(state->cpuid, cpuid.list.entries, cpuid.list.nent * sizeof(state->cpuid[0]));
+}
+
+static void restore_cpuid(struct vcpu *vcpu, const struct vcpu_state *state)
+{
+	union {
+		struct kvm_cpuid2 list;
+		u8 space[sizeof(struct kvm_cpuid2) + sizeof(state->cpuid)];
+	} cpuid = { .list.nent = state->cpuid_entries };
+
+	memcpy(cpuid.list.entries, state->cpuid, sizeof(state->cpuid));
+	must(sys(ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid)));
+}
+
+union msr_list {
+	struct kvm_msr_list list;
+	u8 space[sizeof(struct kvm_msr_list) + VM_STATE_MSRS * sizeof(u32)];
+};
+
+union msr_values {
+	struct kvm_msrs list;
+	u8 space[sizeof(struct kvm_msrs) + VM_STATE_MSRS * sizeof(struct kvm_msr_entry)];
+};
+
+/*
+ * KVM's list has MSRs that it will not read with this vCPU's CPUID.
+ * KVM_GET_MSRS stops at the first of these; it is left out and the rest goes on.
+ *
+ * The TSC is not carried over as a value, which would be an old one when it is
+ * written, but as the offset from the host's TSC, which runs through the kexec.
+ */
+static void capture_msrs(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
+{
+	static union msr_list known;
+	static union msr_values values;
+	u32 next = 0;
+
+	known.list.nmsrs = VM_STATE_MSRS;
+	must(sys(ioctl(vmm->kvm_fd, KVM_GET_MSR_INDEX_LIST, &known)));
+	state->msrs = 0;
+	while (next < known.list.nmsrs) {
+		u32 asked = known.list.nmsrs - next;
+		long got;
+
+		for (u32 i = 0; i < asked; i++)
+			values.list.entries[i].index = known.list.indices[next + i];
+		values.list.nmsrs = asked;
+		got = must(sys(ioctl(vcpu->fd, KVM_GET_MSRS, &values)));
+		for (long i = 0; i < got; i++)
+			if (values.list.entries[i].index != MSR_IA32_TSC)
+				state->msr[state->msrs++] = values.list.entries[i];
+		next += got + 1;
+	}
+}
+
+static void restore_msrs(struct vcpu *vcpu, const struct vcpu_state *state,
+			 struct refused_msrs *refused)
+{
+	static union msr_values values;
+	u32 next = 0;
+
+	while (next < state->msrs) {
+		u32 asked = state->msrs - next;
+		long taken;
+
+		memcpy(values.list.entries, state->msr + next, asked * sizeof(state->msr[0]));
+		values.list.nmsrs = asked;
+		taken = must(sys(ioctl(vcpu->fd, KVM_SET_MSRS, &values)));
+		if (taken < asked && refused->count < VM_STATE_MSRS)
+			refused->index[refused->count++] = state->msr[next + taken].index;
+		next += taken + 1;
+	}
+}
+
+static struct kvm_device_attr tsc_offset_attribute(const u64 *offset)
+{
+	return (struct kvm_device_attr){
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (u64)offset,
+	};
+}
+
+static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_device_attr tsc_offset = tsc_offset_attribute(&state->tsc_offset);
+
+	capture_cpuid(vcpu, state);
+	state->tsc_khz = must(sys(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &tsc_offset)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_SREGS2, &state->sregs)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_LAPIC, &state->lapic)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_REGS, &state->regs)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_XCRS, &state->xcrs)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_XSAVE2, state->xsave)));
+	capture_msrs(vmm, vcpu, state);
+	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &state->events)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_MP_STATE, &state->mp_state)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &state->debugregs)));
+}
+
+/*
+ * CPUID first, all else is checked against it. The APIC base (in sregs) before
+ * the LAPIC, whose layout it decides. The LAPIC starts its timer when it is
+ * set, so the TSC has to be right by then; an MSR (TSC_DEADLINE) may start it
+ * anew, so the MSRs come after it.
+ */
+static void restore_vcpu(struct vcpu *vcpu, const struct vcpu_state *state,
+			 struct refused_msrs *refused)
+{
+	struct kvm_device_attr tsc_offset = tsc_offset_attribute(&state->tsc_offset);
+
+	restore_cpuid(vcpu, state);
+	must(sys(ioctl(vcpu->fd, KVM_SET_DEVICE_ATTR, &tsc_offset)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_SREGS2, &state->sregs)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_LAPIC, &state->lapic)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_REGS, &state->regs)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_XCRS, &state->xcrs)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_XSAVE, state->xsave)));
+	restore_msrs(vcpu, state, refused);
+	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &state->events)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_MP_STATE, &state->mp_state)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &state->debugregs)));
+}
+
+void vm_capture(struct vmm *vmm, struct vm_state *state)
+{
+	long xsave_size = must(sys(ioctl(vmm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
+
+	must_be(xsave_size <= VM_STATE_XSAVE_SIZE, "KVM's XSAVE area has %ld bytes", xsave_size);
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+		capture_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i]);
+	for (u32 chip = 0; chip < ARRAY_SIZE(state->irqchip); chip++) {
+		state->irqchip[chip].chip_id = chip;
+		must(sys(ioctl(vmm->vm_fd, KVM_GET_IRQCHIP, &state->irqchip[chip])));
+	}
+	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->clock)));
+}
+
+void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_msrs *refused)
+{
+	struct kvm_clock_data clock = { .clock = state->clock.clock };
+
+	must(sys(ioctl(vmm->vm_fd, KVM_SET_CLOCK, &clock)));
+	for (u32 chip = 0; chip < ARRAY_SIZE(state->irqchip); chip++)
+		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->irqchip[chip])));
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+		restore_vcpu(&vmm->vcpus[i], &state->vcpu[i], refused);
+}

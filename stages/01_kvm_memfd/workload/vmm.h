@@ -1,0 +1,59 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The VMM: one VM whose RAM is a memfd, one thread per vCPU. */
+#ifndef VMM_H
+#define VMM_H
+
+#include <pthread.h>
+
+#include <linux/kvm.h>
+
+#include "guest.h"
+#include "workload.h"
+
+enum vcpu_run_state {
+	VCPU_PARKED,
+	VCPU_RUNNING,
+	/* KVM_RUN came back although nobody asked: see vmm_check() */
+	VCPU_STOPPED,
+};
+
+struct vcpu {
+	int fd;
+	struct kvm_run *run;
+	/* in guest RAM */
+	struct guest_vcpu *block;
+	pthread_t thread;
+	struct vmm *vmm;
+	bool wanted;
+	enum vcpu_run_state state;
+	int error;
+};
+
+struct vmm {
+	int kvm_fd;
+	int vm_fd;
+	int ram_fd;
+	u8 *ram;
+	u64 ram_size;
+	unsigned int nr_vcpus;
+	struct vcpu vcpus[GUEST_MAX_VCPUS];
+	pthread_mutex_t lock;
+	pthread_cond_t changed;
+};
+
+/* vmm.c */
+u64 ram_to_gpa(u64 offset);
+u8 *ram_map(int ram_fd, u64 size);
+void vmm_create(struct vmm *vmm, int ram_fd, u8 *ram, u64 ram_size, unsigned int nr_vcpus);
+void vmm_load_guest(struct vmm *vmm, u64 nonce);
+void vmm_prefault(struct vmm *vmm);
+void vmm_start_threads(struct vmm *vmm);
+void vmm_run(struct vmm *vmm);
+void vmm_pause(struct vmm *vmm);
+void vmm_check(struct vmm *vmm);
+void vmm_read_counters(const struct vmm *vmm, u64 *counters);
+void vmm_wait_sweep(struct vmm *vmm, const u64 *from, u64 timeout_ms);
+u64 vmm_sweeps_since(const struct vmm *vmm, const u64 *from);
+u64 vmm_steps(const struct vmm *vmm);
+
+#endif
