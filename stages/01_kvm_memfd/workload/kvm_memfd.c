@@ -170,6 +170,10 @@ static int leave_kernel(void)
 		dialogue_drain();
 		return sys(reboot(RB_AUTOBOOT));
 	}
+	if (param_control("power-off")) {
+		dialogue_drain();
+		return sys(reboot(RB_POWER_OFF));
+	}
 	if (param_control("panic")) {
 		int fd = must(sys(open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC)));
 
@@ -193,9 +197,9 @@ static int before_kexec(void)
 	fact_tsc("swept", rdtsc());
 
 	preserve(&out);
+	load(&out);
 	if (param_control("holder-killed"))
 		holder_request_kill();
-	load(&out);
 	must(pagemap_read(out.vmm.ram, out.state->pages, vm_state_pfns(out.state)));
 	report_pfns(vm_state_pfns(out.state), out.state->pages);
 	if (param_control("session-closed"))
@@ -205,7 +209,10 @@ static int before_kexec(void)
 	return leave_kernel();
 }
 
-/* In PID 1, when it has killed the holder: nothing may be left to be carried over. */
+/*
+ * In PID 1, when it has killed the holder: nothing may be left to be carried
+ * over. The image is loaded once more, by somebody who never held a session.
+ */
 static int after_holder_kill(void)
 {
 	fact("mem.available_kb.after_kill", "%llu", meminfo_kb("MemAvailable"));
@@ -349,29 +356,29 @@ static void finish_and_watch(struct incoming *in)
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
 	vmm_pause(&in->vmm);
 	vmm_read_counters(&in->vmm, at_end);
-	report_resumed_guest(&in->vmm, at_resume, at_finish, at_end);
+	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);
 }
 
 static int after_kexec(void)
 {
 	static struct incoming in;
-	bool finished = false;
+	bool resumed;
 
 	in.nonce = run_nonce();
 	in.luo_fd = must(luo_open());
-	if (retrieve(&in)) {
+	resumed = retrieve(&in);
+	if (resumed) {
 		compare_ram(&in);
 		if (param_control("pages-copied"))
 			copy_pages(&in);
 		resume(&in);
-		rules_incoming(in.luo_fd, in.session_fd, SESSION, in.state_fd, TOKEN_STATE);
+	}
+	/* The guest runs by now, so what follows is no part of the blackout. */
+	rules_incoming(in.luo_fd, in.nonce);
+	if (resumed) {
 		compare_pfns(&in);
 		finish_and_watch(&in);
-		finished = !param_control("session-unfinished");
-	} else {
-		rules_incoming(in.luo_fd, in.session_fd, SESSION, in.state_fd, TOKEN_STATE);
 	}
-	rules_finished(in.luo_fd, finished ? in.session_fd : -1, TOKEN_STATE, in.nonce);
 	return 0;
 }
 

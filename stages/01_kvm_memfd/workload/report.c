@@ -204,8 +204,8 @@ static void report_errors(unsigned int i, const struct guest_vcpu *block)
 			   first->seen);
 }
 
-void report_resumed_guest(const struct vmm *vmm, const u64 *at_resume, const u64 *at_finish,
-			  const u64 *at_end)
+void report_resumed_guest(const struct vmm *vmm, const struct vm_state *state,
+			  const u64 *at_resume, const u64 *at_finish, const u64 *at_end)
 {
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
@@ -213,7 +213,11 @@ void report_resumed_guest(const struct vmm *vmm, const u64 *at_resume, const u64
 		guest_fact(i, "resume.counter_before", "%llu", block->gap_max.counter_before);
 		guest_fact(i, "resume.counter_after", "%llu", block->gap_max.counter_after);
 		guest_fact(i, "resume.gap_tsc", "%llu", length(&block->gap_max));
-		guest_fact(i, "resume.gap_start_tsc", "%llu", block->gap_max.tsc_before);
+		/* on the host's TSC, like t.paused and t.resume */
+		guest_fact(i, "resume.gap_start", "%llu",
+			   block->gap_max.tsc_before - state->vcpu[i].tsc_offset);
+		guest_fact(i, "resume.gap_end", "%llu",
+			   block->gap_max.tsc_after - state->vcpu[i].tsc_offset);
 		report_errors(i, block);
 		guest_fact(i, "sweeps_after_resume", "%llu",
 			   (at_finish[i] - at_resume[i]) / block->nr_pages);

@@ -14,7 +14,7 @@ u64 report_guest_errors(const struct vcpu *vcpu);
 void report_paused_guest(const struct vmm *vmm, const struct vm_state *state);
 void report_loaded_guest(const struct vmm *vmm);
 void report_refused_msrs(const struct refused_msrs *refused);
-void report_resumed_guest(const struct vmm *vmm, const u64 *at_resume, const u64 *at_finish,
-			  const u64 *at_end);
+void report_resumed_guest(const struct vmm *vmm, const struct vm_state *state,
+			  const u64 *at_resume, const u64 *at_finish, const u64 *at_end);
 
 #endif

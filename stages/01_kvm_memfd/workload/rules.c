@@ -1,9 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * LUO's rules. The errnos are those of kernel/liveupdate/luo_*.c and
- * mm/memfd_luo.c. The outgoing rules are tried in a session of their own,
- * "rules", which is closed before the kexec: closing takes everything back,
- * and the incoming kernel must not know it.
+ * LUO's rules, tried in sessions of their own so that no trick played here can
+ * be what carried the guest over, or what it failed by. The errnos are those of
+ * kernel/liveupdate/luo_*.c and mm/memfd_luo.c.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -17,8 +16,11 @@
 
 #include "rules.h"
 
-#define RULES_SESSION "rules"
-/* Left alone in the outgoing kernel; see rules_finished(). */
+/* Closed before the kexec: the incoming kernel must not know it. */
+#define CLOSED_SESSION "rules-closed"
+/* Retrieved, and ended by FINISH. */
+#define KEPT_SESSION "rules-kept"
+/* Retrieved last, and closed without FINISH. */
 #define ORPHAN_SESSION "orphan"
 
 #define FILE_SIZE 4096
@@ -55,12 +57,22 @@ static long closed(long fd)
 	return 0;
 }
 
-static int new_file(const char *name)
+static int new_file(u64 content)
 {
-	int fd = must(sys(memfd_create(name, MFD_CLOEXEC)));
+	int fd = must(sys(memfd_create("rules", MFD_CLOEXEC)));
 
 	must(sys(ftruncate(fd, FILE_SIZE)));
+	must(sys(pwrite(fd, &content, sizeof(content), 0)));
 	return fd;
+}
+
+/* 1, or 0 when the content is another. */
+static long has_content(int fd, u64 content)
+{
+	u64 seen;
+
+	must(sys(pread(fd, &seen, sizeof(seen), 0)));
+	return seen == content;
 }
 
 static long write_at(int fd, off_t offset)
@@ -76,13 +88,13 @@ static void rules_of_names(int luo_fd)
 	too_long[sizeof(too_long) - 1] = '\0';
 
 	rule("second_open_of_device", -EBUSY, closed(luo_open()));
-	rule("session_name_in_use", -EEXIST, closed(luo_create_session(luo_fd, RULES_SESSION)));
+	rule("session_name_in_use", -EEXIST, closed(luo_create_session(luo_fd, CLOSED_SESSION)));
 	rule("session_name_empty", -EINVAL, closed(luo_create_session(luo_fd, "")));
 	rule("session_name_too_long", -EINVAL, closed(luo_create_session(luo_fd, too_long)));
 	rule("retrieve_unknown_session", -ENOENT,
 	     closed(luo_retrieve_session(luo_fd, "no-such-session")));
 	rule("retrieve_outgoing_session", -ENOENT,
-	     closed(luo_retrieve_session(luo_fd, RULES_SESSION)));
+	     closed(luo_retrieve_session(luo_fd, CLOSED_SESSION)));
 }
 
 static void rules_of_preserve(int luo_fd, int session, int file, int other)
@@ -108,12 +120,20 @@ static void rules_of_preserve(int luo_fd, int session, int file, int other)
 	close(second);
 }
 
+/* LUO has its own reference to the file; only the session's fd has to stay open. */
+static void keep_for_incoming(int luo_fd, const char *session_name, u64 content)
+{
+	int session = must(luo_create_session(luo_fd, session_name));
+	int file = new_file(content);
+
+	must(luo_preserve_fd(session, file, TOKEN_FILE));
+	close(file);
+}
+
 void rules_outgoing(int luo_fd, u64 nonce)
 {
-	int session = must(luo_create_session(luo_fd, RULES_SESSION));
-	int orphan = must(luo_create_session(luo_fd, ORPHAN_SESSION));
-	int file = new_file("rules-file"), other = new_file("rules-other");
-	int orphan_file = new_file("orphan-file");
+	int session = must(luo_create_session(luo_fd, CLOSED_SESSION));
+	int file = new_file(nonce), other = new_file(nonce);
 
 	must(luo_preserve_fd(session, file, TOKEN_FILE));
 	rules_of_names(luo_fd);
@@ -129,13 +149,11 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	     sys(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, FILE_SIZE)));
 	close(session);
 	rule("resize_memfd_of_closed_session", 0, sys(ftruncate(file, 2 * FILE_SIZE)));
-
-	/* The orphan's session fd stays open, LUO has its own reference to the file. */
-	must(sys(pwrite(orphan_file, &nonce, sizeof(nonce), 0)));
-	must(luo_preserve_fd(orphan, orphan_file, TOKEN_FILE));
-	close(orphan_file);
 	close(other);
 	close(file);
+
+	keep_for_incoming(luo_fd, KEPT_SESSION, nonce);
+	keep_for_incoming(luo_fd, ORPHAN_SESSION, ~nonce);
 }
 
 static long same_inode(int a, int b)
@@ -147,82 +165,76 @@ static long same_inode(int a, int b)
 	return stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
 
-/*
- * The rules of the session the guest lives in are tried while it runs. Without
- * such a session (@session_fd < 0, in controls) they cannot be.
- */
-void rules_incoming(int luo_fd, int session_fd, const char *session_name, int state_fd,
-		    u64 state_token)
+static void skip_all(const char * const *names, size_t count)
 {
-	int again, file;
+	for (size_t i = 0; i < count; i++)
+		ktap_skip(names[i], "its session was not carried over");
+}
 
+static void rules_of_kept_session(int luo_fd, u64 nonce)
+{
+	static const char * const names[] = {
+		"retrieve_session_twice", "retrieve_unknown_token", "preserve_in_incoming_session",
+		"retrieve_token_twice_is_same_file", "finish_session", "finish_twice",
+		"retrieve_fd_after_finish",
+	};
+	int session = luo_retrieve_session(luo_fd, KEPT_SESSION);
+	int file, again, other;
+
+	if (session < 0) {
+		skip_all(names, ARRAY_SIZE(names));
+		return;
+	}
+
+	file = must(luo_retrieve_fd(session, TOKEN_FILE));
+	rule("retrieve_session_twice", -EINVAL, closed(luo_retrieve_session(luo_fd, KEPT_SESSION)));
+	rule("retrieve_unknown_token", -ENOENT, closed(luo_retrieve_fd(session, TOKEN_NEVER_USED)));
+	other = new_file(nonce);
+	rule("preserve_in_incoming_session", -EINVAL,
+	     luo_preserve_fd(session, other, TOKEN_NEVER_USED));
+	again = luo_retrieve_fd(session, TOKEN_FILE);
+	rule("retrieve_token_twice_is_same_file", 1, again < 0 ? again : same_inode(again, file));
+	rule("finish_session", 0, luo_finish(session));
+	rule("finish_twice", 0, luo_finish(session));
+	rule("retrieve_fd_after_finish", -ENOENT, closed(luo_retrieve_fd(session, TOKEN_FILE)));
+
+	if (again >= 0)
+		close(again);
+	close(other);
+	close(file);
+	close(session);
+}
+
+/* Closing a retrieved session is a FINISH too: the file lives on, the session is gone. */
+static void rules_of_orphan(int luo_fd, u64 nonce)
+{
+	static const char * const names[] = {
+		"orphan_content", "orphan_content_after_close", "orphan_session_gone_after_close",
+	};
+	int session = luo_retrieve_session(luo_fd, ORPHAN_SESSION);
+	int file;
+
+	if (session < 0) {
+		skip_all(names, ARRAY_SIZE(names));
+		return;
+	}
+
+	file = must(luo_retrieve_fd(session, TOKEN_FILE));
+	rule("orphan_content", 1, has_content(file, ~nonce));
+	close(session);
+	rule("orphan_content_after_close", 1, has_content(file, ~nonce));
+	rule("orphan_session_gone_after_close", -ENOENT,
+	     closed(luo_retrieve_session(luo_fd, ORPHAN_SESSION)));
+	close(file);
+}
+
+void rules_incoming(int luo_fd, u64 nonce)
+{
 	rule("second_open_of_device", -EBUSY, closed(luo_open()));
 	rule("retrieve_unknown_session", -ENOENT,
 	     closed(luo_retrieve_session(luo_fd, "no-such-session")));
 	rule("retrieve_session_closed_before_kexec", -ENOENT,
-	     closed(luo_retrieve_session(luo_fd, RULES_SESSION)));
-
-	if (session_fd < 0 || state_fd < 0) {
-		ktap_skip("retrieve_session_twice", "no session");
-		ktap_skip("retrieve_unknown_token", "no session");
-		ktap_skip("preserve_in_incoming_session", "no session");
-		ktap_skip("retrieve_token_twice_is_same_file", "no session");
-		return;
-	}
-
-	rule("retrieve_session_twice", -EINVAL,
-	     closed(luo_retrieve_session(luo_fd, session_name)));
-	rule("retrieve_unknown_token", -ENOENT,
-	     closed(luo_retrieve_fd(session_fd, TOKEN_NEVER_USED)));
-
-	file = new_file("rules-file");
-	rule("preserve_in_incoming_session", -EINVAL,
-	     luo_preserve_fd(session_fd, file, TOKEN_NEVER_USED));
-	close(file);
-
-	again = luo_retrieve_fd(session_fd, state_token);
-	rule("retrieve_token_twice_is_same_file", 1,
-	     again < 0 ? again : same_inode(again, state_fd));
-	if (again >= 0)
-		close(again);
-}
-
-/*
- * After FINISH of the guest's session. The orphan is retrieved only now, and
- * its session is closed without FINISH: that is a FINISH too, so the file
- * lives on and the session is gone.
- */
-void rules_finished(int luo_fd, int session_fd, u64 state_token, u64 nonce)
-{
-	int orphan, file;
-	u64 content = 0;
-
-	if (session_fd >= 0) {
-		rule("finish_twice", 0, luo_finish(session_fd));
-		rule("retrieve_fd_after_finish", -ENOENT,
-		     closed(luo_retrieve_fd(session_fd, state_token)));
-	} else {
-		ktap_skip("finish_twice", "not finished");
-		ktap_skip("retrieve_fd_after_finish", "not finished");
-	}
-
-	orphan = luo_retrieve_session(luo_fd, ORPHAN_SESSION);
-	rule("orphan_session_is_there", 1, orphan < 0 ? orphan : 1);
-	file = orphan < 0 ? orphan : luo_retrieve_fd(orphan, TOKEN_FILE);
-	if (file < 0) {
-		ktap_skip("orphan_content", "no orphan");
-		ktap_skip("orphan_content_after_close", "no orphan");
-		ktap_skip("orphan_session_gone_after_close", "no orphan");
-		return;
-	}
-
-	must(sys(pread(file, &content, sizeof(content), 0)));
-	rule("orphan_content", 1, content == nonce);
-	close(orphan);
-	content = 0;
-	must(sys(pread(file, &content, sizeof(content), 0)));
-	rule("orphan_content_after_close", 1, content == nonce);
-	rule("orphan_session_gone_after_close", -ENOENT,
-	     closed(luo_retrieve_session(luo_fd, ORPHAN_SESSION)));
-	close(file);
+	     closed(luo_retrieve_session(luo_fd, CLOSED_SESSION)));
+	rules_of_kept_session(luo_fd, nonce);
+	rules_of_orphan(luo_fd, nonce);
 }

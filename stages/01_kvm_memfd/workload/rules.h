@@ -9,8 +9,6 @@
 #define RULES_INCOMING 13
 
 void rules_outgoing(int luo_fd, u64 nonce);
-void rules_incoming(int luo_fd, int session_fd, const char *session_name, int state_fd,
-		    u64 state_token);
-void rules_finished(int luo_fd, int session_fd, u64 state_token, u64 nonce);
+void rules_incoming(int luo_fd, u64 nonce);
 
 #endif

@@ -129,41 +129,39 @@ static void capture_msrs(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
 	}
 }
 
-static void restore_msrs(struct vcpu *vcpu, const struct vcpu_state *state,
-			 struct refused_msrs *refused)
+static bool msr_has(const struct vcpu_state *state, u32 index, u64 value)
 {
-	static union msr_values values;
-	u32 next = 0;
-
-	while (next < state->msrs) {
-		u32 asked = state->msrs - next;
-		long taken;
-
-		memcpy(values.list.entries, state->msr + next, asked * sizeof(state->msr[0]));
-		values.list.nmsrs = asked;
-		taken = must(sys(ioctl(vcpu->fd, KVM_SET_MSRS, &values)));
-		if (taken < asked && refused->count < VM_STATE_MSRS)
-			refused->index[refused->count++] = state->msr[next + taken].index;
-		next += taken + 1;
-	}
+	for (u32 i = 0; i < state->msrs; i++)
+		if (state->msr[i].index == index)
+			return state->msr[i].data == value;
+	return false;
 }
 
-static struct kvm_device_attr tsc_offset_attribute(const u64 *offset)
+/*
+ * Only what differs from a new vCPU's is written: some MSRs are on KVM's list
+ * to be read as 0, and writing even that to them is logged as a guest's error.
+ */
+static void restore_msrs(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
+			 struct refused_msrs *refused)
 {
-	return (struct kvm_device_attr){
-		.group = KVM_VCPU_TSC_CTRL,
-		.attr = KVM_VCPU_TSC_OFFSET,
-		.addr = (u64)offset,
-	};
+	static struct vcpu_state fresh;
+	static union msr_values one;
+
+	capture_msrs(vmm, vcpu, &fresh);
+	one.list.nmsrs = 1;
+	for (u32 i = 0; i < state->msrs; i++) {
+		one.list.entries[0] = state->msr[i];
+		if (msr_has(&fresh, state->msr[i].index, state->msr[i].data) ||
+		    must(sys(ioctl(vcpu->fd, KVM_SET_MSRS, &one))))
+			continue;
+		refused->index[refused->count++] = state->msr[i].index;
+	}
 }
 
 static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
 {
-	struct kvm_device_attr tsc_offset = tsc_offset_attribute(&state->tsc_offset);
-
 	capture_cpuid(vcpu, state);
-	state->tsc_khz = must(sys(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0)));
-	must(sys(ioctl(vcpu->fd, KVM_GET_DEVICE_ATTR, &tsc_offset)));
+	vcpu_tsc_offset(vcpu, KVM_GET_DEVICE_ATTR, &state->tsc_offset);
 	must(sys(ioctl(vcpu->fd, KVM_GET_SREGS2, &state->sregs)));
 	must(sys(ioctl(vcpu->fd, KVM_GET_LAPIC, &state->lapic)));
 	must(sys(ioctl(vcpu->fd, KVM_GET_REGS, &state->regs)));
@@ -180,20 +178,24 @@ static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
  * the LAPIC, whose layout it decides. The LAPIC starts its timer when it is
  * set, so the TSC has to be right by then; an MSR (TSC_DEADLINE) may start it
  * anew, so the MSRs come after it.
+ *
+ * No KVM_SET_TSC_KHZ: the counter is the same one, but each kernel calibrates
+ * it by itself, and here the two results differ by more than the 250 ppm
+ * that KVM puts up with. It would scale, or bend, a TSC that needs neither.
  */
-static void restore_vcpu(struct vcpu *vcpu, const struct vcpu_state *state,
+static void restore_vcpu(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
 			 struct refused_msrs *refused)
 {
-	struct kvm_device_attr tsc_offset = tsc_offset_attribute(&state->tsc_offset);
+	u64 tsc_offset = state->tsc_offset;
 
 	restore_cpuid(vcpu, state);
-	must(sys(ioctl(vcpu->fd, KVM_SET_DEVICE_ATTR, &tsc_offset)));
+	vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &tsc_offset);
 	must(sys(ioctl(vcpu->fd, KVM_SET_SREGS2, &state->sregs)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_LAPIC, &state->lapic)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_REGS, &state->regs)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_XCRS, &state->xcrs)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_XSAVE, state->xsave)));
-	restore_msrs(vcpu, state, refused);
+	restore_msrs(vmm, vcpu, state, refused);
 	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &state->events)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_MP_STATE, &state->mp_state)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &state->debugregs)));
@@ -221,5 +223,5 @@ void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_ms
 	for (u32 chip = 0; chip < ARRAY_SIZE(state->irqchip); chip++)
 		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->irqchip[chip])));
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
-		restore_vcpu(&vmm->vcpus[i], &state->vcpu[i], refused);
+		restore_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i], refused);
 }

@@ -29,10 +29,9 @@ struct vcpu_state {
 	struct kvm_lapic_state lapic;
 	struct kvm_mp_state mp_state;
 	u64 tsc_offset;
-	u32 tsc_khz;
 	u32 msrs;
-	struct kvm_msr_entry msr[VM_STATE_MSRS];
 	u32 cpuid_entries;
+	struct kvm_msr_entry msr[VM_STATE_MSRS];
 	struct kvm_cpuid_entry2 cpuid[VM_STATE_CPUID_ENTRIES];
 	u8 xsave[VM_STATE_XSAVE_SIZE] __attribute__((aligned(64)));
 };

@@ -162,6 +162,18 @@ static void set_cpuid(struct vmm *vmm, struct vcpu *vcpu)
 	must(sys(ioctl(vcpu->fd, KVM_SET_CPUID2, &cpuid)));
 }
 
+/* @request: KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR; guest's TSC = host's + offset */
+void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset)
+{
+	struct kvm_device_attr attribute = {
+		.group = KVM_VCPU_TSC_CTRL,
+		.attr = KVM_VCPU_TSC_OFFSET,
+		.addr = (u64)offset,
+	};
+
+	must(sys(ioctl(vcpu->fd, request, &attribute)));
+}
+
 static struct kvm_segment segment(u16 selector, u8 type, bool code)
 {
 	return (struct kvm_segment){
@@ -217,6 +229,8 @@ static void set_first_registers(struct vcpu *vcpu)
 void vmm_load_guest(struct vmm *vmm, u64 nonce)
 {
 	u64 image_size = guest_image_end - guest_image;
+	/* The guest's TSC starts near 0: an offset that is lost will be seen. */
+	u64 tsc_offset = -rdtsc();
 
 	build_page_tables(vmm);
 	build_gdt(vmm);
@@ -229,6 +243,7 @@ void vmm_load_guest(struct vmm *vmm, u64 nonce)
 		give_share(vmm, i, nonce, must(sys(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0))));
 		set_cpuid(vmm, vcpu);
 		set_first_registers(vcpu);
+		vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &tsc_offset);
 	}
 }
 

@@ -45,6 +45,7 @@ struct vmm {
 u64 ram_to_gpa(u64 offset);
 u8 *ram_map(int ram_fd, u64 size);
 void vmm_create(struct vmm *vmm, int ram_fd, u8 *ram, u64 ram_size, unsigned int nr_vcpus);
+void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset);
 void vmm_load_guest(struct vmm *vmm, u64 nonce);
 void vmm_prefault(struct vmm *vmm);
 void vmm_start_threads(struct vmm *vmm);
