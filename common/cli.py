@@ -75,6 +75,8 @@ def build_parser() -> argparse.ArgumentParser:
     amount.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so long")
     amount.add_argument("--all", action="store_true")
 
+    bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
+    bench.add_argument("--runs", type=_positive, default=5, metavar="N")
     shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
     shell.add_argument("stage", type=int, metavar="N")
     _machine_options(shell)

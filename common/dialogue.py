@@ -2,7 +2,8 @@
 """The workload's side of the story: lines of the second serial line, parsed.
 
 The workload speaks KTAP with ``# key=value`` facts between the results and
-``# await NAME`` where it blocks until the host answers ``go NAME``. One side
+``# await NAME`` where it blocks until the host answers ``go NAME``; ``# at NAME``
+is a point that the host may use, at which nobody waits. One side
 of a kexec is one KTAP document; see common/workload/README.md. Pure functions:
 the same lines give the same sides, live and from a stored run.
 """
@@ -19,6 +20,7 @@ HEADER = "KTAP version 1"
 _PLAN = re.compile(r"1\.\.(\d+)$")
 _RESULT = re.compile(r"(not ok|ok) (\d+) ?-? ?([A-Za-z0-9_.-]+)(?: # (.*))?$")
 _AWAIT = re.compile(r"# await ([a-z0-9_-]+)$")
+_AT = re.compile(r"# at ([a-z0-9_-]+)$")
 _BAIL = re.compile(r"# bail (.*)$")
 _FACT = re.compile(r"# ([a-z0-9_.-]+)=(.*)$")
 
@@ -58,7 +60,7 @@ class Side(Stored):
     results: tuple[Result, ...]
     facts: dict[str, str]
     stamps: dict[str, int]
-    """Host time, in ns, of each fact and of each ``await`` (as "await.NAME")."""
+    """Host time, in ns, of each fact, ``await`` (as "await.NAME") and ``at`` ("at.NAME")."""
     started: int
     ended: int
     end: End
@@ -104,6 +106,8 @@ class _Builder:
             self.planned = int(match[1])
         elif match := _AWAIT.match(text):
             self.stamps[f"await.{match[1]}"] = line.t
+        elif match := _AT.match(text):
+            self.stamps[f"at.{match[1]}"] = line.t
         elif match := _BAIL.match(text):
             self.end, self.bail = "bail", match[1]
         elif text in ("# done", "# kexec"):

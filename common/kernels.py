@@ -8,11 +8,10 @@ import sys
 import time
 from pathlib import Path
 
-from kernel.build import KernelSpec, build
-from kernel.cache import Kernel
-
 from common.paths import CHECKOUT
 from common.stage import Stage
+from kernel.build import KernelSpec, build
+from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Started, Waiting
 from kernel.source import Source, debian_source, tree_source
 
@@ -44,6 +43,11 @@ def kernel_spec(stage: Stage, source: Source, side: str) -> KernelSpec:
         fragments=(BASE_CONFIG, stage.folder / "kernel.config"),
         patches=stage.patches(),
     )
+
+
+def debian_tree() -> Path:
+    """The unpacked source of the default kernel."""
+    return debian_source(PACKAGE, progress=BuildProgress()).path
 
 
 def _source(tree: Path | None, progress: BuildProgress) -> Source:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -123,8 +124,11 @@ class Run(Stored):
     trials: tuple[Trial, ...]
 
 
-def collect(folder: Path, *, witness: dict[str, Any] | None = None) -> Trial:
-    """The trial of a folder, from its raw files. Raises UsageError on missing or damaged ones."""
+def collect(folder: Path, *, witness: Callable[[Path], dict[str, Any]]) -> Trial:
+    """The trial of a folder, from its raw files; `witness` reads the stage's own.
+
+    Raises UsageError on missing or damaged ones.
+    """
     try:
         setting = Setting.model_validate_json((folder / "trial.json").read_text())
         return Trial(
@@ -135,7 +139,7 @@ def collect(folder: Path, *, witness: dict[str, Any] | None = None) -> Trial:
                 QmpEvent.model_validate_json(line)
                 for line in (folder / "qmp.jsonl").read_text().splitlines()
             ),
-            witness=witness or {},
+            witness=witness(folder),
         )
     except FileNotFoundError as error:
         raise UsageError(

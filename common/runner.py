@@ -13,8 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel.cache import Kernel
-
 from common import __version__
 from common.accel import Accelerator
 from common.dialogue import HEADER, awaited
@@ -26,7 +24,8 @@ from common.initramfs import build_workload, make_initramfs
 from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
-from common.stage import Control, Stage
+from common.stage import Companion, Control, Stage
+from kernel.cache import Kernel
 
 RECORD = "record.json"
 
@@ -87,7 +86,8 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
-        ended, detail = _converse(machine, bench, size.machine_mib)
+        companion = stack.enter_context(stage.companion(machine))
+        ended, detail = _converse(machine, bench, companion, size.machine_mib)
         setting = Setting(
             stage=stage.number,
             name=plan.name,
@@ -108,10 +108,12 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             process_at_end=machine.process_now(),
         )
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
-    return collect(folder, witness=stage.witness(folder))
+    return collect(folder, witness=stage.witness)
 
 
-def _converse(machine: Machine, bench: Bench, machine_mib: int) -> tuple[Ended, str]:
+def _converse(
+    machine: Machine, bench: Bench, companion: Companion, machine_mib: int
+) -> tuple[Ended, str]:
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib = machine_mib / 1024
@@ -121,6 +123,7 @@ def _converse(machine: Machine, bench: Bench, machine_mib: int) -> tuple[Ended, 
         while True:
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
+            companion.heard(text)
             if text == HEADER:
                 sides += 1
             elif name := awaited(text):

@@ -6,13 +6,16 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from xml.etree import ElementTree as ET
 
 from common.dialogue import Stored
+from common.domain import MachineSpec
 from common.errors import UsageError
+from common.machine_identity import QemuProcess
 from common.paths import CHECKOUT
 from common.record import Trial
 
@@ -84,6 +87,38 @@ class Option:
     help: str
 
 
+class Companion(Protocol):
+    """What a stage runs on the host beside the machine: a watcher, a sender.
+
+    It hears each line of the dialogue before a rendezvous in it is answered, so that it can
+    do at that point what the workload waits for.
+    """
+
+    def heard(self, text: str) -> None:
+        """Take a line of the dialogue."""
+
+
+class Surroundings(Protocol):
+    """What a companion may know of its machine."""
+
+    folder: Path
+    spec: MachineSpec
+    process: QemuProcess
+
+
+CompanionFactory = Callable[[Surroundings], AbstractContextManager[Companion]]
+
+
+class _Silent:
+    def heard(self, text: str) -> None:
+        """Do nothing."""
+
+
+def no_companion(_machine: Surroundings) -> AbstractContextManager[Companion]:
+    """For stages that need nothing on the host."""
+    return nullcontext(_Silent())
+
+
 @dataclass(frozen=True, kw_only=True)
 class Stage:
     """A numbered demonstration."""
@@ -107,6 +142,7 @@ class Stage:
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
     witness: Callable[[Path], dict[str, Any]] = field(default=lambda _folder: {})
+    companion: CompanionFactory = no_companion
     narration: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
 

@@ -48,8 +48,7 @@ def check_record(folder: Path) -> Run:
     run = read_record(folder)
     stage = load_stage(run.stage)
     for trial in run.trials:
-        where = folder / trial.setting.name
-        if collect(where, witness=stage.witness(where)) != trial:
+        if collect(folder / trial.setting.name, witness=stage.witness) != trial:
             raise UsageError(
                 f"{folder.name}: record.json says of trial {trial.setting.name} what its raw"
                 " files do not"

@@ -9,6 +9,7 @@ from pathlib import Path
 from kvm_memfd_checks import CLAIMS
 from kvm_memfd_controls import CONTROLS
 from kvm_memfd_timing import headline, phases
+from kvm_memfd_witness import ram_witness, read_witness
 
 from common.stage import Option, Size, Stage
 
@@ -61,6 +62,8 @@ STAGE = Stage(
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     phases=phases,
+    companion=ram_witness,
+    witness=read_witness,
     narration={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running",

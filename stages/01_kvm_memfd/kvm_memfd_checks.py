@@ -66,6 +66,26 @@ def _ram_equal(trial: Trial) -> Outcome:
     )
 
 
+def _host_saw(trial: Trial) -> Outcome:
+    """The same bytes in the same page frames, read in QEMU's memory from outside."""
+    pages = _pages(trial)
+    digests = trial.witness.get("sha256", {})
+    before, after = digests.get("captured"), digests.get("retrieved")
+    if pages is None or before is None or after is None:
+        return no_data("ram-witness.json has not both digests", expected="equal digests")
+    return outcome(
+        before == after and trial.witness["pages"] == pages,
+        expected=f"SHA-256 {before[:16]}… of {pages} pages",
+        seen=f"SHA-256 {after[:16]}… of {trial.witness['pages']} pages",
+        evidence="ram-witness.json",
+    )
+
+
+def _pages(trial: Trial) -> int | None:
+    side = trial.side(OUTGOING)
+    return side.number("guest.pages") if side else None
+
+
 def _extents(side: Side) -> list[tuple[int, int, int]] | None:
     """(page, pfn, count) of each run of pages, None when the list is not whole."""
     number = side.number("pfn.extents")
@@ -218,8 +238,43 @@ RETRIEVED = Check(
 )
 FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
 
-OUTGOING_RULES: tuple[str, ...] = ()
-INCOMING_RULES: tuple[str, ...] = ()
+# The errno of each stands beside its test in workload/rules.c.
+OUTGOING_RULES = (
+    "second_open_of_device",
+    "session_name_in_use",
+    "session_name_empty",
+    "session_name_too_long",
+    "retrieve_unknown_session",
+    "retrieve_outgoing_session",
+    "token_in_use",
+    "file_preserved_twice",
+    "file_in_two_sessions",
+    "preserve_closed_fd",
+    "preserve_pipe",
+    "preserve_eventfd",
+    "retrieve_fd_of_outgoing_session",
+    "finish_outgoing_session",
+    "write_inside_preserved_memfd",
+    "write_past_end_of_preserved_memfd",
+    "resize_preserved_memfd",
+    "punch_preserved_memfd",
+    "resize_memfd_of_closed_session",
+)
+INCOMING_RULES = (
+    "second_open_of_device",
+    "retrieve_unknown_session",
+    "retrieve_session_closed_before_kexec",
+    "retrieve_session_twice",
+    "retrieve_unknown_token",
+    "preserve_in_incoming_session",
+    "retrieve_token_twice_is_same_file",
+    "finish_twice",
+    "retrieve_fd_after_finish",
+    "orphan_session_is_there",
+    "orphan_content",
+    "orphan_content_after_close",
+    "orphan_session_gone_after_close",
+)
 
 CLAIMS = (
     checks.LIVE_UPDATE,
@@ -230,6 +285,7 @@ CLAIMS = (
             RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", _ram_size),
             Check("ram_equal", "Is every page equal?", _ram_equal),
+            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", _host_saw),
         ),
     ),
     Claim(

@@ -132,7 +132,7 @@ CONTROLS = (
     Control(
         name="byte-flipped",
         what="one byte of RAM is flipped before the comparison",
-        breaks=frozenset({"ram_equal", "guest_content"}),
+        breaks=frozenset({"ram_equal", "host_saw_ram", "guest_content"}),
         reason=_reason(checks.fact_is(INCOMING, "ram.pages_different", "1")),
     ),
     Control(

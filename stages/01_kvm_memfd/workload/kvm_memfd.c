@@ -153,6 +153,8 @@ static void pause_and_capture(struct outgoing *out)
 	state->paused_tsc = rdtsc();
 	vm_capture(&out->vmm, state);
 	captured = rdtsc();
+	/* The host hashes the same pages from outside, while we do. */
+	dialogue_line("# at captured");
 	digest_pages(out->vmm.ram, state->pages, vm_state_digests(state));
 	fact_tsc("digested", rdtsc());
 	fact_tsc("paused", state->paused_tsc);
@@ -291,6 +293,7 @@ static void compare_ram(struct incoming *in)
 	in->digests = must_be_memory(calloc(pages, sizeof(u64)));
 	if (param_control("byte-flipped"))
 		in->ram[in->state->ram_size / 2 + 100] ^= 1;
+	dialogue_line("# at retrieved");
 	digest_pages(in->ram, pages, in->digests);
 	fact_tsc("compared", rdtsc());
 	report_ram_digest(in->digests, pages);
@@ -315,8 +318,11 @@ static void spoil(struct incoming *in)
 static void resume(struct incoming *in)
 {
 	struct refused_msrs refused = {};
-	u64 start = now_us();
+	u64 start;
 
+	/* From here on memory changes: the host has to be done with its look at it. */
+	await("resume");
+	start = now_us();
 	vmm_create(&in->vmm, in->ram_fd, in->ram, in->state->ram_size, in->state->nr_vcpus);
 	spoil(in);
 	vm_restore(&in->vmm, in->state, &refused);

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The console parser: what is a splat, what is not."""
+
+from __future__ import annotations
+
+import pytest
+
+from common.console import is_fatal, parse, strip_prefix
+from common.dialogue import Line
+
+
+def lines(*texts: str) -> list[Line]:
+    return [Line(t=n, text=text) for n, text in enumerate(texts)]
+
+
+def test_both_kernels_and_the_jump() -> None:
+    console = parse(
+        lines(
+            "[    0.000000] Linux version 7.3.4-luo-out (a@b) (gcc) #1 SMP",
+            "[    4.100000] kexec_core: Starting new kernel",
+            "[    0.000000] Linux version 7.3.4-luo-in (a@b) (gcc) #1 SMP",
+            "[    0.010000] KHO: exec from: 7.3.4-luo-out (count 1)",
+            "[    0.400000] luo: Retrieved live update data, liveupdate number: 1",
+        )
+    )
+    assert [boot.release for boot in console.boots] == ["7.3.4-luo-out", "7.3.4-luo-in"]
+    assert console.jumps == (1,)
+    assert [(h.release, h.count) for h in console.handovers] == [("7.3.4-luo-out", 1)]
+    assert console.luo_numbers == (1,)
+    assert not console.splats
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[    1.0] Kernel panic - not syncing: sysrq triggered crash",
+        "[    1.0][    T1] BUG: unable to handle page fault for address: 0",
+        "[    1.0] Oops: general protection fault, maybe for address 0x1: 0000 [#1]",
+        "[    1.0] kernel BUG at mm/page_alloc.c:10!",
+    ],
+)
+def test_fatal(text: str) -> None:
+    assert is_fatal(text)
+    assert parse(lines(text)).splats[0].fatal
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[    1.0] WARNING: CPU: 0 PID: 1 at kernel/liveupdate/luo_file.c:1 f+0x1/0x2",
+        "[    1.0] WARNING: kernel/liveupdate/kexec_handover.c:250 at kho_restore_page+0x1/0x2",
+        "[    1.0] BUG: Bad page state in process init  pfn:1",
+        "[    1.0] refcount_t: underflow; use-after-free.",
+        "[    1.0] INFO: task init:1 blocked for more than 120 seconds.",
+    ],
+)
+def test_splat_that_is_not_fatal(text: str) -> None:
+    (splat,) = parse(lines(text)).splats
+    assert not splat.fatal
+    assert not is_fatal(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[    0.0] Spectre V2 : WARNING: Unprivileged eBPF is enabled",
+        "[    0.0] debug: BUGs are found here",
+        "[    0.0] clocksource: tsc-early: mask: 0xffffffffffffffff",
+        "",
+    ],
+)
+def test_no_splat(text: str) -> None:
+    assert not parse(lines(text)).splats
+
+
+def test_prefix() -> None:
+    assert strip_prefix("<6>[    0.123456][    T0] text") == "text"
+    assert strip_prefix("[    0.123456] text") == "text"
+    assert strip_prefix("text") == "text"
