@@ -18,7 +18,7 @@
 /* The holder's end of a pipe; one byte on it asks PID 1 for SIGKILL. */
 static int to_init = -1;
 
-static void __attribute__((noreturn)) power_off(void)
+static void __noreturn power_off(void)
 {
 	dialogue_drain();
 	reboot(RB_POWER_OFF);

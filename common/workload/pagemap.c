@@ -7,7 +7,7 @@
 
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PM_PFN_MASK ((1ull << 55) - 1)
-#define PM_PRESENT (1ull << 63)
+#define PM_PRESENT BIT_ULL(63)
 
 /*
  * 0 and the PFN of each of @pages from @address on. -ENOENT when one of them

@@ -10,6 +10,13 @@ typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
 
+#define __noreturn __attribute__((__noreturn__))
+#define __packed __attribute__((__packed__))
+#define __aligned(n) __attribute__((__aligned__(n)))
+#define __printf(a, b) __attribute__((__format__(__printf__, a, b)))
+
+#define BIT(n) (1ul << (n))
+#define BIT_ULL(n) (1ull << (n))
 #define ARRAY_SIZE(x) (sizeof(x) / sizeof((x)[0]))
 
 /* For memory that another CPU, or a guest, changes at the same time. */

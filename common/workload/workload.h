@@ -37,8 +37,8 @@ struct stage_ops {
 extern const struct stage_ops stage;
 
 /* init.c */
-void __attribute__((noreturn)) holder_request_kill(void);
-void __attribute__((noreturn)) side_failed(void);
+void __noreturn holder_request_kill(void);
+void __noreturn side_failed(void);
 
 /* params.c */
 bool param_get(const char *name, char *value, size_t size);
@@ -48,7 +48,7 @@ enum side param_side(void);
 
 /* dialogue.c */
 int dialogue_open(const char *tty);
-void __attribute__((format(printf, 2, 3))) fact(const char *key, const char *format, ...);
+void __printf(2, 3) fact(const char *key, const char *format, ...);
 void fact_tsc(const char *name, u64 tsc);
 void ktap_plan(unsigned int tests);
 bool ktap_ok(bool ok, const char *name);
@@ -56,7 +56,7 @@ void ktap_skip(const char *name, const char *reason);
 void await(const char *name);
 void dialogue_line(const char *line);
 void dialogue_drain(void);
-void __attribute__((noreturn, format(printf, 1, 2))) dialogue_bail(const char *format, ...);
+void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 
 /* facts.c */
 void print_common_facts(void);

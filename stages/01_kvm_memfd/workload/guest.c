@@ -21,26 +21,26 @@ register u64 checksum asm("r15");
 #define TIMER_VECTOR		0x40
 
 #define MSR_APIC_BASE		0x1b
-#define APIC_BASE_X2APIC	(1 << 10)
-#define APIC_BASE_ENABLE	(1 << 11)
+#define APIC_BASE_X2APIC	BIT(10)
+#define APIC_BASE_ENABLE	BIT(11)
 #define X2APIC_EOI		0x80b
 #define X2APIC_SPIV		0x80f
 #define X2APIC_LVT_TIMER	0x832
 #define X2APIC_TIMER_COUNT	0x838
 #define X2APIC_TIMER_DIVIDE	0x83e
-#define APIC_SPIV_ENABLE	(1 << 8)
+#define APIC_SPIV_ENABLE	BIT(8)
 #define APIC_SPURIOUS_VECTOR	0xff
-#define APIC_TIMER_PERIODIC	(1 << 17)
+#define APIC_TIMER_PERIODIC	BIT(17)
 #define APIC_DIVIDE_BY_1	0xb
 /* KVM's APIC bus clock is 1 GHz: 100 ticks a second. */
 #define APIC_TIMER_COUNT	10000000
 
-#define CR4_OSXSAVE		(1 << 18)
+#define CR4_OSXSAVE		BIT(18)
 #define XCR0_X87_SSE_AVX	7
 
-#define CPUID_1_ECX_XSAVE	(1 << 26)
-#define CPUID_1_ECX_AVX		(1 << 28)
-#define CPUID_7_EBX_AVX2	(1 << 5)
+#define CPUID_1_ECX_XSAVE	BIT(26)
+#define CPUID_1_ECX_AVX		BIT(28)
+#define CPUID_7_EBX_AVX2	BIT(5)
 
 static inline void wrmsr(u32 msr, u64 value)
 {
@@ -124,7 +124,7 @@ static __attribute__((interrupt)) void stray_interrupt(struct interrupt_frame *f
 	wrmsr(X2APIC_EOI, 0);
 }
 
-static void __attribute__((noreturn)) die(u64 rip, u64 code)
+static void __noreturn die(u64 rip, u64 code)
 {
 	struct guest_vcpu *self = this_vcpu();
 
@@ -166,7 +166,7 @@ static void start_interrupts(void)
 	struct {
 		u16 limit;
 		u64 base;
-	} __attribute__((packed)) idtr = {
+	} __packed idtr = {
 		.limit = sizeof(vcpu->idt) - 1,
 		.base = (u64)vcpu->idt,
 	};
@@ -240,8 +240,12 @@ static void write_vector(const struct guest_vector *vector)
 			     : : "m"(vector->sum), "m"(vector->fold));
 }
 
+struct lanes {
+	u64 lane[4];
+};
+
 /* sum = rotate(sum, 7) + input; fold ^= sum; in each lane */
-static void fold_vector_registers(const u64 (*input)[4])
+static void fold_vector_registers(const struct lanes *input)
 {
 	if (vcpu->vector_kind == GUEST_VECTOR_AVX)
 		asm volatile("vmovdqu %0, %%ymm0\n\t"
@@ -289,14 +293,14 @@ static void check_vector(void)
 
 static void fold_vector(u64 input)
 {
-	u64 lanes[4];
+	struct lanes lanes;
 
 	for (int i = 0; i < vector_lanes(); i++) {
-		lanes[i] = input + i * GUEST_WORD_STEP;
-		vcpu->vector.sum[i] = rotate(vcpu->vector.sum[i], 7) + lanes[i];
+		lanes.lane[i] = input + i * GUEST_WORD_STEP;
+		vcpu->vector.sum[i] = rotate(vcpu->vector.sum[i], 7) + lanes.lane[i];
 		vcpu->vector.fold[i] ^= vcpu->vector.sum[i];
 	}
-	fold_vector_registers((const u64 (*)[4])&lanes);
+	fold_vector_registers(&lanes);
 }
 
 /*

@@ -115,9 +115,9 @@ struct guest_vcpu {
 	struct guest_gap gap_max;
 	struct guest_gap gap_log[GUEST_GAP_LOG];
 
-	u8 idt[4096] __attribute__((aligned(4096)));
+	u8 idt[4096] __aligned(4096);
 	u8 stack[8192];
-} __attribute__((aligned(4096)));
+} __aligned(4096);
 
 _Static_assert(sizeof(struct guest_vcpu) <= GUEST_VCPU_SIZE, "vCPU block too large");
 

@@ -90,8 +90,10 @@ static void start_guest(struct outgoing *out)
 {
 	u64 size = guest_ram_size();
 	int ram_fd = new_memfd("guest-ram", size);
+	u8 *ram = ram_map(ram_fd, size);
 
-	vmm_create(&out->vmm, ram_fd, ram_map(ram_fd, size), size, param_u64("vcpus", 1));
+	must(sys(madvise(ram, size, MADV_POPULATE_WRITE)));
+	vmm_create(&out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
 	vmm_load_guest(&out->vmm, out->nonce);
 	vmm_prefault(&out->vmm);
 	vmm_start_threads(&out->vmm);
@@ -274,13 +276,21 @@ static bool retrieve(struct incoming *in)
 	return (u64)stat.st_size == in->state->ram_size;
 }
 
-/* Control pages-copied: content and registers are right, the memory is not the same. */
+/*
+ * Control pages-copied: content and registers are right, the memory is not the
+ * same. Piece by piece, so that it can be done where there is no room for two.
+ */
 static void copy_pages(struct incoming *in)
 {
-	int fd = new_memfd("guest-ram-copy", in->state->ram_size);
-	u8 *copy = ram_map(fd, in->state->ram_size);
+	const u64 piece = 2 << 20, size = in->state->ram_size;
+	int fd = new_memfd("guest-ram-copy", size);
+	u8 *copy = ram_map(fd, size);
 
-	memcpy(copy, in->ram, in->state->ram_size);
+	for (u64 at = 0; at < size; at += piece) {
+		memcpy(copy + at, in->ram + at, piece);
+		must(sys(fallocate(in->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
+				   piece)));
+	}
 	in->ram = copy;
 	in->ram_fd = fd;
 }
@@ -300,31 +310,27 @@ static void compare_ram(struct incoming *in)
 	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
 }
 
-static void spoil(struct incoming *in)
+static void spoil_state(struct vm_state *state)
 {
-	struct vcpu_state *first = &in->state->vcpu[0];
-	struct guest_vcpu *block = (void *)(in->ram + GUEST_VCPUS);
+	struct vcpu_state *first = &state->vcpu[0];
+	/* XCR0 and XSTATE_BV bit 2: is there an upper half of ymm15 to spoil? */
+	bool upper = first->xcrs.xcrs[0].value & BIT(2);
 
 	if (param_control("register-spoiled"))
 		first->regs.r15 ^= 1ull << 40;
 	if (param_control("vector-spoiled"))
-		vcpu_state_ymm(first, 15, block->vector_kind == GUEST_VECTOR_AVX)[1] ^= 1ull << 40;
-	if (param_control("counter-spoiled")) {
+		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
+	if (param_control("counter-spoiled"))
 		first->regs.r14++;
-		block->counter++;
-	}
 }
 
-static void resume(struct incoming *in)
+static void restore(struct incoming *in)
 {
 	struct refused_msrs refused = {};
-	u64 start;
+	u64 start = now_us();
 
-	/* From here on memory changes: the host has to be done with its look at it. */
-	await("resume");
-	start = now_us();
+	spoil_state(in->state);
 	vmm_create(&in->vmm, in->ram_fd, in->ram, in->state->ram_size, in->state->nr_vcpus);
-	spoil(in);
 	vm_restore(&in->vmm, in->state, &refused);
 	vmm_prefault(&in->vmm);
 	vmm_start_threads(&in->vmm);
@@ -332,8 +338,19 @@ static void resume(struct incoming *in)
 	fact_tsc("restored", rdtsc());
 	report_loaded_guest(&in->vmm);
 	report_refused_msrs(&refused);
-	fact_tsc("resume", rdtsc());
+}
+
+static void resume(struct incoming *in)
+{
+	u64 resumed;
+
+	/* From here on memory changes: the host has to be done with its look at it. */
+	await("resume");
+	if (param_control("counter-spoiled"))
+		in->vmm.vcpus[0].block->counter++;
+	resumed = rdtsc();
 	vmm_run(&in->vmm);
+	fact_tsc("resume", resumed);
 }
 
 static void compare_pfns(struct incoming *in)
@@ -377,6 +394,7 @@ static int after_kexec(void)
 		compare_ram(&in);
 		if (param_control("pages-copied"))
 			copy_pages(&in);
+		restore(&in);
 		resume(&in);
 	}
 	/* The guest runs by now, so what follows is no part of the blackout. */

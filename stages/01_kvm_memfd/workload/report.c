@@ -10,7 +10,7 @@
 #define RAM_RANGES 64
 #define MAX_EXTENTS 4096
 
-static void __attribute__((format(printf, 3, 4)))
+static void __printf(3, 4)
 guest_fact(unsigned int vcpu, const char *name, const char *format, ...)
 {
 	char key[64], value[512];

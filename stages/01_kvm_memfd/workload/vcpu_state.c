@@ -179,9 +179,9 @@ static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
  * set, so the TSC has to be right by then; an MSR (TSC_DEADLINE) may start it
  * anew, so the MSRs come after it.
  *
- * No KVM_SET_TSC_KHZ: the counter is the same one, but each kernel calibrates
- * it by itself, and here the two results differ by more than the 250 ppm
- * that KVM puts up with. It would scale, or bend, a TSC that needs neither.
+ * The TSC's rate is not carried over: the counter is the same one, though the
+ * two kernels calibrate it to rates more than KVM's 250 ppm apart. The outgoing
+ * kernel's rate would make the incoming one scale a TSC that needs no scaling.
  */
 static void restore_vcpu(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
 			 struct refused_msrs *refused)

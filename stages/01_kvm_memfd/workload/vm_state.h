@@ -33,7 +33,7 @@ struct vcpu_state {
 	u32 cpuid_entries;
 	struct kvm_msr_entry msr[VM_STATE_MSRS];
 	struct kvm_cpuid_entry2 cpuid[VM_STATE_CPUID_ENTRIES];
-	u8 xsave[VM_STATE_XSAVE_SIZE] __attribute__((aligned(64)));
+	u8 xsave[VM_STATE_XSAVE_SIZE] __aligned(64);
 };
 
 struct vm_state {

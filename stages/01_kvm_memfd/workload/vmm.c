@@ -32,23 +32,24 @@
 #define GAP_THRESHOLD_US 1000
 #define TICK_TIMEOUT_US 500000
 
-extern const u8 guest_image[], guest_image_end[];
-
 u64 ram_to_gpa(u64 offset)
 {
 	return offset < LOW_RAM_END ? offset : offset - LOW_RAM_END + HIGH_RAM_START;
 }
 
-/*
- * The RAM memfd, every page of it in this process' page tables and writable
- * there: KVM maps a page writable at its first fault only if it is so here.
- */
+/* The RAM memfd, at an address where large pages of it can be mapped as such. */
 u8 *ram_map(int ram_fd, u64 size)
 {
-	u8 *ram = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, ram_fd, 0);
+	u8 *space = mmap(NULL, size + LARGE_PAGE_SIZE, PROT_NONE,
+			 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	u8 *ram;
 
+	must_be(space != MAP_FAILED, "%llu bytes: %s", size, errno_name(-errno));
+	ram = (u8 *)(((u64)space + LARGE_PAGE_SIZE - 1) & ~(LARGE_PAGE_SIZE - 1));
+	ram = mmap(ram, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_FIXED, ram_fd, 0);
 	must_be(ram != MAP_FAILED, "%llu bytes: %s", size, errno_name(-errno));
-	must(sys(madvise(ram, size, MADV_POPULATE_WRITE)));
+	/* EINVAL is a kernel without large pages, which will do. */
+	madvise(ram, size, MADV_HUGEPAGE);
 	return ram;
 }
 
@@ -94,6 +95,13 @@ void vmm_create(struct vmm *vmm, int ram_fd, u8 *ram, u64 ram_size, unsigned int
 	must(sys(ioctl(vmm->vm_fd, KVM_SET_IDENTITY_MAP_ADDR, &identity_map)));
 	must(sys(ioctl(vmm->vm_fd, KVM_SET_TSS_ADDR, TSS_ADDRESS)));
 	must(sys(ioctl(vmm->vm_fd, KVM_CREATE_IRQCHIP, 0)));
+	/*
+	 * 0 is the rate that the kernel knows by now. Without an invariant TSC
+	 * (QEMU's TCG has none) KVM's default is the one of early boot; where
+	 * the later calibration is 250 ppm off, KVM either warns or drags the
+	 * guest's TSC after its own idea of time.
+	 */
+	must(sys(ioctl(vmm->vm_fd, KVM_SET_TSC_KHZ, 0)));
 	add_memslot(vmm, 0, 0, low);
 	if (ram_size > low)
 		add_memslot(vmm, 1, low, ram_size - low);

@@ -41,6 +41,9 @@ struct vmm {
 	pthread_cond_t changed;
 };
 
+/* guest_image.S */
+extern const u8 guest_image[], guest_image_end[];
+
 /* vmm.c */
 u64 ram_to_gpa(u64 offset);
 u8 *ram_map(int ram_fd, u64 size);
