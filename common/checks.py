@@ -61,7 +61,7 @@ def facts_are(side: str, wanted: dict[str, str]) -> Callable[[Trial], Outcome]:
             if answer.status != "PASS":
                 return answer.model_copy(update={"expected": f"{key}={answer.expected}"})
         said = ", ".join(f"{key}={value}" for key, value in wanted.items())
-        return outcome(True, expected=said, seen="the same", evidence=f"{side} facts")
+        return outcome(True, expected=said, seen=said, evidence=f"{side} facts")
 
     return ask
 
@@ -78,7 +78,7 @@ def results_ok(side: str, names: tuple[str, ...]) -> Callable[[Trial], Outcome]:
         if missing:
             return no_data(f"{side} result {missing[0]}", expected=f"{len(names)} results ok")
         bad = [name for name in names if not given[name]]
-        seen = f"not ok: {', '.join(bad)}" if bad else "all ok"
+        seen = f"not ok: {', '.join(bad)}" if bad else f"{len(names)} results ok"
         return outcome(
             not bad, expected=f"{len(names)} results ok", seen=seen, evidence=f"{side} KTAP"
         )

@@ -145,7 +145,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         verb = getattr(importlib.import_module(f"common.commands.{module}"), function)
         return int(verb(arguments))
     except StagesError as error:
-        print(f"kexec-stages: {error}", file=sys.stderr)
+        print(f"kexec-stages: {error}", *error.details, sep="\n  ", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 
 
@@ -20,9 +21,16 @@ class Exit(IntEnum):
 
 
 class StagesError(Exception):
-    """One sentence for the user: what is wrong, where, what to do. Ends the program."""
+    """One sentence for the user: what is wrong, where, what to do. Ends the program.
+
+    `details` are lines to show below it, such as a compiler's first error.
+    """
 
     exit_status: int = Exit.HARNESS
+
+    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.details = tuple(details)
 
 
 class UsageError(StagesError):

@@ -80,7 +80,9 @@ def _claims(stage: Stage, verdict: Verdict) -> str:
     answers = {answer.check: answer.outcome for answer in shown.answers}
     lines = [f"Claims ({shown.trial}: {shown.status})"]
     for number, claim in enumerate(stage.claims, start=1):
-        lines += _wrap(f"{number}. {claim.text}")
+        lines += textwrap.wrap(
+            claim.text, WIDTH, initial_indent=f"{number}. ", subsequent_indent="   "
+        )
         for check in claim.checks:
             outcome = answers[check.name]
             mark = "ok    " if outcome.status == "PASS" else "not ok"

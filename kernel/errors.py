@@ -15,10 +15,6 @@ class KernelError(StagesError):
 
     exit_status = Exit.HARNESS
 
-    def __init__(self, message: str, *, details: Sequence[str] = ()) -> None:
-        super().__init__(message)
-        self.details = tuple(details)
-
 
 class SourceError(KernelError):
     """The user named something that is not a usable kernel tree, patch or fragment."""
@@ -76,9 +72,11 @@ class KernelBuildError(KernelError):
         log: Path | None = None,
         command: Sequence[str] = (),
     ) -> None:
-        super().__init__(message, details=details)
         self.log = log
         self.command = shlex.join(command)
+        where = [f"log: {log}"] if log else []
+        again = [f"again: {self.command}"] if command else []
+        super().__init__(message, details=[*details, *where, *again])
 
 
 class PatchError(KernelBuildError):

@@ -126,7 +126,7 @@ CONTROLS = (
         name="not-preserved",
         what="the RAM memfd is not put into the session",
         breaks=frozenset({"memfds_retrieved", "ram_size"}),
-        may_break=WITHOUT_GUEST,
+        may_break=WITHOUT_GUEST | {"guest_ran_on"},
         reason=_reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
     ),
     Control(
@@ -226,7 +226,10 @@ CONTROLS = (
         breaks=frozenset({"luo_number", "outgoing_rules", "incoming_rules", "memfds_retrieved"}),
         may_break=None,
         cmdline=_switched_off("liveupdate"),
-        reason=_reason(checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+        reason=_reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
+        holds=(
+            Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+        ),
     ),
     Control(
         name="kho-off",
@@ -234,7 +237,10 @@ CONTROLS = (
         breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved"}),
         may_break=None,
         cmdline=_switched_off("kho"),
-        reason=_reason(checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+        reason=_reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
+        holds=(
+            Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
+        ),
     ),
     Control(
         name="panic",

@@ -4,8 +4,8 @@
 Before the kexec the workload says in which page frames the guest's RAM lies. At the point
 `captured` (all vCPUs paused, nothing writes) and again at `retrieved` (in the incoming
 kernel, before anything is resumed) the host hashes those very frames in QEMU's memory. It
-does so in parallel with the workload's own digests; the rendezvous `reboot` and `resume`
-wait for it. What the kernel under test believes does not enter.
+does so in parallel with the workload's own digests; the rendezvous after it (`reboot`,
+`resume`) waits for it. What the kernel under test believes does not enter.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class RamWitness:
         elif text in ("# at captured", "# at retrieved"):
             name = text.removeprefix("# at ")
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
-        elif text in ("# await reboot", "# await resume"):
+        elif text.startswith("# await "):
             for digest in self._running.values():
                 digest.result()
 

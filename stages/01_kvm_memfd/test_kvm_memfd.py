@@ -4,16 +4,25 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from common.accel import probe
+from common.checks import outcome
 from common.hypervisor import Hypervisor
 from common.kernels import kernel_pair
+from common.paths import CHECKOUT
 from common.runner import Bench, Plan, run_trial
-from common.stage import Control, load_stage
+from common.stage import Check, Control, load_stage
 from common.verdict import judge_control, judge_trial
 
 STAGE = load_stage(1)
@@ -51,6 +60,71 @@ def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> Non
     trial = run_trial(bench, Plan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    """A temporary folder whose name leaves room for libvirt's sockets (108 bytes)."""
+    with tempfile.TemporaryDirectory(prefix="ks-", dir="/tmp") as name:
+        yield Path(name)
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_an_ended_harness_leaves_nothing(
+    bench: Bench, short_folder: Path, number: signal.Signals
+) -> None:
+    """No QEMU, no temporary folder, no half run; whatever the harness dies of."""
+    assert bench.outgoing.image.exists()
+    environment = os.environ | {
+        "TMPDIR": str(short_folder),
+        "KEXEC_STAGES_RUNS": str(short_folder / "runs"),
+        "PYTHONPATH": str(CHECKOUT),
+    }
+    command = [sys.executable, "-m", "common", "run", "1", "--no-controls"]
+    harness = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+    assert harness.stderr
+    said = ""
+    while "KVM guest" not in said:
+        line = harness.stderr.readline()
+        assert line, said
+        said += line
+    machines = _machines(short_folder)
+    assert len(machines) == 1
+    harness.send_signal(number)
+    harness.wait(timeout=30)
+    deadline = time.monotonic() + 10
+    while time.monotonic() < deadline and (_machines(short_folder) or _left(short_folder)):
+        time.sleep(0.05)
+    assert (_machines(short_folder), _left(short_folder)) == ([], [])
+
+
+def _machines(folder: Path) -> list[str]:
+    """Command lines of the QEMU processes whose files lie below `folder`."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            words = process.read_bytes()
+            if str(folder).encode() in words and b"qemu-system" in words:
+                found.append(words.decode(errors="replace"))
+    return found
+
+
+def _left(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.name != "runs"]
+
+
+def test_a_silent_incoming_kernel_is_a_timeout(bench: Bench) -> None:
+    silent = Control(
+        name="silent",
+        what="the incoming workload never says a word",
+        breaks=frozenset({"both_sides_ended_well"}),
+        may_break=None,
+        reason=Check("reason", "", lambda _trial: outcome(True, expected="", seen="", evidence="")),
+    )
+    trial = run_trial(bench, Plan("silent", silent))
+    verdict = judge_trial(trial, STAGE)
+    assert verdict.status == "TIMEOUT"
+    assert "kexec and boot of the incoming kernel" in verdict.why
 
 
 def test_every_check_is_broken_by_a_control() -> None:

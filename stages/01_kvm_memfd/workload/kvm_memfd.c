@@ -286,6 +286,8 @@ static void copy_pages(struct incoming *in)
 	int fd = new_memfd("guest-ram-copy", size);
 	u8 *copy = ram_map(fd, size);
 
+	/* The holes punched below change what the host is looking at. */
+	await("copy");
 	for (u64 at = 0; at < size; at += piece) {
 		memcpy(copy + at, in->ram + at, piece);
 		must(sys(fallocate(in->ram_fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, at,
