@@ -22,7 +22,7 @@ _UNPLACED = re.compile(
     r"^objtool: .*error|[Cc]ommand not found|: not found$|^FAILED |Killed|"
     r"^Makefile:\d+: \*\*\* |^\S+: \d+: .*: not found"
 )
-_CONTEXT = re.compile(r"^\s+(\d+ )?\||^\s*\^|^\S+: note: |^\s{2,}\S")
+_CONTEXT = re.compile(r"^\s+(\d+ )?\||^\s*\^|^\S+: note: |^\s{2,}(?![A-Z0-9]+ )\S")
 _LEAD = re.compile(r"^In file included from |^\s+from |: In function |: At top level:")
 _MAKE = re.compile(r"^make(\[\d+\])?: \*\*\* ")
 

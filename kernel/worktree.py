@@ -200,8 +200,11 @@ def apply_patch(tree: Path, patch: Path) -> None:
         )
     except FileNotFoundError:
         raise ToolMissing([("patch", "patch")]) from None
-    if result.returncode:
-        raise PatchError(patch, _refusal(patch, result.stdout), details=_told(result.stdout))
+    said = result.stdout + result.stderr
+    # patch(1) is content with an empty file, and with prose
+    if result.returncode or "patching file" not in said:
+        details = [line for line in said.splitlines() if line.strip()][:40]
+        raise PatchError(patch, _refusal(patch, said), details=details)
 
 
 def _refusal(patch: Path, said: str) -> str:
@@ -212,17 +215,13 @@ def _refusal(patch: Path, said: str) -> str:
             current = match[1].strip("'")
         elif match := re.match(r"Hunk #(\d+) FAILED at (\d+)", line):
             return f"{patch.name} does not apply: hunk {match[1]} of {current} (line {match[2]})"
-        elif "Only garbage was found" in line:
-            return f"{patch.name} does not apply: it is not a patch"
         elif match := re.match(r"can't find file to patch at input line (\d+)", line):
             return f"{patch.name} does not apply: line {match[1]} names a file that is not there"
         elif "previously applied" in line:
             return f"{patch.name} does not apply: {current} has it already"
+    if "patching file" not in said:
+        return f"{patch.name} does not apply: it is not a patch"
     return f"{patch.name} does not apply to {current}"
-
-
-def _told(said: str) -> list[str]:
-    return [line for line in said.splitlines() if line.strip()][:40]
 
 
 def _changed(base: Path, tree: Path, content: Manifest) -> set[str]:
