@@ -21,7 +21,7 @@ from kernel.errors import BuildTimeout, CacheDamaged, DiskFull, KernelBuildError
 from kernel.events import Compiled, Event, Finished, Phase, Progress, Started, Waiting, quiet
 from kernel.lock import Lock, wait_lock
 from kernel.process import run_logged
-from kernel.source import Source, SourceKind
+from kernel.source import Source
 from kernel.space import BUILD_BYTES, require_space
 from kernel.toolchain import Toolchain, require_tools, toolchain
 from kernel.worktree import prepare
@@ -30,7 +30,7 @@ BUILD_SECONDS = 4 * 3600.0
 MAKE_GOALS = ("bzImage", "headers")
 
 # "  CC      mm/memfd_luo.o": what make prints for each file that a compiler makes
-_COMPILES = re.compile(r"^  (?:HOSTCC|CC|AS|HOSTCXX|RUSTC)\s+(?:\[M\]\s+)?(\S+)")
+_COMPILES = re.compile(r"^  (?:CC|AS|RUSTC)\s+(?:\[M\]\s+)?(\S+)")
 _SAFE_PATH = re.compile(r"[\w/.+,@%=~-]+")
 
 
@@ -117,7 +117,7 @@ class _Request:
     spec: KernelSpec
     key: str
     wanted: dict[str, config.Request]
-    patches: dict[str, str]
+    patches: list[tuple[str, str]]
     chain: Toolchain
 
     @staticmethod
@@ -140,7 +140,7 @@ class _Request:
             flags=_flags(chain),
             localversion=spec.localversion,
         )
-        return _Request(spec, key, wanted, dict(patches), chain)
+        return _Request(spec, key, wanted, patches, chain)
 
 
 def _flags(chain: Toolchain) -> list[str]:
@@ -184,8 +184,8 @@ class _Build:
     timeout: float
     fresh: bool
     phases: dict[str, float] = field(default_factory=dict)
-    output: list[str] = field(default_factory=list)
     files: int = 0
+    before: int = 0
 
     def run(self) -> Meta:
         """The record of the kernel, which is in the cache now."""
@@ -197,16 +197,16 @@ class _Build:
         if not _SAFE_PATH.fullmatch(str(root)):
             raise SourceError(f"make cannot build below {root.parent}: set KEXEC_STAGES_CACHE")
         require_space(root, BUILD_BYTES, "building a kernel")
-        if spec.source.kind is SourceKind.TREE:
-            config.require_essential(self.request.wanted, spec.source.path, spec.source.label)
+        config.require_essential(self.request.wanted, spec.source.path, spec.source.label)
         worktree = prepare(spec.source, spec.patches, self._event)
         with worktree.lock:
             self._event(Started(Phase.SEED, f"build folder of {key[:12]}"))
-            folder, state, resumed = objects.open_folder(worktree, self._state(), self.fresh)
-            self.folder, self.worktree = folder, worktree
+            self.folder, state = objects.open_folder(worktree, self._state(), self.fresh)
+            self.worktree = worktree
+            self.before = compiled_files(self.folder / cache.LOG)
             try:
                 text = self._configure()
-                self._compile(state, resumed)
+                self._compile(state)
                 return self._publish(state, text)
             except OSError as error:
                 if error.errno == 28:
@@ -294,7 +294,10 @@ class _Build:
         """The text of the final .config, which grants all requests."""
         self._event(Started(Phase.CONFIGURE, f"{len(self.request.wanted)} symbols"))
         fragment = self.folder / ".requests.config"
-        fragment.write_text(config.merged(self.request.wanted.values()))
+        # the release is the spec's, not git's; a fragment may say otherwise and will be told so
+        fragment.write_text(
+            "# CONFIG_LOCALVERSION_AUTO is not set\n" + config.merged(self.request.wanted.values())
+        )
         self._make(["tinyconfig"])
         script = self.worktree.path / "scripts" / "kconfig" / "merge_config.sh"
         dot_config = self.folder / ".config"
@@ -307,8 +310,8 @@ class _Build:
         config.require_granted(self.request.wanted, text, self.worktree.path, spec.source.label)
         return text
 
-    def _compile(self, state: objects.State, resumed: bool) -> None:
-        expected = self._expected(state, resumed)
+    def _compile(self, state: objects.State) -> None:
+        expected = self._expected(state)
         self._event(Started(Phase.COMPILE, self.request.spec.label))
         began = time.monotonic()
 
@@ -326,16 +329,14 @@ class _Build:
         if not (self.folder / "usr" / "gen_init_cpio").exists():
             self._make(["usr/gen_init_cpio"])
 
-    def _expected(self, state: objects.State, resumed: bool) -> int | None:
-        """How many files this build will compile, going by the last one of its kind."""
-        if resumed:
-            return None
+    def _expected(self, state: objects.State) -> int | None:
+        """How many files are still to be compiled, going by the last build of its kind."""
         alike: list[tuple[datetime.datetime, int]] = []
         for folder in cache.kernels_root().glob("[0-9a-f]*"):
             meta = cache.read_meta(folder)
             if meta is not None and meta.seed_relation == state.relation:
                 alike.append((meta.created, meta.compiled_files))
-        return max(alike)[1] if alike else None
+        return max(0, max(alike)[1] - self.before) if alike else None
 
     def _release(self) -> str:
         """The release that make has given the kernel, which must be the one asked for."""
@@ -395,7 +396,7 @@ class _Build:
                 build_id=build_id,
                 created=datetime.datetime.now(datetime.UTC),
                 seconds=self.phases,
-                compiled_files=self.files,
+                compiled_files=self.before + self.files,
                 seed=state.seed,
                 seed_relation=state.relation,
                 files=files,
@@ -406,6 +407,15 @@ class _Build:
         objects.settle(folder, state)
         cache.trim()
         return meta
+
+
+def compiled_files(log: Path) -> int:
+    """How many files an interrupted build has compiled, by its log; 0 where there is none."""
+    try:
+        text = log.read_text(errors="replace")
+    except FileNotFoundError:
+        return 0
+    return sum(1 for line in text.splitlines() if _COMPILES.match(line))
 
 
 def copy_headers(source: Path, target: Path) -> None:

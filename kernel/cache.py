@@ -50,7 +50,11 @@ class FileMeta(BaseModel):
 
 
 class Meta(BaseModel):
-    """What an entry was made of and how its build went; stored as meta.json."""
+    """What an entry was made of and how its build went; stored as meta.json.
+
+    `patches` are names and SHA-256 digests, `compiled_files` what this build had to compile
+    itself, beginning from `seed` (another kernel's key), from which it differs by `seed_relation`.
+    """
 
     model_config = ConfigDict(frozen=True)
 
@@ -63,7 +67,7 @@ class Meta(BaseModel):
     source_version: str
     source_facts: dict[str, str]
     worktree: str
-    patches: dict[str, str]
+    patches: list[tuple[str, str]]
     fragments: list[str]
     requests: str
     compiler: str
@@ -108,7 +112,7 @@ class Kernel:
     @property
     def patches(self) -> tuple[str, ...]:
         """The patches in their order: name and the first digits of the SHA-256."""
-        return tuple(f"{name} {digest[:12]}" for name, digest in self.meta.patches.items())
+        return tuple(f"{name} {digest[:12]}" for name, digest in self.meta.patches)
 
 
 @dataclass(frozen=True)

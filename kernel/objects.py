@@ -13,7 +13,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from kernel import manifest as manifests
-from kernel.cache import OBJECTS, PARTIAL, build_lock_path
+from kernel.cache import LOG, OBJECTS, PARTIAL, build_lock_path
 from kernel.config import parse_config
 from kernel.lock import try_lock
 from kernel.manifest import Manifest
@@ -22,6 +22,7 @@ from kernel.source import lock_path, sources_root
 from kernel.worktree import Worktree
 
 STATE = ".kexec-stages.json"
+TEMPORARY = ".tmp"
 COPY_SECONDS = 600.0
 
 # Above this share of differing files a seed saves less than it costs; ccache does better.
@@ -81,8 +82,8 @@ def folder_of(worktree: Worktree, key: str) -> Path:
     return worktree.path / f"{OBJECTS}{key}"
 
 
-def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, State, bool]:
-    """The build folder, its state and whether an interrupted build goes on in it.
+def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, State]:
+    """The build folder and its state; an interrupted build goes on in its own.
 
     The caller holds the key's build lock. Otherwise the folder is a copy of the finished
     build that differs least, or empty (always so when `fresh`).
@@ -93,7 +94,7 @@ def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, St
     same = old is not None and old.key == state.key and old.boot_id == state.boot_id
     if old is not None and same and not fresh:
         repair(folder)
-        return folder, old, True
+        return folder, old
     shutil.rmtree(folder, ignore_errors=True)
     partial = folder.with_name(f"{folder.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
@@ -101,6 +102,7 @@ def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, St
         if not fresh and seed is not None and _copy(seed.folder, partial):
             state = state.model_copy(update={"seed": seed.state.key, "relation": seed.relation})
             _relocate(partial, seed.folder, folder)
+            (partial / LOG).unlink(missing_ok=True)
             # make compares times only: what differs from the seed's source must be newer than
             # the seed's objects, and an older content of a file usually is not
             for name in seed.changed:
@@ -108,7 +110,7 @@ def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, St
     partial.mkdir(exist_ok=True)
     write_state(partial, state)
     partial.rename(folder)
-    return folder, state, False
+    return folder, state
 
 
 def _copy(source: Path, target: Path) -> bool:
@@ -190,6 +192,7 @@ def repair(folder: Path) -> None:
     kbuild writes `.X.cmd` after X, so an X that is newer than its `.X.cmd` was being written
     when make was killed; one without it is rebuilt in any case.
     """
+    shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
     for parent, _, names in os.walk(folder):
         here = set(names)
         for name in names:
@@ -208,6 +211,7 @@ def settle(folder: Path, state: State) -> None:
     for pattern in _LINKED:
         for path in folder.glob(pattern):
             path.unlink()
+    shutil.rmtree(folder / TEMPORARY, ignore_errors=True)
     write_state(folder, state.model_copy(update={"done": True}))
 
 
@@ -216,7 +220,7 @@ def environment_of_make(chain: Mapping[str, str], key: str, folder: Path) -> dic
 
     The host's name in the kernel's banner is the key, so a console shows which entry it ran.
     """
-    temporary = folder / ".tmp"
+    temporary = folder / TEMPORARY
     temporary.mkdir(exist_ok=True)
     return clean_environment(
         {
