@@ -7,6 +7,8 @@ is missing is "NO DATA", which is never a pass.
 
 from __future__ import annotations
 
+import errno
+import re
 from collections.abc import Callable
 
 from common.dialogue import Side
@@ -45,9 +47,15 @@ def fact_is(side: str, key: str, value: str) -> Callable[[Trial], Outcome]:
 
     def ask(trial: Trial) -> Outcome:
         seen = _fact(trial.side(side), key)
+        expected = f"{key}={_with_errno(value)}"
         if seen is None:
-            return no_data(f"{side} fact {key}", expected=value)
-        return outcome(seen == value, expected=value, seen=seen, evidence=f"{side} fact {key}")
+            return no_data(f"{side} fact {key}", expected=expected)
+        return outcome(
+            seen == value,
+            expected=expected,
+            seen=f"{key}={_with_errno(seen)}",
+            evidence=f"{side} fact {key}",
+        )
 
     return ask
 
@@ -59,7 +67,7 @@ def facts_are(side: str, wanted: dict[str, str]) -> Callable[[Trial], Outcome]:
         for key, value in wanted.items():
             answer = fact_is(side, key, value)(trial)
             if answer.status != "PASS":
-                return answer.model_copy(update={"expected": f"{key}={answer.expected}"})
+                return answer
         said = ", ".join(f"{key}={value}" for key, value in wanted.items())
         return outcome(True, expected=said, seen=said, evidence=f"{side} facts")
 
@@ -101,6 +109,12 @@ def bailed_with(side: str, text: str) -> Callable[[Trial], Outcome]:
         )
 
     return ask
+
+
+def _with_errno(value: str) -> str:
+    """ "-2" as "-2 (ENOENT)"; anything else as it is."""
+    name = errno.errorcode.get(-int(value)) if re.fullmatch(r"-\d+", value) else None
+    return f"{value} ({name})" if name else value
 
 
 def _fact(side: Side | None, key: str) -> str | None:
@@ -249,14 +263,17 @@ def _no_splat(trial: Trial) -> Outcome:
 
 
 def _taint(trial: Trial) -> Outcome:
-    seen = [_fact(trial.side(name), "kernel.taint") for name in (OUTGOING, INCOMING)]
+    """Taint flags as each side found them, and as it left them."""
+    keys = ("kernel.taint", "kernel.taint_at_end")
+    seen = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING) for key in keys]
+    expected = "0 at start and end of both sides"
     if None in seen:
-        return no_data("fact kernel.taint on both sides", expected="0, then 0")
+        return no_data("facts kernel.taint, kernel.taint_at_end", expected=expected)
     return outcome(
-        seen == ["0", "0"],
-        expected="0, then 0",
-        seen=", then ".join(map(str, seen)),
-        evidence="taint",
+        set(seen) == {"0"},
+        expected=expected,
+        seen=f"outgoing {seen[0]}, {seen[1]}; incoming {seen[2]}, {seen[3]}",
+        evidence="facts kernel.taint, kernel.taint_at_end",
     )
 
 

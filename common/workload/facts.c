@@ -142,3 +142,9 @@ void print_common_facts(void)
 	else
 		close(luo_fd);
 }
+
+/* What may have changed since print_common_facts(); just before the last line of a side. */
+void print_last_facts(void)
+{
+	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
+}

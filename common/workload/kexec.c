@@ -75,6 +75,7 @@ out_kernel:
 /* Returns only when the kernel refused; the return value says why. */
 int kexec_reboot(void)
 {
+	print_last_facts();
 	dialogue_line("# kexec");
 	dialogue_drain();
 	return sys(syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,

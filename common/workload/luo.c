@@ -13,9 +13,20 @@
 
 #include "workload.h"
 
+#define LUO_DEVICE "/dev/liveupdate"
+
 int luo_open(void)
 {
-	return sys(open("/dev/liveupdate", O_RDWR | O_CLOEXEC));
+	return sys(open(LUO_DEVICE, O_RDWR | O_CLOEXEC));
+}
+
+int luo_must_open(void)
+{
+	int fd = luo_open();
+
+	if (fd < 0)
+		bail("%s: %s", LUO_DEVICE, errno_name(fd));
+	return fd;
 }
 
 /* A name that is too long fills the field, so that the kernel sees no end of it. */

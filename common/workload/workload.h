@@ -60,10 +60,12 @@ void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 
 /* facts.c */
 void print_common_facts(void);
+void print_last_facts(void);
 u64 meminfo_kb(const char *field);
 
 /* luo.c */
 int luo_open(void);
+int luo_must_open(void);
 int luo_create_session(int luo_fd, const char *name);
 int luo_retrieve_session(int luo_fd, const char *name);
 int luo_preserve_fd(int session_fd, int fd, u64 token);

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvm_memfd_checks import CLAIMS, both
+from kvm_memfd_checks import CLAIMS, both, ticks_gained
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
@@ -53,6 +53,35 @@ def _counter_moved(trial: Trial) -> Outcome:
         expected=f"{paused} + 1 at load",
         seen=f"{paused} at pause, {loaded} at load",
         evidence="facts guest.0.counter, guest.0.counter_at_load",
+    )
+
+
+def _timer_stands(trial: Trial) -> Outcome:
+    """No tick after the resume but the one that was pending."""
+    ticks = ticks_gained(trial, 0)
+    if ticks is None:
+        return no_data("fact guest.0.ticks on both sides")
+    return outcome(
+        ticks[1] <= 1,
+        expected="at most 1 tick after the resume",
+        seen=f"{ticks[1]} ticks after the resume",
+        evidence="fact guest.0.ticks",
+    )
+
+
+def _gap_short(trial: Trial) -> Outcome:
+    """The longest gap that the guest saw is a small part of the time it did not run."""
+    sides = both(trial)
+    gap = sides[1].number("guest.0.resume.gap_tsc") if sides else None
+    paused = sides[0].number("t.paused") if sides else None
+    resumed = sides[1].number("t.resume") if sides else None
+    if gap is None or paused is None or resumed is None:
+        return no_data("facts guest.0.resume.gap_tsc, t.paused, t.resume")
+    return outcome(
+        gap < (resumed - paused) // 4,
+        expected=f"a gap far below {resumed - paused} ticks",
+        seen=f"the guest's longest gap is {gap} of {resumed - paused} ticks",
+        evidence="facts guest.0.resume.gap_tsc, t.paused, t.resume",
     )
 
 
@@ -152,6 +181,32 @@ CONTROLS = (
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),
         reason=_reason(_counter_moved),
+    ),
+    Control(
+        name="timer-dropped",
+        what="the timer is masked in the restored LAPIC",
+        breaks=frozenset({"guest_ticks"}),
+        may_break=frozenset({"guest_content"}),
+        reason=_reason(_timer_stands),
+    ),
+    Control(
+        name="tsc-frozen",
+        what="the guest's TSC is set back to where it was at the pause",
+        breaks=frozenset({"guest_gap"}),
+        may_break=frozenset({"counter"}),
+        reason=_reason(_gap_short),
+    ),
+    Control(
+        name="paused-early",
+        what="the guest is paused before the memfds are preserved",
+        breaks=frozenset({"guest_ran_on"}),
+        reason=_reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
+    ),
+    Control(
+        name="tainted",
+        what="the incoming kernel is tainted after it has come up",
+        breaks=frozenset({"not_tainted"}),
+        reason=_reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
     ),
     Control(
         name="pages-copied",

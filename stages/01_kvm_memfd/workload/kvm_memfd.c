@@ -106,6 +106,8 @@ static void preserve(struct outgoing *out)
 {
 	u64 steps = vmm_steps(&out->vmm), start;
 
+	if (param_control("paused-early"))
+		vmm_pause(&out->vmm);
 	fact("mem.available_kb.before_preserve", "%llu", meminfo_kb("MemAvailable"));
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	fact_tsc("preserve", rdtsc());
@@ -193,7 +195,7 @@ static int before_kexec(void)
 	static const u64 from_start[GUEST_MAX_VCPUS];
 
 	out.nonce = run_nonce();
-	out.luo_fd = must(luo_open());
+	out.luo_fd = luo_must_open();
 	start_guest(&out);
 	create_state(&out);
 	rules_outgoing(out.luo_fd, out.nonce);
@@ -324,6 +326,13 @@ static void spoil_state(struct vm_state *state)
 		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
 	if (param_control("counter-spoiled"))
 		first->regs.r14++;
+	/* LVT timer, mask bit */
+	if (param_control("timer-dropped"))
+		first->lapic.regs[0x320 + 2] |= BIT(0);
+	/* As if no time had passed since the pause. */
+	if (param_control("tsc-frozen"))
+		for (unsigned int i = 0; i < state->nr_vcpus; i++)
+			state->vcpu[i].tsc_offset -= rdtsc() - state->paused_tsc;
 }
 
 static void restore(struct incoming *in)
@@ -384,13 +393,25 @@ static void finish_and_watch(struct incoming *in)
 	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);
 }
 
+/* TAINT_USER: "userspace asked for it" */
+static int taint_kernel(void)
+{
+	int fd = must(sys(open("/proc/sys/kernel/tainted", O_WRONLY | O_CLOEXEC)));
+	int ret = sys(write(fd, "64", 2));
+
+	close(fd);
+	return ret;
+}
+
 static int after_kexec(void)
 {
 	static struct incoming in;
 	bool resumed;
 
 	in.nonce = run_nonce();
-	in.luo_fd = must(luo_open());
+	if (param_control("tainted"))
+		must(taint_kernel());
+	in.luo_fd = luo_must_open();
 	resumed = retrieve(&in);
 	if (resumed) {
 		compare_ram(&in);
