@@ -7,6 +7,7 @@ python3) that log what they are asked for, and with its system files replaced by
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -65,6 +66,7 @@ esac
 APT_GET = """\
 #!/bin/sh
 echo "apt-get $*" >>"$LOG"
+[ -z "${APT_LEAVES_A_DAEMON:-}" ] || (sleep 5 >/dev/null 2>&1 &)
 for word; do
 	case $word in
 	python3) cp "$STASH/python3" "$BIN" ;;
@@ -395,7 +397,7 @@ def test_apt_that_fails_is_quoted(machine: FakeMachine) -> None:
 def test_installed_and_yet_not_here(machine: FakeMachine) -> None:
     done = machine.run("demo", APT_INSTALLS_NOTHING="1")
     assert done.returncode == 3
-    assert "installed, and yet missing or too old" in done.stderr
+    assert "after the installation still missing or too old" in done.stderr
     assert "frob\tmissing\t-" in done.stderr
 
 
@@ -467,6 +469,18 @@ def test_a_killed_launcher_leaves_nothing_half_ready(machine: FakeMachine) -> No
     assert done.returncode == 0, done.stderr
     assert "waiting for it" in done.stderr
     assert machine.log.count("venv") == 2
+
+
+def test_a_daemon_that_apt_starts_does_not_hold_the_lock(machine: FakeMachine) -> None:
+    assert machine.run("demo", APT_LEAVES_A_DAEMON="1").returncode == 0
+    with (machine.cache / "make-ready.lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
+def test_a_start_that_fails_does_not_hold_its_callers_pipe(machine: FakeMachine) -> None:
+    begin = time.monotonic()
+    assert machine.run("demo", APT_STATUS="100").returncode == 3
+    assert time.monotonic() - begin < 8  # the ticker sleeps for 10 s
 
 
 def test_doctor_says_what_it_can_where_python_cannot_be_had(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ SCRIPT = Path(__file__).resolve().parent.parent / "common" / "private-apt"
 
 # Another vendor's archive has a suite of the same name, and a CD comes first.
 SOURCES = """\
-cdrom:[Debian 12]|bookworm
+cdrom:[Debian]/debian|bookworm
 http://tools.example/debian|bookworm
 http://mirror.example/debian|bookworm
 http://mirror.example/debian|bookworm-updates
@@ -144,7 +144,7 @@ def test_a_machine_without_updates_is_known_by_its_mirrors_name(debian: FakeDebi
 
 
 def test_no_mirror_is_said(debian: FakeDebian) -> None:
-    debian.configure("cdrom:[Debian 12]/debian|bookworm\n")
+    debian.configure("cdrom:[Debian]/debian|bookworm\n")
     done = debian.run("trixie-backports", "download", "package")
     assert done.returncode == 3
     assert 'add "deb MIRROR bookworm main" to /etc/apt/sources.list' in done.stderr
