@@ -72,6 +72,12 @@ out_kernel:
 	return ret;
 }
 
+/* Gives back what kexec_load_incoming() took. */
+int kexec_unload(void)
+{
+	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));
+}
+
 /* Returns only when the kernel refused; the return value says why. */
 int kexec_reboot(void)
 {

@@ -224,9 +224,11 @@ def _guest_gap(trial: Trial, vcpu: int) -> Outcome:
     if gap is None or usual is None or paused is None or resumed is None or not khz:
         return no_data(f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume", expected="a gap")
     ms, outside = gap / khz, (resumed - paused) / khz
+    # What the vCPU's thread waits for a CPU at either end depends on the host's load.
+    most = outside * 1.25 + 200
     return outcome(
-        gap > usual and outside <= ms <= outside + 200,
-        expected=f"{outside:.0f} ms (VMM: paused to resume) plus less than 200 ms, once",
+        gap > usual and outside <= ms <= most,
+        expected=f"{outside:.0f} ms (VMM: paused to resume), at most {most:.0f} ms",
         seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
         evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
     )

@@ -221,6 +221,7 @@ static int before_kexec(void)
  */
 static int after_holder_kill(void)
 {
+	must(kexec_unload());
 	fact("mem.available_kb.after_kill", "%llu", meminfo_kb("MemAvailable"));
 	must(kexec_load_incoming());
 	return leave_kernel();
