@@ -10,6 +10,7 @@
 #include <sys/syscall.h>
 #include <unistd.h>
 
+#include <linux/kexec.h>
 #include <linux/reboot.h>
 
 #include "workload.h"
