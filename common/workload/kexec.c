@@ -11,6 +11,7 @@
 #include <unistd.h>
 
 #include <linux/kexec.h>
+#include <linux/kexec.h>
 #include <linux/reboot.h>
 
 #include "workload.h"
@@ -74,6 +75,12 @@ out_kernel:
 }
 
 /* Gives back what kexec_load_incoming() took. */
+int kexec_unload(void)
+{
+	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));
+}
+
+/* Gives back the memory that a loaded image takes, several times its file's size. */
 int kexec_unload(void)
 {
 	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));

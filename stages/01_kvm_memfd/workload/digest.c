@@ -4,6 +4,7 @@
  * CPU, so the hash is the cheapest that is good enough: a folded 64x64
  * multiplication per two words, in the manner of wyhash.
  */
+#include "parallel.h"
 #include "vm_state.h"
 
 #define SECRET_0 0xa0761d6478bd642full
@@ -26,13 +27,23 @@ u64 digest_words(const u64 *words, u64 count)
 	return hash;
 }
 
-u64 digest_page(const void *page)
+struct digest_job {
+	const u8 *ram;
+	u64 *digests;
+};
+
+static void digest_range(void *argument, u64 first, u64 end)
 {
-	return digest_words(page, GUEST_PAGE_WORDS);
+	const struct digest_job *job = argument;
+
+	for (u64 page = first; page < end; page++)
+		job->digests[page] = digest_words((u64 *)(job->ram + page * GUEST_PAGE_SIZE),
+						  GUEST_PAGE_WORDS);
 }
 
 void digest_pages(const u8 *ram, u64 pages, u64 *digests)
 {
-	for (u64 page = 0; page < pages; page++)
-		digests[page] = digest_page(ram + page * GUEST_PAGE_SIZE);
+	struct digest_job job = { .ram = ram, .digests = digests };
+
+	parallel_pages(digest_range, &job, pages);
 }

@@ -110,7 +110,7 @@ static __attribute__((interrupt)) void timer_interrupt(struct interrupt_frame *f
 	struct guest_vcpu *self = this_vcpu();
 
 	(void)frame;
-	self->tick_tsc = rdtsc();
+	WRITE_ONCE(self->tickless, 0);
 	WRITE_ONCE(self->ticks, self->ticks + 1);
 	wrmsr(X2APIC_EOI, 0);
 }
@@ -185,7 +185,6 @@ static void start_interrupts(void)
 	wrmsr(X2APIC_TIMER_DIVIDE, APIC_DIVIDE_BY_1);
 	wrmsr(X2APIC_LVT_TIMER, APIC_TIMER_PERIODIC | TIMER_VECTOR);
 	wrmsr(X2APIC_TIMER_COUNT, APIC_TIMER_COUNT);
-	vcpu->tick_tsc = rdtsc();
 	asm volatile("sti");
 }
 
@@ -437,13 +436,13 @@ static void note_time(void)
 	if (now - gap.tsc_before > vcpu->gap_threshold) {
 		vcpu->gap_log[vcpu->gaps % GUEST_GAP_LOG] = gap;
 		WRITE_ONCE(vcpu->gaps, vcpu->gaps + 1);
+	} else {
 		/* While the vCPU stands still no tick can be missed. */
-		vcpu->tick_tsc = now;
+		WRITE_ONCE(vcpu->tickless, READ_ONCE(vcpu->tickless) + now - gap.tsc_before);
 	}
-	if (now - READ_ONCE(vcpu->tick_tsc) > vcpu->tick_timeout &&
-	    now > READ_ONCE(vcpu->tick_tsc)) {
-		error(GUEST_ERROR_TIMER, 0, 0, vcpu->tick_timeout, now - vcpu->tick_tsc);
-		vcpu->tick_tsc = now;
+	if (READ_ONCE(vcpu->tickless) > vcpu->tick_timeout) {
+		error(GUEST_ERROR_TIMER, 0, 0, vcpu->tick_timeout, vcpu->tickless);
+		WRITE_ONCE(vcpu->tickless, 0);
 	}
 }
 

@@ -95,7 +95,8 @@ struct guest_vcpu {
 	u64 sweeps;
 	u64 version;
 	u64 ticks;
-	u64 tick_tsc;
+	/* time spent in steps since the last tick, by the TSC */
+	u64 tickless;
 	u64 last_tsc;
 	u64 last_counter;
 	u64 fault;

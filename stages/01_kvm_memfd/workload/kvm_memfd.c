@@ -90,9 +90,12 @@ static void start_guest(struct outgoing *out)
 {
 	u64 size = guest_ram_size();
 	int ram_fd = new_memfd("guest-ram", size);
-	u8 *ram = ram_map(ram_fd, size);
+	u8 *ram;
 
-	must(sys(madvise(ram, size, MADV_POPULATE_WRITE)));
+	if (param_u64("large_pages", 1))
+		allow_large_pages();
+	ram = ram_map(ram_fd, size);
+	ram_populate(ram, size);
 	vmm_create(&out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
 	vmm_load_guest(&out->vmm, out->nonce);
 	vmm_prefault(&out->vmm);
@@ -150,9 +153,10 @@ static void close_session(struct outgoing *out)
 static void pause_and_capture(struct outgoing *out)
 {
 	struct vm_state *state = out->state;
-	u64 captured;
+	u64 pausing, captured;
 
 	await("pause");
+	pausing = rdtsc();
 	vmm_pause(&out->vmm);
 	state->paused_tsc = rdtsc();
 	vm_capture(&out->vmm, state);
@@ -161,6 +165,7 @@ static void pause_and_capture(struct outgoing *out)
 	dialogue_line("# at captured");
 	digest_pages(out->vmm.ram, state->pages, vm_state_digests(state));
 	fact_tsc("digested", rdtsc());
+	fact_tsc("pausing", pausing);
 	fact_tsc("paused", state->paused_tsc);
 	fact_tsc("captured", captured);
 	report_ram_digest(vm_state_digests(state), state->pages);
@@ -216,13 +221,35 @@ static int before_kexec(void)
 }
 
 /*
+ * Files of a killed process are closed and their pages freed by kernel threads,
+ * some time after it is gone: available memory when it has stopped growing.
+ */
+static u64 settled_available_kb(void)
+{
+	struct deadline give_up = deadline_in_ms(5000), settled = deadline_in_ms(200);
+	u64 most = meminfo_kb("MemAvailable");
+
+	while (!deadline_passed(settled) && !deadline_passed(give_up)) {
+		u64 now = meminfo_kb("MemAvailable");
+
+		if (now > most) {
+			most = now;
+			settled = deadline_in_ms(200);
+		}
+		poll_pause();
+	}
+	return most;
+}
+
+/*
  * In PID 1, when it has killed the holder: nothing may be left to be carried
- * over. The image is loaded once more, by somebody who never held a session.
+ * over. The image is unloaded, so that memory can be compared, and loaded anew.
  */
 static int after_holder_kill(void)
 {
 	must(kexec_unload());
-	fact("mem.available_kb.after_kill", "%llu", meminfo_kb("MemAvailable"));
+	must(kexec_unload());
+	fact("mem.available_kb.after_kill", "%llu", settled_available_kb());
 	must(kexec_load_incoming());
 	return leave_kernel();
 }

@@ -8,6 +8,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "parallel.h"
 #include "vmm.h"
 
 /* Guest-physical memory has a hole for devices from 3 GiB to 4 GiB, as in a PC. */
@@ -30,11 +31,23 @@
 #define PAUSE_MS 5000
 
 #define GAP_THRESHOLD_US 1000
-#define TICK_TIMEOUT_US 500000
+/* Ten ticks of the guest's timer. */
+#define TICK_TIMEOUT_US 100000
 
 u64 ram_to_gpa(u64 offset)
 {
 	return offset < LOW_RAM_END ? offset : offset - LOW_RAM_END + HIGH_RAM_START;
+}
+
+/* madvise() is to decide about large pages of memfds; without them there is no such file. */
+void allow_large_pages(void)
+{
+	int fd = open("/sys/kernel/mm/transparent_hugepage/shmem_enabled", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0)
+		return;
+	must(sys(write(fd, "advise", 6)));
+	close(fd);
 }
 
 /* The RAM memfd, at an address where large pages of it can be mapped as such. */
@@ -51,6 +64,18 @@ u8 *ram_map(int ram_fd, u64 size)
 	/* EINVAL is a kernel without large pages, which will do. */
 	madvise(ram, size, MADV_HUGEPAGE);
 	return ram;
+}
+
+static void populate_range(void *ram, u64 first, u64 end)
+{
+	must(sys(madvise((u8 *)ram + first * GUEST_PAGE_SIZE, (end - first) * GUEST_PAGE_SIZE,
+			 MADV_POPULATE_WRITE)));
+}
+
+/* Every page is there, so that a page fault does not count as time of KVM's. */
+void ram_populate(u8 *ram, u64 size)
+{
+	parallel_pages(populate_range, ram, size / GUEST_PAGE_SIZE);
 }
 
 static void add_memslot(struct vmm *vmm, u32 slot, u64 offset, u64 size)
