@@ -80,12 +80,6 @@ int kexec_unload(void)
 	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));
 }
 
-/* Gives back the memory that a loaded image takes, several times its file's size. */
-int kexec_unload(void)
-{
-	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));
-}
-
 /* Returns only when the kernel refused; the return value says why. */
 int kexec_reboot(void)
 {

@@ -75,7 +75,6 @@ int luo_finish(int session_fd);
 /* kexec.c */
 int kexec_load_incoming(void);
 int kexec_unload(void);
-int kexec_unload(void);
 int kexec_reboot(void);
 
 /* pagemap.c */

@@ -248,7 +248,6 @@ static u64 settled_available_kb(void)
 static int after_holder_kill(void)
 {
 	must(kexec_unload());
-	must(kexec_unload());
 	fact("mem.available_kb.after_kill", "%llu", settled_available_kb());
 	must(kexec_load_incoming());
 	return leave_kernel();
