@@ -68,13 +68,32 @@ static bool field_of_file(const char *path, const char *field, char *value, size
 }
 
 /* Value of a line of /proc/meminfo, 0 when there is none. */
-u64 meminfo_kb(const char *field)
+static u64 meminfo_kb(const char *field)
 {
 	char value[64];
 
 	if (!field_of_file("/proc/meminfo", field, value, sizeof(value)))
 		return 0;
 	return strtoull(value, NULL, 10);
+}
+
+/*
+ * MemAvailable, and the free pages on the CPUs' own lists, which are not in it:
+ * with large pages these are 16 MiB and more.
+ */
+u64 available_kb(void)
+{
+	u64 pages = 0, count;
+	char line[256];
+	FILE *file;
+
+	file = fopen("/proc/zoneinfo", "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, " count: %llu", &count) == 1)
+			pages += count;
+	if (file)
+		fclose(file);
+	return meminfo_kb("MemAvailable") + pages * sysconf(_SC_PAGESIZE) / 1024;
 }
 
 static void fact_build_id(void)
@@ -129,7 +148,7 @@ void print_common_facts(void)
 	fact_from_file("kernel.cmdline", "/proc/cmdline");
 	fact_from_file("kernel.taint", "/proc/sys/kernel/tainted");
 	fact("mem.total_kb", "%llu", meminfo_kb("MemTotal"));
-	fact("mem.available_kb", "%llu", meminfo_kb("MemAvailable"));
+	fact("mem.available_kb", "%llu", available_kb());
 	fact("cpus", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 	fact_tsc_khz();
 	if (param_get("nonce", nonce, sizeof(nonce)))

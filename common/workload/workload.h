@@ -61,7 +61,7 @@ void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 /* facts.c */
 void print_common_facts(void);
 void print_last_facts(void);
-u64 meminfo_kb(const char *field);
+u64 available_kb(void);
 
 /* luo.c */
 int luo_open(void);

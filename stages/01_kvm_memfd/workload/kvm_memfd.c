@@ -111,7 +111,7 @@ static void preserve(struct outgoing *out)
 
 	if (param_control("paused-early"))
 		vmm_pause(&out->vmm);
-	fact("mem.available_kb.before_preserve", "%llu", meminfo_kb("MemAvailable"));
+	fact("mem.available_kb.before_preserve", "%llu", available_kb());
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	fact_tsc("preserve", rdtsc());
 	start = now_us();
@@ -123,7 +123,7 @@ static void preserve(struct outgoing *out)
 	fact("preserve.state.us", "%llu", now_us() - start);
 	fact("preserve.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
 	fact_tsc("preserved", rdtsc());
-	fact("mem.available_kb.preserved", "%llu", meminfo_kb("MemAvailable"));
+	fact("mem.available_kb.preserved", "%llu", available_kb());
 }
 
 static void load(struct outgoing *out)
@@ -227,10 +227,10 @@ static int before_kexec(void)
 static u64 settled_available_kb(void)
 {
 	struct deadline give_up = deadline_in_ms(5000), settled = deadline_in_ms(200);
-	u64 most = meminfo_kb("MemAvailable");
+	u64 most = available_kb();
 
 	while (!deadline_passed(settled) && !deadline_passed(give_up)) {
-		u64 now = meminfo_kb("MemAvailable");
+		u64 now = available_kb();
 
 		if (now > most) {
 			most = now;
