@@ -48,7 +48,8 @@ import json, os, sys
 from pathlib import Path
 import common
 where = str(Path(common.__file__).parent)
-print(json.dumps({"arguments": sys.argv[1:], "cwd": os.getcwd(), "common": where}))
+cache = os.environ["KEXEC_STAGES_CACHE"]
+print(json.dumps({"arguments": sys.argv[1:], "cwd": os.getcwd(), "common": where, "cache": cache}))
 sys.exit(int(sys.argv[2]) if sys.argv[1:2] == ["exit"] else 0)
 """
 
@@ -266,6 +267,12 @@ def test_folders_of_the_current_directory_are_not_imported(
     told = json.loads(done.stdout)
     assert told["cwd"] == str(tmp_path / "tree")
     assert told["common"] == str(machine.checkout / "common")
+
+
+def test_a_cache_named_relative_to_here(machine: FakeMachine, tmp_path: Path) -> None:
+    done = machine.run("list", cwd=tmp_path, KEXEC_STAGES_CACHE="own")
+    assert json.loads(done.stdout)["cache"] == str(tmp_path / "own")
+    assert (tmp_path / "own" / "make-ready.lock").exists()
 
 
 def test_runs_through_a_link(machine: FakeMachine, tmp_path: Path) -> None:
