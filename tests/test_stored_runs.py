@@ -110,7 +110,9 @@ def test_report_into_a_file_that_cannot_be(
     target = tmp_path / "nowhere" / "report"
     assert main(["report", run_folder.name, "--output", str(target)]) == 3
     assert "No such file or directory" in sentence(capsys)
-    assert main(["report", run_folder.name, "--output", "/dev/full"]) != 0
+    assert main(["report", run_folder.name, "--output", "/dev/full"]) == 3
+    assert "No space left on device" in sentence(capsys)
+    assert Path("/dev/full").is_char_device()
 
 
 def test_report_json_follows_the_schema(

@@ -65,15 +65,23 @@ def report(arguments: argparse.Namespace) -> int:
     else:
         text = report_text(run, judge_run(run, stage), stage)
     if arguments.output:
-        part = arguments.output.with_name(f".{arguments.output.name}.{os.getpid()}")
-        try:
-            part.write_text(text)
-            part.replace(arguments.output)
-        finally:
-            part.unlink(missing_ok=True)
+        _write_whole(arguments.output, text)
     else:
         sys.stdout.write(text)
     return Exit.PASS
+
+
+def _write_whole(target: Path, text: str) -> None:
+    """Write a file that is never half there; a pipe or device is written as it stands."""
+    if target.exists() and not target.is_file():
+        target.write_text(text)
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        part.write_text(text)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def judge(arguments: argparse.Namespace) -> int:

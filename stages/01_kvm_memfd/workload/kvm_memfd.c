@@ -107,10 +107,13 @@ static void start_guest(struct outgoing *out)
 
 static void preserve(struct outgoing *out)
 {
-	u64 steps = vmm_steps(&out->vmm), start;
+	u64 *pfns_before = must_be_memory(calloc(out->state->pages, sizeof(u64)));
+	u64 steps, start;
 
+	must(pagemap_read(out->vmm.ram, out->state->pages, pfns_before));
 	if (param_control("paused-early"))
 		vmm_pause(&out->vmm);
+	steps = vmm_steps(&out->vmm);
 	fact("mem.available_kb.before_preserve", "%llu", available_kb());
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	fact_tsc("preserve", rdtsc());
@@ -124,6 +127,12 @@ static void preserve(struct outgoing *out)
 	fact("preserve.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
 	fact_tsc("preserved", rdtsc());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
+
+	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
+	must(pagemap_read(out->vmm.ram, out->state->pages, vm_state_pfns(out->state)));
+	fact("preserve.pages_moved", "%llu",
+	     count_different(pfns_before, vm_state_pfns(out->state), out->state->pages));
+	free(pfns_before);
 }
 
 static void load(struct outgoing *out)
@@ -211,7 +220,6 @@ static int before_kexec(void)
 	load(&out);
 	if (param_control("holder-killed"))
 		holder_request_kill();
-	must(pagemap_read(out.vmm.ram, out.state->pages, vm_state_pfns(out.state)));
 	report_pfns(vm_state_pfns(out.state), out.state->pages);
 	if (param_control("session-closed"))
 		close_session(&out);

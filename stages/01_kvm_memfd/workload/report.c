@@ -54,17 +54,32 @@ void report_ram_digest(const u64 *digests, u64 pages)
 	}
 }
 
+/* Number of words that differ; @first is the first of them. */
+static u64 compare(const u64 *before, const u64 *after, u64 count, u64 *first)
+{
+	u64 different = 0;
+
+	for (u64 i = 0; i < count; i++) {
+		if (before[i] == after[i])
+			continue;
+		if (!different++)
+			*first = i;
+	}
+	return different;
+}
+
+u64 count_different(const u64 *before, const u64 *after, u64 count)
+{
+	u64 first = 0;
+
+	return compare(before, after, count, &first);
+}
+
 /* Guest RAM has the layout of vmm.c: a page's gpa is not always its offset. */
 void report_ram_difference(const u64 *before, const u64 *after, u64 pages)
 {
-	u64 different = 0, first = 0;
+	u64 first = 0, different = compare(before, after, pages, &first);
 
-	for (u64 page = 0; page < pages; page++) {
-		if (before[page] == after[page])
-			continue;
-		if (!different++)
-			first = page;
-	}
 	fact("ram.pages_different", "%llu", different);
 	if (different)
 		fact("ram.first_different", "page %llu gpa 0x%llx", first,
@@ -94,14 +109,8 @@ void report_pfns(const u64 *pfns, u64 pages)
 
 void report_pfn_difference(const u64 *before, const u64 *after, u64 pages)
 {
-	u64 moved = 0, first = 0;
+	u64 first = 0, moved = compare(before, after, pages, &first);
 
-	for (u64 page = 0; page < pages; page++) {
-		if (before[page] == after[page])
-			continue;
-		if (!moved++)
-			first = page;
-	}
 	fact("pfn.moved", "%llu", moved);
 	if (moved)
 		fact("pfn.first_moved", "page %llu was %llu is %llu", first, before[first],

@@ -7,6 +7,7 @@
 
 void report_guest_options(const struct vmm *vmm);
 void report_ram_digest(const u64 *digests, u64 pages);
+u64 count_different(const u64 *before, const u64 *after, u64 count);
 void report_ram_difference(const u64 *before, const u64 *after, u64 pages);
 void report_pfns(const u64 *pfns, u64 pages);
 void report_pfn_difference(const u64 *before, const u64 *after, u64 pages);
