@@ -8,7 +8,7 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -120,16 +120,18 @@ def _positive(text: str) -> int:
     return value
 
 
-def _in_range(option: Option) -> type[int]:
+def _in_range(option: Option) -> Callable[[str], int]:
     def number(text: str) -> int:
         value = int(text)
         if not option.minimum <= value <= option.maximum:
             raise argparse.ArgumentTypeError(
                 f"{value} is not between {option.minimum} and {option.maximum}"
             )
+        if value % option.step:
+            raise argparse.ArgumentTypeError(f"{value} is not a multiple of {option.step}")
         return value
 
-    return number  # type: ignore[return-value]
+    return number
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

@@ -84,6 +84,7 @@ class Option:
     default: int
     minimum: int
     maximum: int
+    step: int = 1
     help: str
 
 

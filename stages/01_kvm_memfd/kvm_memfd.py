@@ -48,6 +48,7 @@ STAGE = Stage(
             default=256,
             minimum=16,
             maximum=1 << 20,
+            step=2,
             help="RAM of the KVM guest, in MiB (default 256)",
         ),
         Option(
