@@ -17,7 +17,14 @@ from pathlib import Path
 from kernel import cache, config, elf, objects
 from kernel.cache import FileMeta, Kernel, Meta, build_lock_path, use_lock_path
 from kernel.diagnose import diagnose, from_source
-from kernel.errors import BuildTimeout, CacheDamaged, DiskFull, KernelBuildError, SourceError
+from kernel.errors import (
+    BuildTimeout,
+    CacheDamaged,
+    ConfigSymbolLost,
+    DiskFull,
+    KernelBuildError,
+    SourceError,
+)
 from kernel.events import Compiled, Event, Finished, Phase, Progress, Started, Waiting, quiet
 from kernel.lock import Lock, wait_lock
 from kernel.process import run_logged
@@ -199,10 +206,13 @@ class _Build:
         require_space(root, BUILD_BYTES, "building a kernel")
         config.require_essential(self.request.wanted, spec.source.path, spec.source.label)
         worktree = prepare(spec.source, spec.patches, self._event)
+        self.worktree = worktree
         with worktree.lock:
+            if config.stored(self._stored_config()) is None:
+                label = spec.source.label
+                config.require_defined(self.request.wanted, worktree.path, label)
             self._event(Started(Phase.SEED, f"build folder of {key[:12]}"))
             self.folder, state = objects.open_folder(worktree, self._state(), self.fresh)
-            self.worktree = worktree
             self.before = compiled_files(self.folder / cache.LOG)
             try:
                 text = self._configure()
@@ -291,8 +301,35 @@ class _Build:
         )
 
     def _configure(self) -> str:
-        """The text of the final .config, which grants all requests."""
+        """The text of the final .config, which grants all requests and stands in the folder."""
         self._event(Started(Phase.CONFIGURE, f"{len(self.request.wanted)} symbols"))
+        stored = self._stored_config()
+        text = config.stored(stored) or self._make_config()
+        spec, dot_config = self.request.spec, self.folder / ".config"
+        try:
+            config.require_granted(self.request.wanted, text, self.worktree.path, spec.source.label)
+        except ConfigSymbolLost:
+            # nobody will go on in this folder
+            shutil.rmtree(self.folder, ignore_errors=True)
+            raise
+        config.store(stored, text)
+        # a .config that only became younger would have kbuild go through all of it again
+        if not dot_config.exists() or dot_config.read_text() != text:
+            dot_config.write_text(text)
+        return text
+
+    def _stored_config(self) -> Path:
+        """Where the .config is kept that comes of these requests, this compiler, these Kconfigs."""
+        parts = [
+            str(cache.FORMAT),
+            config.relevant(self.worktree.manifest()),
+            config.merged(self.request.wanted.values()),
+            self.request.chain.identity,
+            *_flags(self.request.chain),
+        ]
+        return config.stored_path(hashlib.sha256("\0".join(parts).encode()).hexdigest())
+
+    def _make_config(self) -> str:
         fragment = self.folder / ".requests.config"
         # the release is the spec's, not git's; a fragment may say otherwise and will be told so
         fragment.write_text(
@@ -305,10 +342,7 @@ class _Build:
         merge = ["sh", str(script), "-m", "-O", str(self.folder), str(dot_config), str(fragment)]
         self._run(merge, env, None)
         self._make(["olddefconfig"])
-        text = dot_config.read_text()
-        spec = self.request.spec
-        config.require_granted(self.request.wanted, text, self.worktree.path, spec.source.label)
-        return text
+        return dot_config.read_text()
 
     def _compile(self, state: objects.State) -> None:
         expected = self._expected(state)
@@ -330,7 +364,12 @@ class _Build:
             self._make(["usr/gen_init_cpio"])
 
     def _expected(self, state: objects.State) -> int | None:
-        """How many files are still to be compiled, going by the last build of its kind."""
+        """How many files are still to be compiled, going by the last build of its kind.
+
+        None where that says nothing: one header or symbol may be one file or all of them.
+        """
+        if state.relation not in ("none", "release"):
+            return None
         alike: list[tuple[datetime.datetime, int]] = []
         for folder in cache.kernels_root().glob("[0-9a-f]*"):
             meta = cache.read_meta(folder)

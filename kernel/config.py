@@ -5,10 +5,12 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.paths import cache_root
+from kernel import manifest as manifests
 from kernel.errors import ConfigSymbolLost, MissingKconfig, SourceError
 
 # Without these there is nothing to demonstrate: a tree that lacks them is skipped, not broken.
@@ -106,6 +108,40 @@ def defined_symbols(tree: Path) -> set[str]:
     return found
 
 
+def relevant(content: Mapping[str, str]) -> str:
+    """A digest of the files of a tree that a .config can depend on, out of its manifest."""
+    chosen = {
+        name: value
+        for name, value in content.items()
+        if name.rpartition("/")[2].startswith("Kconfig")
+        or name.startswith("scripts/")
+        or name.endswith(".config")
+        or name in ("Makefile", "arch/x86/Makefile")
+    }
+    return manifests.digest(chosen)
+
+
+def stored_path(digest: str) -> Path:
+    """Where the final .config of that digest is kept."""
+    return cache_root() / "configs" / f"{digest[:32]}.config"
+
+
+def stored(path: Path) -> str | None:
+    """A final .config made earlier; None where there is none."""
+    try:
+        return path.read_text() or None
+    except FileNotFoundError:
+        return None
+
+
+def store(path: Path, text: str) -> None:
+    """The final .config stands at `path`, whole."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}-{os.getpid()}")
+    temporary.write_text(text)
+    temporary.replace(path)
+
+
 def require_essential(wanted: dict[str, Request], tree: Path, label: str) -> None:
     """Nothing when the tree knows the essential symbols asked for; else MissingKconfig."""
     essential = [symbol for symbol in ESSENTIAL if symbol in wanted]
@@ -116,16 +152,34 @@ def require_essential(wanted: dict[str, Request], tree: Path, label: str) -> Non
         raise MissingKconfig(missing, label)
 
 
+def require_defined(wanted: dict[str, Request], tree: Path, label: str) -> None:
+    """Nothing when the tree knows all symbols that shall be set; else ConfigSymbolLost.
+
+    Cheaper than finding out by make, and all of them are named at once.
+    """
+    defined = defined_symbols(tree)
+    lost = [
+        Loss(request, "nothing", False)
+        for request in wanted.values()
+        if request.value != "n" and request.symbol not in defined
+    ]
+    if lost:
+        raise _lost(lost, label)
+
+
 def require_granted(wanted: dict[str, Request], config: str, tree: Path, label: str) -> None:
     """Nothing when `config` grants all that is asked for; else ConfigSymbolLost names the rest."""
     lost = losses(wanted.values(), config, set())
     if not lost:
         return
-    lost = losses(wanted.values(), config, defined_symbols(tree))
+    raise _lost(losses(wanted.values(), config, defined_symbols(tree)), label)
+
+
+def _lost(lost: Sequence[Loss], label: str) -> ConfigSymbolLost:
     first = lost[0]
     more = f" (and {len(lost) - 1} more)" if len(lost) > 1 else ""
     why = "is unknown to this tree" if not first.defined else "did not survive olddefconfig"
-    raise ConfigSymbolLost(
+    return ConfigSymbolLost(
         f"CONFIG_{first.request.symbol}={first.request.value} of {first.request.fragment.name} "
         f"{why}{more}: {label}",
         [loss.request.symbol for loss in lost],
