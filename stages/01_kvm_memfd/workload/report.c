@@ -163,13 +163,15 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 }
 
 /* Read back from KVM: what the vCPUs hold, not what was meant to be put there. */
-void report_loaded_guest(const struct vmm *vmm)
+void report_loaded_guest(struct vmm *vmm)
 {
 	static struct vcpu_state loaded;
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_REGS, &loaded.regs)));
 		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_XSAVE2, loaded.xsave)));
+		vcpu_tsc_offset(&vmm->vcpus[i], KVM_GET_DEVICE_ATTR, &loaded.tsc_offset);
+		guest_fact(i, "tsc_offset_at_load", "%lld", (long long)loaded.tsc_offset);
 		guest_fact(i, "counter_at_load", "%llu", loaded.regs.r14);
 		guest_fact(i, "gpr_at_load", "%016llx", loaded.regs.r15);
 		report_vector(i, "vector_at_load", &loaded);
@@ -213,12 +215,16 @@ static void report_errors(unsigned int i, const struct guest_vcpu *block)
 			   first->seen);
 }
 
-void report_resumed_guest(const struct vmm *vmm, const struct vm_state *state,
+void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			  const u64 *at_resume, const u64 *at_finish, const u64 *at_end)
 {
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
+		u64 tsc_offset;
 
+		/* KVM changes it by itself when the kernel calls the TSC unstable. */
+		vcpu_tsc_offset(&vmm->vcpus[i], KVM_GET_DEVICE_ATTR, &tsc_offset);
+		guest_fact(i, "tsc_offset", "%lld", (long long)tsc_offset);
 		guest_fact(i, "resume.counter_before", "%llu", block->gap_max.counter_before);
 		guest_fact(i, "resume.counter_after", "%llu", block->gap_max.counter_after);
 		guest_fact(i, "resume.gap_tsc", "%llu", length(&block->gap_max));
