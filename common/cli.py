@@ -54,7 +54,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     report = _verb(verbs, "report", "stored:report", "the report of a stored run")
     report.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
-    report.add_argument("--format", choices=("text", "json"), default="text")
+    report.add_argument("--format", choices=("text", "json", "svg"), default="text")
     report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the stored record")
     judge.add_argument("run", metavar="RUN")

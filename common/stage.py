@@ -136,6 +136,8 @@ class Stage:
     size: Callable[[Mapping[str, int]], Size]
     phases: Callable[[Trial], dict[str, float]]
     """Milliseconds of each phase, in order; the sum need not be the blackout."""
+    blackout: Callable[[Trial], dict[str, float]]
+    """Those phases that follow each other and make up the blackout; empty without one."""
     headline: Callable[[Trial], dict[str, str]]
     """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
     cpus: int = 2

@@ -7,6 +7,7 @@ import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -150,3 +151,13 @@ def test_usage_errors_exit_2() -> None:
 def test_the_published_schema_is_current() -> None:
     published = (CHECKOUT / "docs" / "record.schema.json").read_text()
     assert published == schema_text(), "./kexec-stages list --schema > docs/record.schema.json"
+
+
+def test_the_picture_is_of_the_blackout(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", run_folder.name, "--format", "svg"]) == 0
+    picture = ElementTree.fromstring(capsys.readouterr().out)
+    words = [element.text or "" for element in picture.iter() if element.tag.endswith("text")]
+    assert "jump (host)" in words
+    assert any(word.startswith("in all ") for word in words)

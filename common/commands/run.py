@@ -105,25 +105,23 @@ def _chosen(arguments: argparse.Namespace, name: str, default: int) -> int:
 
 
 def _show_stage(stage: Stage, verdict: Verdict) -> None:
+    """Claim by claim: what each check saw, and which controls break it."""
     answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
-    broken_by: dict[str, list[str]] = {}
-    for control in stage.controls:
-        for name in control.breaks:
-            broken_by.setdefault(name, []).append(control.name)
-    rows = [
-        [
-            f"{number}. {claim.text}" if check is claim.checks[0] else "",
-            check.name,
-            answers[check.name].status,
-            answers[check.name].seen,
-            ", ".join(broken_by.get(check.name, [])),
+    for number, claim in enumerate(stage.claims, start=1):
+        rows = [
+            [
+                "ok" if answers[check.name].status == "PASS" else "NOT OK",
+                check.name,
+                answers[check.name].seen,
+                ", ".join(c.name for c in stage.controls if check.name in c.breaks),
+            ]
+            for check in claim.checks
         ]
-        for number, claim in enumerate(stage.claims, start=1)
-        for check in claim.checks
-    ]
-    headers = ["claim", "check", "", "seen", "broken by control"]
-    print("\n" + tabulate(rows, headers=headers, maxcolwidths=[34, None, None, 36, 26]))
-    print("\n" + controls_table(verdict.controls, width=110))
+        headers = ["", "check", "seen", "controls that must break it"]
+        print(f"\n{number}. {claim.text}")
+        print(tabulate(rows, headers=headers, maxcolwidths=[None, None, 40, 30]))
+    print("\nControls: each must fail, for its own reason and in nothing else")
+    print(controls_table(verdict.controls, width=100))
     print(f"\nstage {stage.number}: {verdict.status}: {verdict.why}")
 
 

@@ -14,7 +14,8 @@ from common.errors import Exit, UsageError
 from common.paths import runs_root
 from common.record import Run, collect, schema_text, seal_breaches
 from common.report_text import report_text
-from common.stage import load_stage, stage_folders
+from common.stage import Stage, load_stage, stage_folders
+from common.timeline_svg import timeline_svg
 from common.verdict import judge as judge_run
 
 
@@ -62,6 +63,8 @@ def report(arguments: argparse.Namespace) -> int:
     stage = load_stage(run.stage)
     if arguments.format == "json":
         text = run.model_dump_json(indent=2) + "\n"
+    elif arguments.format == "svg":
+        text = _picture(run, stage)
     else:
         text = report_text(run, judge_run(run, stage), stage)
     if arguments.output:
@@ -69,6 +72,16 @@ def report(arguments: argparse.Namespace) -> int:
     else:
         sys.stdout.write(text)
     return Exit.PASS
+
+
+def _picture(run: Run, stage: Stage) -> str:
+    """The timeline of the first main trial. Raises UsageError when none reached its end."""
+    for trial in run.trials:
+        if trial.setting.control is None and (phases := stage.blackout(trial)):
+            host = trial.setting.host
+            title = f"Stage {stage.number}: the blackout, {host.accelerator} on {host.cpu}"
+            return timeline_svg(phases, title=title)
+    raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
 
 
 def _write_whole(target: Path, text: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from kvm_memfd_checks import CLAIMS
 from kvm_memfd_controls import CONTROLS
-from kvm_memfd_timing import headline, phases
+from kvm_memfd_timing import blackout, headline, phases
 from kvm_memfd_witness import ram_witness, read_witness
 
 from common.stage import Option, Size, Stage
@@ -63,6 +63,7 @@ STAGE = Stage(
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     phases=phases,
+    blackout=blackout,
     companion=ram_witness,
     witness=read_witness,
     narration={

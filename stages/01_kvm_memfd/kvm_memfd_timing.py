@@ -59,6 +59,26 @@ def _host(begin: int | None, end: int | None) -> float | None:
     return None if begin is None or end is None else (end - begin) / 1e6
 
 
+_IN_THE_BLACKOUT = (
+    "pause",
+    "digest (proof)",
+    "shutdown (host)",
+    "jump (host)",
+    "early boot (host)",
+    "retrieve",
+    "compare (proof)",
+    "restore",
+)
+
+
+def blackout(trial: Trial) -> dict[str, float]:
+    """The phases from the pause to the resume, in their order; empty when one is missing."""
+    found = phases(trial)
+    if any(name not in found for name in _IN_THE_BLACKOUT):
+        return {}
+    return {name: found[name] for name in _IN_THE_BLACKOUT}
+
+
 def headline(trial: Trial) -> dict[str, str]:
     return {
         "blackout": f"{phases(trial)[_GUEST_BLACKOUT]:.0f} ms",
