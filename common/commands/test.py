@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import subprocess
 import sys
 
@@ -34,6 +35,8 @@ def test(arguments: argparse.Namespace) -> int:
         "RUFF_CACHE_DIR": _cache("ruff"),
     }
     steps[-1] += ["-o", f"cache_dir={_cache('pytest')}"]
+    # The tests send SIGINT; a shell that starts us in the background has it ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     status = Exit.PASS
     for step in steps:
         print(f"$ {' '.join(step[2:])}", file=sys.stderr, flush=True)
