@@ -439,6 +439,7 @@ class _Build:
                 seed=state.seed,
                 seed_relation=state.relation,
                 files=files,
+                header_bytes=cache.content_size(work / cache.HEADERS),
             )
             cache.publish(work, meta)
         finally:

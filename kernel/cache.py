@@ -81,6 +81,7 @@ class Meta(BaseModel):
     seed: str | None
     seed_relation: str
     files: dict[str, FileMeta]
+    header_bytes: int
 
 
 @dataclass(frozen=True)
@@ -191,11 +192,20 @@ def read_meta(folder: Path) -> Meta | None:
 def _intact(folder: Path, meta: Meta) -> bool:
     """All files have their size, and the image that is booted has its digest."""
     try:
+        if content_size(folder / HEADERS) != meta.header_bytes:
+            return False
         if any((folder / name).stat().st_size != info.size for name, info in meta.files.items()):
             return False
         return file_sha256(folder / IMAGE) == meta.files[IMAGE].sha256
     except (OSError, KeyError):
         return False
+
+
+def content_size(folder: Path) -> int:
+    """The bytes in all files below `folder`."""
+    return sum(
+        Path(parent, name).stat().st_size for parent, _, names in os.walk(folder) for name in names
+    )
 
 
 def file_sha256(path: Path) -> str:
@@ -223,11 +233,11 @@ def _note_use(folder: Path, label: str | None) -> None:
 def publish(work: Path, meta: Meta) -> None:
     """The files in `work` are the entry of meta.key, visible at once and on disk."""
     (work / META).write_text(meta.model_dump_json(indent=1) + "\n")
-    # a rename that survives a power cut must not point to files that did not
-    for folder, _, names in os.walk(work):
-        for name in names:
-            _sync(Path(folder, name))
-        _sync(Path(folder))
+    # a rename that survives a power cut must not point to files that did not; the headers are
+    # a thousand files, so load() counts their bytes instead
+    for path in work.iterdir():
+        _sync(path)
+    _sync(work)
     target = kernels_root() / meta.key
     shutil.rmtree(target, ignore_errors=True)
     work.rename(target)

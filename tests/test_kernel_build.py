@@ -262,9 +262,15 @@ def test_the_order_of_patches_and_comments_in_fragments(toy: Toy, tmp_path: Path
     assert len(keys) == 2
 
 
-def test_a_damaged_entry_is_built_again(toy: Toy) -> None:
+@pytest.mark.parametrize("damage", ["image", "header", "meta"])
+def test_a_damaged_entry_is_built_again(toy: Toy, damage: str) -> None:
     kernel = toy.build()
-    kernel.image.write_bytes(b"x" * kernel.image.stat().st_size)
+    if damage == "image":
+        kernel.image.write_bytes(b"x" * kernel.image.stat().st_size)
+    elif damage == "header":
+        (kernel.headers / "include" / "linux" / "toy.h").write_text("")
+    else:
+        (kernel.image.parent / cache.META).write_text("{}")
     again = toy.build()
     assert again.key == kernel.key and toy.compiled()
     assert again.image.stat().st_size > 100 and again.build_id == kernel.build_id
