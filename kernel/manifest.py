@@ -23,6 +23,8 @@ StatCache = dict[str, list[int | str]]
 # A file written within the clock's granularity of the scan could change again unseen.
 RACY_NS = 2_000_000_000
 
+OLD = 946_684_800  # 2000-01-01
+
 
 def _digest(path: Path, info: os.stat_result) -> str:
     if stat.S_ISLNK(info.st_mode):
@@ -116,7 +118,7 @@ def copy_tree(
 ) -> None:
     """`target` holds the manifest's files: linked where `older` has the same, else copied.
 
-    Copies get a fresh mtime. Raises SourceError when a file is not (any more) what the manifest
+    Copies are old (see age()). Raises SourceError when a file is not (any more) what the manifest
     says it is.
     """
     made: set[str] = set()
@@ -138,6 +140,12 @@ def copy_tree(
             same = False
         if not same:
             raise SourceError(f"{source / name} was changed while the tree was being read")
+        age(copy)
+
+
+def age(path: Path) -> None:
+    """The file is older than any object, so that make leaves alone what was made of its content."""
+    os.utime(path, (OLD, OLD), follow_symlinks=False)
 
 
 def renew(path: Path) -> None:

@@ -150,17 +150,17 @@ def _copy(source: Source, progress: Progress) -> None:
 
 
 def _last_copy(tree: Path) -> str | None:
-    """The newest copy of this tree, or of any other, to share files with."""
-    candidates: list[tuple[bool, float, str]] = []
+    """The newest copy of this tree, else of another, else a package's source: to share files."""
+    candidates: list[tuple[bool, bool, float, str]] = []
     for record in sources_root().glob("*/source.json"):
         try:
             facts = json.loads(record.read_text())
             age = record.stat().st_mtime
         except (OSError, ValueError):
             continue
-        if "tree" in facts:
-            candidates.append((facts["tree"] == str(tree), age, record.parent.name))
-    return max(candidates)[2] if candidates else None
+        copied = facts.get("tree")
+        candidates.append((copied == str(tree), copied is not None, age, record.parent.name))
+    return max(candidates)[-1] if candidates else None
 
 
 def _patched(base: Worktree, patches: Sequence[Path], ident: str, progress: Progress) -> None:
@@ -178,6 +178,8 @@ def _patched(base: Worktree, patches: Sequence[Path], ident: str, progress: Prog
             del content[name]
         renewed, _ = manifests.scan(work / "tree", sorted(changed), {})
         content.update(renewed)
+        for name in renewed:
+            manifests.age(work / "tree" / name)
         names = [patch.name for patch in patches]
         _publish(work, content, ident, {"base": base.ident, "patches": names})
     finally:

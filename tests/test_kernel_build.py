@@ -111,6 +111,25 @@ def test_a_patch_and_its_absence_compile_the_patched_file(toy: Toy, tmp_path: Pa
     assert patched.patches[0].startswith("0001-one-is-two.patch ")
 
 
+def test_leaving_out_the_last_patch_compiles_its_file_only(toy: Toy, tmp_path: Path) -> None:
+    first, second = tmp_path / "0001-one.patch", tmp_path / "0002-three.patch"
+    first.write_text(PATCH)
+    second.write_text(
+        "--- a/mm/three.c\n+++ b/mm/three.c\n@@ -1 +1 @@\n"
+        "-int three(void) { return 3; }\n+int three(void) { return 4; }\n"
+    )
+    toy.build("-luo-out", first, second)
+    toy.build("-luo-out", first)
+    assert sorted(toy.compiled()) == ["init/version.o", "mm/three.o"]
+
+
+def test_another_tree_with_the_same_files_compiles_nothing_anew(toy: Toy, tmp_path: Path) -> None:
+    toy.build()
+    toy.tree = make_git_tree(tmp_path / "elsewhere")
+    toy.build()
+    assert toy.compiled() == ["init/version.o"]
+
+
 def same_code(one: Kernel, other: Kernel) -> bool:
     def text(kernel: Kernel) -> bytes:
         copy = kernel.vmlinux.parent / "text"
