@@ -13,6 +13,7 @@ typedef __u64 u64;
 #define __noreturn __attribute__((__noreturn__))
 #define __packed __attribute__((__packed__))
 #define __aligned(n) __attribute__((__aligned__(n)))
+#define __noinline __attribute__((__noinline__))
 #define __printf(a, b) __attribute__((__format__(__printf__, a, b)))
 
 #define BIT(n) (1ul << (n))
