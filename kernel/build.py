@@ -19,7 +19,7 @@ from kernel.cache import FileMeta, Kernel, Meta, build_lock_path, use_lock_path
 from kernel.diagnose import diagnose, from_source
 from kernel.errors import (
     BuildTimeout,
-    CacheDamaged,
+    CacheError,
     ConfigSymbolLost,
     DiskFull,
     KernelBuildError,
@@ -29,7 +29,7 @@ from kernel.events import Compiled, Event, Finished, Phase, Progress, Started, W
 from kernel.lock import Lock, wait_lock
 from kernel.process import run_logged
 from kernel.source import Source
-from kernel.space import BUILD_BYTES, require_space
+from kernel.space import BUILD_BYTES, disk_errors_told, require_space
 from kernel.toolchain import Toolchain, require_tools, toolchain
 from kernel.worktree import prepare
 
@@ -55,6 +55,7 @@ class KernelSpec:
     patches: tuple[Path, ...] = ()
 
 
+@disk_errors_told()
 def build(
     spec: KernelSpec,
     *,
@@ -96,7 +97,7 @@ def _obtain(
             return found, True
         _Build(request, lock, tell, jobs, timeout, fresh).run()
         if (found := cache.load(key, use, label)) is None:
-            raise CacheDamaged(f"kernel {key[:12]} was built but cannot be read back")
+            raise CacheError(f"kernel {key[:12]} was built but cannot be read back")
         return found, False
 
 
@@ -214,14 +215,9 @@ class _Build:
             self._event(Started(Phase.SEED, f"build folder of {key[:12]}"))
             self.folder, state = objects.open_folder(worktree, self._state(), self.fresh)
             self.before = compiled_files(self.folder / cache.LOG)
-            try:
-                text = self._configure()
-                self._compile(state)
-                return self._publish(state, text)
-            except OSError as error:
-                if error.errno == 28:
-                    raise DiskFull(f"no space left below {cache.kernels_root()}") from error
-                raise
+            text = self._configure()
+            self._compile(state)
+            return self._publish(state, text)
 
     def _event(self, event: Event) -> None:
         if isinstance(event, Started):

@@ -7,6 +7,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from kernel.space import FULL
+
 MAX_ERRORS = 3
 MAX_CONTEXT = 8
 
@@ -44,7 +46,7 @@ def from_source(line: str) -> str:
 def diagnose(output: Sequence[str]) -> BuildFailure:
     """The first errors in a build's output: compiler before linker before make."""
     lines = [from_source(line.rstrip("\r")) for line in output]
-    full = any("No space left on device" in line for line in lines)
+    full = any(FULL in line for line in lines)
     starts = [i for i, line in enumerate(lines) if _PLACED.match(line)]
     if not starts:
         starts = [

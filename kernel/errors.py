@@ -30,8 +30,8 @@ class DiskFull(KernelError):
     """Not enough disk space, found out before or while building."""
 
 
-class CacheDamaged(KernelError):
-    """The cache does not give back what was put into it."""
+class CacheError(KernelError):
+    """The cache cannot be written, or does not give back what was put into it."""
 
 
 class ToolMissing(KernelError):
@@ -45,7 +45,7 @@ class ToolMissing(KernelError):
 
 
 class BuildTimeout(KernelError):
-    """The build did not end within its deadline."""
+    """A build, or a program on the way to it, did not end within its deadline."""
 
 
 class MissingKconfig(KernelError):

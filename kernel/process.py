@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import shlex
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from kernel.errors import BuildTimeout
 from kernel.lock import Lock
 
 END_SECONDS = 10.0
@@ -140,15 +142,21 @@ def run_captured(
     timeout: float,
     cwd: Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
-    """The finished program with its two outputs as text, whatever its exit status."""
-    return subprocess.run(
-        list(command),
-        cwd=cwd,
-        env=dict(env),
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        errors="replace",
-        timeout=timeout,
-        check=False,
-    )
+    """The finished program with its two outputs as text, whatever its exit status.
+
+    Raises BuildTimeout after `timeout` s.
+    """
+    try:
+        return subprocess.run(
+            list(command),
+            cwd=cwd,
+            env=dict(env),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=timeout,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise BuildTimeout(f"`{shlex.join(command)}` did not end within {timeout:.0f} s") from error

@@ -16,12 +16,12 @@ from pathlib import Path
 
 from common.paths import cache_root
 from kernel import manifest as manifests
-from kernel.errors import FetchError, SourceError
+from kernel.errors import DiskFull, FetchError, KernelError, SourceError
 from kernel.events import Phase, Progress, Started, Waiting, quiet
 from kernel.lock import wait_lock
 from kernel.manifest import Manifest, StatCache
 from kernel.process import clean_environment, polite, run_captured
-from kernel.space import FETCH_BYTES, require_space
+from kernel.space import FETCH_BYTES, FULL, disk_errors_told, require_space
 
 PRIVATE_APT = Path(__file__).resolve().parent.parent / "common" / "private-apt"
 FETCH_SECONDS = 3600.0
@@ -80,6 +80,7 @@ def kernel_version(tree: Path) -> str:
     return ".".join(n for n in numbers if n) + values.get("EXTRAVERSION", "")
 
 
+@disk_errors_told()
 def debian_source(
     package: str = "linux-source-7.3",
     *,
@@ -148,12 +149,8 @@ def _fetch(package: str, suite: str, progress: Progress, private_apt: Path) -> S
         )
         debs = sorted(work.glob("*.deb"))
         if fetched.returncode or len(debs) != 1:
-            said = (fetched.stderr or fetched.stdout).strip().splitlines()
-            raise FetchError(
-                f"apt could not fetch {package} from {suite}: "
-                f"{said[-1] if said else 'no package came'}",
-                details=said[-8:],
-            )
+            said = fetched.stderr or fetched.stdout or "no package came"
+            raise _failure(f"apt could not fetch {package} from {suite}", said)
         progress(Started(Phase.UNPACK, debs[0].name))
         facts = _unpack(package, debs[0], work)
         target = root / facts["identity"][:24]
@@ -164,6 +161,14 @@ def _fetch(package: str, suite: str, progress: Progress, private_apt: Path) -> S
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return _debian(target / "tree", facts)
+
+
+def _failure(what: str, said: str) -> KernelError:
+    """The error for a program that failed, with the last words of what it said."""
+    lines = said.strip().splitlines()
+    if any(FULL in line for line in lines):
+        return DiskFull(f"{what}: the disk became full")
+    return FetchError(f"{what}: {lines[-1] if lines else 'no reason given'}", details=lines[-8:])
 
 
 def _proxies() -> dict[str, str]:
@@ -191,10 +196,16 @@ def _unpack(package: str, deb: Path, work: Path) -> dict[str, str]:
         )
         with archive:
             extract = subprocess.run(
-                ["tar", "-xO", member], stdin=archive.stdout, stdout=out, env=env, check=False
+                ["tar", "-xO", member],
+                stdin=archive.stdout,
+                stdout=out,
+                stderr=subprocess.PIPE,
+                text=True,
+                env=env,
+                check=False,
             )
     if archive.returncode or extract.returncode:
-        raise FetchError(f"{deb.name} has no {member} that could be read")
+        raise _failure(f"{member} of {deb.name} could not be read", extract.stderr)
     deb.unlink()
     with tarball.open("rb") as file:
         tarball_digest = hashlib.file_digest(file, "sha256").hexdigest()
@@ -207,8 +218,7 @@ def _unpack(package: str, deb: Path, work: Path) -> dict[str, str]:
         timeout=UNPACK_SECONDS,
     )
     if unpacked.returncode:
-        said = unpacked.stderr.strip().splitlines()
-        raise FetchError(f"{package} could not be unpacked: {said[-1] if said else 'tar failed'}")
+        raise _failure(f"{package} could not be unpacked", unpacked.stderr)
     tarball.unlink()
     content, _ = manifests.scan(tree, manifests.walk(tree), {})
     manifests.store(work / "manifest.json", content)
@@ -222,6 +232,7 @@ def _unpack(package: str, deb: Path, work: Path) -> dict[str, str]:
     }
 
 
+@disk_errors_told()
 def tree_source(tree: Path, *, progress: Progress = quiet) -> Source:
     """The user's kernel tree as it stands now; only read, never written, not even its index.
 

@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 
-from kernel.errors import DiskFull
+from common.paths import cache_root
+from kernel.errors import CacheError, DiskFull
+
+FULL = "No space left on device"
 
 # Measured on 7.3.4 with room to spare: the package is 166 MB twice (.deb and .tar.xz) beside
 # 1.8 GB of source; a build folder has 110 to 210 MB, an entry 30 MB; ccache gets about 50 MB.
@@ -26,3 +32,19 @@ def require_space(folder: Path, needed: int, purpose: str) -> None:
             f"{purpose} needs about {needed / 1e9:.1f} GB below {folder}, which has "
             f"{free / 1e9:.1f} GB free; `kernel prune` or KEXEC_STAGES_CACHE=DIR makes room"
         )
+
+
+@contextlib.contextmanager
+def disk_errors_told() -> Iterator[None]:
+    """The system's refusal to write to the cache becomes DiskFull or CacheError."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"the disk of {cache_root()} became full") from error
+        if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
+            raise CacheError(
+                f"cannot write to the cache {cache_root()} ({error.filename}: {error.strerror}); "
+                "KEXEC_STAGES_CACHE=DIR names another place"
+            ) from error
+        raise

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import errno
 import multiprocessing
 import os
 import shutil
@@ -20,6 +21,7 @@ from kernel import cache, objects
 from kernel.build import KernelSpec, build, kernel_key
 from kernel.cache import Kernel, list_entries, prune
 from kernel.errors import (
+    CacheError,
     ConfigSymbolLost,
     DiskFull,
     KernelBuildError,
@@ -244,6 +246,22 @@ def test_a_disk_that_fills_up_is_recognised(toy: Toy) -> None:
     full = "bzImage:\n\t@echo 'ld: final link failed: No space left on device' >&2; false\n"
     makefile.write_text(makefile.read_text().replace("bzImage: $(objects)\n", full))
     with pytest.raises(DiskFull, match="the disk became full"):
+        toy.build()
+
+
+def test_a_copy_that_fills_the_disk(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    with pytest.raises(DiskFull, match="became full"):
+        toy.build()
+    assert not list(sources_root().iterdir())
+
+
+def test_a_cache_that_cannot_be_written(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEXEC_STAGES_CACHE", str(toy.fragment / "cache"))
+    with pytest.raises(CacheError, match=r"cannot write to the cache .*base\.config"):
         toy.build()
 
 

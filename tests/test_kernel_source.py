@@ -86,6 +86,14 @@ def test_what_apt_says_is_told(tmp_path: Path) -> None:
     assert not list(sources_root().glob(".fetch-*"))
 
 
+def test_a_disk_that_fills_up_while_fetching(tmp_path: Path) -> None:
+    tool = apt(
+        tmp_path, 'echo "E: write error - write (28: No space left on device)" >&2; exit 100'
+    )
+    with pytest.raises(DiskFull, match="the disk became full"):
+        debian_source(private_apt=tool)
+
+
 @needs_dpkg
 def test_another_package_than_asked_for_is_refused(tmp_path: Path) -> None:
     deb = package(tmp_path, "linux-source-7.2", "7.2.1-1")
