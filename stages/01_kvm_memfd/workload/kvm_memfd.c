@@ -49,6 +49,22 @@ static int new_memfd(const char *name, u64 size)
 	return fd;
 }
 
+/*
+ * A page that is just being moved has no PFN, and a large one may have to be
+ * mapped anew after it; both are put right by an access.
+ */
+static void read_pfns(u8 *ram, u64 pages, u64 *pfns)
+{
+	struct deadline deadline = deadline_in_ms(10000);
+	int ret = pagemap_read(ram, pages, pfns);
+
+	while (ret == -ENOENT && !deadline_passed(deadline)) {
+		must(sys(madvise(ram, pages * GUEST_PAGE_SIZE, MADV_POPULATE_READ)));
+		ret = pagemap_read(ram, pages, pfns);
+	}
+	must(ret);
+}
+
 static u64 guest_ram_size(void)
 {
 	u64 mib = param_u64("guest_memory", 256);
@@ -110,7 +126,7 @@ static void preserve(struct outgoing *out)
 	u64 *pfns_before = must_be_memory(calloc(out->state->pages, sizeof(u64)));
 	u64 steps, start;
 
-	must(pagemap_read(out->vmm.ram, out->state->pages, pfns_before));
+	read_pfns(out->vmm.ram, out->state->pages, pfns_before);
 	if (param_control("paused-early"))
 		vmm_pause(&out->vmm);
 	steps = vmm_steps(&out->vmm);
@@ -129,7 +145,7 @@ static void preserve(struct outgoing *out)
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 
 	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
-	must(pagemap_read(out->vmm.ram, out->state->pages, vm_state_pfns(out->state)));
+	read_pfns(out->vmm.ram, out->state->pages, vm_state_pfns(out->state));
 	fact("preserve.pages_moved", "%llu",
 	     count_different(pfns_before, vm_state_pfns(out->state), out->state->pages));
 	free(pfns_before);
@@ -403,7 +419,7 @@ static void compare_pfns(struct incoming *in)
 {
 	u64 *pfns = must_be_memory(calloc(in->state->pages, sizeof(u64)));
 
-	must(pagemap_read(in->vmm.ram, in->state->pages, pfns));
+	read_pfns(in->vmm.ram, in->state->pages, pfns);
 	report_pfn_difference(vm_state_pfns(in->state), pfns, in->state->pages);
 	report_pfns(pfns, in->state->pages);
 	free(pfns);

@@ -75,7 +75,10 @@ static void populate_range(void *ram, u64 first, u64 end)
 			 MADV_POPULATE_WRITE)));
 }
 
-/* Every page is there, so that a page fault does not count as time of KVM's. */
+/*
+ * Every page is there, and writable in this process' page tables: KVM maps a
+ * page writable before the guest writes to it only if it is so here.
+ */
 void ram_populate(u8 *ram, u64 size)
 {
 	parallel_pages(populate_range, ram, size / GUEST_PAGE_SIZE);
