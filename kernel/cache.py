@@ -15,6 +15,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.paths import cache_root
+from kernel.errors import SourceError
 from kernel.lock import Lock, try_lock
 from kernel.source import lock_path, sources_root
 
@@ -300,6 +301,10 @@ def prune(*, keep: int | None = None, older_than_days: float | None = None) -> P
     Build folders and worktrees that only removed entries needed go with them; keep=0 removes
     everything that can be made again. What is in use or being built is never touched.
     """
+    if keep is None and older_than_days is None:
+        raise ValueError("prune() needs to be told what to keep")
+    if (keep or 0) < 0 or (older_than_days or 0) < 0:
+        raise SourceError("what to keep in the cache cannot be less than nothing")
     entries = list_entries()
     doomed = entries[keep:] if keep is not None else entries
     if older_than_days is not None:

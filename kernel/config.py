@@ -16,7 +16,7 @@ from kernel.errors import ConfigSymbolLost, MissingKconfig, SourceError
 # Without these there is nothing to demonstrate: a tree that lacks them is skipped, not broken.
 ESSENTIAL = ("KEXEC_HANDOVER", "LIVEUPDATE")
 
-_SET = re.compile(r"CONFIG_(\w+)=(.+)")
+_SET = re.compile(r'CONFIG_(\w+)=("(?:[^"\\]|\\.)*"|[^\s"#]+)(?:\s+#.*)?')
 _UNSET = re.compile(r"# CONFIG_(\w+) is not set")
 _DEFINED = re.compile(r"^[ \t]*(?:menu)?config[ \t]+(\w+)[ \t]*(?:#.*)?$", re.MULTILINE)
 
@@ -57,7 +57,7 @@ def parse_config(text: str) -> dict[str, tuple[str, int]]:
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.strip()
         if match := _SET.fullmatch(line):
-            found[match[1]] = (match[2].strip(), number)
+            found[match[1]] = (match[2], number)
         elif match := _UNSET.fullmatch(line):
             found[match[1]] = ("n", number)
     return found

@@ -141,10 +141,12 @@ def run_captured(
     env: Mapping[str, str],
     timeout: float,
     cwd: Path | None = None,
+    errors: str = "replace",
 ) -> subprocess.CompletedProcess[str]:
     """The finished program with its two outputs as text, whatever its exit status.
 
-    Raises BuildTimeout after `timeout` s.
+    `errors` says what becomes of bytes that are no UTF-8, as for bytes.decode(). Raises
+    BuildTimeout after `timeout` s.
     """
     try:
         return subprocess.run(
@@ -154,7 +156,7 @@ def run_captured(
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
-            errors="replace",
+            errors=errors,
             timeout=timeout,
             check=False,
         )

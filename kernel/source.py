@@ -288,6 +288,8 @@ def _git(tree: Path, *arguments: str, git_dir: Path | None = None) -> str | None
             cwd=tree,
             env=clean_environment({"GIT_OPTIONAL_LOCKS": "0"}),
             timeout=GIT_SECONDS,
+            # names of files, which need not be text
+            errors="surrogateescape",
         )
     except FileNotFoundError:
         return None

@@ -265,6 +265,12 @@ def test_a_cache_that_cannot_be_written(toy: Toy, monkeypatch: pytest.MonkeyPatc
         toy.build()
 
 
+def test_a_cache_that_make_cannot_build_in(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEXEC_STAGES_CACHE", str(toy.tree.parent / "with space"))
+    with pytest.raises(SourceError, match=r"make cannot build below .*with space"):
+        toy.build()
+
+
 def test_a_kernel_with_another_release_is_refused(toy: Toy) -> None:
     makefile = toy.tree / "Makefile"
     makefile.write_text(makefile.read_text().replace("$(LOCALVERSION)\n", "$(LOCALVERSION)+\n"))
@@ -422,6 +428,16 @@ def test_prune_keeps_the_last_used_and_what_is_in_use(toy: Toy) -> None:
     del held
     assert len(prune(keep=0).removed) == 2
     assert not list_entries() and not list(sources_root().glob("*/tree"))
+
+
+def test_prune_wants_to_be_told_what(toy: Toy) -> None:
+    toy.build()
+    with pytest.raises(ValueError, match="what to keep"):
+        prune()
+    for nonsense in ({"keep": -1}, {"older_than_days": -0.5}):
+        with pytest.raises(SourceError, match="less than nothing"):
+            prune(**nonsense)
+    assert len(list_entries()) == 1
 
 
 def test_prune_by_age(toy: Toy) -> None:

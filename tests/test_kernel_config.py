@@ -21,12 +21,19 @@ def fragment(folder: Path, name: str, text: str) -> Path:
 def test_values_of_all_kinds(tmp_path: Path) -> None:
     text = (
         "# why\n\nCONFIG_SMP=y\nCONFIG_NR_CPUS=64\n"
-        'CONFIG_CMDLINE="a b=c # d"\n# CONFIG_NET is not set\n# CONFIG_ is a comment\n'
+        'CONFIG_CMDLINE="a b=c # d"  # why\nCONFIG_HZ=100 # why\n'
+        "# CONFIG_NET is not set\n# CONFIG_ is a comment\n"
     )
     wanted = requests([fragment(tmp_path, "a.config", text)])
     values = {symbol: request.value for symbol, request in wanted.items()}
-    assert values == {"SMP": "y", "NR_CPUS": "64", "CMDLINE": '"a b=c # d"', "NET": "n"}
-    assert wanted["NET"].line == 6
+    assert values == {
+        "SMP": "y",
+        "NR_CPUS": "64",
+        "CMDLINE": '"a b=c # d"',
+        "HZ": "100",
+        "NET": "n",
+    }
+    assert wanted["NET"].line == 7
 
 
 def test_a_later_fragment_wins_and_is_blamed(tmp_path: Path) -> None:
@@ -37,7 +44,10 @@ def test_a_later_fragment_wins_and_is_blamed(tmp_path: Path) -> None:
     assert merged(wanted.values()) == "# CONFIG_NET is not set\nCONFIG_SMP=y\n"
 
 
-@pytest.mark.parametrize("line", ["SMP=y", "CONFIG_SMP", "CONFIG SMP=y", "source other.config"])
+@pytest.mark.parametrize(
+    "line",
+    ["SMP=y", "CONFIG_SMP", "CONFIG SMP=y", "source other.config", "CONFIG_A=", 'CONFIG_A="b'],
+)
 def test_a_line_that_says_nothing_is_an_error(tmp_path: Path, line: str) -> None:
     with pytest.raises(SourceError, match=r"bad\.config:1: .* no line of a config fragment"):
         requests([fragment(tmp_path, "bad.config", f"{line}\n")])

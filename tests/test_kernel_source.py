@@ -155,6 +155,17 @@ def test_ignored_files_are_no_part_of_the_tree(tmp_path: Path) -> None:
     assert tree_source(tree).identity == clean
 
 
+def test_a_file_whose_name_is_no_text(tmp_path: Path) -> None:
+    tree = make_git_tree(tmp_path / "tree")
+    clean = tree_source(tree).identity
+    name = os.fsencode(tree / "mm") + b"/caf\xe9"
+    with open(name, "wb"):  # noqa: PTH123 - a name that Path would take only as text
+        pass
+    found = tree_source(tree)
+    assert found.identity != clean
+    assert len(prepare(found, (), lambda _: None).manifest()) == 12
+
+
 def test_a_dirty_tree_says_so(tmp_path: Path) -> None:
     tree = make_git_tree(tmp_path / "tree")
     assert "changed" not in tree_source(tree).label
