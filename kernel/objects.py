@@ -94,12 +94,15 @@ def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, St
     same = old is not None and old.key == state.key and old.boot_id == state.boot_id
     if old is not None and same and not fresh:
         repair(folder)
+        # a finished one is taken up, too, when its kernel is gone; it is no seed meanwhile
+        old = old.model_copy(update={"done": False})
+        write_state(folder, old)
         return folder, old
     shutil.rmtree(folder, ignore_errors=True)
     partial = folder.with_name(f"{folder.name}{PARTIAL}")
     shutil.rmtree(partial, ignore_errors=True)
-    with _best_seed(worktree, state) as seed:
-        if not fresh and seed is not None and _copy(seed.folder, partial):
+    with contextlib.nullcontext() if fresh else _best_seed(worktree, state) as seed:
+        if seed is not None and _copy(seed.folder, partial):
             state = state.model_copy(update={"seed": seed.state.key, "relation": seed.relation})
             _relocate(partial, seed.folder, folder)
             (partial / LOG).unlink(missing_ok=True)

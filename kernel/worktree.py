@@ -14,6 +14,7 @@ import json
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from pathlib import Path
 from kernel import manifest as manifests
 from kernel.errors import FetchError, PatchError, SourceError, ToolMissing
 from kernel.events import Phase, Progress, Started, Waiting
-from kernel.lock import Lock, try_lock, wait_lock
+from kernel.lock import POLL_SECONDS, Lock, try_lock, wait_lock
 from kernel.manifest import Manifest
 from kernel.process import clean_environment, run_captured
 from kernel.source import (
@@ -93,6 +94,7 @@ def _obtain(ident: str, what: str, progress: Progress, make: Callable[[], None])
         shared.close()
         exclusive = try_lock(lock_file, exclusive=True)
         if exclusive is None:
+            time.sleep(POLL_SECONDS)
             continue
         with exclusive:
             if not tree.is_dir():
