@@ -31,7 +31,7 @@ class MachineSpec:
 
 
 def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: Path) -> str:
-    """The domain's XML; `console` and `dialogue` are the sockets of ttyS0 and ttyS1."""
+    """The domain's XML; `console` is the file of ttyS0, `dialogue` the socket of ttyS1."""
     domain = ET.Element("domain", type="kvm" if spec.accelerator.name == "kvm" else "qemu")
     _text(domain, "name", spec.name)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
@@ -52,10 +52,12 @@ def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: P
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
     devices = ET.SubElement(domain, "devices")
-    for port, socket in enumerate((console, dialogue)):
-        serial = ET.SubElement(devices, "serial", type="unix")
-        ET.SubElement(serial, "source", mode="bind", path=str(socket))
-        ET.SubElement(serial, "target", type="isa-serial", port=str(port))
+    kernels = ET.SubElement(devices, "serial", type="file")
+    ET.SubElement(kernels, "source", path=str(console), append="on")
+    ET.SubElement(kernels, "target", type="isa-serial", port="0")
+    workload = ET.SubElement(devices, "serial", type="unix")
+    ET.SubElement(workload, "source", mode="bind", path=str(dialogue))
+    ET.SubElement(workload, "target", type="isa-serial", port="1")
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "memballoon", model="none")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")

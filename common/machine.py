@@ -22,7 +22,7 @@ from common.domain import MachineSpec, domain_xml
 from common.errors import HarnessError
 from common.hypervisor import Hypervisor
 from common.machine_identity import QemuProcess, process_identity
-from common.serial_line import SerialLine
+from common.serial_line import ConsoleFile, SerialLine
 
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
@@ -73,25 +73,23 @@ class Machine:
         with ExitStack() as stack:
             sockets = self._hypervisor.folder / self.spec.name
             sockets.mkdir()
-            console_socket, dialogue_socket = sockets / "ttyS0", sockets / "ttyS1"
+            console_file, dialogue_socket = self.folder / "console.log", sockets / "ttyS1"
             xml = domain_xml(
                 self.spec,
-                console=console_socket,
+                console=console_file,
                 dialogue=dialogue_socket,
                 trace_log=self.folder / "qemu-trace.log",
             )
             (self.folder / "domain.xml").write_text(xml + "\n")
             self._qmp = stack.enter_context((self.folder / "qmp.jsonl").open("w", buffering=1))
+            console_lines = ConsoleFile(console_file, on_line=self._on_console_line)
+            stack.callback(console_lines.close)
             self._domain = self._create(xml)
             stack.callback(self._destroy)
             self.process = self._find_process()
             self._hypervisor.guardian.end_process(self.process.pid)
             self.argv = _argv(self.process.pid)
             stack.callback(self._stop_events, self._watch_events())
-            self.console = SerialLine(
-                "console", console_socket, folder=self.folder, on_line=self._on_console_line
-            )
-            stack.callback(self.console.close)
             self.dialogue = SerialLine(
                 "dialogue", dialogue_socket, folder=self.folder, on_line=lambda _line: None
             )
