@@ -1,0 +1,2 @@
+from common import checks
+CLAIMS=(checks.LIVE_UPDATE,)

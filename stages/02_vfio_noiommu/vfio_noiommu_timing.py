@@ -1,0 +1,2 @@
+def phases(t): return {}
+def headline(t): return {}
