@@ -14,7 +14,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +24,7 @@ from common import console, dialogue
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import judge, look_at, read_landed, read_sent
+from common.paths import CHECKOUT
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
 from common.serial_line import read_stamped
 from common.stage import Companion, Surroundings
@@ -49,8 +50,8 @@ _DRAIN_SECONDS = 0.3
 class FrameWitness:
     """Sender and watcher beside a machine; both are processes of their own."""
 
-    def __init__(self, machine: Surroundings, stack: ExitStack) -> None:
-        self._machine, self._stack = machine, stack
+    def __init__(self, machine: Surroundings) -> None:
+        self._machine = machine
         self._facts: dict[str, str] = {}
         self._running: list[subprocess.Popen[str]] = []
 
@@ -75,15 +76,17 @@ class FrameWitness:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
+            cwd=CHECKOUT,
         )
         self._running.append(process)
         return process
 
     def _start_watcher(self) -> None:
         rings: list[object] = []
+        folder = self._machine.folder.resolve()
         for name, prefix in (("device", "ring"), ("other", "other.ring")):
             address, count = self._facts[f"{prefix}.pa"], self._facts[f"{prefix}.count"]
-            rings += ["--ring", address, count, self._machine.folder / f"{name}-landed.bin"]
+            rings += ["--ring", address, count, folder / f"{name}-landed.bin"]
         nonce = self._parameter("nonce")
         process = self._start(
             "frame_watcher", "--pid", self._machine.process.pid, "--nonce", nonce, *rings
@@ -94,7 +97,7 @@ class FrameWitness:
 
     def _start_sender(self) -> None:
         port, other_port = udp_ports(self._machine.spec.devices)
-        folder = self._machine.folder
+        folder = self._machine.folder.resolve()
         process = self._start(
             *("frame_sender", "--nonce", self._parameter("nonce")),
             *("--rate", self._parameter("rate"), "--port", port),
@@ -131,10 +134,11 @@ def _socket_drops(port: int) -> int | None:
 @contextmanager
 def frame_witness(machine: Surroundings) -> Iterator[Companion]:
     """The companion of stage 2."""
-    with ExitStack() as stack:
-        witness = FrameWitness(machine, stack)
-        stack.callback(witness.stop)
+    witness = FrameWitness(machine)
+    try:
         yield witness
+    finally:
+        witness.stop()
 
 
 def read_witness(folder: Path) -> dict[str, Any]:

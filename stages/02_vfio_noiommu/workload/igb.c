@@ -105,6 +105,13 @@ void igb_rx_start(const struct igb *igb, u64 ring_pa)
 		  IGB_RCTL_BROADCAST | IGB_RCTL_STRIP_CRC);
 }
 
+void igb_rx_enable(const struct igb *igb, bool on)
+{
+	u32 rctl = igb_read(igb, IGB_RCTL) & ~IGB_RCTL_ENABLE;
+
+	igb_write(igb, IGB_RCTL, on ? rctl | IGB_RCTL_ENABLE : rctl);
+}
+
 void igb_rx_set_tail(const struct igb *igb, u32 tail)
 {
 	/* The descriptors up to the tail before the tail. */

@@ -25,6 +25,9 @@
 #define OTHER_COUNT 2048
 #define OTHER_AREA 0x10000
 
+/* Enough to make holes all over free memory. */
+#define HOG_SIZE (32ull << 20)
+
 /* Frames seen before anything is done with the session. */
 #define WARM_UP_FRAMES 100
 #define WARM_UP_MS 20000
@@ -168,6 +171,10 @@ static bool preserve(struct outgoing *out)
 		if (ret < 0 && !kernel_cannot_preserve_devices())
 			return false;
 	}
+	if (param_control("other-preserved")) {
+		must(luo_preserve_fd(out->session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
+		must(luo_preserve_fd(out->session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+	}
 	nic_gets_frames(&out->nic);
 	fact("preserve.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
 	fact_tsc("preserved", rdtsc());
@@ -242,7 +249,7 @@ static int before_kexec(void)
 	static struct outgoing out;
 
 	out.nonce = param_nonce();
-	out.luo_fd = must(luo_open());
+	out.luo_fd = luo_must_open();
 	start_guest(&out);
 	start_other(&out);
 	start_traffic(&out);
@@ -250,10 +257,14 @@ static int before_kexec(void)
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 
 	rules_outgoing(&out.nic, out.luo_fd);
+	if (param_control("receiver-off"))
+		igb_rx_enable(&out.nic.igb, false);
 	abort_repeatedly(&out.nic, &out.luo_fd, param_u64("aborts", 20));
 	if (!preserve(&out))
 		return 0;
 	load(&out);
+	if (param_control("receiver-off"))
+		igb_rx_enable(&out.nic.igb, true);
 	note_pfns(&out);
 	pause_and_capture(&out);
 	return leave_kernel();
@@ -280,6 +291,30 @@ static int retrieve_fd(struct incoming *in, u64 token, const char *key)
 	return fd;
 }
 
+/*
+ * Moves what can be moved: half of the pages of a large piece of memory are
+ * given back, and the kernel puts together what is left. Of the guest's memory
+ * only the pins that came with the memfd keep it in place: nothing has mapped
+ * it yet. (Later a guest would have each of its pages taken away, and put back,
+ * several times. On an emulated CPU that takes minutes.)
+ */
+static void compact_memory(void)
+{
+	u8 *hog = mmap(NULL, HOG_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	u64 start = now_us();
+	int fd;
+
+	must_be(hog != MAP_FAILED, "%s", errno_name(-errno));
+	for (u64 at = 0; at < HOG_SIZE; at += 2 * GUEST_PAGE_SIZE)
+		must(sys(madvise(hog + at, GUEST_PAGE_SIZE, MADV_DONTNEED)));
+	fd = must(sys(open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC)));
+	must(sys(write(fd, "1", 1)));
+	close(fd);
+	must(sys(munmap(hog, HOG_SIZE)));
+	fact("compact.us", "%llu", now_us() - start);
+}
+
 /* True when there is all that the guest needs. */
 static bool retrieve_guest(struct incoming *in)
 {
@@ -296,6 +331,8 @@ static bool retrieve_guest(struct incoming *in)
 	if (in->state_fd < 0 || nic->memfd < 0)
 		return false;
 
+	fact_tsc("retrieved", rdtsc());
+	compact_memory();
 	must(sys(fstat(in->state_fd, &stat)));
 	in->state = vm_state_map(in->state_fd, stat.st_size);
 	refused = vm_state_refused(in->state, stat.st_size, in->nonce);
@@ -309,7 +346,7 @@ static bool retrieve_guest(struct incoming *in)
 	nic->memory = ram_map(nic->memfd, nic->size);
 	nic->ring = (void *)(nic->memory + GUEST_STAGE);
 	fact("ram.size", "%llu", nic->size);
-	fact_tsc("retrieved", rdtsc());
+	fact_tsc("compacted", rdtsc());
 	return nic->size == in->state->ram_size;
 }
 
@@ -371,6 +408,8 @@ static bool adopt_device(struct incoming *in)
 	fact("bind.device", "%d", ret);
 	if (ret < 0)
 		return false;
+	if (param_control("device-reset"))
+		must(igb_reset(&nic->igb));
 	nic_report(nic);
 	rules_of_finish(nic, in->session_fd);
 	nic_map(nic);
@@ -438,7 +477,7 @@ static int after_kexec(void)
 	bool adopted;
 
 	in.nonce = param_nonce();
-	in.luo_fd = must(luo_open());
+	in.luo_fd = luo_must_open();
 	if (!retrieve_guest(&in)) {
 		await("silence");
 		return 0;
