@@ -214,20 +214,24 @@ def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
 
 
 def _head_went_on(trial: Trial) -> Outcome:
-    """The device's own index moved by as many frames as landed while the guest was paused."""
-    sides = both(trial)
+    """The device's own index moved by as many frames as were sent between two looks at it.
+
+    Some frames may be on their way at either look.
+    """
+    sides, frames = both(trial), _frames(trial)
     count = sides[0].number("ring.count") if sides else None
     before = sides[0].number("device.head") if sides else None
     after = sides[1].number("device.head") if sides else None
-    windows = _gap(trial)
-    if not count or before is None or after is None or windows is None:
+    sent = trial.witness.get("sent_between_heads")
+    if not count or before is None or after is None or sent is None or frames is None:
         return no_data("facts device.head, ring.count", expected="the head moves on")
     moved = (after - before) % count
+    underway = round(frames["rate"] * silence_bound(frames["before"]) / 1000)
     return outcome(
-        moved >= AT_LEAST_LANDED * windows[1]["sent"] > 0,
-        expected=f"on from {before} by at least the frames of the gap",
+        sent > underway and abs(moved - sent % count) <= underway,
+        expected=f"on from {before} by {sent} frames, give or take {underway} on their way",
         seen=f"{after}, {moved} further",
-        evidence="facts device.head (RDH)",
+        evidence="facts device.head (RDH), device-sent.bin",
     )
 
 

@@ -143,7 +143,9 @@ CONTROLS = (
         name="bus-mastering-patch-off",
         what="a kernel without the patch that keeps bus mastering on at kexec",
         without_patch="0018-",
-        breaks=frozenset({"dma_in_gap", "no_silence", "host_saw_all", "bus_mastering_kept"}),
+        breaks=frozenset(
+            {"dma_in_gap", "no_silence", "host_saw_all", "bus_mastering_kept", "head_went_on"}
+        ),
         may_break=WITHOUT_DMA,
         reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
         holds=(Check("silent", "Did nothing land in the gap?", _silent_from_jump),),
@@ -202,7 +204,9 @@ CONTROLS = (
     Control(
         name="device-reset",
         what="the device is reset through its own register after it was taken over",
-        breaks=frozenset({"no_device_reset", "same_registers", "head_went_on", "guest_saw_all"}),
+        breaks=frozenset(
+            {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
+        ),
         may_break=WITHOUT_DEVICE,
         reason=_reason(_reset_by_hand),
     ),

@@ -13,6 +13,7 @@ import json
 import subprocess
 import sys
 import time
+from bisect import bisect_left
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -29,7 +30,7 @@ from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
 from common.serial_line import read_stamped
 from common.stage import Companion, Surroundings
 
-OTHER_EVERY = 20  # the second device gets one of so many frames
+OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
 RESETS = frozenset({"e1000e_core_ctrl_sw_reset", "e1000e_cb_qdev_reset_hold", "igb_core_vf_reset"})
 GATED = frozenset({"e1000x_rx_can_recv_disabled", "e1000x_rx_link_down", "e1000x_rx_disabled"})
 TRACES = (
@@ -153,6 +154,7 @@ def read_witness(folder: Path) -> dict[str, Any]:
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
         found["frames"] = judge(sent, landed, gap).stored()
+        found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
         found["socket"] = json.loads((folder / "socket.json").read_text())
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
         last = max([*sent, *(landing.seen for landing in landed)], default=0)
@@ -165,6 +167,14 @@ def read_witness(folder: Path) -> dict[str, Any]:
         events = parse(lines, clock_offset_ns=setting["clock_offset_ns"])
         found["trace"] = _look_at_trace(events, traffic_window(sides), jump)
     return found
+
+
+def _sent_between(sides: tuple[Side, ...], sent: list[int], key: str) -> int | None:
+    """Frames sent between the moments at which both sides told this fact."""
+    stamps = [side.stamps[key] for side in sides if key in side.stamps]
+    if len(stamps) != 2:
+        return None
+    return bisect_left(sent, stamps[1]) - bisect_left(sent, stamps[0])
 
 
 def _landed(folder: Path, name: str) -> Path:

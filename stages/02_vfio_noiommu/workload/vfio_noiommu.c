@@ -22,7 +22,7 @@
 #define OTHER_DEVICE "0000:02:00.0"
 
 /* The other device's memory: its ring's description, then what it writes to. */
-#define OTHER_COUNT 2048
+#define OTHER_COUNT 1024
 #define OTHER_AREA 0x10000
 
 /* Enough to make holes all over free memory. */
