@@ -144,25 +144,31 @@ def counter(trial: Trial, vcpu: int) -> Outcome:
     )
 
 
-def guest_content(trial: Trial, vcpu: int) -> Outcome:
-    """The guest verified every page after the resume and after FINISH, and found no fault."""
-    side = trial.side(INCOMING)
-    kinds = ("memory", "counter", "msr", "timer")
-    if side is None:
-        return no_data("incoming side never spoke", expected="no errors")
-    errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
-    sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
-    later = side.number(f"guest.{vcpu}.sweeps_after_finish")
-    if None in errors.values() or sweeps is None or later is None:
-        return no_data(f"facts guest.{vcpu}.errors.*, .sweeps_*", expected="no errors")
-    found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
-    first = side.facts.get(f"guest.{vcpu}.first_error", "")
-    return outcome(
-        set(errors.values()) == {"0"} and sweeps >= 1 and later >= 1,
-        expected="no errors in at least one sweep after resume and one after FINISH",
-        seen=f"errors: {found}; sweeps {sweeps} and {later} {first}".rstrip(),
-        evidence=f"facts guest.{vcpu}.errors.*",
-    )
+def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:
+    """The guest verified every page after the resume and after FINISH, and found no such fault."""
+
+    def ask(trial: Trial, vcpu: int) -> Outcome:
+        side = trial.side(INCOMING)
+        if side is None:
+            return no_data("incoming side never spoke", expected="no errors")
+        errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
+        sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
+        later = side.number(f"guest.{vcpu}.sweeps_after_finish")
+        if None in errors.values() or sweeps is None or later is None:
+            return no_data(f"facts guest.{vcpu}.errors.*, .sweeps_*", expected="no errors")
+        found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
+        first = side.facts.get(f"guest.{vcpu}.first_error", "")
+        return outcome(
+            set(errors.values()) == {"0"} and sweeps >= 1 and later >= 1,
+            expected="no errors in at least one sweep after resume and one after FINISH",
+            seen=f"errors: {found}; sweeps {sweeps} and {later} {first}".rstrip(),
+            evidence=f"facts guest.{vcpu}.errors.*",
+        )
+
+    return ask
+
+
+guest_content = no_errors("memory", "counter", "msr", "timer")
 
 
 def ticks_gained(trial: Trial, vcpu: int) -> tuple[int, int] | None:

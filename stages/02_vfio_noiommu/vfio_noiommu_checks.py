@@ -335,6 +335,9 @@ INCOMING_RULES = (
 )
 
 _each = guest_checks.each_vcpu
+# Ticks that are late are no error here: an emulated machine that takes a thousand frames a second
+# has its interrupts delayed now and then. Whether they go on is asked by guest_ticks.
+_guest_content = guest_checks.no_errors("memory", "counter", "msr")
 
 CLAIMS = (
     checks.live_update(taint=TAINT),
@@ -411,9 +414,7 @@ CLAIMS = (
                 "vector_state", "Do the vector registers go on?", guest_checks.registers("vector")
             ),
             Check("counter", "Does its counter go on?", _each(guest_checks.counter)),
-            Check(
-                "guest_content", "Did the guest find no fault?", _each(guest_checks.guest_content)
-            ),
+            Check("guest_content", "Did the guest find no fault?", _each(_guest_content)),
             Check("guest_ticks", "Do its timer interrupts go on?", _each(guest_checks.guest_ticks)),
             Check(
                 "guest_gap", "Is the time it missed the blackout?", _each(guest_checks.guest_gap)

@@ -144,7 +144,14 @@ CONTROLS = (
         what="a kernel without the patch that keeps bus mastering on at kexec",
         without_patch="0018-",
         breaks=frozenset(
-            {"dma_in_gap", "no_silence", "host_saw_all", "bus_mastering_kept", "head_went_on"}
+            {
+                "dma_in_gap",
+                "no_silence",
+                "host_saw_all",
+                "bus_mastering_kept",
+                "head_went_on",
+                "same_config",
+            }
         ),
         may_break=WITHOUT_DMA,
         reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
@@ -196,7 +203,16 @@ CONTROLS = (
     Control(
         name="memfd-not-preserved",
         what="the memory is not put into the session: preserving the device is refused",
-        breaks=frozenset({"both_sides_ended_well", "memfds_retrieved", "dma_in_gap"}),
+        breaks=frozenset(
+            {
+                "both_sides_ended_well",
+                "memfds_retrieved",
+                "dma_in_gap",
+                "same_pages",
+                "iommufd_agrees",
+                "ring_went_round",
+            }
+        ),
         may_break=None,
         reason=_reason(fact_is(OUTGOING, "preserve.device", "-2")),
         holds=(checks.ONE_QEMU,),
