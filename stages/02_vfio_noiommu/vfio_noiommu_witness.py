@@ -21,7 +21,7 @@ from typing import Any
 
 from vfio_noiommu_machine import DEVICE, OTHER, PORT, udp_ports
 
-from common import console, dialogue
+from common import console, dialogue, socket_buffer
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import judge, look_at, read_landed, read_sent
@@ -54,6 +54,7 @@ class FrameWitness:
     def __init__(self, machine: Surroundings) -> None:
         self._machine = machine
         self._facts: dict[str, str] = {}
+        self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
 
     def heard(self, text: str) -> None:
@@ -98,6 +99,7 @@ class FrameWitness:
 
     def _start_sender(self) -> None:
         port, other_port = udp_ports(self._machine.spec.devices)
+        self._buffer = socket_buffer.enlarge(self._machine.process.pid, port)
         folder = self._machine.folder.resolve()
         process = self._start(
             *("frame_sender", "--nonce", self._parameter("nonce")),
@@ -119,17 +121,9 @@ class FrameWitness:
             process.wait(timeout=30)
             time.sleep(_DRAIN_SECONDS)
         self._running.clear()
-        drops = _socket_drops(udp_ports(self._machine.spec.devices)[0])
-        (self._machine.folder / "socket.json").write_text(json.dumps({"drops": drops}) + "\n")
-
-
-def _socket_drops(port: int) -> int | None:
-    """Datagrams that the host dropped before the device's socket (proc(5), net/udp)."""
-    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
-        fields = line.split()
-        if int(fields[1].partition(":")[2], 16) == port:
-            return int(fields[-1])
-    return None
+        port = udp_ports(self._machine.spec.devices)[0]
+        found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
+        (self._machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
 
 
 @contextmanager
