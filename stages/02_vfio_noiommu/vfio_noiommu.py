@@ -9,7 +9,7 @@ from pathlib import Path
 from vfio_noiommu_checks import CLAIMS
 from vfio_noiommu_controls import CONTROLS
 from vfio_noiommu_machine import devices
-from vfio_noiommu_timing import headline, phases
+from vfio_noiommu_timing import blackout, headline, phases
 from vfio_noiommu_witness import TRACES, frame_witness, read_witness
 
 from common.errors import UsageError
@@ -31,8 +31,6 @@ def _size(options: Mapping[str, int]) -> Size:
             f"{rate} frames/s x {GAP_SECONDS} s without a reader = {need} frames, and half of a"
             f" ring of {ring} is {ring // 2}; ask for a larger --ring or a lower --rate"
         )
-    if ring % 256:
-        raise UsageError(f"--ring {ring}: descriptors come in pages of 256")
     buffers = ring * _BUFFER_KIB // 1024
     if guest < buffers + 16:
         raise UsageError(
@@ -71,9 +69,10 @@ STAGE = Stage(
             flag="--guest-memory",
             parameter="guest_memory",
             default=128,
-            minimum=32,
+            minimum=16,
             maximum=1 << 20,
-            help="RAM of the KVM guest, in MiB (stage 1: default 256; stage 2: default 128)",
+            step=2,
+            help="RAM of the KVM guest, in MiB (default 256; stage 2: 128)",
         ),
         Option(
             flag="--vcpus",
@@ -97,6 +96,7 @@ STAGE = Stage(
             default=16384,
             minimum=256,
             maximum=32768,
+            step=256,
             help="receive descriptors of the device (default 16384)",
         ),
         Option(
@@ -117,6 +117,7 @@ STAGE = Stage(
     ),
     size=_size,
     phases=phases,
+    blackout=blackout,
     devices=devices,
     traces=TRACES,
     companion=frame_witness,

@@ -21,10 +21,15 @@ def phases(trial: Trial) -> dict[str, float]:
         "preserve device (DMA runs)": _us(before, "preserve.device.us"),
         "preserve RAM (DMA runs)": _us(before, "preserve.ram.us"),
         "kexec load (DMA runs)": _us(before, "load.us"),
+        "pause": _ms(before, "paused", "captured"),
+        "digest (proof)": _ms(before, "captured", "digested"),
         "shutdown (host)": _host(before.ended if before else None, jump),
         "jump (host)": _host(jump, first),
         "early boot (host)": _host(first, after.started if after else None),
         "retrieve": _ms(after, "userspace", "retrieved"),
+        "compact memory (proof)": _ms(after, "retrieved", "compacted"),
+        "compare (proof)": _ms(after, "compacted", "compared"),
+        "restore": _ms(after, "compared", "resume"),
         "take over device": _ms(after, "resume", "adopted"),
         _GUEST_BLACKOUT: None,
         _UNREAD: None,
@@ -56,6 +61,27 @@ def _us(side: Side | None, key: str) -> float | None:
 
 def _host(begin: int | None, end: int | None) -> float | None:
     return None if begin is None or end is None else (end - begin) / 1e6
+
+
+_IN_THE_BLACKOUT = (
+    "pause",
+    "digest (proof)",
+    "shutdown (host)",
+    "jump (host)",
+    "early boot (host)",
+    "retrieve",
+    "compact memory (proof)",
+    "compare (proof)",
+    "restore",
+)
+
+
+def blackout(trial: Trial) -> dict[str, float]:
+    """The phases in which the guest does not run, in order; empty when one is missing."""
+    found = phases(trial)
+    if any(name not in found for name in _IN_THE_BLACKOUT):
+        return {}
+    return {name: found[name] for name in _IN_THE_BLACKOUT}
 
 
 def headline(trial: Trial) -> dict[str, str]:

@@ -60,18 +60,17 @@ static void take_frame(struct ring *ring, const struct frame *frame, u16 length)
 
 static void read_ring(struct ring *ring)
 {
-	volatile union igb_rx_desc *descriptors = (void *)ring->descriptors;
-
 	for (int n = 0; n < FRAMES_PER_STEP; n++) {
 		u32 index = ring->next;
-		u64 buffer = ring_buffer(ring, index);
+		volatile union igb_rx_desc *descriptor = (void *)ring_descriptor(ring, index);
 
-		if (!(descriptors[index].wb.status & IGB_RX_DONE))
+		if (!(descriptor->wb.status & IGB_RX_DONE))
 			return;
-		take_frame(ring, (const struct frame *)buffer, descriptors[index].wb.length);
+		take_frame(ring, (const struct frame *)ring_buffer(ring, index),
+			   descriptor->wb.length);
 		/* The write of the header's address takes the done bit away. */
-		descriptors[index].read.packet = ring_pa(ring, buffer);
-		descriptors[index].read.header = 0;
+		descriptor->read.packet = ring_buffer_pa(ring, index);
+		descriptor->read.header = 0;
 		ring->next = (index + 1) % ring->count;
 		WRITE_ONCE(ring->tail, index);
 		WRITE_ONCE(ring->frames, ring->frames + 1);

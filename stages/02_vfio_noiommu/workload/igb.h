@@ -9,12 +9,10 @@
 /**
  * struct igb - one device and its receive ring
  * @bar0: mapping of the registers
- * @ring: the descriptors, in memory the device can reach
  * @count: number of descriptors, a multiple of 8
  */
 struct igb {
 	volatile u8 *bar0;
-	volatile union igb_rx_desc *ring;
 	u32 count;
 };
 

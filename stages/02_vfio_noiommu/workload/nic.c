@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -68,61 +69,70 @@ void nic_read_pfns(const struct nic *nic, u64 *pfns)
 	}
 }
 
-/*
- * Without an IOMMU the descriptors have to be one piece of physical memory, so
- * they go where there is one in the area.
- */
-static u64 place_descriptors(const struct nic *nic, u64 area, u32 count)
+static int by_pfn(const void *a, const void *b)
 {
-	u64 end = area + ring_area_size(count), offset = area, pa;
+	const struct ring_page *left = a, *right = b;
 
-	while (offset < end) {
-		u64 length = extent(nic, offset, &pa);
+	return left->pfn < right->pfn ? -1 : left->pfn > right->pfn;
+}
 
-		if (length >= ring_bytes(count) && offset + ring_bytes(count) <= end)
-			return offset;
-		offset += length;
+/*
+ * Without an IOMMU the descriptors have to be one piece of physical memory.
+ * @pages are sorted by PFN; the first of @wanted that follow each other.
+ */
+static u64 find_piece(const struct ring_page *pages, u64 nr_pages, u64 wanted)
+{
+	u64 first = 0;
+
+	for (u64 i = 0; i < nr_pages; i++) {
+		if (i && pages[i].pfn != pages[i - 1].pfn + 1)
+			first = i;
+		if (i - first + 1 == wanted)
+			return first;
 	}
-	bail("no %llu bytes of contiguous memory among %llu for %u descriptors",
-	     ring_bytes(count), ring_area_size(count), count);
+	bail("no %llu pages among %llu are one piece", wanted, nr_pages);
 }
 
 static void give_to_device(struct nic *nic, u32 index)
 {
-	volatile union igb_rx_desc *descriptor = &nic->igb.ring[index];
+	volatile union igb_rx_desc *descriptor =
+		(void *)(nic->memory + ring_descriptor(nic->ring, index));
 
-	descriptor->read.packet = ring_pa(nic->ring, ring_buffer(nic->ring, index));
+	descriptor->read.packet = ring_buffer_pa(nic->ring, index);
 	descriptor->read.header = 0;
-}
-
-static void use_ring(struct nic *nic)
-{
-	nic->igb.ring = (void *)(nic->memory + nic->ring->descriptors);
-	nic->igb.count = nic->ring->count;
 }
 
 /* Fills in nic->ring, for @count descriptors with a buffer each from @area on. */
 void nic_place_ring(struct nic *nic, u64 area, u32 count, u64 nonce)
 {
+	u64 nr_pages = ring_area_size(count) / RING_PAGE_SIZE;
+	u64 wanted = ring_descriptor_pages(count), buffers = 0, piece;
+	struct ring_page *pages = must_be_memory(calloc(nr_pages, sizeof(*pages)));
+	u64 *pfns = must_be_memory(calloc(nic->size / RING_PAGE_SIZE, sizeof(*pfns)));
 	struct ring *ring = nic->ring;
-	u64 offset = 0, pa;
+
+	nic_read_pfns(nic, pfns);
+	for (u64 i = 0; i < nr_pages; i++) {
+		pages[i].page = area / RING_PAGE_SIZE + i;
+		pages[i].pfn = pfns[pages[i].page];
+	}
+	qsort(pages, nr_pages, sizeof(*pages), by_pfn);
+	piece = find_piece(pages, nr_pages, wanted);
 
 	ring->nonce = nonce;
-	ring->count = count;
 	ring->area = area;
-	ring->area_size = ring_area_size(count);
-	ring->descriptors = place_descriptors(nic, area, count);
-	while (offset < ring->area_size) {
-		u64 end = offset + extent(nic, area + offset, &pa);
-
-		for (; offset < end && offset < ring->area_size; pa += RING_PAGE_SIZE) {
-			ring->page_pa[offset / RING_PAGE_SIZE] = pa;
-			offset += RING_PAGE_SIZE;
-		}
+	ring->count = count;
+	ring->descriptors_pfn = pages[piece].pfn;
+	for (u64 i = 0; i < nr_pages; i++) {
+		if (i >= piece && i < piece + wanted)
+			ring->descriptor_page[i - piece] = pages[i].page;
+		else
+			ring->buffer_page[buffers++] = pages[i];
 	}
-	use_ring(nic);
 	for (u32 i = 0; i < count; i++)
 		give_to_device(nic, i);
+	free(pfns);
+	free(pages);
 }
 
 /* Memory space and bus mastering; what the user of a device turns on. */
@@ -142,7 +152,8 @@ void nic_start(struct nic *nic)
 	must(igb_reset(&nic->igb));
 	must(igb_link_up(&nic->igb));
 	igb_set_scratch(&nic->igb, SCRATCH);
-	igb_rx_start(&nic->igb, ring_pa(nic->ring, nic->ring->descriptors));
+	nic->igb.count = nic->ring->count;
+	igb_rx_start(&nic->igb, ring_descriptors_pa(nic->ring));
 	/* Head equal to tail is an empty ring, so one descriptor is never used. */
 	nic->ring->tail = nic->ring->count - 1;
 	igb_rx_set_tail(&nic->igb, nic->ring->tail);
@@ -170,7 +181,6 @@ static void *ring_bell(void *argument)
 
 void nic_start_bell(struct nic *nic)
 {
-	use_ring(nic);
 	nic->tail = igb_rx_tail(&nic->igb);
 	nic->bell_rings = true;
 	must(-pthread_create(&nic->bell, NULL, ring_bell, nic));

@@ -48,7 +48,8 @@ static u32 ring_count(void)
 {
 	u64 count = param_u64("ring", 16384);
 
-	must_be(count && count <= RING_MAX && count % 256 == 0, "stage.ring=%llu", count);
+	must_be(count && count <= RING_MAX && count % RING_PAGE_DESCRIPTORS == 0,
+		"stage.ring=%llu", count);
 	return count;
 }
 
@@ -85,23 +86,20 @@ struct outgoing {
 	struct nic other;
 };
 
-/* By one CPU: two that take turns leave no long piece of memory for the descriptors. */
-static void populate(const struct nic *nic)
-{
-	must(sys(madvise(nic->memory, nic->size, MADV_POPULATE_WRITE)));
-}
-
 static void start_guest(struct outgoing *out)
 {
 	u64 size = guest_ram_size(), area = size - ring_area_size(ring_count());
 	struct nic *nic = &out->nic;
+
+	_Static_assert(sizeof(struct ring) + RING_MAX / RING_PAGE_BUFFERS *
+		       sizeof(struct ring_page) <= GUEST_STAGE_SIZE, "ring too large");
 
 	nic->bdf = PRESERVED_DEVICE;
 	nic->size = size;
 	nic->memfd = memfd_new("guest-ram", size);
 	nic->memory = ram_map(nic->memfd, size);
 	nic->ring = (void *)(nic->memory + GUEST_STAGE);
-	populate(nic);
+	ram_populate(nic->memory, nic->size);
 	nic_open(nic);
 	nic_place_ring(nic, area, ring_count(), out->nonce);
 
@@ -126,7 +124,7 @@ static void start_other(struct outgoing *out)
 	nic->memfd = memfd_new("other", nic->size);
 	nic->memory = ram_map(nic->memfd, nic->size);
 	nic->ring = (void *)nic->memory;
-	populate(nic);
+	ram_populate(nic->memory, nic->size);
 	nic_open(nic);
 	nic_place_ring(nic, OTHER_AREA, OTHER_COUNT, out->nonce);
 	nic_start(nic);
@@ -140,9 +138,9 @@ static void start_traffic(struct outgoing *out)
 
 	nic_start(&out->nic);
 	nic_start_bell(&out->nic);
-	fact("ring.pa", "0x%llx", ring_pa(ring, ring->descriptors));
+	fact("ring.pa", "0x%llx", ring_descriptors_pa(ring));
 	fact("ring.count", "%u", ring->count);
-	fact("other.ring.pa", "0x%llx", ring_pa(other, other->descriptors));
+	fact("other.ring.pa", "0x%llx", ring_descriptors_pa(other));
 	fact("other.ring.count", "%u", other->count);
 	await("traffic");
 	while (READ_ONCE(ring->frames) < WARM_UP_FRAMES) {
