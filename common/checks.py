@@ -262,38 +262,49 @@ def _no_splat(trial: Trial) -> Outcome:
     )
 
 
-def _taint(trial: Trial) -> Outcome:
-    """Taint flags as each side found them, and as it left them."""
-    keys = ("kernel.taint", "kernel.taint_at_end")
-    seen = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING) for key in keys]
-    expected = "0 at start and end of both sides"
-    if None in seen:
-        return no_data("facts kernel.taint, kernel.taint_at_end", expected=expected)
-    return outcome(
-        set(seen) == {"0"},
-        expected=expected,
-        seen=f"outgoing {seen[0]}, {seen[1]}; incoming {seen[2]}, {seen[3]}",
-        evidence="facts kernel.taint, kernel.taint_at_end",
-    )
+def _taint(allowed: int) -> Callable[[Trial], Outcome]:
+    """Taint flags as each side found them (0), and as it left them (`allowed`)."""
+
+    def ask(trial: Trial) -> Outcome:
+        keys = ("kernel.taint", "kernel.taint_at_end")
+        seen = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING) for key in keys]
+        expected = f"0 at the start, {allowed} at the end of both sides"
+        if None in seen:
+            return no_data("facts kernel.taint, kernel.taint_at_end", expected=expected)
+        return outcome(
+            seen == ["0", str(allowed)] * 2,
+            expected=expected,
+            seen=f"outgoing {seen[0]}, {seen[1]}; incoming {seen[2]}, {seen[3]}",
+            evidence="facts kernel.taint, kernel.taint_at_end",
+        )
+
+    return ask
 
 
 ONE_QEMU = Check("one_qemu", "Is it the same QEMU process?", _one_qemu)
-TAINT = Check("not_tainted", "Are both kernels untainted?", _taint)
 
-LIVE_UPDATE = Claim(
-    "The machine really went from one kernel to another by kexec, once, and nothing else happened.",
-    (
-        Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
-        Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
-        Check("other_kernel", "Is the release the incoming kernel's?", _other_release),
-        Check("build_ids", "Are the running kernels those that were built?", _build_ids),
-        Check("kho_exec_from", "Does KHO name the outgoing kernel, count 1?", _handover),
-        Check("luo_number", "Does LUO count one live update?", _luo_number),
-        Check("new_boot_id", "Is it another boot?", _boot_ids),
-        Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
-        ONE_QEMU,
-        Check("no_reset", "Was the platform never reset?", _no_reset),
-        Check("no_splat", "Are both consoles free of splats?", _no_splat),
-        TAINT,
-    ),
-)
+
+def live_update(*, taint: int = 0) -> Claim:
+    """The claim that every stage starts with; `taint` is what its workload does to a kernel."""
+    question = f"Is {taint} all that taints a kernel?" if taint else "Are both kernels untainted?"
+    return Claim(
+        "The machine really went from one kernel to another by kexec, once, and nothing else"
+        " happened.",
+        (
+            Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
+            Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
+            Check("other_kernel", "Is the release the incoming kernel's?", _other_release),
+            Check("build_ids", "Are the running kernels those that were built?", _build_ids),
+            Check("kho_exec_from", "Does KHO name the outgoing kernel, count 1?", _handover),
+            Check("luo_number", "Does LUO count one live update?", _luo_number),
+            Check("new_boot_id", "Is it another boot?", _boot_ids),
+            Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
+            ONE_QEMU,
+            Check("no_reset", "Was the platform never reset?", _no_reset),
+            Check("no_splat", "Are both consoles free of splats?", _no_splat),
+            Check("not_tainted", question, _taint(taint)),
+        ),
+    )
+
+
+LIVE_UPDATE = live_update()

@@ -27,16 +27,17 @@ def build_workload(stage_folder: Path, *, headers: Path) -> Path:
     Cached by the content of its sources and headers' version. Raises HarnessError with
     the compiler's message.
     """
-    sources = [CHECKOUT / "common" / "workload", stage_folder / "workload"]
+    shared = [CHECKOUT / "common" / name for name in ("workload", "vm")]
+    sources = stage_folder / "workload"
     digest = hashlib.sha256(str(headers).encode())
-    for path in sorted(p for folder in sources for p in folder.iterdir() if p.is_file()):
+    for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):
         digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")
     final = cache_root() / "workloads" / digest.hexdigest()[:24]
     if (final / "init").exists():
         return final / "init"
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix="build-") as build:
-        command = ["make", "-s", "-j2", "-C", str(sources[1]), f"O={build}", f"UAPI={headers}"]
+        command = ["make", "-s", "-j2", "-C", str(sources), f"O={build}", f"UAPI={headers}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             raise HarnessError(f"the workload does not build:\n{done.stderr.strip()[:2000]}")

@@ -6,10 +6,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 from common.paths import CHECKOUT
-from common.stage import Stage
+from common.stage import Control, Stage
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Started, Waiting
@@ -19,8 +20,13 @@ PACKAGE = "linux-source-7.3"
 BASE_CONFIG = CHECKOUT / "kernel" / "configs" / "base.config"
 
 
-def kernel_pair(stage: Stage, arguments: argparse.Namespace) -> tuple[Kernel, Kernel]:
-    """The outgoing and the incoming kernel; built where the cache has none, shown on stderr."""
+def kernel_pair(
+    stage: Stage, arguments: argparse.Namespace, control: Control | None = None
+) -> tuple[Kernel, Kernel]:
+    """The outgoing and the incoming kernel; built where the cache has none, shown on stderr.
+
+    For a control with kernels of its own, those.
+    """
     progress = BuildProgress()
     both = arguments.tree
     sources = (
@@ -28,20 +34,34 @@ def kernel_pair(stage: Stage, arguments: argparse.Namespace) -> tuple[Kernel, Ke
         _source(arguments.incoming_tree or both, progress),
     )
     outgoing, incoming = (
-        build(kernel_spec(stage, source, side), progress=progress)
+        build(kernel_spec(stage, source, side, control), progress=progress)
         for source, side in zip(sources, ("out", "in"), strict=True)
     )
     return outgoing, incoming
 
 
-def kernel_spec(stage: Stage, source: Source, side: str) -> KernelSpec:
-    """What to build for one side ("out" or "in") of a stage."""
+def control_kernels(
+    stage: Stage, controls: Iterable[Control], arguments: argparse.Namespace
+) -> dict[str, tuple[Kernel, Kernel]]:
+    """The pairs of those controls that need kernels of their own, by the control's name."""
+    return {
+        control.name: kernel_pair(stage, arguments, control)
+        for control in controls
+        if control.own_kernels
+    }
+
+
+def kernel_spec(
+    stage: Stage, source: Source, side: str, control: Control | None = None
+) -> KernelSpec:
+    """What to build for one side ("out" or "in") of a stage, or of a control of it."""
+    name = stage.folder.name if control is None else f"{stage.folder.name} {control.name}"
     return KernelSpec(
         source=source,
-        label=f"{stage.folder.name} {side}",
+        label=f"{name} {side}",
         localversion=f"-luo-{side}",
-        fragments=(BASE_CONFIG, stage.folder / "kernel.config"),
-        patches=stage.patches(),
+        fragments=(BASE_CONFIG, *stage.fragments(control)),
+        patches=stage.patches(control),
     )
 
 

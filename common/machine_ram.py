@@ -49,6 +49,11 @@ class MachineRam:
             raise ValueError(f"{address:#x} is no RAM of this machine")
         return offset
 
+    @property
+    def view(self) -> mmap.mmap:
+        """The RAM file itself, for those who look often; indexed by `offset`."""
+        return self._map
+
     def read(self, address: int, length: int) -> bytes:
         """`length` bytes at guest-physical `address`."""
         start = self.offset(address)

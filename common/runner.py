@@ -42,6 +42,14 @@ class Bench:
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
+    control_kernels: Mapping[str, tuple[Kernel, Kernel]] = field(default_factory=dict)
+    """Outgoing and incoming kernel of controls that have their own, by name."""
+
+    def kernels(self, control: Control | None) -> tuple[Kernel, Kernel]:
+        """The outgoing and the incoming kernel of a trial."""
+        if control and control.own_kernels:
+            return self.control_kernels[control.name]
+        return self.outgoing, self.outgoing if control and control.same_kernel else self.incoming
 
 
 @dataclass(frozen=True)
@@ -65,7 +73,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     stage, control = bench.stage, plan.control
     folder = bench.folder / plan.name
     folder.mkdir()
-    incoming = bench.outgoing if control and control.same_kernel else bench.incoming
+    outgoing, incoming = bench.kernels(control)
     nonce = secrets.token_hex(8)
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
@@ -78,8 +86,8 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             memory_mib=size.machine_mib,
             cpus=stage.cpus,
             accelerator=bench.accelerator,
-            kernel=bench.outgoing.image,
-            initrd=_pack(bench, incoming, workspace),
+            kernel=outgoing.image,
+            initrd=_pack(bench.stage, outgoing, incoming, workspace),
             cmdline=cmdline,
             devices=stage.devices(),
             qemu_args=stage.qemu_args,
@@ -95,7 +103,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             options={name: str(value) for name, value in bench.options.items()},
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
-            outgoing=_facts(bench.outgoing),
+            outgoing=_facts(outgoing),
             incoming=_facts(incoming),
             cmdline=cmdline,
             argv=machine.argv,
@@ -156,10 +164,10 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     return words
 
 
-def _pack(bench: Bench, incoming: Kernel, workspace: Path) -> Path:
+def _pack(stage: Stage, outgoing: Kernel, incoming: Kernel, workspace: Path) -> Path:
     """The outgoing initramfs; it carries the incoming kernel and that one's initramfs."""
-    init = build_workload(bench.stage.folder, headers=bench.outgoing.headers)
-    tool = bench.outgoing.gen_init_cpio
+    init = build_workload(stage.folder, headers=outgoing.headers)
+    tool = outgoing.gen_init_cpio
     inner = make_initramfs({"/init": init}, gen_init_cpio=tool, target=workspace / "incoming.cpio")
     files = {"/init": init, "/incoming/bzImage": incoming.image, "/incoming/initrd": inner}
     return make_initramfs(files, gen_init_cpio=tool, target=workspace / "outgoing.cpio")

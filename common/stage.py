@@ -65,6 +65,15 @@ class Control:
     holds: tuple[Check, ...] = ()
     cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
     same_kernel: bool = False
+    without_patch: str | None = None
+    """The patch of the series (its file's name, or the start of it) that both kernels lack."""
+    stock: bool = False
+    """Both kernels without any patch."""
+
+    @property
+    def own_kernels(self) -> bool:
+        """True when the stage's kernels will not do."""
+        return self.stock or self.without_patch is not None
 
 
 @dataclass(frozen=True)
@@ -149,15 +158,35 @@ class Stage:
     narration: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
 
-    def patches(self) -> tuple[Path, ...]:
-        """The stage's kernel series in apply order; empty where the stock kernel will do."""
+    def patches(self, control: Control | None = None) -> tuple[Path, ...]:
+        """The kernel series in apply order; empty where the stock kernel will do.
+
+        For a control without what it leaves out. Raises UsageError where no patch, or more
+        than one, is of that name.
+        """
         series = CHECKOUT / "kernel" / "series"
-        return tuple(
+        patches = tuple(
             patch
             for number in range(1, self.number + 1)
             for patch in sorted(series.glob(f"{number:02}_*/[0-9]*.patch"))
             if not patch.name.startswith("0000-")
         )
+        if control is None or not control.own_kernels:
+            return patches
+        if control.without_patch is None:
+            return ()
+        kept = tuple(p for p in patches if not p.name.startswith(control.without_patch))
+        if len(kept) != len(patches) - 1:
+            raise UsageError(
+                f"control {control.name}: {len(patches) - len(kept)} patches of the series are"
+                f" named {control.without_patch}"
+            )
+        return kept
+
+    def fragments(self, control: Control | None = None) -> tuple[Path, ...]:
+        """The stage's Kconfig fragments; those of its series only where the series is."""
+        fragments = (self.folder / "kernel.config", self.folder / "series.config")
+        return tuple(f for f in fragments if f.exists())[: 1 if control and control.stock else 2]
 
     @property
     def checks(self) -> tuple[Check, ...]:

@@ -14,7 +14,7 @@ from common import ktap
 from common.accel import probe
 from common.errors import Exit, UsageError
 from common.hypervisor import Hypervisor
-from common.kernels import kernel_pair
+from common.kernels import control_kernels, kernel_pair
 from common.narrator import Narrator
 from common.record import Run
 from common.report_text import controls_table, report_text
@@ -83,6 +83,7 @@ def _run_one(
     }
     check_size(stage, options)
     outgoing, incoming = kernel_pair(stage, arguments)
+    controls = [plan.control for plan in plans if plan.control]
     narrator = Narrator(stage)
     folder = new_run_folder(stage, hypervisor)
     bench = Bench(
@@ -94,6 +95,7 @@ def _run_one(
         options=options,
         folder=folder,
         narrate=narrator.line,
+        control_kernels=control_kernels(stage, controls, arguments),
     )
     record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
     return record, judge(record, stage), publish(folder)

@@ -66,6 +66,16 @@ u64 param_u64(const char *name, u64 otherwise)
 	return number;
 }
 
+/* Differs between runs; 0 when there is none. */
+u64 param_nonce(void)
+{
+	char text[32];
+
+	if (!param_get("nonce", text, sizeof(text)))
+		return 0;
+	return strtoull(text, NULL, 16);
+}
+
 bool param_control(const char *name)
 {
 	char value[64];

@@ -43,6 +43,7 @@ void __noreturn side_failed(void);
 /* params.c */
 bool param_get(const char *name, char *value, size_t size);
 u64 param_u64(const char *name, u64 otherwise);
+u64 param_nonce(void);
 bool param_control(const char *name);
 enum side param_side(void);
 

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
 # Rules that the stages' workload Makefiles share. A Makefile sets stage-src
-# (and stage-obj for what it builds itself) and includes this file; the result
-# is $(O)/init. UAPI is an INSTALL_HDR_PATH of the kernel under test.
+# (and stage-obj, stage-inc for what it builds itself) and includes this file;
+# the result is $(O)/init. UAPI is an INSTALL_HDR_PATH of the kernel under test.
 
 ifeq ($(O),)
 $(error O=<output directory> is missing)
@@ -17,7 +17,7 @@ CC ?= gcc
 OBJCOPY ?= objcopy
 WARNINGS := -Wall -Wextra -Werror -Wmissing-prototypes
 CFLAGS := -std=gnu11 -O2 $(WARNINGS) -D_GNU_SOURCE -pthread \
-	  -I$(UAPI)/include -I$(common-dir) -I$(CURDIR)
+	  -I$(UAPI)/include -I$(common-dir) $(stage-inc) -I$(CURDIR)
 
 objects := $(patsubst %.c,$(O)/common/%.o,$(notdir $(common-src))) \
 	   $(patsubst %.c,$(O)/%.o,$(stage-src)) $(stage-obj)

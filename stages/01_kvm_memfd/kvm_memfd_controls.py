@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvm_memfd_checks import CLAIMS, both, ticks_gained
+from kvm_memfd_checks import CLAIMS
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
+from common.guest_checks import both, ticks_gained
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 

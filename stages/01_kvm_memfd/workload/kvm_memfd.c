@@ -4,7 +4,6 @@
  * kernel under it is exchanged. Both sides of the kexec are in this file.
  */
 #include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,32 +21,6 @@ enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
 };
-
-/*
- * A sweep of 256 MiB takes about a second on an emulated CPU; the bound is for
- * a host that is busy with other things.
- */
-static u64 sweep_timeout_ms(const struct vmm *vmm)
-{
-	return 30000 + (vmm->ram_size >> 20) * 100;
-}
-
-static u64 run_nonce(void)
-{
-	char text[32];
-
-	if (!param_get("nonce", text, sizeof(text)))
-		return 0;
-	return strtoull(text, NULL, 16);
-}
-
-static int new_memfd(const char *name, u64 size)
-{
-	int fd = must(sys(memfd_create(name, MFD_CLOEXEC)));
-
-	must(sys(ftruncate(fd, size)));
-	return fd;
-}
 
 /*
  * A page that is just being moved has no PFN, and a large one may have to be
@@ -86,26 +59,15 @@ struct outgoing {
 
 static void create_state(struct outgoing *out)
 {
-	u64 size = vm_state_size(out->vmm.ram_size);
-
-	out->state_fd = new_memfd("vm-state", size);
-	out->state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, out->state_fd, 0);
-	must_be(out->state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
-	/* Not while the guest is paused. */
-	must(sys(madvise(out->state, size, MADV_POPULATE_WRITE)));
-	out->state->magic = VM_STATE_MAGIC;
-	out->state->layout = VM_STATE_LAYOUT;
-	out->state->nonce = param_control("wrong-nonce") ? ~out->nonce : out->nonce;
-	out->state->state_size = size;
-	out->state->ram_size = out->vmm.ram_size;
-	out->state->pages = out->vmm.ram_size / GUEST_PAGE_SIZE;
-	out->state->nr_vcpus = out->vmm.nr_vcpus;
+	out->state = vm_state_create(&out->vmm, out->nonce, &out->state_fd);
+	if (param_control("wrong-nonce"))
+		out->state->nonce = ~out->nonce;
 }
 
 static void start_guest(struct outgoing *out)
 {
 	u64 size = guest_ram_size();
-	int ram_fd = new_memfd("guest-ram", size);
+	int ram_fd = memfd_new("guest-ram", size);
 	u8 *ram;
 
 	if (param_u64("large_pages", 1))
@@ -113,7 +75,7 @@ static void start_guest(struct outgoing *out)
 	ram = ram_map(ram_fd, size);
 	ram_populate(ram, size);
 	vmm_create(&out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
-	vmm_load_guest(&out->vmm, out->nonce);
+	vmm_load_guest(&out->vmm, out->nonce, size);
 	vmm_prefault(&out->vmm);
 	vmm_start_threads(&out->vmm);
 	report_guest_options(&out->vmm);
@@ -168,7 +130,7 @@ static void close_session(struct outgoing *out)
 
 	close(out->session_fd);
 	vmm_read_counters(&out->vmm, counters);
-	vmm_wait_sweep(&out->vmm, counters, sweep_timeout_ms(&out->vmm));
+	vmm_wait_sweep(&out->vmm, counters, vmm_sweep_timeout_ms(&out->vmm));
 	for (unsigned int i = 0; i < out->vmm.nr_vcpus; i++)
 		errors += report_guest_errors(&out->vmm.vcpus[i]);
 	fact("closed.sweeps", "%llu", vmm_sweeps_since(&out->vmm, counters));
@@ -224,12 +186,12 @@ static int before_kexec(void)
 	static struct outgoing out;
 	static const u64 from_start[GUEST_MAX_VCPUS];
 
-	out.nonce = run_nonce();
+	out.nonce = param_nonce();
 	out.luo_fd = luo_must_open();
 	start_guest(&out);
 	create_state(&out);
 	rules_outgoing(out.luo_fd, out.nonce);
-	vmm_wait_sweep(&out.vmm, from_start, sweep_timeout_ms(&out.vmm));
+	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 	fact_tsc("swept", rdtsc());
 
 	preserve(&out);
@@ -310,8 +272,7 @@ static bool retrieve(struct incoming *in)
 		return false;
 	must(sys(fstat(in->state_fd, &stat)));
 	size = stat.st_size;
-	in->state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, in->state_fd, 0);
-	must_be(in->state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
+	in->state = vm_state_map(in->state_fd, size);
 	refused = vm_state_refused(in->state, size, in->nonce);
 	if (refused) {
 		fact("retrieve.state_refused", "%s", refused);
@@ -336,7 +297,7 @@ static bool retrieve(struct incoming *in)
 static void copy_pages(struct incoming *in)
 {
 	const u64 piece = 2 << 20, size = in->state->ram_size;
-	int fd = new_memfd("guest-ram-copy", size);
+	int fd = memfd_new("guest-ram-copy", size);
 	u8 *copy = ram_map(fd, size);
 
 	/* The holes punched below change what the host is looking at. */
@@ -428,7 +389,7 @@ static void compare_pfns(struct incoming *in)
 static void finish_and_watch(struct incoming *in)
 {
 	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
-	u64 timeout_ms = sweep_timeout_ms(&in->vmm);
+	u64 timeout_ms = vmm_sweep_timeout_ms(&in->vmm);
 
 	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
 		at_resume[i] = in->state->vcpu[i].regs.r14;
@@ -459,7 +420,7 @@ static int after_kexec(void)
 	static struct incoming in;
 	bool resumed;
 
-	in.nonce = run_nonce();
+	in.nonce = param_nonce();
 	if (param_control("tainted"))
 		must(taint_kernel());
 	in.luo_fd = luo_must_open();

@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include "vm_state.h"
 
@@ -27,11 +28,38 @@ u64 *vm_state_pfns(struct vm_state *state)
 	return vm_state_digests(state) + state->pages;
 }
 
-u64 vm_state_size(u64 ram_size)
+static u64 vm_state_size(u64 ram_size)
 {
 	u64 pages = ram_size / GUEST_PAGE_SIZE;
 
 	return page_align(sizeof(struct vm_state)) + page_align(2 * pages * sizeof(u64));
+}
+
+struct vm_state *vm_state_map(int fd, u64 size)
+{
+	void *state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+
+	must_be(state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
+	return state;
+}
+
+/* A state memfd for this VM, at *@fd; all of it is there before the guest is paused. */
+struct vm_state *vm_state_create(const struct vmm *vmm, u64 nonce, int *fd)
+{
+	u64 size = vm_state_size(vmm->ram_size);
+	struct vm_state *state;
+
+	*fd = memfd_new("vm-state", size);
+	state = vm_state_map(*fd, size);
+	must(sys(madvise(state, size, MADV_POPULATE_WRITE)));
+	state->magic = VM_STATE_MAGIC;
+	state->layout = VM_STATE_LAYOUT;
+	state->nonce = nonce;
+	state->state_size = size;
+	state->ram_size = vmm->ram_size;
+	state->pages = vmm->ram_size / GUEST_PAGE_SIZE;
+	state->nr_vcpus = vmm->nr_vcpus;
+	return state;
 }
 
 /* Why a state memfd of @size bytes cannot be this run's, or NULL. */

@@ -9,7 +9,8 @@
  *	0x002000  page tables
  *	0x040000  guest code
  *	0x080000  one block of GUEST_VCPU_SIZE per vCPU
- *	0x100000  data pages, to the end of RAM
+ *	0x0c0000  what a stage shares with its guest
+ *	0x100000  data pages, to the end of RAM or to where the stage's own begin
  */
 #ifndef GUEST_H
 #define GUEST_H
@@ -22,6 +23,8 @@
 #define GUEST_VCPUS		0x80000
 #define GUEST_VCPU_SIZE		0x8000
 #define GUEST_MAX_VCPUS		8
+#define GUEST_STAGE		0xc0000
+#define GUEST_STAGE_SIZE	0x40000
 #define GUEST_DATA		0x100000
 
 #define GUEST_PAGE_SIZE		4096
@@ -141,6 +144,13 @@ static inline u64 guest_pattern(u64 nonce, u64 page, u64 version)
 {
 	return guest_mix(nonce ^ guest_mix(page << 32 ^ version));
 }
+
+/* The stage's guest program: entered once per vCPU, never returns. */
+void guest_main(struct guest_vcpu *block);
+
+/* guest_sweep.c: once, before the first step; and one page verified and written. */
+void guest_start(struct guest_vcpu *block);
+void guest_step(void);
 
 #endif /* __ASSEMBLER__ */
 #endif

@@ -50,7 +50,8 @@ struct vm_state {
 	struct vcpu_state vcpu[GUEST_MAX_VCPUS];
 };
 
-u64 vm_state_size(u64 ram_size);
+struct vm_state *vm_state_create(const struct vmm *vmm, u64 nonce, int *fd);
+struct vm_state *vm_state_map(int fd, u64 size);
 u64 *vm_state_digests(struct vm_state *state);
 u64 *vm_state_pfns(struct vm_state *state);
 const char *vm_state_refused(const struct vm_state *state, u64 size, u64 nonce);

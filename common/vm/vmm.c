@@ -53,6 +53,14 @@ void allow_large_pages(void)
 	close(fd);
 }
 
+int memfd_new(const char *name, u64 size)
+{
+	int fd = must(sys(memfd_create(name, MFD_CLOEXEC)));
+
+	must(sys(ftruncate(fd, size)));
+	return fd;
+}
+
 /* The RAM memfd, at an address where large pages of it can be mapped as such. */
 u8 *ram_map(int ram_fd, u64 size)
 {
@@ -165,10 +173,10 @@ static void build_gdt(struct vmm *vmm)
 	gdt[GUEST_DATA_SELECTOR / 8] = 0x00cf93000000ffff;
 }
 
-static void give_share(struct vmm *vmm, unsigned int i, u64 nonce, u64 tsc_khz)
+static void give_share(struct vmm *vmm, unsigned int i, u64 nonce, u64 data_end, u64 tsc_khz)
 {
 	struct guest_vcpu *block = vmm->vcpus[i].block;
-	u64 pages = vmm->ram_size / GUEST_PAGE_SIZE - GUEST_DATA_FIRST_PAGE;
+	u64 pages = data_end / GUEST_PAGE_SIZE - GUEST_DATA_FIRST_PAGE;
 	u64 first = pages * i / vmm->nr_vcpus, end = pages * (i + 1) / vmm->nr_vcpus;
 
 	block->self = (void *)(GUEST_VCPUS + i * (u64)GUEST_VCPU_SIZE);
@@ -264,8 +272,11 @@ static void set_first_registers(struct vcpu *vcpu)
 	must(sys(ioctl(vcpu->fd, KVM_SET_MP_STATE, &runnable)));
 }
 
-/* A guest that is about to execute its first instruction. */
-void vmm_load_guest(struct vmm *vmm, u64 nonce)
+/*
+ * A guest that is about to execute its first instruction. It sweeps its memory
+ * up to @data_end.
+ */
+void vmm_load_guest(struct vmm *vmm, u64 nonce, u64 data_end)
 {
 	u64 image_size = guest_image_end - guest_image;
 	/* The guest's TSC starts near 0: an offset that is lost will be seen. */
@@ -279,7 +290,8 @@ void vmm_load_guest(struct vmm *vmm, u64 nonce)
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		struct vcpu *vcpu = &vmm->vcpus[i];
 
-		give_share(vmm, i, nonce, must(sys(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0))));
+		give_share(vmm, i, nonce, data_end,
+			   must(sys(ioctl(vcpu->fd, KVM_GET_TSC_KHZ, 0))));
 		set_cpuid(vmm, vcpu);
 		set_first_registers(vcpu);
 		vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &tsc_offset);
@@ -430,6 +442,15 @@ void vmm_read_counters(const struct vmm *vmm, u64 *counters)
 {
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		counters[i] = READ_ONCE(vmm->vcpus[i].block->counter);
+}
+
+/*
+ * A sweep of 256 MiB takes about a second on an emulated CPU; the bound is for
+ * a host that is busy with other things.
+ */
+u64 vmm_sweep_timeout_ms(const struct vmm *vmm)
+{
+	return 30000 + (vmm->ram_size >> 20) * 100;
 }
 
 /*

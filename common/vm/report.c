@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/* The facts of stage 1. Every value was read from where the key says, none is derived. */
+/* The facts about a guest. Every value was read from where the key says, none is derived. */
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>

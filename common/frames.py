@@ -1,0 +1,161 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Numbered frames: what the sender sends, what the watcher sees land, and what that shows.
+
+A frame is an Ethernet frame with a payload of FRAME and a CRC-32 of it. Two raw logs stay in
+the trial's folder, both little-endian:
+
+    NAME-sent.bin     u64 send time of each frame, in ns; the place in the file is the number
+    NAME-landed.bin   u64 number, u64 send time as read in RAM, u64 time at which it was seen
+
+All times are the host's CLOCK_MONOTONIC. Between them and a verdict there is only `judge`,
+a pure function.
+"""
+
+from __future__ import annotations
+
+import array
+import struct
+import sys
+import zlib
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+MAGIC = 0x33746573656E6F69
+FRAME = struct.Struct("<QQQQ")
+"""Magic, the run's nonce, number, send time (ns)."""
+CRC = struct.Struct("<I")
+HEADER_LENGTH = 16
+# Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.
+_HEADER = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"\x00\x00"
+_PADDING = bytes(12)
+
+
+def build(nonce: int, number: int, sent_ns: int) -> bytes:
+    """The frame as it goes over the wire, without the CRC of Ethernet itself."""
+    body = FRAME.pack(MAGIC, nonce, number, sent_ns)
+    return _HEADER + body + CRC.pack(zlib.crc32(body)) + _PADDING
+
+
+@dataclass(frozen=True)
+class Landing:
+    """A frame that was seen in RAM."""
+
+    number: int
+    sent: int
+    seen: int
+
+
+def write_sent(path: Path, times: array.array[int]) -> None:
+    """Store the send times, in ns, of frames 0, 1, 2…"""
+    path.write_bytes(_little(times).tobytes())
+
+
+def read_sent(path: Path) -> list[int]:
+    """Send times in ns; the index is the frame's number."""
+    return list(_from_bytes(path.read_bytes()))
+
+
+def write_landed(path: Path, rows: array.array[int]) -> None:
+    """Store landings: number, send time, time seen; and so on, flat."""
+    path.write_bytes(_little(rows).tobytes())
+
+
+def read_landed(path: Path) -> list[Landing]:
+    """Landings in the order in which they were seen. Raises ValueError on half a record."""
+    flat = _from_bytes(path.read_bytes())
+    if len(flat) % 3:
+        raise ValueError(f"{path.name} ends within a record")
+    return [Landing(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+
+
+def _little(numbers: array.array[int]) -> array.array[int]:
+    if sys.byteorder == "big":
+        numbers = array.array("Q", numbers)
+        numbers.byteswap()
+    return numbers
+
+
+def _from_bytes(raw: bytes) -> array.array[int]:
+    if len(raw) % 8:
+        raise ValueError("a frame log ends within a number")
+    return _little(array.array("Q", raw))
+
+
+@dataclass(frozen=True)
+class Window:
+    """What happened between two times (ns). Silences count from edge to edge."""
+
+    ms: float
+    sent: int
+    landed: int
+    silence_ms: float
+    """Longest time without a landing."""
+    latency_ms: float
+    """Longest time from sending to being seen, of those that landed: QEMU queues frames
+    that a device may not write, and writes them when it may."""
+
+
+@dataclass(frozen=True)
+class FrameReport:
+    """Everything the checks ask about frames."""
+
+    sent: int
+    landed: int
+    rate: float
+    """Frames a second, as they were really sent."""
+    missing: int
+    first_missing: int | None
+    repeated: int
+    foreign: int
+    """Seen with a send time other than the sender's own log has."""
+    before: Window
+    """From the first frame to the gap: what this host makes of a device that nothing disturbs."""
+    whole: Window
+    gap: Window | None
+
+    def stored(self) -> dict[str, Any]:
+        """As plain values for the record."""
+        return asdict(self)
+
+
+def judge(
+    sent: Sequence[int], landed: Sequence[Landing], gap: tuple[int, int] | None
+) -> FrameReport:
+    """What the two logs show; `gap` is its begin and end in ns, None when there was none."""
+    numbers = {landing.number for landing in landed}
+    missing = [number for number in range(len(sent)) if number not in numbers]
+    foreign = sum(
+        landing.number >= len(sent) or sent[landing.number] != landing.sent for landing in landed
+    )
+    seconds = (sent[-1] - sent[0]) / 1e9 if len(sent) > 1 else 0.0
+    begin, end = (sent[0], max(sent[-1], landed[-1].seen)) if sent and landed else (0, 0)
+    return FrameReport(
+        sent=len(sent),
+        landed=len(landed),
+        rate=(len(sent) - 1) / seconds if seconds else 0.0,
+        missing=len(missing),
+        first_missing=missing[0] if missing else None,
+        repeated=len(landed) - len(numbers),
+        foreign=foreign,
+        before=look_at(sent, landed, begin, gap[0] if gap else end),
+        whole=look_at(sent, landed, begin, end),
+        gap=look_at(sent, landed, *gap) if gap else None,
+    )
+
+
+def look_at(sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int) -> Window:
+    """What was sent and what was seen from `begin` to `end`, in ns."""
+    times = [landing.seen for landing in landed]
+    inside = landed[bisect_left(times, begin) : bisect_right(times, end)]
+    edges = [begin, *(landing.seen for landing in inside), end]
+    return Window(
+        ms=(end - begin) / 1e6,
+        sent=bisect_right(sent, end) - bisect_left(sent, begin),
+        landed=len(inside),
+        silence_ms=max(b - a for a, b in pairwise(edges)) / 1e6,
+        latency_ms=max((landing.seen - landing.sent for landing in inside), default=0) / 1e6,
+    )

@@ -1,0 +1,79 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2 for real: a device that keeps writing through a kexec; then every control."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator
+
+import pytest
+
+from common.accel import probe
+from common.errors import UsageError
+from common.hypervisor import Hypervisor
+from common.kernels import control_kernels, kernel_pair
+from common.runner import Bench, Plan, run_trial
+from common.stage import Control, load_stage
+from common.verdict import judge_control, judge_trial
+
+STAGE = load_stage(2)
+# Stage 1 breaks these itself, with controls of its own.
+SHARED = frozenset(check.name for check in STAGE.claims[0].checks) | frozenset(
+    check.name for check in load_stage(1).checks
+)
+OPTIONS = {option.parameter: option.default for option in STAGE.options}
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+    trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
+    outgoing, incoming = kernel_pair(STAGE, trees)
+    with Hypervisor() as hypervisor:
+        yield Bench(
+            stage=STAGE,
+            outgoing=outgoing,
+            incoming=incoming,
+            accelerator=probe(),
+            hypervisor=hypervisor,
+            options=OPTIONS,
+            folder=tmp_path_factory.mktemp("stage2"),
+            control_kernels=control_kernels(STAGE, STAGE.controls, trees),
+        )
+
+
+def test_passes(bench: Bench) -> None:
+    verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
+
+
+@pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
+def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
+    trial = run_trial(bench, Plan(f"control-{control.name}", control))
+    verdict = judge_control(trial, control, STAGE)
+    assert verdict.status == "FAILED AS IT MUST", verdict.why
+
+
+def test_every_check_is_broken_by_a_control() -> None:
+    broken = frozenset().union(*(control.breaks for control in STAGE.controls))
+    assert {check.name for check in STAGE.checks} - broken - SHARED == set()
+
+
+def test_a_ring_too_small_is_refused_with_the_numbers() -> None:
+    with pytest.raises(UsageError, match=r"1000 frames/s x 8 s .* = 8000 frames, .* is 2048"):
+        STAGE.size(OPTIONS | {"ring": 4096})
+
+
+def test_a_ring_larger_than_the_guest_is_refused() -> None:
+    with pytest.raises(UsageError, match="takes 64 MiB of the guest's 64"):
+        STAGE.size(OPTIONS | {"ring": 32768, "guest_memory": 64})
+
+
+def test_a_control_kernel_lacks_one_patch() -> None:
+    for control in STAGE.controls:
+        missing = {p.name for p in STAGE.patches()} - {p.name for p in STAGE.patches(control)}
+        if control.stock:
+            assert STAGE.patches(control) == ()
+        elif control.without_patch:
+            assert [name.startswith(control.without_patch) for name in missing] == [True]
+        else:
+            assert missing == set()

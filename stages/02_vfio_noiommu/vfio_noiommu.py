@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2: a device without IOMMU goes on writing into a guest's RAM across the kexec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from vfio_noiommu_checks import CLAIMS
+from vfio_noiommu_controls import CONTROLS
+from vfio_noiommu_machine import devices
+from vfio_noiommu_timing import blackout, headline, phases
+from vfio_noiommu_witness import TRACES, frame_witness, read_witness
+
+from common.errors import UsageError
+from common.stage import Option, Size, Stage
+
+GAP_SECONDS = 8
+"""How long the ring may go unread, at most: pause, kexec, boot, and the device taken back.
+Measured: 3 to 5 s on an emulated CPU; the rest is for a host that is busy."""
+
+_BUFFER_KIB = 2
+
+
+def _size(options: Mapping[str, int]) -> Size:
+    """Guest RAM, of which the ring takes a part, KHO's scratch, and both kernels."""
+    ring, rate, guest = options["ring"], options["rate"], options["guest_memory"]
+    need = rate * GAP_SECONDS
+    if need > ring // 2:
+        raise UsageError(
+            f"{rate} frames/s x {GAP_SECONDS} s without a reader = {need} frames, and half of a"
+            f" ring of {ring} is {ring // 2}; ask for a larger --ring or a lower --rate"
+        )
+    buffers = ring * _BUFFER_KIB // 1024
+    if guest < buffers + 16:
+        raise UsageError(
+            f"a ring of {ring} buffers of {_BUFFER_KIB} KiB takes {buffers} MiB of the guest's"
+            f" {guest}, which needs 16 MiB for itself; ask for more --guest-memory"
+        )
+    scratch, other, kernels = 96, 8, 480
+    return Size(
+        guest + other + scratch + kernels,
+        f"guest {guest} (ring {buffers}) + second device {other} + KHO scratch {scratch}"
+        f" + kernels and workload {kernels} MiB",
+    )
+
+
+NOT_CLAIMED = (
+    "Emulated hardware: QEMU does not enforce a bridge's bus mastering bit, and says nothing about"
+    " ordering, ACS, ATS or real power states.",
+    "No isolation: without an IOMMU the device could write anywhere, and whoever holds its file is"
+    " as good as root (stage 3).",
+    "No interrupts: the device is polled, and preserving one with interrupts enabled is refused.",
+    "The guest has no device of its own: its VMM drives the igb and moves the ring's tail for it.",
+    "The two kernels are two builds of one source: the format of what is handed over is private.",
+    "Under TCG no time says anything about hardware.",
+)
+
+STAGE = Stage(
+    number=2,
+    folder=Path(__file__).parent,
+    name="vfio_noiommu",
+    title="a device goes on with DMA into a preserved memfd, and is never reset",
+    claims=CLAIMS,
+    not_claimed=NOT_CLAIMED,
+    controls=CONTROLS,
+    options=(
+        Option(
+            flag="--guest-memory",
+            parameter="guest_memory",
+            default=128,
+            minimum=16,
+            maximum=1 << 20,
+            step=2,
+            help="RAM of the KVM guest, in MiB (default 256; stage 2: 128)",
+        ),
+        Option(
+            flag="--vcpus",
+            parameter="vcpus",
+            default=1,
+            minimum=1,
+            maximum=8,
+            help="vCPUs of the KVM guest (default 1)",
+        ),
+        Option(
+            flag="--rate",
+            parameter="rate",
+            default=1000,
+            minimum=50,
+            maximum=2000,
+            help="frames a second to the device (default 1000)",
+        ),
+        Option(
+            flag="--ring",
+            parameter="ring",
+            default=16384,
+            minimum=256,
+            maximum=32768,
+            step=256,
+            help="receive descriptors of the device (default 16384)",
+        ),
+        Option(
+            flag="--aborts",
+            parameter="aborts",
+            default=20,
+            minimum=0,
+            maximum=1000,
+            help="how often to abort before the kexec: session closed, holder killed (default 20)",
+        ),
+    ),
+    cmdline=(
+        "kho=on",
+        "liveupdate=on",
+        "kho_scratch=16M,64M,16M",
+        "vfio.enable_unsafe_noiommu_mode=1",
+        "pci=realloc=off",
+    ),
+    size=_size,
+    phases=phases,
+    blackout=blackout,
+    devices=devices,
+    traces=TRACES,
+    companion=frame_witness,
+    witness=read_witness,
+    narration={
+        "kernel.release": "kernel {} is up",
+        "guest.memory_mib": "KVM guest with {} MiB running",
+        "await traffic": "the host sends, and watches the machine's RAM",
+        "aborts.closed": "session closed {}",
+        "aborts.killed": "holder killed {}",
+        "preserve.device": "memfds and device preserved while it receives: {}",
+        "load.us": "incoming kernel loaded meanwhile, in {} us",
+        "await pause": "pausing the guest; the device goes on",
+        "await reboot": "state captured; rebooting into the incoming kernel",
+        "t.resume": "guest resumed; it reads on",
+        "retrieve.device": "device retrieved: {}",
+        "t.adopted": "device taken over as it runs",
+        "finish": "session finished: {}",
+        "await silence": "the host stops sending",
+        "device.good_packets": "the device itself counted {} frames",
+    },
+    headline=headline,
+)

@@ -1,0 +1,252 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2's controls: runs that must fail, each for its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from vfio_noiommu_checks import CLAIMS
+from vfio_noiommu_machine import DEVICE
+
+from common import checks
+from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.record import Trial
+from common.stage import Check, Control, Outcome
+
+LIVE = frozenset(check.name for check in CLAIMS[0].checks)
+ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
+# The guest itself is none the worse for a device that has stopped.
+GUEST = frozenset(
+    {
+        "memfds_retrieved",
+        "ram_size",
+        "ram_equal",
+        "registers",
+        "vector_state",
+        "counter",
+        "guest_content",
+        "guest_ticks",
+        "guest_gap",
+        "iommufd_agrees",
+    }
+)
+BEFORE = frozenset({"preserved_meanwhile", "outgoing_rules", "aborts_unnoticed"})
+WITHOUT_DMA = ALL - LIVE - GUEST - BEFORE
+WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"}
+
+
+def _reason(ask: Callable[[Trial], Outcome]) -> Check:
+    return Check("reason", "Did it fail for its own reason?", ask)
+
+
+def _master_cleared(bdf: str, when: Callable[[float], bool], words: str) -> Check:
+    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf`, at that time."""
+
+    def ask(trial: Trial) -> Outcome:
+        found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
+        return outcome(
+            bool(found),
+            expected=f"bus mastering of {bdf} cleared {words} 'Starting new kernel'",
+            seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+            if found
+            else "never",
+            evidence="qemu-trace.log",
+        )
+
+    return _reason(ask)
+
+
+def _silent_from_jump(trial: Trial) -> Outcome:
+    frames = trial.witness.get("frames")
+    if frames is None or frames["gap"] is None:
+        return no_data("frames in the gap", expected="none")
+    landed = frames["gap"]["landed"]
+    return outcome(
+        landed == 0,
+        expected="no frame in the gap",
+        seen=f"{landed} of {frames['gap']['sent']} landed",
+        evidence="device-landed.bin",
+    )
+
+
+def _went_to_sleep(trial: Trial) -> Outcome:
+    found = trial.witness["trace"]["power"]
+    return outcome(
+        any("->D3" in entry[1] and entry[0] > 0 for entry in found),
+        expected="D0 to D3 in the incoming kernel",
+        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "never",
+        evidence="qemu-trace.log",
+    )
+
+
+def _pages_moved(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    moved = side.number("pfn.moved") if side else None
+    if moved is None:
+        return no_data("fact pfn.moved", expected="more than 0")
+    return outcome(
+        moved > 0,
+        expected="pages of the memfd have moved",
+        seen=f"{moved} moved",
+        evidence="fact pfn.moved",
+    )
+
+
+def _was_reset(trial: Trial) -> Outcome:
+    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
+    release = trial.setting.outgoing.release
+    return outcome(
+        bool(resets) and boots == [release, release],
+        expected="a platform reset and the outgoing kernel once more",
+        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
+        evidence="qmp.jsonl, console.log",
+    )
+
+
+def _reset_by_hand(trial: Trial) -> Outcome:
+    found = [e for e in trial.witness["trace"]["resets"] if "ctrl_sw_reset" in e[1] and e[0] > 0]
+    return outcome(
+        bool(found),
+        expected="a reset by the device's own register in the incoming kernel",
+        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "none",
+        evidence="qemu-trace.log",
+    )
+
+
+def _other_goes_on(trial: Trial) -> Outcome:
+    after = trial.witness["other"]["after"] if "other" in trial.witness else None
+    if after is None:
+        return no_data("other-landed.bin", expected="frames after the jump")
+    return outcome(
+        after["landed"] > 0,
+        expected="frames of the second device after the jump",
+        seen=f"{after['landed']} of {after['sent']}",
+        evidence="other-landed.bin",
+    )
+
+
+def _aborts_were_silent(trial: Trial) -> Outcome:
+    side = trial.side(OUTGOING)
+    seen = side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected="silent aborts")
+    return outcome(
+        not seen.endswith(" 0 silent"),
+        expected="silent aborts",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
+    )
+
+
+CONTROLS = (
+    Control(
+        name="bus-mastering-patch-off",
+        what="a kernel without the patch that keeps bus mastering on at kexec",
+        without_patch="0018-",
+        breaks=frozenset(
+            {
+                "dma_in_gap",
+                "no_silence",
+                "host_saw_all",
+                "bus_mastering_kept",
+                "head_went_on",
+                "same_config",
+            }
+        ),
+        may_break=WITHOUT_DMA,
+        reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
+        holds=(Check("silent", "Did nothing land in the gap?", _silent_from_jump),),
+    ),
+    Control(
+        name="adopt-patch-off",
+        what="a kernel without the patch that takes over a running device",
+        without_patch="0019-",
+        breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
+        may_break=WITHOUT_DEVICE,
+        reason=_master_cleared(DEVICE, lambda ms: ms > 0, "after"),
+    ),
+    Control(
+        name="d0-patch-off",
+        what="a kernel without the patch that keeps incoming devices in D0",
+        without_patch="0017-",
+        breaks=frozenset({"stayed_in_d0"}),
+        may_break=WITHOUT_DEVICE,
+        reason=_reason(_went_to_sleep),
+    ),
+    Control(
+        name="pin-patch-off",
+        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        without_patch="0007-",
+        breaks=frozenset({"same_pages"}),
+        may_break=WITHOUT_DEVICE | GUEST,
+        reason=_reason(_pages_moved),
+    ),
+    Control(
+        name="stock-kernel",
+        what="a kernel without any patch, which cannot preserve a device: the PCI core clears bus"
+        " mastering at kexec",
+        stock=True,
+        breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE | BEFORE,
+        reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
+        holds=(
+            Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
+        ),
+    ),
+    Control(
+        name="device-not-preserved",
+        what="the device is not put into the session",
+        breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=_reason(fact_is(INCOMING, "retrieve.device", "-2")),
+    ),
+    Control(
+        name="memfd-not-preserved",
+        what="the memory is not put into the session: preserving the device is refused",
+        breaks=frozenset(
+            {
+                "both_sides_ended_well",
+                "memfds_retrieved",
+                "dma_in_gap",
+                "same_pages",
+                "iommufd_agrees",
+                "ring_went_round",
+            }
+        ),
+        may_break=None,
+        reason=_reason(fact_is(OUTGOING, "preserve.device", "-2")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="device-reset",
+        what="the device is reset through its own register after it was taken over",
+        breaks=frozenset(
+            {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
+        ),
+        may_break=WITHOUT_DEVICE,
+        reason=_reason(_reset_by_hand),
+    ),
+    Control(
+        name="receiver-off",
+        what="the device's receiver is off during aborts, preserve and load",
+        breaks=frozenset({"preserved_meanwhile", "aborts_unnoticed", "never_gated"}),
+        may_break=WITHOUT_DMA,
+        reason=_reason(_aborts_were_silent),
+    ),
+    Control(
+        name="other-preserved",
+        what="the second device is preserved too",
+        breaks=frozenset({"other_silent"}),
+        # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
+        may_break=frozenset({"no_device_reset"}),
+        reason=_reason(_other_goes_on),
+    ),
+    Control(
+        name="firmware-reboot",
+        what="a reboot through the firmware instead of the kexec",
+        breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "no_device_reset"},
+        may_break=None,
+        reason=_reason(_was_reset),
+        holds=(checks.ONE_QEMU,),
+    ),
+)

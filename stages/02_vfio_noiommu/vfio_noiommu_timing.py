@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2's figures: the gap as the device's frames show it, and the guest's blackout."""
+
+from __future__ import annotations
+
+from common.checks import INCOMING, OUTGOING
+from common.dialogue import Side
+from common.record import Trial
+
+_GUEST_BLACKOUT = "blackout (guest's TSC)"
+_UNREAD = "ring unread"
+
+
+def phases(trial: Trial) -> dict[str, float]:
+    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    console = trial.console
+    jump = console.jumps[0] if console.jumps else None
+    first = console.boots[1].t if len(console.boots) > 1 else None
+    found: dict[str, float | None] = {
+        "preserve device (DMA runs)": _us(before, "preserve.device.us"),
+        "preserve RAM (DMA runs)": _us(before, "preserve.ram.us"),
+        "kexec load (DMA runs)": _us(before, "load.us"),
+        "pause": _ms(before, "paused", "captured"),
+        "digest (proof)": _ms(before, "captured", "digested"),
+        "shutdown (host)": _host(before.ended if before else None, jump),
+        "jump (host)": _host(jump, first),
+        "early boot (host)": _host(first, after.started if after else None),
+        "retrieve": _ms(after, "userspace", "retrieved"),
+        "compact memory (proof)": _ms(after, "retrieved", "compacted"),
+        "compare (proof)": _ms(after, "compacted", "compared"),
+        "restore": _ms(after, "compared", "resume"),
+        "take over device": _ms(after, "resume", "adopted"),
+        _GUEST_BLACKOUT: None,
+        _UNREAD: None,
+    }
+    if before and after and (khz := after.number("tsc.khz")):
+        if gap := after.number("guest.0.resume.gap_tsc"):
+            found[_GUEST_BLACKOUT] = gap / khz
+        paused, adopted = before.number("t.paused"), after.number("t.adopted")
+        if paused is not None and adopted is not None:
+            found[_UNREAD] = (adopted - paused) / khz
+    frames = trial.witness.get("frames")
+    if frames and frames["gap"]:
+        found["gap (host)"] = frames["gap"]["ms"]
+        found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
+    return {name: ms for name, ms in found.items() if ms is not None}
+
+
+def _ms(side: Side | None, begin: str, end: str) -> float | None:
+    if side is None:
+        return None
+    first, last, khz = side.number(f"t.{begin}"), side.number(f"t.{end}"), side.number("tsc.khz")
+    return (last - first) / khz if first is not None and last is not None and khz else None
+
+
+def _us(side: Side | None, key: str) -> float | None:
+    number = side.number(key) if side else None
+    return None if number is None else number / 1000
+
+
+def _host(begin: int | None, end: int | None) -> float | None:
+    return None if begin is None or end is None else (end - begin) / 1e6
+
+
+_IN_THE_BLACKOUT = (
+    "pause",
+    "digest (proof)",
+    "shutdown (host)",
+    "jump (host)",
+    "early boot (host)",
+    "retrieve",
+    "compact memory (proof)",
+    "compare (proof)",
+    "restore",
+)
+
+
+def blackout(trial: Trial) -> dict[str, float]:
+    """The phases in which the guest does not run, in order; empty when one is missing."""
+    found = phases(trial)
+    if any(name not in found for name in _IN_THE_BLACKOUT):
+        return {}
+    return {name: found[name] for name in _IN_THE_BLACKOUT}
+
+
+def headline(trial: Trial) -> dict[str, str]:
+    """What the summary shows: blackout of the guest, and how little of one the device has."""
+    gap = trial.witness["frames"]["gap"]
+    return {
+        "blackout": f"{phases(trial)[_GUEST_BLACKOUT]:.0f} ms",
+        "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB, 1 vfio device",
+        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+    }

@@ -1,0 +1,226 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2's witnesses on the host: the sender's log, the machine's RAM, QEMU's trace.
+
+None of them is the kernel under test. A frame counts as landed in the gap only if it was
+seen in RAM between the host's stamps of "Starting new kernel" and of the first line of the
+incoming kernel's userspace; what was sent long before it was seen may have been queued by
+QEMU, and is counted apart.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from bisect import bisect_left
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from vfio_noiommu_machine import DEVICE, OTHER, PORT, udp_ports
+
+from common import console, dialogue, socket_buffer
+from common.dialogue import Side
+from common.errors import HarnessError
+from common.frames import judge, look_at, read_landed, read_sent
+from common.paths import CHECKOUT
+from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
+from common.serial_line import read_stamped
+from common.stage import Companion, Surroundings
+
+OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
+RESETS = frozenset({"e1000e_core_ctrl_sw_reset", "e1000e_cb_qdev_reset_hold", "igb_core_vf_reset"})
+GATED = frozenset({"e1000x_rx_can_recv_disabled", "e1000x_rx_link_down", "e1000x_rx_disabled"})
+TRACES = (
+    "pci_cfg_write",
+    "pci_pm_transition",
+    "e1000x_rx_link_down",
+    "e1000x_rx_disabled",
+    "e1000x_rx_can_recv_disabled",
+    "e1000e_core_ctrl_sw_reset",
+    "e1000e_cb_qdev_reset_hold",
+    "igb_core_vf_reset",
+)
+_COMMAND, _BUS_MASTER = 0x04, 0x4
+# Frames are on their way from the sender's socket to RAM; then nothing more will come.
+_DRAIN_SECONDS = 0.3
+
+
+class FrameWitness:
+    """Sender and watcher beside a machine; both are processes of their own."""
+
+    def __init__(self, machine: Surroundings) -> None:
+        self._machine = machine
+        self._facts: dict[str, str] = {}
+        self._buffer: int | None = None
+        self._running: list[subprocess.Popen[str]] = []
+
+    def heard(self, text: str) -> None:
+        """Start traffic at `await traffic`, end it at `await silence`."""
+        if text.startswith(("# ring.", "# other.ring.")):
+            key, _, value = text.removeprefix("# ").partition("=")
+            self._facts.setdefault(key, value)
+        elif text == "# await traffic":
+            self._start_watcher()
+            self._start_sender()
+        elif text == "# await silence":
+            self.stop()
+
+    def _parameter(self, name: str) -> str:
+        words = [w for w in self._machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
+        return words[-1].partition("=")[2]
+
+    def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"common.{module}", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+        )
+        self._running.append(process)
+        return process
+
+    def _start_watcher(self) -> None:
+        rings: list[object] = []
+        folder = self._machine.folder.resolve()
+        for name, prefix in (("device", "ring"), ("other", "other.ring")):
+            address, count = self._facts[f"{prefix}.pa"], self._facts[f"{prefix}.count"]
+            rings += ["--ring", address, count, folder / f"{name}-landed.bin"]
+        nonce = self._parameter("nonce")
+        process = self._start(
+            "frame_watcher", "--pid", self._machine.process.pid, "--nonce", nonce, *rings
+        )
+        assert process.stdout
+        if process.stdout.readline() != "ready\n":
+            raise HarnessError("the watcher of the machine's RAM did not start")
+
+    def _start_sender(self) -> None:
+        port, other_port = udp_ports(self._machine.spec.devices)
+        self._buffer = socket_buffer.enlarge(self._machine.process.pid, port)
+        folder = self._machine.folder.resolve()
+        process = self._start(
+            *("frame_sender", "--nonce", self._parameter("nonce")),
+            *("--rate", self._parameter("rate"), "--port", port),
+            *("--log", folder / "device-sent.bin", "--other-port", other_port),
+            *("--other-log", folder / "other-sent.bin", "--other-every", OTHER_EVERY),
+        )
+        assert process.stdin
+        process.stdin.write("go\n")
+        process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the sender, let what it sent land, end the watcher."""
+        if not self._running:
+            return
+        for process in reversed(self._running):
+            assert process.stdin
+            process.stdin.close()
+            process.wait(timeout=30)
+            time.sleep(_DRAIN_SECONDS)
+        self._running.clear()
+        port = udp_ports(self._machine.spec.devices)[0]
+        found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
+        (self._machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
+
+
+@contextmanager
+def frame_witness(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of stage 2."""
+    witness = FrameWitness(machine)
+    try:
+        yield witness
+    finally:
+        witness.stop()
+
+
+def read_witness(folder: Path) -> dict[str, Any]:
+    """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
+    setting = json.loads((folder / "trial.json").read_text())
+    sides = dialogue.parse(read_stamped(folder / "dialogue.jsonl"))
+    jumps = console.parse(read_stamped(folder / "console.jsonl")).jumps
+    found: dict[str, Any] = {}
+    jump = jumps[0] if jumps else None
+    incoming = next((side for side in sides if side.name == "incoming"), None)
+    gap = (jump, incoming.started) if jump and incoming else None
+    if (folder / "device-landed.bin").exists():
+        sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
+        found["frames"] = judge(sent, landed, gap).stored()
+        found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
+        found["socket"] = json.loads((folder / "socket.json").read_text())
+        sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
+        last = max([*sent, *(landing.seen for landing in landed)], default=0)
+        if jump and sent:
+            found["other"] = {
+                "before": vars(look_at(sent, landed, sent[0], jump)),
+                "after": vars(look_at(sent, landed, jump, last)),
+            }
+    with (folder / "qemu-trace.log").open(errors="replace") as lines:
+        events = parse(lines, clock_offset_ns=setting["clock_offset_ns"])
+        found["trace"] = _look_at_trace(events, traffic_window(sides), jump)
+    return found
+
+
+def _sent_between(sides: tuple[Side, ...], sent: list[int], key: str) -> int | None:
+    """Frames sent between the moments at which both sides told this fact."""
+    stamps = [side.stamps[key] for side in sides if key in side.stamps]
+    if len(stamps) != 2:
+        return None
+    return bisect_left(sent, stamps[1]) - bisect_left(sent, stamps[0])
+
+
+def _landed(folder: Path, name: str) -> Path:
+    return folder / f"{name}-landed.bin"
+
+
+def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
+    """From the start of the traffic to its end, as the workload asked for them (ns)."""
+    begins = [side.stamps["await.traffic"] for side in sides if "await.traffic" in side.stamps]
+    if not begins:
+        return None
+    ends = [side.stamps["await.silence"] for side in sides if "await.silence" in side.stamps]
+    return begins[0], ends[-1] if ends else sides[-1].ended
+
+
+def _look_at_trace(
+    events: Iterator[TraceEvent], window: tuple[int, int] | None, jump: int | None
+) -> dict[str, Any]:
+    """Counts of what must not be, with the first of each, between start and end of traffic.
+
+    Times are in ms from "Starting new kernel".
+    """
+    zero = jump or (window[0] if window else 0)
+    seen: dict[str, Any] = {"events": 0, "config_writes": 0, "command": [], "power": []}
+    seen |= {"resets": [], "gated": [], "other_master_off": []}
+    if window is None:
+        return seen
+    for event in events:
+        if not window[0] <= event.t <= window[1]:
+            continue
+        seen["events"] += 1
+        ms = round((event.t - zero) / 1e6, 1)
+        if write := config_write(event):
+            seen["config_writes"] += write.bdf in (DEVICE, PORT)
+            if _clears_master(write):
+                kind = "other_master_off" if write.bdf == OTHER else "command"
+                seen[kind].append([ms, write.bdf, write.value])
+        elif event.name == "pci_pm_transition" and DEVICE in event.text:
+            seen["power"].append([ms, event.text])
+        elif event.name in RESETS:
+            seen["resets"].append([ms, f"{event.name} {event.text}".strip()])
+        elif event.name in GATED:
+            seen["gated"].append([ms, f"{event.name} {event.text}".strip()])
+    for key in ("command", "power", "resets", "gated", "other_master_off"):
+        seen[f"{key}_count"] = len(seen[key])
+        seen[key] = seen[key][:8]
+    return seen
+
+
+def _clears_master(write: ConfigWrite) -> bool:
+    return (
+        write.bdf in (DEVICE, PORT, OTHER)
+        and write.offset == _COMMAND
+        and not write.value & _BUS_MASTER
+    )

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The errnos are those of Documentation/driver-api/vfio-pci-liveupdate.rst of
+ * the kernel series. The outgoing rules are tried in a session that is closed
+ * again: no trick played here can be what carried the device over.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+#include <linux/vfio.h>
+
+#include "iommufd.h"
+#include "rules.h"
+#include "vfio.h"
+
+#define PORT "0000:00:02.0"
+/* Not where the guest's memory is. */
+#define UNUSED_IOVA 0x1000
+
+static unsigned int rules_tried;
+
+/* An outcome other than the expected one is told before the "not ok". */
+static void rule(const struct nic *nic, const char *name, long expected, long seen)
+{
+	bool frames = nic_gets_frames(nic);
+	char key[32];
+
+	rules_tried++;
+	if (seen > 0)
+		seen = 0;
+	if (seen != expected || !frames) {
+		snprintf(key, sizeof(key), "rule.%u.expected", rules_tried);
+		fact(key, "%ld %s and frames", expected, expected < 0 ? errno_name(expected) : "");
+		snprintf(key, sizeof(key), "rule.%u.seen", rules_tried);
+		fact(key, "%ld %s and %s", seen, seen < 0 ? errno_name(seen) : "",
+		     frames ? "frames" : "no frame");
+	}
+	ktap_ok(seen == expected && frames, name);
+}
+
+/* For calls that return a fd when they should not: 0 then, and no fd is left open. */
+static long closed(long fd)
+{
+	if (fd < 0)
+		return fd;
+	close(fd);
+	return 0;
+}
+
+static u32 capability(const struct nic *nic, u8 id)
+{
+	u8 position, found;
+
+	must(vfio_config_read(nic->device, PCI_CAPABILITY_LIST, &position, 1));
+	while (position) {
+		must(vfio_config_read(nic->device, position, &found, 1));
+		if (found == id)
+			return position;
+		must(vfio_config_read(nic->device, position + 1, &position, 1));
+	}
+	bail("%s has no capability %u", nic->bdf, id);
+}
+
+/* Writes back what is there, with the bits of @set. */
+static int write_config16(const struct nic *nic, u32 offset, u16 set)
+{
+	u16 value;
+
+	must(vfio_config_read(nic->device, offset, &value, sizeof(value)));
+	value |= set;
+	return vfio_config_write(nic->device, offset, &value, sizeof(value));
+}
+
+static int write_bar0(const struct nic *nic)
+{
+	u32 value;
+
+	must(vfio_config_read(nic->device, PCI_BASE_ADDRESS_0, &value, sizeof(value)));
+	return vfio_config_write(nic->device, PCI_BASE_ADDRESS_0, &value, sizeof(value));
+}
+
+static int map_anonymous(const struct nic *nic)
+{
+	static void *memory;
+
+	if (!memory)
+		memory = mmap(NULL, RING_PAGE_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	return iommufd_map_memory(nic->iommufd, nic->ioas, memory, RING_PAGE_SIZE, UNUSED_IOVA);
+}
+
+static int unmap_anonymous(const struct nic *nic)
+{
+	return iommufd_unmap(nic->iommufd, nic->ioas, UNUSED_IOVA, RING_PAGE_SIZE);
+}
+
+/* What nobody may do to a device between preserve and FINISH, on either side. */
+static void rules_of_frozen_device(const struct nic *nic)
+{
+	u32 pm = capability(nic, PCI_CAP_ID_PM), express = capability(nic, PCI_CAP_ID_EXP);
+	int event = must(sys(eventfd(0, EFD_CLOEXEC))), device = nic->device;
+	u64 length = RING_PAGE_SIZE, pa;
+
+	rule(nic, "reset", -EBUSY, vfio_reset(device));
+	rule(nic, "hot_reset", -EBUSY, vfio_hot_reset(device));
+	rule(nic, "set_irqs_msix", -EBUSY,
+	     vfio_set_irq_eventfd(device, VFIO_PCI_MSIX_IRQ_INDEX, event));
+	rule(nic, "set_irqs_intx", -EBUSY,
+	     vfio_set_irq_eventfd(device, VFIO_PCI_INTX_IRQ_INDEX, event));
+	rule(nic, "write_flr_bit", -EBUSY,
+	     write_config16(nic, express + PCI_EXP_DEVCTL, PCI_EXP_DEVCTL_BCR_FLR));
+	rule(nic, "write_d3hot", -EBUSY, write_config16(nic, pm + PCI_PM_CTRL, 3));
+	rule(nic, "write_command", -EBUSY, write_config16(nic, PCI_COMMAND, 0));
+	rule(nic, "write_bar", -EBUSY, write_bar0(nic));
+	rule(nic, "low_power_entry", -EBUSY, vfio_low_power_enter(device));
+	rule(nic, "sysfs_reset", -EBUSY, pci_attribute_write(nic->bdf, "reset", "1"));
+	rule(nic, "sysfs_remove", -EBUSY, pci_attribute_write(nic->bdf, "remove", "1"));
+	rule(nic, "sysfs_remove_port", -EBUSY, pci_attribute_write(PORT, "remove", "1"));
+	rule(nic, "sysfs_reset_subordinate", -EBUSY,
+	     pci_attribute_write(PORT, "reset_subordinate", "1"));
+	rule(nic, "get_pa_still_works", 0,
+	     iommufd_get_pa(nic->iommufd, nic->ioas, NIC_IOVA, &length, &pa));
+	close(event);
+}
+
+/* A device that cannot be preserved as it is; nothing of the attempt may be left. */
+static void rules_of_refused_preserve(const struct nic *nic, int luo_fd, int session_fd)
+{
+	int event = must(sys(eventfd(0, EFD_CLOEXEC))), device = nic->device, other;
+	int unbound = must(vfio_cdev_open(nic->bdf));
+
+	rule(nic, "preserve_unbound_file", -EINVAL,
+	     luo_preserve_fd(session_fd, unbound, TOKEN_UNUSED));
+	close(unbound);
+	rule(nic, "preserve_device_before_memfd", -ENOENT,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	other = must(luo_create_session(luo_fd, "other"));
+	must(luo_preserve_fd(other, nic->memfd, TOKEN_RAM));
+	rule(nic, "preserve_with_memfd_elsewhere", -ENOENT,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	close(other);
+
+	must(luo_preserve_fd(session_fd, nic->memfd, TOKEN_RAM));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_MSIX_IRQ_INDEX, event));
+	rule(nic, "preserve_with_msix", -EBUSY, luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(vfio_clear_irqs(device, VFIO_PCI_MSIX_IRQ_INDEX));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_INTX_IRQ_INDEX, event));
+	rule(nic, "preserve_with_intx", -EBUSY, luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(vfio_clear_irqs(device, VFIO_PCI_INTX_IRQ_INDEX));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_ERR_IRQ_INDEX, event));
+	rule(nic, "preserve_with_error_eventfd", -EBUSY,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_ERR_IRQ_INDEX, -1));
+	must(map_anonymous(nic));
+	rule(nic, "preserve_with_anonymous_memory", -EINVAL,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(unmap_anonymous(nic));
+	rule(nic, "map_after_refused_preserve", 0, map_anonymous(nic));
+	must(unmap_anonymous(nic));
+	close(event);
+}
+
+static void rules_of_preserved(const struct nic *nic, int session_fd)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	rule(nic, "preserve_device", 0, luo_preserve_fd(session_fd, nic->device, TOKEN_DEVICE));
+	rule(nic, "preserve_device_twice", -EBUSY,
+	     luo_preserve_fd(session_fd, nic->device, TOKEN_UNUSED));
+	rule(nic, "preserve_with_token_in_use", -EEXIST,
+	     luo_preserve_fd(session_fd, nic->memfd, TOKEN_DEVICE));
+	rule(nic, "attach_other_ioas", -EBUSY, vfio_attach(nic->device, ioas));
+	rule(nic, "detach", -EBUSY, vfio_detach(nic->device));
+	rule(nic, "map", -EBUSY, map_anonymous(nic));
+	rule(nic, "unmap", -EBUSY, iommufd_unmap(nic->iommufd, nic->ioas, NIC_IOVA, nic->size));
+	rule(nic, "resize_memfd", -EPERM, sys(ftruncate(nic->memfd, 2 * nic->size)));
+	rules_of_frozen_device(nic);
+}
+
+/* As if nothing had been. */
+static void rules_of_aborted(const struct nic *nic)
+{
+	rule(nic, "map_after_abort", 0, map_anonymous(nic));
+	rule(nic, "unmap_after_abort", 0, unmap_anonymous(nic));
+	rule(nic, "write_command_after_abort", 0, write_config16(nic, PCI_COMMAND, 0));
+}
+
+static void skip_all(unsigned int count)
+{
+	char name[32];
+
+	for (unsigned int i = 0; i < count; i++) {
+		snprintf(name, sizeof(name), "not_tried_%u", i);
+		ktap_skip(name, "this kernel cannot preserve devices");
+	}
+}
+
+void rules_outgoing(const struct nic *nic, int luo_fd)
+{
+	int session_fd;
+
+	if (param_control("stock-kernel")) {
+		skip_all(RULES_OUTGOING);
+		return;
+	}
+	session_fd = must(luo_create_session(luo_fd, SESSION));
+	rules_of_refused_preserve(nic, luo_fd, session_fd);
+	rules_of_preserved(nic, session_fd);
+	close(session_fd);
+	rules_of_aborted(nic);
+}
+
+/* The incoming side */
+
+/* The device is a stranger to this kernel: there is nothing to be refused. */
+static bool device_is_incoming(void)
+{
+	return !param_control("device-not-preserved") && !param_control("stock-kernel");
+}
+
+static int driver_write(const char *file, const char *value)
+{
+	char path[128];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/vfio-pci/%s", file);
+	fd = sys(open(path, O_WRONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	ret = sys(write(fd, value, strlen(value)));
+	close(fd);
+	return ret;
+}
+
+/* vfio-pci offers itself for every device of this kind, as a native driver would. */
+static int bind_by_id(const struct nic *nic)
+{
+	char path[128];
+
+	must(driver_write("new_id", "8086 10c9"));
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", nic->bdf);
+	return sys(access(path, F_OK));
+}
+
+static int group_open(const char *bdf)
+{
+	int container = must(sys(open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC))), group, device;
+	char path[128], link[128];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	len = must(sys(readlink(path, link, sizeof(link) - 1)));
+	link[len] = '\0';
+	snprintf(path, sizeof(path), "/dev/vfio/noiommu-%.32s", strrchr(link, '/') + 1);
+	group = must(sys(open(path, O_RDWR | O_CLOEXEC)));
+	must(sys(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container)));
+	must(sys(ioctl(container, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU)));
+	device = sys(ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf));
+	close(group);
+	close(container);
+	return device;
+}
+
+void rules_before_bind(const struct nic *nic, int session_fd)
+{
+	if (!device_is_incoming())
+		return;
+	rule(nic, "bind_by_id_without_override", -ENOENT, bind_by_id(nic));
+	rule(nic, "bind_by_hand_without_override", -ENODEV, driver_write("bind", nic->bdf));
+	must(driver_write("remove_id", "8086 10c9"));
+	rule(nic, "retrieve_before_bind", -EAGAIN,
+	     closed(luo_retrieve_fd(session_fd, TOKEN_DEVICE)));
+	rule(nic, "sysfs_reset_before_bind", -EBUSY, pci_attribute_write(nic->bdf, "reset", "1"));
+	rule(nic, "sysfs_remove_before_bind", -EBUSY, pci_attribute_write(nic->bdf, "remove", "1"));
+}
+
+void rules_before_retrieve(const struct nic *nic)
+{
+	if (!device_is_incoming())
+		return;
+	rule(nic, "open_cdev", -EBUSY, closed(vfio_cdev_open(nic->bdf)));
+	rule(nic, "open_group", -EBUSY, closed(group_open(nic->bdf)));
+}
+
+/* File status flags belong to the open file, not to the descriptor. */
+static long is_same_file(int fd, int again)
+{
+	if (again < 0)
+		return again;
+	must(sys(fcntl(fd, F_SETFL, O_NONBLOCK)));
+	return must(sys(fcntl(again, F_GETFL))) & O_NONBLOCK ? 0 : -EBADF;
+}
+
+void rules_before_attach(const struct nic *nic, int session_fd, int device)
+{
+	int again = luo_retrieve_fd(session_fd, TOKEN_DEVICE);
+
+	rule(nic, "retrieve_twice_is_same_file", 0, is_same_file(device, again));
+	if (again >= 0)
+		close(again);
+	rule(nic, "finish_when_not_bound", -EBUSY, luo_finish(session_fd));
+}
+
+/* FINISH lets go of the pins that keep the memory in place, so an IOAS must have its own. */
+void rules_of_finish(const struct nic *nic, int session_fd)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	rule(nic, "finish_when_not_attached", -EBUSY, luo_finish(session_fd));
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, nic->size,
+			      NIC_IOVA + RING_PAGE_SIZE));
+	must(vfio_attach(nic->device, ioas));
+	rule(nic, "finish_with_memory_elsewhere", -EBUSY, luo_finish(session_fd));
+	must(vfio_detach(nic->device));
+	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA + RING_PAGE_SIZE, nic->size));
+}
+
+void rules_of_adopted(const struct nic *nic)
+{
+	rules_of_frozen_device(nic);
+}
+
+/* It is an ordinary device again: it can be reset, closed and opened. */
+void rules_after_finish(struct nic *nic)
+{
+	int again;
+
+	ktap_ok(!vfio_reset(nic->device), "reset_after_finish");
+	munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE);
+	close(nic->device);
+	close(nic->iommufd);
+	again = vfio_cdev_open(nic->bdf);
+	ktap_ok(again >= 0, "open_after_close");
+	if (again >= 0)
+		close(again);
+}

@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What is refused between preserve and FINISH, each as one KTAP result: the
+ * errno has to be the right one, and frames have to go on arriving.
+ */
+#ifndef RULES_H
+#define RULES_H
+
+#include "nic.h"
+
+#define SESSION "kexec-stages"
+
+enum {
+	TOKEN_RAM = 1,
+	TOKEN_STATE,
+	TOKEN_DEVICE,
+	TOKEN_OTHER_MEMORY,
+	TOKEN_OTHER_DEVICE,
+	TOKEN_UNUSED = 9,
+};
+
+#define RULES_OUTGOING 33
+#define RULES_INCOMING 27
+
+void rules_outgoing(const struct nic *nic, int luo_fd);
+void rules_before_bind(const struct nic *nic, int session_fd);
+void rules_before_retrieve(const struct nic *nic);
+void rules_before_attach(const struct nic *nic, int session_fd, int device);
+void rules_of_finish(const struct nic *nic, int session_fd);
+void rules_of_adopted(const struct nic *nic);
+void rules_after_finish(struct nic *nic);
+
+#endif

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/vfio.h>
+
+#include "vfio.h"
+
+#define PCI_DEVICES "/sys/bus/pci/devices"
+
+static int write_file(const char *path, const char *value)
+{
+	int fd, ret;
+
+	fd = sys(open(path, O_WRONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	ret = sys(write(fd, value, strlen(value)));
+	close(fd);
+	return ret < 0 ? ret : 0;
+}
+
+int pci_attribute_write(const char *bdf, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/%s", bdf, name);
+	return write_file(path, value);
+}
+
+int pci_driver_bind(const char *bdf, const char *driver)
+{
+	int ret;
+
+	ret = pci_attribute_write(bdf, "driver_override", driver);
+	if (ret < 0)
+		return ret;
+	return write_file("/sys/bus/pci/drivers_probe", bdf);
+}
+
+int vfio_cdev_open(const char *bdf)
+{
+	struct dirent *entry;
+	char path[320];
+	int fd = -ENODEV;
+	DIR *dir;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/vfio-dev", bdf);
+	dir = opendir(path);
+	if (!dir)
+		return -errno;
+	while ((entry = readdir(dir))) {
+		if (entry->d_name[0] == '.')
+			continue;
+		snprintf(path, sizeof(path), "/dev/vfio/devices/%s", entry->d_name);
+		fd = sys(open(path, O_RDWR | O_CLOEXEC));
+		break;
+	}
+	closedir(dir);
+	return fd;
+}
+
+int vfio_bind(int device, int iommufd)
+{
+	struct vfio_device_bind_iommufd arg = { .argsz = sizeof(arg), .iommufd = iommufd };
+
+	return sys(ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &arg));
+}
+
+int vfio_attach(int device, u32 pt_id)
+{
+	struct vfio_device_attach_iommufd_pt arg = { .argsz = sizeof(arg), .pt_id = pt_id };
+
+	return sys(ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &arg));
+}
+
+int vfio_detach(int device)
+{
+	struct vfio_device_detach_iommufd_pt arg = { .argsz = sizeof(arg) };
+
+	return sys(ioctl(device, VFIO_DEVICE_DETACH_IOMMUFD_PT, &arg));
+}
+
+int vfio_reset(int device)
+{
+	return sys(ioctl(device, VFIO_DEVICE_RESET));
+}
+
+int vfio_hot_reset(int device)
+{
+	struct vfio_pci_hot_reset arg = { .argsz = sizeof(arg) };
+
+	return sys(ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, &arg));
+}
+
+int vfio_set_irq_eventfd(int device, u32 index, int eventfd)
+{
+	struct {
+		struct vfio_irq_set set;
+		int fd;
+	} arg = {
+		.set = {
+			.argsz = sizeof(arg),
+			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
+			.index = index,
+			.count = 1,
+		},
+		.fd = eventfd,
+	};
+
+	return sys(ioctl(device, VFIO_DEVICE_SET_IRQS, &arg));
+}
+
+int vfio_clear_irqs(int device, u32 index)
+{
+	struct vfio_irq_set arg = {
+		.argsz = sizeof(arg),
+		.flags = VFIO_IRQ_SET_DATA_NONE | VFIO_IRQ_SET_ACTION_TRIGGER,
+		.index = index,
+	};
+
+	return sys(ioctl(device, VFIO_DEVICE_SET_IRQS, &arg));
+}
+
+int vfio_low_power_enter(int device)
+{
+	struct vfio_device_feature arg = {
+		.argsz = sizeof(arg),
+		.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_LOW_POWER_ENTRY,
+	};
+
+	return sys(ioctl(device, VFIO_DEVICE_FEATURE, &arg));
+}
+
+static int region_offset(int device, u32 index, u64 *offset)
+{
+	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
+	int ret;
+
+	ret = sys(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info));
+	*offset = info.offset;
+	return ret;
+}
+
+int vfio_bar_map(int device, u32 index, size_t size, void **mapping)
+{
+	u64 offset;
+	int ret;
+
+	ret = region_offset(device, index, &offset);
+	if (ret < 0)
+		return ret;
+	*mapping = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, device, offset);
+	return *mapping == MAP_FAILED ? -errno : 0;
+}
+
+int vfio_config_read(int device, u32 offset, void *value, size_t size)
+{
+	u64 base;
+	int ret;
+
+	ret = region_offset(device, VFIO_PCI_CONFIG_REGION_INDEX, &base);
+	if (ret < 0)
+		return ret;
+	ret = sys(pread(device, value, size, base + offset));
+	return ret < 0 ? ret : 0;
+}
+
+int vfio_config_write(int device, u32 offset, const void *value, size_t size)
+{
+	u64 base;
+	int ret;
+
+	ret = region_offset(device, VFIO_PCI_CONFIG_REGION_INDEX, &base);
+	if (ret < 0)
+		return ret;
+	ret = sys(pwrite(device, value, size, base + offset));
+	return ret < 0 ? ret : 0;
+}

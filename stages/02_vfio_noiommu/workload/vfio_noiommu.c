@@ -1,0 +1,500 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Stage 2: a device in no-IOMMU mode goes on writing into the RAM of a KVM
+ * guest while the kernel under both is exchanged. Both sides of the kexec are
+ * in this file.
+ */
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "aborts.h"
+#include "nic.h"
+#include "report.h"
+#include "rules.h"
+#include "vfio.h"
+#include "vm_state.h"
+
+#define PRESERVED_DEVICE "0000:01:00.0"
+#define OTHER_DEVICE "0000:02:00.0"
+
+/* The other device's memory: its ring's description, then what it writes to. */
+#define OTHER_COUNT 1024
+#define OTHER_AREA 0x10000
+
+/* Enough to make holes all over free memory. */
+#define HOG_SIZE (32ull << 20)
+
+/* Frames seen before anything is done with the session. */
+#define WARM_UP_FRAMES 100
+#define WARM_UP_MS 20000
+
+/*
+ * A ring goes round in count / rate seconds: 16 s for 16,384 descriptors at
+ * 1,000 frames a second. The bound is for a host that is busy.
+ */
+#define WRAP_MS 60000
+#define TELL_MS 5000
+
+static bool kernel_cannot_preserve_devices(void)
+{
+	return param_control("stock-kernel");
+}
+
+static u32 ring_count(void)
+{
+	u64 count = param_u64("ring", 16384);
+
+	must_be(count && count <= RING_MAX && count % RING_PAGE_DESCRIPTORS == 0,
+		"stage.ring=%llu", count);
+	return count;
+}
+
+static u64 guest_ram_size(void)
+{
+	u64 mib = param_u64("guest_memory", 128);
+
+	must_be(mib >= 4 && mib % 2 == 0, "stage.guest_memory=%llu", mib);
+	must_be((mib << 20) > ring_area_size(ring_count()) + GUEST_DATA, "stage.guest_memory=%llu",
+		mib);
+	return mib << 20;
+}
+
+static void report_frames(const struct ring *ring)
+{
+	fact("guest.frames", "%llu", ring->frames);
+	fact("guest.frames.lost", "%llu", ring->lost);
+	fact("guest.frames.repeated", "%llu", ring->repeated);
+	fact("guest.frames.damaged", "%llu", ring->damaged);
+	if (ring->lost || ring->repeated || ring->damaged)
+		fact("guest.frames.first_bad", "%llu", ring->first_bad);
+}
+
+/* The outgoing side */
+
+struct outgoing {
+	u64 nonce;
+	int luo_fd;
+	int session_fd;
+	int state_fd;
+	struct vm_state *state;
+	struct vmm vmm;
+	struct nic nic;
+	struct nic other;
+};
+
+static void start_guest(struct outgoing *out)
+{
+	u64 size = guest_ram_size(), area = size - ring_area_size(ring_count());
+	struct nic *nic = &out->nic;
+
+	_Static_assert(sizeof(struct ring) + RING_MAX / RING_PAGE_BUFFERS *
+		       sizeof(struct ring_page) <= GUEST_STAGE_SIZE, "ring too large");
+
+	nic->bdf = PRESERVED_DEVICE;
+	nic->size = size;
+	nic->memfd = memfd_new("guest-ram", size);
+	nic->memory = ram_map(nic->memfd, size);
+	nic->ring = (void *)(nic->memory + GUEST_STAGE);
+	ram_populate(nic->memory, nic->size);
+	nic_open(nic);
+	nic_place_ring(nic, area, ring_count(), out->nonce);
+
+	vmm_create(&out->vmm, nic->memfd, nic->memory, size, param_u64("vcpus", 1));
+	vmm_load_guest(&out->vmm, out->nonce, area);
+	vmm_prefault(&out->vmm);
+	vmm_start_threads(&out->vmm);
+	report_guest_options(&out->vmm);
+	fact("guest.swept_pages", "%llu", area / GUEST_PAGE_SIZE);
+	nic->ring->active = 1;
+	fact_tsc("guest_started", rdtsc());
+	vmm_run(&out->vmm);
+}
+
+/* The same kind of device, used in the same way, but never preserved. */
+static void start_other(struct outgoing *out)
+{
+	struct nic *nic = &out->other;
+
+	nic->bdf = OTHER_DEVICE;
+	nic->size = OTHER_AREA + ring_area_size(OTHER_COUNT);
+	nic->memfd = memfd_new("other", nic->size);
+	nic->memory = ram_map(nic->memfd, nic->size);
+	nic->ring = (void *)nic->memory;
+	ram_populate(nic->memory, nic->size);
+	nic_open(nic);
+	nic_place_ring(nic, OTHER_AREA, OTHER_COUNT, out->nonce);
+	nic_start(nic);
+}
+
+/* The host starts to send, and to watch the machine's memory. */
+static void start_traffic(struct outgoing *out)
+{
+	struct deadline deadline = deadline_in_ms(WARM_UP_MS);
+	const struct ring *ring = out->nic.ring, *other = out->other.ring;
+
+	nic_start(&out->nic);
+	nic_start_bell(&out->nic);
+	fact("ring.pa", "0x%llx", ring_descriptors_pa(ring));
+	fact("ring.count", "%u", ring->count);
+	fact("other.ring.pa", "0x%llx", ring_descriptors_pa(other));
+	fact("other.ring.count", "%u", other->count);
+	await("traffic");
+	while (READ_ONCE(ring->frames) < WARM_UP_FRAMES) {
+		must_be(!deadline_passed(deadline), "%llu frames within %d ms", ring->frames,
+			WARM_UP_MS);
+		vmm_check(&out->vmm);
+		poll_pause();
+	}
+	fact("frames.warm_up", "%llu", READ_ONCE(ring->frames));
+}
+
+/* True when all that should be in the session is. */
+static bool preserve(struct outgoing *out)
+{
+	u64 frames = READ_ONCE(out->nic.ring->frames), start;
+	int ret = -ENOENT;
+
+	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
+	fact_tsc("preserve", rdtsc());
+	start = now_us();
+	if (!param_control("memfd-not-preserved"))
+		must(luo_preserve_fd(out->session_fd, out->nic.memfd, TOKEN_RAM));
+	fact("preserve.ram.us", "%llu", now_us() - start);
+	start = now_us();
+	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
+	fact("preserve.state.us", "%llu", now_us() - start);
+	start = now_us();
+	if (!param_control("device-not-preserved")) {
+		ret = luo_preserve_fd(out->session_fd, out->nic.device, TOKEN_DEVICE);
+		fact("preserve.device", "%d", ret);
+		fact("preserve.device.us", "%llu", now_us() - start);
+		if (ret < 0 && !kernel_cannot_preserve_devices())
+			return false;
+	}
+	if (param_control("other-preserved")) {
+		must(luo_preserve_fd(out->session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
+		must(luo_preserve_fd(out->session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+	}
+	nic_gets_frames(&out->nic);
+	fact("preserve.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
+	fact_tsc("preserved", rdtsc());
+	return true;
+}
+
+static void load(struct outgoing *out)
+{
+	u64 frames = READ_ONCE(out->nic.ring->frames), start = now_us();
+
+	must(kexec_load_incoming());
+	fact("load.us", "%llu", now_us() - start);
+	nic_gets_frames(&out->nic);
+	fact("load.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
+	fact_tsc("loaded", rdtsc());
+}
+
+/* What iommufd says about the pages has to be what the process's page tables say. */
+static void note_pfns(struct outgoing *out)
+{
+	u64 *pfns = vm_state_pfns(out->state);
+	u64 *mapped = must_be_memory(calloc(out->state->pages, sizeof(u64)));
+
+	nic_read_pfns(&out->nic, pfns);
+	must(pagemap_read(out->nic.memory, out->state->pages, mapped));
+	fact("pfn.unlike_pagemap", "%llu", count_different(pfns, mapped, out->state->pages));
+	report_pfns(pfns, out->state->pages);
+	free(mapped);
+}
+
+static void pause_and_capture(struct outgoing *out)
+{
+	struct vm_state *state = out->state;
+	const u64 swept = out->nic.ring->area / GUEST_PAGE_SIZE;
+	u64 captured;
+
+	await("pause");
+	vmm_pause(&out->vmm);
+	state->paused_tsc = rdtsc();
+	/* A tail that the guest did not ask for would be one that nobody refilled up to. */
+	nic_stop_bell(&out->nic);
+	vm_capture(&out->vmm, state);
+	captured = rdtsc();
+	digest_pages(out->vmm.ram, swept, vm_state_digests(state));
+	fact_tsc("digested", rdtsc());
+	fact_tsc("paused", state->paused_tsc);
+	fact_tsc("captured", captured);
+	report_ram_digest(vm_state_digests(state), swept);
+	report_paused_guest(&out->vmm, state);
+	report_frames(out->nic.ring);
+	fact("ring.next", "%u", out->nic.ring->next);
+	nic_report(&out->nic);
+}
+
+/* Does not return, but for a kernel that refuses. */
+static int leave_kernel(void)
+{
+	await("reboot");
+	fact_tsc("reboot", rdtsc());
+	if (param_control("firmware-reboot")) {
+		dialogue_drain();
+		return sys(reboot(RB_AUTOBOOT));
+	}
+	return kexec_reboot();
+}
+
+static int before_kexec(void)
+{
+	static const u64 from_start[GUEST_MAX_VCPUS];
+	static struct outgoing out;
+
+	out.nonce = param_nonce();
+	out.luo_fd = luo_must_open();
+	start_guest(&out);
+	start_other(&out);
+	start_traffic(&out);
+	out.state = vm_state_create(&out.vmm, out.nonce, &out.state_fd);
+	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
+
+	rules_outgoing(&out.nic, out.luo_fd);
+	if (param_control("receiver-off"))
+		igb_rx_enable(&out.nic.igb, false);
+	abort_repeatedly(&out.nic, &out.luo_fd, param_u64("aborts", 20));
+	if (!preserve(&out))
+		return 0;
+	load(&out);
+	if (param_control("receiver-off"))
+		igb_rx_enable(&out.nic.igb, true);
+	note_pfns(&out);
+	pause_and_capture(&out);
+	return leave_kernel();
+}
+
+/* The incoming side */
+
+struct incoming {
+	u64 nonce;
+	int luo_fd;
+	int session_fd;
+	int state_fd;
+	struct vm_state *state;
+	struct vmm vmm;
+	struct nic nic;
+};
+
+/* A file of the session, or -errno; said as retrieve.@name either way. */
+static int retrieve_fd(struct incoming *in, u64 token, const char *key)
+{
+	int fd = luo_retrieve_fd(in->session_fd, token);
+
+	fact(key, "%d", fd < 0 ? fd : 0);
+	return fd;
+}
+
+/*
+ * Moves what can be moved: half of the pages of a large piece of memory are
+ * given back, and the kernel puts together what is left. Of the guest's memory
+ * only the pins that came with the memfd keep it in place: nothing has mapped
+ * it yet. (Later a guest would have each of its pages taken away, and put back,
+ * several times. On an emulated CPU that takes minutes.)
+ */
+static void compact_memory(void)
+{
+	u8 *hog = mmap(NULL, HOG_SIZE, PROT_READ | PROT_WRITE,
+		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
+	u64 start = now_us();
+	int fd;
+
+	must_be(hog != MAP_FAILED, "%s", errno_name(-errno));
+	for (u64 at = 0; at < HOG_SIZE; at += 2 * GUEST_PAGE_SIZE)
+		must(sys(madvise(hog + at, GUEST_PAGE_SIZE, MADV_DONTNEED)));
+	fd = must(sys(open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC)));
+	must(sys(write(fd, "1", 1)));
+	close(fd);
+	must(sys(munmap(hog, HOG_SIZE)));
+	fact("compact.us", "%llu", now_us() - start);
+}
+
+/* True when there is all that the guest needs. */
+static bool retrieve_guest(struct incoming *in)
+{
+	struct nic *nic = &in->nic;
+	const char *refused;
+	struct stat stat;
+
+	in->session_fd = luo_retrieve_session(in->luo_fd, SESSION);
+	fact("retrieve.session", "%d", in->session_fd < 0 ? in->session_fd : 0);
+	if (in->session_fd < 0)
+		return false;
+	in->state_fd = retrieve_fd(in, TOKEN_STATE, "retrieve.state");
+	nic->memfd = retrieve_fd(in, TOKEN_RAM, "retrieve.ram");
+	if (in->state_fd < 0 || nic->memfd < 0)
+		return false;
+
+	fact_tsc("retrieved", rdtsc());
+	compact_memory();
+	must(sys(fstat(in->state_fd, &stat)));
+	in->state = vm_state_map(in->state_fd, stat.st_size);
+	refused = vm_state_refused(in->state, stat.st_size, in->nonce);
+	if (refused) {
+		fact("retrieve.state_refused", "%s", refused);
+		return false;
+	}
+	must(sys(fstat(nic->memfd, &stat)));
+	nic->size = stat.st_size;
+	nic->bdf = PRESERVED_DEVICE;
+	nic->memory = ram_map(nic->memfd, nic->size);
+	nic->ring = (void *)(nic->memory + GUEST_STAGE);
+	fact("ram.size", "%llu", nic->size);
+	fact_tsc("compacted", rdtsc());
+	return nic->size == in->state->ram_size;
+}
+
+/* All but what the device writes to: there, something new is there by now. */
+static void compare_ram(struct incoming *in)
+{
+	const u64 swept = in->nic.ring->area / GUEST_PAGE_SIZE;
+	u64 *digests = must_be_memory(calloc(swept, sizeof(u64)));
+
+	digest_pages(in->nic.memory, swept, digests);
+	fact_tsc("compared", rdtsc());
+	report_ram_digest(digests, swept);
+	report_ram_difference(vm_state_digests(in->state), digests, swept);
+	free(digests);
+}
+
+/* The guest needs no device to go on reading its ring, only the memory. */
+static void resume_guest(struct incoming *in)
+{
+	struct refused_msrs refused = {};
+	u64 resumed;
+
+	vmm_create(&in->vmm, in->nic.memfd, in->nic.memory, in->nic.size, in->state->nr_vcpus);
+	vm_restore(&in->vmm, in->state, &refused);
+	vmm_prefault(&in->vmm);
+	vmm_start_threads(&in->vmm);
+	report_loaded_guest(&in->vmm);
+	report_refused_msrs(&refused);
+	fact("ring.next", "%u", in->nic.ring->next);
+	resumed = rdtsc();
+	vmm_run(&in->vmm);
+	fact_tsc("resume", resumed);
+}
+
+static void compare_pfns(struct incoming *in)
+{
+	u64 *pfns = must_be_memory(calloc(in->state->pages, sizeof(u64)));
+
+	nic_read_pfns(&in->nic, pfns);
+	report_pfn_difference(vm_state_pfns(in->state), pfns, in->state->pages);
+	report_pfns(pfns, in->state->pages);
+	free(pfns);
+}
+
+/* True when the device is this process's again, with all that it was doing. */
+static bool adopt_device(struct incoming *in)
+{
+	struct nic *nic = &in->nic;
+	int device, ret;
+
+	rules_before_bind(nic, in->session_fd);
+	must(pci_driver_bind(nic->bdf, "vfio-pci"));
+	rules_before_retrieve(nic);
+	device = retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
+	if (device < 0)
+		return false;
+	rules_before_attach(nic, in->session_fd, device);
+	ret = nic_bind(nic, device);
+	fact("bind.device", "%d", ret);
+	if (ret < 0)
+		return false;
+	if (param_control("device-reset"))
+		must(igb_reset(&nic->igb));
+	nic_report(nic);
+	rules_of_finish(nic, in->session_fd);
+	nic_map(nic);
+	fact_tsc("adopted", rdtsc());
+	nic_start_bell(nic);
+	compare_pfns(in);
+	rules_of_adopted(nic);
+	return true;
+}
+
+/* Every descriptor is used a second time, some on each side of the ring's end. */
+static void wait_wrap(struct incoming *in)
+{
+	struct deadline deadline = deadline_in_ms(WRAP_MS), tell = deadline_in_ms(TELL_MS);
+	const struct ring *ring = in->nic.ring;
+	u64 wanted = ring->count + ring->count / 16;
+
+	while (READ_ONCE(ring->frames) < wanted && !deadline_passed(deadline) &&
+	       nic_gets_frames(&in->nic)) {
+		vmm_check(&in->vmm);
+		if (!deadline_passed(tell))
+			continue;
+		dialogue_line("# at going-round");
+		tell = deadline_in_ms(TELL_MS);
+	}
+}
+
+static void finish_and_watch(struct incoming *in, bool adopted)
+{
+	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
+	u64 timeout_ms = vmm_sweep_timeout_ms(&in->vmm);
+
+	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
+		at_resume[i] = in->state->vcpu[i].regs.r14;
+	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
+	vmm_read_counters(&in->vmm, at_finish);
+	fact("finish", "%d", luo_finish(in->session_fd));
+	fact_tsc("finished", rdtsc());
+	if (adopted)
+		wait_wrap(in);
+	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
+	/* The host stops to send; what it has sent is there when it answers. */
+	await("silence");
+	while (nic_gets_frames(&in->nic))
+		;
+	vmm_pause(&in->vmm);
+	vmm_read_counters(&in->vmm, at_end);
+	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);
+	report_frames(in->nic.ring);
+}
+
+/* The counter is cleared when it is read, so it is read once, here. */
+static void let_go(struct incoming *in)
+{
+	struct nic *nic = &in->nic;
+
+	nic_stop_bell(nic);
+	fact("device.good_packets", "%u", igb_rx_good_packets(&nic->igb));
+	rules_after_finish(nic);
+}
+
+static int after_kexec(void)
+{
+	static struct incoming in;
+	bool adopted;
+
+	in.nonce = param_nonce();
+	in.luo_fd = luo_must_open();
+	if (!retrieve_guest(&in)) {
+		await("silence");
+		return 0;
+	}
+	compare_ram(&in);
+	resume_guest(&in);
+	adopted = adopt_device(&in);
+	finish_and_watch(&in, adopted);
+	if (adopted)
+		let_go(&in);
+	return 0;
+}
+
+const struct stage_ops stage = {
+	.before_kexec = before_kexec,
+	.after_kexec = after_kexec,
+	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
+};
