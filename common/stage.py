@@ -149,6 +149,8 @@ class Stage:
     """Those phases that follow each other and make up the blackout; empty without one."""
     headline: Callable[[Trial], dict[str, str]]
     """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
+    in_work: str | None = None
+    """What is not yet shown of this stage; `demo` and a bare `gate` leave it out and say so."""
     cpus: int = 2
     devices: Callable[[], tuple[ET.Element, ...]] = tuple
     qemu_args: tuple[str, ...] = ()
