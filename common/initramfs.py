@@ -18,6 +18,7 @@ nod /dev/console 600 0 0 c 5 1
 dir /proc 555 0 0
 dir /sys 555 0 0
 dir /tmp 1777 0 0
+dir /debugfs 755 0 0
 """
 
 
