@@ -112,7 +112,13 @@ class SerialLine(_BytesSpawn):
         self._thread = threading.Thread(target=self._read, name=f"serial-{name}", daemon=True)
         self._thread.start()
 
+    # Far below what fills the socket; a system call or two for each byte held up the machine.
+    _GATHER_SECONDS = 0.0003
+
     def _read(self) -> None:
+        # The UART sends byte by byte; waking pexpect for each took 75 us a byte, so it is
+        # given whole lines.
+        pending = b""
         while True:
             try:
                 data = self._socket.recv(65536)
@@ -122,7 +128,14 @@ class SerialLine(_BytesSpawn):
                 break
             self._stamps.take(time.monotonic_ns(), data)
             self._raw.write(data)
-            self._bytes.put(data)
+            time.sleep(self._GATHER_SECONDS)
+            pending += data
+            whole, newline, rest = pending.rpartition(b"\n")
+            if newline:
+                self._bytes.put(whole + newline)
+                pending = rest
+        if pending:
+            self._bytes.put(pending)
         self._bytes.put(b"")
 
     def wake(self, error: Exception) -> None:
