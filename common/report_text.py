@@ -145,7 +145,7 @@ def _seconds(trial: Trial) -> float:
 
 
 def _reproduce(run: Run) -> str:
-    return _labelled("Reproduce", f"./kexec-stages {shlex.join(run.command)}")
+    return _labelled("Reproduce ", f"./kexec-stages {shlex.join(run.command)}")
 
 
 def _labelled(label: str, text: str) -> str:

@@ -178,6 +178,12 @@ CONTROLS = (
         reason=_reason(_not_zero(INCOMING, "guest.0.errors.vector")),
     ),
     Control(
+        name="msr-spoiled",
+        what="one bit of an MSR (STAR) is flipped in the restored state",
+        breaks=frozenset({"guest_content"}),
+        reason=_reason(_not_zero(INCOMING, "guest.0.errors.msr")),
+    ),
+    Control(
         name="counter-spoiled",
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),

@@ -326,6 +326,16 @@ static void compare_ram(struct incoming *in)
 	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
 }
 
+static void spoil_msr(struct vcpu_state *state, u32 index)
+{
+	u32 at = 0;
+
+	while (at < state->msrs && state->msr[at].index != index)
+		at++;
+	must_be(at < state->msrs, "MSR 0x%x is not in the state", index);
+	state->msr[at].data ^= BIT(0);
+}
+
 static void spoil_state(struct vm_state *state)
 {
 	struct vcpu_state *first = &state->vcpu[0];
@@ -338,6 +348,9 @@ static void spoil_state(struct vm_state *state)
 		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
 	if (param_control("counter-spoiled"))
 		first->regs.r14++;
+	/* STAR */
+	if (param_control("msr-spoiled"))
+		spoil_msr(first, 0xc0000081);
 	/* LVT timer, mask bit */
 	if (param_control("timer-dropped"))
 		first->lapic.regs[0x320 + 2] |= BIT(0);
