@@ -15,9 +15,9 @@ from vfio_noiommu_witness import TRACES, frame_witness, read_witness
 from common.errors import UsageError
 from common.stage import Option, Size, Stage
 
-GAP_SECONDS = 8
+GAP_SECONDS = 4
 """How long the ring may go unread, at most: pause, kexec, boot, and the device taken back.
-Measured: 3 to 5 s on an emulated CPU; the rest is for a host that is busy."""
+Measured: 2 s on an emulated CPU; the rest is for a host that is busy."""
 
 _BUFFER_KIB = 2
 
@@ -25,11 +25,12 @@ _BUFFER_KIB = 2
 def _size(options: Mapping[str, int]) -> Size:
     """Guest RAM, of which the ring takes a part, KHO's scratch, and both kernels."""
     ring, rate, guest = options["ring"], options["rate"], options["guest_memory"]
-    need = rate * GAP_SECONDS
-    if need > ring // 2:
+    need, room = rate * GAP_SECONDS, ring - ring // 8
+    if need > room:
         raise UsageError(
-            f"{rate} frames/s x {GAP_SECONDS} s without a reader = {need} frames, and half of a"
-            f" ring of {ring} is {ring // 2}; ask for a larger --ring or a lower --rate"
+            f"{rate} frames/s x {GAP_SECONDS} s without a reader = {need} frames, and a ring of"
+            f" {ring}, an eighth of it still unread when the guest is paused, has room for {room};"
+            " ask for a larger --ring or a lower --rate"
         )
     buffers = ring * _BUFFER_KIB // 1024
     if guest < buffers + 16:
@@ -93,11 +94,11 @@ STAGE = Stage(
         Option(
             flag="--ring",
             parameter="ring",
-            default=16384,
+            default=5120,
             minimum=256,
             maximum=32768,
             step=256,
-            help="receive descriptors of the device (default 16384)",
+            help="receive descriptors of the device (default 5120)",
         ),
         Option(
             flag="--aborts",

@@ -10,6 +10,7 @@ from vfio_noiommu_machine import DEVICE
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.guest_checks import both
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 
@@ -138,6 +139,21 @@ def _aborts_were_silent(trial: Trial) -> Outcome:
     )
 
 
+def _ring_ran_empty(trial: Trial) -> Outcome:
+    sides = both(trial)
+    numbers = [side.number("guest.frames") for side in sides] if sides else [None]
+    count = sides[0].number("ring.count") if sides else None
+    if None in numbers or count is None:
+        return no_data("facts ring.count, guest.frames", expected="a ring that ran empty")
+    before, after = (number or 0 for number in numbers)
+    return outcome(
+        count <= after <= before + count,
+        expected=f"{count} to {before + count} frames: one round, no more",
+        seen=f"{before} before the kexec, {after} in the end",
+        evidence="facts ring.count, guest.frames",
+    )
+
+
 CONTROLS = (
     Control(
         name="bus-mastering-patch-off",
@@ -225,6 +241,15 @@ CONTROLS = (
         ),
         may_break=WITHOUT_DEVICE,
         reason=_reason(_reset_by_hand),
+    ),
+    Control(
+        name="tail-left",
+        what="nobody moves the ring's tail on in the incoming kernel",
+        breaks=frozenset({"ring_went_round"}),
+        may_break=frozenset(
+            {"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated"}
+        ),
+        reason=_reason(_ring_ran_empty),
     ),
     Control(
         name="receiver-off",

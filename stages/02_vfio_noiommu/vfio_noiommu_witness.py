@@ -45,7 +45,7 @@ TRACES = (
 )
 _COMMAND, _BUS_MASTER = 0x04, 0x4
 # Frames are on their way from the sender's socket to RAM; then nothing more will come.
-_DRAIN_SECONDS = 0.3
+_DRAIN_SECONDS = 0.2
 
 
 class FrameWitness:
@@ -115,15 +115,21 @@ class FrameWitness:
         """End the sender, let what it sent land, end the watcher."""
         if not self._running:
             return
-        for process in reversed(self._running):
-            assert process.stdin
-            process.stdin.close()
-            process.wait(timeout=30)
-            time.sleep(_DRAIN_SECONDS)
+        watcher, *senders = self._running
+        for process in senders:
+            _end(process)
+        time.sleep(_DRAIN_SECONDS)
+        _end(watcher)
         self._running.clear()
         port = udp_ports(self._machine.spec.devices)[0]
         found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
         (self._machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.close()
+    process.wait(timeout=30)
 
 
 @contextmanager

@@ -17,6 +17,7 @@
 
 /* Frames come every millisecond; the bound is for a host that is busy. */
 #define FRAME_MS 1000
+#define IDLE_MS 100
 
 /* @device goes to a new iommufd, and its registers are mapped. */
 int nic_bind(struct nic *nic, int device)
@@ -188,6 +189,8 @@ void nic_start_bell(struct nic *nic)
 
 void nic_stop_bell(struct nic *nic)
 {
+	if (!nic->bell_rings)
+		return;
 	WRITE_ONCE(nic->bell_rings, false);
 	must(-pthread_join(nic->bell, NULL));
 }
@@ -208,6 +211,21 @@ bool nic_gets_frames(const struct nic *nic)
 		poll_pause();
 	}
 	return true;
+}
+
+/* Returns when the guest has read what is there: it reads a frame in much less time. */
+void nic_wait_idle(const struct nic *nic)
+{
+	struct deadline idle = deadline_in_ms(IDLE_MS);
+	u64 frames = READ_ONCE(nic->ring->frames);
+
+	while (!deadline_passed(idle)) {
+		poll_pause();
+		if (READ_ONCE(nic->ring->frames) == frames)
+			continue;
+		frames = READ_ONCE(nic->ring->frames);
+		idle = deadline_in_ms(IDLE_MS);
+	}
 }
 
 static void report_config(const char *bdf, const char *key)

@@ -44,6 +44,7 @@ void nic_start(struct nic *nic);
 void nic_start_bell(struct nic *nic);
 void nic_stop_bell(struct nic *nic);
 bool nic_gets_frames(const struct nic *nic);
+void nic_wait_idle(const struct nic *nic);
 void nic_report(const struct nic *nic);
 
 #endif
