@@ -117,8 +117,6 @@ STAGE = Stage(
         "pci=realloc=off",
     ),
     size=_size,
-    in_work="its runs so far used kernels built by hand, and --repeat 20 is still to be shown"
-    " (./kexec-stages run 2)",
     phases=phases,
     blackout=blackout,
     devices=devices,
