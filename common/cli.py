@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -56,8 +57,12 @@ def build_parser() -> argparse.ArgumentParser:
     report.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
     report.add_argument("--format", choices=("text", "json", "svg"), default="text")
     report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
-    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the stored record")
-    judge.add_argument("run", metavar="RUN")
+    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
+    judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
+    bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
+    bundle.add_argument("run", metavar="RUN")
+    bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
 
     _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
@@ -145,7 +150,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminated)
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.commands.{module}"), function)
-        return int(verb(arguments))
+        status = int(verb(arguments))
+        sys.stdout.flush()  # a full disk is noticed here, not when Python shuts down
+        return status
     except StagesError as error:
         print(f"kexec-stages: {error}", *error.details, sep="\n  ", file=sys.stderr)
         return error.exit_status
@@ -153,9 +160,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader (head, less) has gone; Python must not complain at shutdown either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) has gone
         return Exit.HARNESS
     except OSError as error:
+        if error.filename is None:
+            _drop_output()
         print(f"kexec-stages: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return Exit.HARNESS
+
+
+def _drop_output() -> None:
+    """Python must not complain at shutdown about what cannot be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,74 +1,40 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verbs that need no machine: report, judge, list. They run without QEMU and libvirt."""
+"""Verbs that need no machine: report, judge, bundle, list. They run without QEMU and libvirt."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
 import sys
+from itertools import islice
 from pathlib import Path
 
 from tabulate import tabulate
 
+from common.bundle import pack
 from common.errors import Exit, UsageError
-from common.paths import runs_root
-from common.record import Run, collect, schema_text, seal_breaches
+from common.follows import disagreements, trials_from_raw
+from common.record import Run, schema_text
 from common.report_text import report_text
 from common.stage import Stage, load_stage, stage_folders
+from common.stored_run import opened
 from common.timeline_svg import timeline_svg
 from common.verdict import judge as judge_run
 
 
-def find_run(name: str) -> Path:
-    """The folder of a run: a path, a name below the runs folder, or `latest`."""
-    for folder in (Path(name), runs_root() / name):
-        if folder.is_dir():
-            if not (folder / "record.json").exists():
-                raise UsageError(f"{folder} is no finished run: it has no record.json")
-            return folder.resolve()
-    raise UsageError(f"there is no run {name!r}, neither as a folder nor in {runs_root()}")
-
-
-def read_record(folder: Path) -> Run:
-    """The stored record of a run. Raises UsageError when it is damaged."""
-    try:
-        return Run.model_validate_json((folder / "record.json").read_text())
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{folder}/record.json is damaged: {first}") from None
-
-
-def check_record(folder: Path) -> Run:
-    """The record, after showing that it is sealed and follows from its raw files.
-
-    Raises UsageError naming what was edited or what does not follow.
-    """
-    if breaches := seal_breaches(folder):
-        more = f" (and {len(breaches) - 1} more)" if len(breaches) > 1 else ""
-        raise UsageError(f"{folder.name} is not as it was sealed: {breaches[0]}{more}")
-    run = read_record(folder)
-    stage = load_stage(run.stage)
-    for trial in run.trials:
-        if collect(folder / trial.setting.name, witness=stage.witness) != trial:
-            raise UsageError(
-                f"{folder.name}: record.json says of trial {trial.setting.name} what its raw"
-                " files do not"
-            )
-    return run
-
-
 def report(arguments: argparse.Namespace) -> int:
     """Print or write the report of a stored run."""
-    run = read_record(find_run(arguments.run))
-    stage = load_stage(run.stage)
-    if arguments.format == "json":
-        text = run.model_dump_json(indent=2) + "\n"
-    elif arguments.format == "svg":
-        text = _picture(run, stage)
-    else:
-        text = report_text(run, judge_run(run, stage), stage)
+    with opened(arguments.run) as stored:
+        run, stage = stored.run, stored.stage
+        if arguments.format == "json":
+            text = run.model_dump_json(indent=2) + "\n"
+        elif arguments.format == "svg":
+            text = _picture(run, stage)
+        else:
+            text = report_text(run, stored.verdict, stage)
     if arguments.output:
-        _write_whole(arguments.output, text)
+        _write_whole(arguments.output, text.encode())
     else:
         sys.stdout.write(text)
     return Exit.PASS
@@ -84,25 +50,46 @@ def _picture(run: Run, stage: Stage) -> str:
     raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
 
 
-def _write_whole(target: Path, text: str) -> None:
+def _write_whole(target: Path, data: bytes) -> None:
     """Write a file that is never half there; a pipe or device is written as it stands."""
     if target.exists() and not target.is_file():
-        target.write_text(text)
+        with target.open("wb") as file:
+            file.write(data)
         return
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        part.write_text(text)
+        part.write_bytes(data)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
 def judge(arguments: argparse.Namespace) -> int:
-    """Judge a stored run again, from its raw files; the exit status is the verdict's."""
-    run = check_record(find_run(arguments.run))
-    verdict = judge_run(run, load_stage(run.stage))
-    print(f"stage {verdict.stage}: {verdict.status}: {verdict.why}")
+    """Judge a run or a bundle again, from its raw files; the exit status is the verdict's."""
+    with opened(arguments.run) as stored:
+        if arguments.seal and arguments.seal.lower() != stored.seal:
+            raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
+        trials = trials_from_raw(stored.folder, stored.stage)
+        if found := list(islice(disagreements(stored.folder, stored.run, trials), 20)):
+            raise UsageError(f"{stored.name}: {found[0]}", details=found[1:])
+        verdict = judge_run(stored.run.model_copy(update={"trials": trials}), stored.stage)
+        print(f"stage {verdict.stage}: {verdict.status}: {verdict.why}")
+        ran = {control.control for control in verdict.controls}
+        if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
+            print(f"controls that were not run: {', '.join(lacking)}")
+        print(f"seal {stored.seal}")
     return verdict.exit
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    """Write a run as one file; prints its name, its digest, and the run's seal."""
+    with opened(arguments.run) as stored:
+        data = pack(stored.folder)
+        target = arguments.output or Path(f"{stored.name}.zip")
+        _write_whole(target, data)
+        print(f"{target}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+        print(f"seal {stored.seal}")
+    return Exit.PASS
 
 
 def list_stages(arguments: argparse.Namespace) -> int:
