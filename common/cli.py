@@ -50,6 +50,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
+    gate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="fail as well where this run of the stage did better (once for each stage)",
+    )
     gate.add_argument("--controls", action="store_true", help="run the controls as well")
     _machine_options(gate)
 
@@ -63,6 +70,10 @@ def build_parser() -> argparse.ArgumentParser:
     bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
     bundle.add_argument("run", metavar="RUN")
     bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
+
+    compare = _verb(verbs, "compare", "stored:compare", "what changed between two runs of a stage")
+    compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
+    compare.add_argument("after", metavar="RUN")
 
     _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verbs that need no machine: report, judge, bundle, list. They run without QEMU and libvirt."""
+"""Verbs on what is stored or declared: no machine, no QEMU, no libvirt."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from pathlib import Path
 from tabulate import tabulate
 
 from common.bundle import pack
+from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
 from common.follows import disagreements, trials_from_raw
 from common.record import Run, schema_text
@@ -79,6 +80,20 @@ def judge(arguments: argparse.Namespace) -> int:
             print(f"controls that were not run: {', '.join(lacking)}")
         print(f"seal {stored.seal}")
     return verdict.exit
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print what changed from one run of a stage to another; 1 when anything got worse."""
+    with opened(arguments.before) as before, opened(arguments.after) as after:
+        if before.run.stage != after.run.stage:
+            raise UsageError(
+                f"{before.name} is of stage {before.run.stage} and {after.name} of stage"
+                f" {after.run.stage}: there is nothing to compare"
+            )
+        names, runs = (before.name, after.name), (before.run, after.run)
+        verdicts = (before.verdict, after.verdict)
+        sys.stdout.write(comparison(names, runs, verdicts, after.stage))
+    return Exit.FAIL if worsened(*verdicts) else Exit.PASS
 
 
 def bundle(arguments: argparse.Namespace) -> int:
