@@ -17,6 +17,8 @@ from common import __version__
 from common.errors import Exit, StagesError
 from common.stage import Option, load_stage, stage_folders
 
+REPORT_FORMATS = ("text", "mail", "json", "junit", "ktap", "svg")
+
 _EPILOG = """\
 exit status: 0 pass, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or the
 machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
@@ -60,10 +62,17 @@ def build_parser() -> argparse.ArgumentParser:
     gate.add_argument("--controls", action="store_true", help="run the controls as well")
     _machine_options(gate)
 
-    report = _verb(verbs, "report", "stored:report", "the report of a stored run")
-    report.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
-    report.add_argument("--format", choices=("text", "json", "svg"), default="text")
+    report = _verb(verbs, "report", "stored:report", "the report of stored runs")
+    report.add_argument(
+        "run", metavar="RUN", nargs="+", help="a run folder, its name, a bundle, or `latest`"
+    )
+    report.add_argument("--format", choices=REPORT_FORMATS, default="text")
     report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
+    mail = report.add_argument_group("mail")
+    mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
+    mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--in-reply-to", metavar="MSGID")
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
     judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
@@ -77,7 +86,13 @@ def build_parser() -> argparse.ArgumentParser:
 
     _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
-    listing.add_argument("--schema", action="store_true", help="the JSON Schema of the record")
+    listing.add_argument(
+        "--schema",
+        nargs="?",
+        const="record",
+        choices=("record", "report"),
+        help="the JSON Schema of the record, or of `report --format json`",
+    )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)

@@ -6,39 +6,87 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from email.headerregistry import Address
 from itertools import islice
 from pathlib import Path
 
 from tabulate import tabulate
 
+from common import ktap, record
 from common.bundle import pack
 from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
 from common.follows import disagreements, trials_from_raw
-from common.record import Run, schema_text
+from common.record import Run
+from common.report_json import report_json
+from common.report_json import schema_text as report_json_schema
+from common.report_junit import report_junit
+from common.report_mail import Envelope, report_mail
 from common.report_text import report_text
 from common.stage import Stage, load_stage, stage_folders
-from common.stored_run import opened
+from common.stored_run import StoredRun, opened
 from common.timeline_svg import timeline_svg
 from common.verdict import judge as judge_run
 
 
 def report(arguments: argparse.Namespace) -> int:
-    """Print or write the report of a stored run."""
-    with opened(arguments.run) as stored:
-        run, stage = stored.run, stored.stage
-        if arguments.format == "json":
-            text = run.model_dump_json(indent=2) + "\n"
-        elif arguments.format == "svg":
-            text = _picture(run, stage)
-        else:
-            text = report_text(run, stored.verdict, stage)
+    """Print or write the report of stored runs."""
+    with ExitStack() as stack:
+        opens = (stack.enter_context(opened(name)) for name in arguments.run)
+        runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
+        data = _RENDERED[arguments.format](runs, arguments).encode()
     if arguments.output:
-        _write_whole(arguments.output, text.encode())
+        _write_whole(arguments.output, data)
     else:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     return Exit.PASS
+
+
+def _text(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    return "\n\n".join(report_text(one.run, one.verdict, one.stage) for one in runs)
+
+
+def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    envelope = Envelope(
+        sender=arguments.sender or _git_identity(),
+        to=tuple(arguments.to),
+        cc=tuple(arguments.cc),
+        in_reply_to=arguments.in_reply_to,
+    )
+    return report_mail(runs, envelope).decode()
+
+
+def _git_identity() -> str:
+    """NAME <ADDRESS> of git's configuration, whose send-email is to send the mail."""
+    with suppress(OSError):
+        done = [
+            subprocess.run(
+                ["git", "config", key], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            for key in ("user.name", "user.email")
+        ]
+        if done[1]:
+            return str(Address(done[0], addr_spec=done[1]))
+    raise UsageError("whom is the mail from? git config user.email is not set; give --from")
+
+
+def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    results = [
+        ktap.stage_result(position, one.stage, one.run, one.verdict)
+        for position, one in enumerate(runs, start=1)
+    ]
+    return "".join([f"KTAP version 1\n1..{len(runs)}\n", *results])
+
+
+def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    if len(runs) != 1:
+        raise UsageError(f"a picture is of one run, not of {len(runs)}")
+    return _picture(runs[0].run, runs[0].stage)
 
 
 def _picture(run: Run, stage: Stage) -> str:
@@ -63,6 +111,16 @@ def _write_whole(target: Path, data: bytes) -> None:
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
+
+
+_RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
+    "text": _text,
+    "mail": _mail,
+    "json": lambda runs, _arguments: report_json(runs),
+    "junit": lambda runs, _arguments: report_junit(runs),
+    "ktap": _ktap,
+    "svg": _svg,
+}
 
 
 def judge(arguments: argparse.Namespace) -> int:
@@ -110,7 +168,8 @@ def bundle(arguments: argparse.Namespace) -> int:
 def list_stages(arguments: argparse.Namespace) -> int:
     """Print what the stages claim, what they do not, and their controls."""
     if arguments.schema:
-        sys.stdout.write(schema_text())
+        text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
+        sys.stdout.write(text)
         return Exit.PASS
     for number in stage_folders():
         stage = load_stage(number)
