@@ -17,7 +17,7 @@ from common import __version__
 from common.errors import Exit, StagesError
 from common.stage import Option, load_stage, stage_folders
 
-REPORT_FORMATS = ("text", "mail", "json", "junit", "ktap", "svg")
+REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or the

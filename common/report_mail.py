@@ -138,7 +138,7 @@ def _verdict(one: StoredRun) -> Iterable[str]:
     verdict, main = one.verdict, _shown(one)
     yield from _wrap(f"Stage {verdict.stage}: {one.stage.title}: {verdict.status}")
     yield from _wrap(verdict.why, "  ")
-    if main and verdict.status == "PASS":
+    if main and _is_main(main) and verdict.status == "PASS":
         found = one.stage.headline(main)
         yield from _wrap("; ".join(f"{name}: {value}" for name, value in found.items()), "  ")
 
@@ -381,11 +381,12 @@ def _warnings(one: StoredRun) -> Iterable[str]:
     main = _shown(one)
     if main is None:
         return [_NONE]
-    lines = [
-        line
-        for splat in main.console.splats[:10]
-        for line in _wrap(f"console.log:{splat.number}: {splat.text}", ">> ", "   ")
-    ]
+    lines: list[str] = []
+    if main.console.splats:
+        first = main.console.splats[0].number
+        lines.append(f"console.log of {main.setting.name}, ten lines from line {first}:")
+        for number, text in enumerate(_console(one, main)[first - 1 : first + 9]):
+            lines += _wrap(text, "   " if number else ">> ", "   ")
     if main.setting.ended_detail:
         lines += _wrap(main.setting.ended_detail, ">> ", "   ")
     if not lines:

@@ -47,6 +47,7 @@ def recorded(tmp_path: Path) -> Callable[..., Trial]:
 
 def store_run(folder: Path, *trials: tuple[Path, str], stage: int = 1) -> Path:
     """A sealed run of recorded trials (folder, name in the run), as `run` leaves it."""
+    folder.mkdir(exist_ok=True)
     for source, name in trials:
         target = folder / name
         shutil.copytree(source, target)

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 from email import message_from_bytes, policy
+from html.parser import HTMLParser
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -54,10 +55,11 @@ def failed_folder(runs: Path, run_folder: Path) -> Path:
     return folder
 
 
+FORMATS = ("text", "mail", "html", "json", "junit", "ktap")
 MAIL = ("--from", "A Tester <tester@example.org>")
 
 
-@pytest.mark.parametrize("format", ["text", "mail", "json", "junit", "ktap"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_every_format_is_the_same_twice(
     format: str, run_with_controls: Path, run_2_folder: Path, printed: Printed
 ) -> None:
@@ -80,6 +82,87 @@ def seconds(words: list[str]) -> float:
     started = time.process_time()
     assert main(words) == 0
     return time.process_time() - started
+
+
+@pytest.mark.parametrize("format", FORMATS)
+def test_runs_that_came_to_little_have_reports_too(
+    format: str, runs: Path, printed: Printed
+) -> None:
+    """Without a main trial, without a trial at all, ended before the kexec, or with a crash."""
+    panic = RECORDED / "control-panic"
+    for folder, trials in (
+        ("controls", [(panic, "control-panic")]),
+        ("empty", []),
+        ("crashed", [(panic, "main")]),
+    ):
+        store_run(runs / folder, *trials)
+        path = runs / folder / "main" / "trial.json"
+        if path.exists():
+            path.write_text(path.read_text().replace('"control": "panic"', '"control": null'))
+            write_record(runs / folder)
+        text = printed("report", folder, "--format", format, *MAIL)
+        if format == "mail":
+            assert max(map(len, mail(text).get_content().splitlines())) <= 72
+        if folder == "crashed":
+            assert "CRASHED" in text
+            assert "sysrq triggered crash" in text
+
+
+# HTML
+
+
+class Page(HTMLParser):
+    """What a page has in it, and whether every element that is opened is closed."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+        if tag not in ("meta", "input", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag, (tag, self.getpos())
+
+
+def test_the_page_is_whole_and_needs_no_network(
+    run_with_controls: Path, run_2_folder: Path, printed: Printed
+) -> None:
+    text = printed("report", run_with_controls.name, run_2_folder.name, "--format", "html")
+    page = Page(text)
+    assert page.open == []
+    ids = [attributes["id"] for _, attributes in page.seen if "id" in attributes]
+    assert len(set(ids)) == len(ids)
+    for tag, attributes in page.seen:
+        assert tag not in ("link", "img", "iframe", "object", "base")
+        assert "src" not in attributes
+        if href := attributes.get("href"):
+            assert href[1:] in ids
+    assert "url(" not in text
+    assert "@import" not in text
+    assert {"input", "script", "svg"} <= {tag for tag, _ in page.seen}
+    for said in ("sysrq triggered crash", "411 frames", "KHO: exec from: 7.3.4-luo-out (count 1)"):
+        assert said in text
+
+
+def test_the_page_does_not_run_what_a_console_says(
+    runs: Path, run_folder: Path, printed: Printed
+) -> None:
+    folder = store_run(runs / "hostile", (run_folder / "main", "main"))
+    for suffix in ("jsonl", "log"):
+        path = folder / "main" / f"console.{suffix}"
+        path.write_bytes(path.read_bytes().replace(b"Run /init", b"<script>alert(1)</script>"))
+    write_record(folder)
+    text = printed("report", folder.name, "--format", "html")
+    assert text.count("<script>") == 1
+    assert "&lt;script&gt;alert(1)" in text
 
 
 # Mail

@@ -51,6 +51,12 @@ def _text(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     return "\n\n".join(report_text(one.run, one.verdict, one.stage) for one in runs)
 
 
+def _html(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    from common.report_html import report_html  # jinja2 is slow to import; only a page needs it
+
+    return report_html(runs)
+
+
 def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
     envelope = Envelope(
         sender=arguments.sender or _git_identity(),
@@ -116,6 +122,7 @@ def _write_whole(target: Path, data: bytes) -> None:
 _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
     "text": _text,
     "mail": _mail,
+    "html": _html,
     "json": lambda runs, _arguments: report_json(runs),
     "junit": lambda runs, _arguments: report_junit(runs),
     "ktap": _ktap,
