@@ -13,6 +13,7 @@ import pytest
 from common.cli import main
 from common.paths import CHECKOUT
 from common.record import Run, schema_text, seal
+from common.stage import load_stage
 from tests.conftest import sentence, write_record
 
 
@@ -92,7 +93,8 @@ def test_judge_names_controls_that_were_not_run(
     run_folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert main(["judge", run_folder.name]) == 0
-    assert "controls that were not run: not-preserved, byte-flipped" in capsys.readouterr().out
+    names = ", ".join(control.name for control in load_stage(1).controls)
+    assert f"controls that were not run: {names}\n" in capsys.readouterr().out
 
 
 def test_added_and_missing_files(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -142,11 +144,7 @@ def test_report_into_a_file_that_cannot_be(
     assert Path("/dev/full").is_char_device()
 
 
-def test_report_json_follows_the_schema(
-    run_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["report", run_folder.name, "--format", "json"]) == 0
-    Run.model_validate_json(capsys.readouterr().out)
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Run"
 
