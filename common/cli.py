@@ -20,8 +20,8 @@ from common.stage import Option, load_stage, stage_folders
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
-exit status: 0 pass, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or the
-machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
+exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
+the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
 did not build
 """
 

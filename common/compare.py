@@ -64,7 +64,7 @@ def _checks(before: Verdict, after: Verdict) -> Iterator[Difference]:
         elif (now := new[name].outcome).status != was:
             seen = f"{was} to {now.status}: expected {now.expected}; seen {now.seen}"
             yield Difference("worse" if was == "PASS" else "better", name, seen)
-    for name in new.keys() - old.keys() if old else ():
+    for name in (name for name in new if old and name not in old):
         status = new[name].outcome.status
         yield Difference("other", name, f"new; {status}: {new[name].outcome.seen}")
 
@@ -79,16 +79,18 @@ def _first_bad_or_good(verdict: Verdict) -> dict[str, Answer]:
 
 
 def _controls(before: Verdict, after: Verdict) -> Iterator[Difference]:
+    old = {control.control: control for control in before.controls}
     new = {control.control: control for control in after.controls}
-    for old in before.controls:
-        now, what = new.get(old.control), f"control {old.control}"
-        if now is None:
-            yield Difference("other", what, f"{old.status} to not run")
-        elif now.good != old.good:
+    for name, was in old.items():
+        if name in new and (now := new[name]).good != was.good:
             change: Change = "better" if now.good else "worse"
-            yield Difference(change, what, f"{old.status} to {now.status}: {now.why}")
-    for name in new.keys() - {old.control for old in before.controls}:
-        yield Difference("other", f"control {name}", f"not run to {new[name].status}")
+            yield Difference(change, f"control {name}", f"{was.status} to {now.status}: {now.why}")
+    if gone := [name for name in old if name not in new]:
+        yield Difference("other", "controls no longer run", ", ".join(gone))
+    if added := [name for name in new if name not in old]:
+        bad = [name for name in added if not new[name].good]
+        said = f"; of these did not fail as they must: {', '.join(bad)}" if bad else ""
+        yield Difference("other", "controls not run before", ", ".join(added) + said)
 
 
 def median_interval(values: Sequence[float]) -> tuple[float, float] | None:

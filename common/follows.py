@@ -48,7 +48,7 @@ def disagreements(folder: Path, run: Run, trials: tuple[Trial, ...]) -> Iterator
                     f" {where} is {said}, by the raw files {found}"
                 )
         yield from _unlike_bytes(folder / name)
-    for name in stored.keys() - {trial.setting.name for trial in trials}:
+    for name in sorted(stored.keys() - {trial.setting.name for trial in trials}):
         yield f"record.json has a trial {name} that left no raw files"
     yield from _unlike_configs(folder, trials)
 

@@ -69,8 +69,9 @@ def report_mail(runs: Sequence[StoredRun], envelope: Envelope) -> bytes:
         message["References"] = parent
     message["User-Agent"] = f"kexec-stages/{__version__}"
     message.set_content(body, charset="utf-8", cte="7bit" if body.isascii() else "8bit")
-    # email puts a subject that just does not fit on a line of its own; git then reads "".
-    return message.as_bytes().replace(b"\nSubject:\n ", b"\nSubject: ", 1)
+    # email begins a new line where a value does not fit behind its name; readers find that odd.
+    headers, blank, text = message.as_bytes().partition(b"\n\n")
+    return re.sub(rb"(?m)^([A-Za-z-]+:)\n ", rb"\1 ", headers) + blank + text
 
 
 def _started(one: StoredRun) -> datetime:
