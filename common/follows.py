@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel
 
+from common.console import strip_prefix
 from common.errors import UsageError
 from common.record import Run, Trial, collect, sha256
+from common.serial_line import read_stamped
 from common.stage import Stage
 
 _LINES = ("console", "dialogue")
+_TOLD = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
 
 
 def trials_from_raw(folder: Path, stage: Stage) -> tuple[Trial, ...]:
@@ -48,6 +52,7 @@ def disagreements(folder: Path, run: Run, trials: tuple[Trial, ...]) -> Iterator
                     f" {where} is {said}, by the raw files {found}"
                 )
         yield from _unlike_bytes(folder / name)
+        yield from _unlike_command_line(folder / name, trial)
     for name in sorted(stored.keys() - {trial.setting.name for trial in trials}):
         yield f"record.json has a trial {name} that left no raw files"
     yield from _unlike_configs(folder, trials)
@@ -72,6 +77,24 @@ def _unlike_bytes(folder: Path) -> Iterator[str]:
                 min(len(raw), len(stamped)) + 1,
             )
             yield f"{folder.name}/{name}.jsonl, line {number}, is not what {name}.log has"
+
+
+def _unlike_command_line(folder: Path, trial: Trial) -> Iterator[str]:
+    """What the harness says that it asked for must be what the outgoing kernel was told.
+
+    The command line names the control and holds the nonce, so that neither a control can be
+    passed off as a main run nor a console be taken from another trial.
+    """
+    setting = trial.setting
+    words = (word.partition("=") for word in setting.cmdline.split())
+    control = next((value for key, _, value in words if key == "stage.control"), None)
+    if control != setting.control:
+        yield f"{folder.name}/trial.json is of control {setting.control}, its cmdline of {control}"
+    messages = (strip_prefix(line.text) for line in read_stamped(folder / "console.jsonl"))
+    # It says it twice, early and later. One will do: a UART may lose characters.
+    told = [found[1] for text in messages if (found := _TOLD.match(text))][:2]
+    if told and setting.cmdline not in told:
+        yield f"{folder.name}/trial.json has another cmdline than the console"
 
 
 def _unlike_configs(folder: Path, trials: tuple[Trial, ...]) -> Iterator[str]:

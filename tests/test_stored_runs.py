@@ -14,7 +14,7 @@ from common.cli import main
 from common.paths import CHECKOUT
 from common.record import Run, schema_text, seal
 from common.stage import load_stage
-from tests.conftest import sentence, write_record
+from tests.conftest import RECORDED, sentence, store_run, write_record
 
 
 def test_judge_again(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -62,6 +62,20 @@ def test_a_forged_raw_file_is_noticed(run_folder: Path, capsys: pytest.CaptureFi
     said = sentence(capsys)
     assert "main/dialogue.jsonl, line " in said
     assert "is not what dialogue.log has" in said
+
+
+def test_a_control_is_not_passed_off_as_a_main_run(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store_run(runs / "forged", (RECORDED / "control-kho-off", "main"))
+    edited(folder / "main" / "trial.json", '"control": "kho-off"', '"control": null')
+    write_record(folder)
+    assert main(["judge", folder.name]) == 2
+    assert "main/trial.json is of control None, its cmdline of kho-off" in sentence(capsys)
+    edited(folder / "main" / "trial.json", " stage.control=kho-off", "")
+    write_record(folder)
+    assert main(["judge", folder.name]) == 2
+    assert "main/trial.json has another cmdline than the console" in sentence(capsys)
 
 
 def test_a_trial_left_out_or_renamed_is_noticed(
