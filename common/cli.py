@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
@@ -16,9 +17,11 @@ from common import __version__
 from common.errors import Exit, StagesError
 from common.stage import Option, load_stage, stage_folders
 
+REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
+
 _EPILOG = """\
-exit status: 0 pass, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or the
-machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
+exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
+the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
 did not build
 """
 
@@ -49,19 +52,47 @@ def build_parser() -> argparse.ArgumentParser:
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
+    gate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="fail as well where this run of the stage did better (once for each stage)",
+    )
     gate.add_argument("--controls", action="store_true", help="run the controls as well")
     _machine_options(gate)
 
-    report = _verb(verbs, "report", "stored:report", "the report of a stored run")
-    report.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
-    report.add_argument("--format", choices=("text", "json", "svg"), default="text")
+    report = _verb(verbs, "report", "stored:report", "the report of stored runs")
+    report.add_argument(
+        "run", metavar="RUN", nargs="+", help="a run folder, its name, a bundle, or `latest`"
+    )
+    report.add_argument("--format", choices=REPORT_FORMATS, default="text")
     report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
-    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the stored record")
-    judge.add_argument("run", metavar="RUN")
+    mail = report.add_argument_group("mail")
+    mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
+    mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--in-reply-to", metavar="MSGID")
+    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
+    judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
+    bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
+    bundle.add_argument("run", metavar="RUN")
+    bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
+
+    compare = _verb(verbs, "compare", "stored:compare", "what changed between two runs of a stage")
+    compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
+    compare.add_argument("after", metavar="RUN")
 
     _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
-    listing.add_argument("--schema", action="store_true", help="the JSON Schema of the record")
+    listing.add_argument(
+        "--schema",
+        nargs="?",
+        const="record",
+        choices=("record", "report"),
+        help="the JSON Schema of the record, or of `report --format json`",
+    )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
@@ -145,7 +176,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         signal.signal(signal.SIGTERM, _terminated)
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.commands.{module}"), function)
-        return int(verb(arguments))
+        status = int(verb(arguments))
+        sys.stdout.flush()  # a full disk is noticed here, not when Python shuts down
+        return status
     except StagesError as error:
         print(f"kexec-stages: {error}", *error.details, sep="\n  ", file=sys.stderr)
         return error.exit_status
@@ -153,9 +186,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)
         return 128 + signal.SIGINT
     except BrokenPipeError:
-        # The reader (head, less) has gone; Python must not complain at shutdown either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _drop_output()  # the reader (head, less) has gone
         return Exit.HARNESS
     except OSError as error:
+        if error.filename is None:
+            _drop_output()
         print(f"kexec-stages: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
         return Exit.HARNESS
+
+
+def _drop_output() -> None:
+    """Python must not complain at shutdown about what cannot be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -95,7 +95,13 @@ class _Builder:
     def take(self, line: Line) -> None:
         self.ended = line.t
         text = line.text
-        if match := _RESULT.match(text):
+        if match := _FACT.match(text):  # first, because nearly every line is one
+            if match[1] in self.facts:
+                self.garbage.append(f"fact given twice: {text}")
+            else:
+                self.facts[match[1]] = match[2]
+                self.stamps[match[1]] = line.t
+        elif match := _RESULT.match(text):
             directive = match[4] or ""
             skipped = directive.removeprefix("SKIP").strip() if directive[:4] == "SKIP" else None
             ok = match[1] == "ok" and skipped is None
@@ -112,12 +118,6 @@ class _Builder:
             self.end, self.bail = "bail", match[1]
         elif text in ("# done", "# kexec"):
             self.end = "done" if text == "# done" else "kexec"
-        elif match := _FACT.match(text):
-            if match[1] in self.facts:
-                self.garbage.append(f"fact given twice: {text}")
-            else:
-                self.facts[match[1]] = match[2]
-                self.stamps[match[1]] = line.t
         elif text.strip():
             self.garbage.append(text)
 

@@ -3,36 +3,76 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from common.compare import Difference
+from common.errors import CannotRunHere, StagesError
 from common.record import Run
 from common.stage import Stage
 from common.verdict import Answer, Verdict
 
+_DIRECTIVES = ("XFAIL", "TIMEOUT", "ERROR")
 
-def stage_result(position: int, stage: Stage, run: Run, verdict: Verdict) -> str:
-    """A stage as a KTAP subtest: its checks, its controls, its phases as diagnostics."""
-    answers = [a for trial in verdict.trials for a in trial.answers]
-    lines = ["KTAP version 1", f"1..{len(answers) + len(verdict.controls)}"]
-    for number, answer in enumerate(answers, start=1):
-        lines += _answer(number, answer)
+
+def stage_result(
+    position: int, stage: Stage, run: Run, verdict: Verdict, *, worse: Sequence[Difference] = ()
+) -> str:
+    """A stage as a KTAP subtest: its checks, its controls, its phases as diagnostics.
+
+    `worse` is what a baseline did better: with any of it the stage is not ok.
+    """
+    expected = verdict.status == "XFAIL"
+    answers = [
+        (f"{trial.trial}.{answer.check}" if len(verdict.trials) > 1 else answer.check, answer)
+        for trial in verdict.trials
+        for answer in trial.answers
+    ]
+    count = len(answers) + len(verdict.controls) + len(worse)
+    lines = ["KTAP version 1", f"# Subtest: {stage.folder.name}", f"1..{count}"]
+    for number, (name, answer) in enumerate(answers, start=1):
+        lines += _answer(number, name, answer, expected)
     for number, control in enumerate(verdict.controls, start=len(answers) + 1):
-        word = "ok" if control.good else "not ok"
-        lines += [f"# seen: {control.why}", f"{word} {number} control_{control.control}"]
+        word = "ok" if control.good or expected else "not ok"
+        lines += [f"# seen: {_line(control.why)}", f"{word} {number} control_{control.control}"]
+    for number, one in enumerate(worse, start=count - len(worse) + 1):
+        name = one.what.replace(" ", "_")
+        lines += [f"# {_line(one.text)}", f"not ok {number} as_good_as_baseline_{name}"]
     for trial in run.trials:
         if trial.setting.control is None:
             lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]
-    word = "ok" if verdict.status == "PASS" else "not ok"
-    suffix = {"TIMEOUT": " # TIMEOUT", "ERROR": " # ERROR"}.get(verdict.status, "")
-    indented = "".join(f"  {line}\n" for line in lines)
-    why = "" if verdict.status == "PASS" else f"# {verdict.status}: {verdict.why}\n"
-    return f"{indented}{why}{word} {position} {stage.folder.name}{suffix}\n"
+    word = "ok" if verdict.status in ("PASS", "XFAIL") and not worse else "not ok"
+    return "".join(
+        [
+            *(f"  {line}\n" for line in lines),
+            "" if verdict.status == "PASS" else f"# {verdict.status}: {_line(verdict.why)}\n",
+            f"{word} {position} {stage.folder.name}{_directive(verdict)}\n",
+        ]
+    )
 
 
-def _answer(number: int, answer: Answer) -> list[str]:
+def not_run(position: int, stage: Stage, error: StagesError) -> str:
+    """A stage of which there is no verdict: SKIP where that is nobody's fault, else ERROR."""
+    word, directive = ("ok", "SKIP") if isinstance(error, CannotRunHere) else ("not ok", "ERROR")
+    return f"{word} {position} {stage.folder.name} # {directive} {_line(str(error))}\n"
+
+
+def _directive(verdict: Verdict) -> str:
+    if verdict.status in _DIRECTIVES:
+        return f" # {verdict.status} {_line(verdict.why)}"
+    return ""
+
+
+def _answer(number: int, name: str, answer: Answer, expected: bool) -> list[str]:
     outcome = answer.outcome
     if outcome.status == "PASS":
-        return [f"ok {number} {answer.check}"]
+        return [f"ok {number} {name}"]
     return [
-        f"# expected: {outcome.expected}",
-        f"# seen: {outcome.seen}",
-        f"not ok {number} {answer.check}",
+        f"# expected: {_line(outcome.expected)}",
+        f"# seen: {_line(outcome.seen)}",
+        f"ok {number} {name} # XFAIL" if expected else f"not ok {number} {name}",
     ]
+
+
+def _line(text: str) -> str:
+    """Text from the machine on one line, and no directive by accident."""
+    return " ".join(text.split()).replace(" # ", " ")

@@ -146,24 +146,35 @@ def collect(folder: Path, *, witness: Callable[[Path], dict[str, Any]]) -> Trial
             f"{folder}: half a trial, {Path(error.filename).name} is missing"
             " (was the harness killed?); run it again"
         ) from None
-    except (ValidationError, ValueError, OSError) as error:
-        first = str(error).splitlines()[0]
+    except (ValidationError, ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder}: damaged trial: {first}; run it again") from None
 
 
 def seal(folder: Path) -> None:
     """Write SHA256SUMS over every file below `folder` (sha256sum -c reads it)."""
+    (folder / SUMS).write_text(_sums(folder))
+
+
+def _sums(folder: Path) -> str:
     names = sorted(str(path.relative_to(folder)) for path in _files(folder))
-    text = "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
-    (folder / SUMS).write_text(text)
+    return "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
+
+
+def seal_entries(folder: Path) -> dict[str, str]:
+    """What SHA256SUMS says: file -> digest. Raises UsageError when it is missing or damaged."""
+    try:
+        lines = (folder / SUMS).read_text().splitlines()
+        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
+    except (OSError, ValueError):
+        raise UsageError(f"{folder}: {SUMS} is missing or damaged") from None
 
 
 def seal_breaches(folder: Path) -> list[str]:
     """What no longer agrees with SHA256SUMS, a sentence each; empty when all is as sealed."""
     try:
-        entries = [line.split("  ", 1) for line in (folder / SUMS).read_text().splitlines()]
-        sealed = {name: digest for digest, name in entries}
-    except (OSError, ValueError):
+        sealed = seal_entries(folder)
+    except UsageError:
         return [f"{SUMS} is missing or damaged"]
     present = {str(path.relative_to(folder)) for path in _files(folder)}
     breaches = [f"{name} is missing" for name in sorted(sealed.keys() - present)]
@@ -173,6 +184,8 @@ def seal_breaches(folder: Path) -> list[str]:
         for name in sorted(sealed.keys() & present)
         if sha256(folder / name) != sealed[name]
     ]
+    if not breaches and (folder / SUMS).read_bytes() != _sums(folder).encode():
+        breaches = [f"{SUMS} was edited"]
     return breaches
 
 

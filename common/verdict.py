@@ -10,12 +10,16 @@ from common.errors import Exit
 from common.record import Run, Trial
 from common.stage import Check, Control, Outcome, Stage
 
-TrialStatus = Literal["PASS", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
+TrialStatus = Literal["PASS", "XFAIL", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
 ControlStatus = Literal["FAILED AS IT MUST", "PASSED", "WRONG REASON", "ERROR"]
-RunStatus = Literal["PASS", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"]
+RunStatus = Literal["PASS", "XFAIL", "SKIP", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"]
+"""From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
+of a stage that it could not run."""
 
 EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
+    "XFAIL": Exit.PASS,
+    "SKIP": Exit.SKIP,
     "FAIL": Exit.FAIL,
     "BROKEN": Exit.FAIL,
     "ERROR": Exit.HARNESS,
@@ -89,11 +93,15 @@ def _sum_up(
     if not mains and not controls:
         return "ERROR", "nothing was run"
     for main in mains:
-        if main.status != "PASS":
+        if main.status not in ("PASS", "XFAIL"):
             return main.status, f"{main.trial}: {main.why}"
+    expected = [main for main in mains if main.status == "XFAIL"]
     for control in controls:
-        if not control.good:
+        # What a control breaks cannot be told apart where the main run is broken already.
+        if not control.good and not (expected and control.status == "WRONG REASON"):
             return "BROKEN", f"{control.trial} {control.status}: {control.why}"
+    if expected:
+        return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
     passed = f"{len(mains)}/{len(mains)} passed"
     failed = f"{len(controls)} controls failed as they must" if controls else "no controls run"
     return "PASS", f"{passed}, {failed}"
@@ -102,11 +110,13 @@ def _sum_up(
 def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
     """A run that must pass: every check, and there must be checks."""
     answers = _ask(trial, stage.checks)
-    status, why = _trial_status(trial, answers)
+    status, why = _trial_status(trial, stage, answers)
     return TrialVerdict(trial=trial.setting.name, status=status, why=why, answers=answers)
 
 
-def _trial_status(trial: Trial, answers: tuple[Answer, ...]) -> tuple[TrialStatus, str]:
+def _trial_status(
+    trial: Trial, stage: Stage, answers: tuple[Answer, ...]
+) -> tuple[TrialStatus, str]:
     ended, detail = trial.setting.ended, trial.setting.ended_detail
     if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
         return "CRASHED", detail
@@ -118,8 +128,24 @@ def _trial_status(trial: Trial, answers: tuple[Answer, ...]) -> tuple[TrialStatu
         return "ERROR", "the stage has no checks"
     for answer in answers:
         if answer.outcome.status != "PASS":
+            if cause := _expected_cause(trial, stage):
+                return "XFAIL", cause
             return "FAIL", _sentence(answer)
     return "PASS", f"{len(answers)} checks"
+
+
+def _expected_cause(trial: Trial, stage: Stage) -> str | None:
+    """Why kernels without the stage's series cannot pass, None where that is not why.
+
+    The stage's control with the stock kernel says what must break and for what reason; a trial
+    of such kernels that breaks anything else, or for another reason, is a FAIL.
+    """
+    if trial.setting.outgoing.patches or trial.setting.incoming.patches:
+        return None
+    for control in stage.controls:
+        if control.stock and (verdict := judge_control(trial, control, stage)).good:
+            return f"{control.what}: {verdict.why}"
+    return None
 
 
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:

@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
-import shutil
-from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -13,32 +12,9 @@ import pytest
 
 from common.cli import main
 from common.paths import CHECKOUT
-from common.record import Run, Trial, schema_text, seal
-from tests.conftest import RECORDED
-
-Recorded = Callable[..., Trial]
-
-
-@pytest.fixture
-def run_folder(tmp_path: Path, recorded: Recorded, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A sealed run of one recorded trial, as the only run there is."""
-    runs = tmp_path / "runs"
-    folder = runs / "recorded"
-    folder.mkdir(parents=True)
-    shutil.copytree(RECORDED / "main", folder / "main")
-    trial = recorded("main")
-    run = Run(stage=1, tool="t", commit="c", started="s", command=("run", "1"), trials=(trial,))
-    (folder / "record.json").write_text(run.model_dump_json())
-    seal(folder)
-    monkeypatch.setenv("KEXEC_STAGES_RUNS", str(runs))
-    return folder
-
-
-def sentence(capsys: pytest.CaptureFixture[str]) -> str:
-    """What stderr says, which must be one line."""
-    text = capsys.readouterr().err
-    assert text.count("\n") == 1, text
-    return text
+from common.record import Run, schema_text, seal
+from common.stage import load_stage
+from tests.conftest import RECORDED, sentence, store_run, write_record
 
 
 def test_judge_again(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -48,14 +24,13 @@ def test_judge_again(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> No
 
 def test_any_edited_file_is_noticed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for path in sorted(p for p in run_folder.rglob("*") if p.is_file()):
-        if path.name == "SHA256SUMS":
-            continue
         original = path.read_bytes()
         if not original:
             continue
         path.write_bytes(original[:-2] + bytes([original[-2] ^ 1]) + original[-1:])
         assert main(["judge", run_folder.name]) == 2, path
-        assert f"{path.relative_to(run_folder)} was edited" in sentence(capsys)
+        says = sentence(capsys)
+        assert f"{path.relative_to(run_folder)} was edited" in says or path.name == "SHA256SUMS"
         path.write_bytes(original)
     assert main(["judge", run_folder.name]) == 0
 
@@ -69,7 +44,71 @@ def test_resealing_an_edited_record_does_not_help(
     record.write_text(text.replace('"finish":"0"', '"finish":"-16"'))
     seal(run_folder)
     assert main(["judge", run_folder.name]) == 2
-    assert "its raw files do not" in sentence(capsys)
+    said = "what its raw files do not: sides.1.facts.finish is '-16', by the raw files '0'"
+    assert said in sentence(capsys)
+
+
+def edited(path: Path, old: str, new: str) -> None:
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+def test_a_forged_raw_file_is_noticed(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Record and seal made anew after an edit of one raw file: the others still say otherwise."""
+    edited(run_folder / "main" / "dialogue.jsonl", "# finish=0", "# finish=7")
+    write_record(run_folder)
+    assert main(["judge", run_folder.name]) == 2
+    said = sentence(capsys)
+    assert "main/dialogue.jsonl, line " in said
+    assert "is not what dialogue.log has" in said
+
+
+def test_a_control_is_not_passed_off_as_a_main_run(
+    runs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store_run(runs / "forged", (RECORDED / "control-kho-off", "main"))
+    edited(folder / "main" / "trial.json", '"control": "kho-off"', '"control": null')
+    write_record(folder)
+    assert main(["judge", folder.name]) == 2
+    assert "main/trial.json is of control None, its cmdline of kho-off" in sentence(capsys)
+    edited(folder / "main" / "trial.json", " stage.control=kho-off", "")
+    write_record(folder)
+    assert main(["judge", folder.name]) == 2
+    assert "main/trial.json has another cmdline than the console" in sentence(capsys)
+
+
+def test_a_trial_left_out_or_renamed_is_noticed(
+    run_with_controls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record = run_with_controls / "record.json"
+    run = Run.model_validate_json(record.read_text())
+    record.write_text(run.model_copy(update={"trials": run.trials[:-1]}).model_dump_json())
+    seal(run_with_controls)
+    assert main(["judge", run_with_controls.name]) == 2
+    assert "record.json leaves out trial" in sentence(capsys)
+    (run_with_controls / "main").rename(run_with_controls / "other")
+    seal(run_with_controls)
+    assert main(["judge", run_with_controls.name]) == 2
+    assert "the trial in other says that it is 'main'" in sentence(capsys)
+
+
+def test_judge_wants_the_seal_that_was_told(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    seal_of_run = hashlib.sha256((run_folder / "SHA256SUMS").read_bytes()).hexdigest()
+    assert main(["judge", run_folder.name, "--seal", seal_of_run]) == 0
+    assert f"seal {seal_of_run}" in capsys.readouterr().out
+    assert main(["judge", run_folder.name, "--seal", "0" * 64]) == 2
+    assert "is another run" in sentence(capsys)
+
+
+def test_judge_names_controls_that_were_not_run(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["judge", run_folder.name]) == 0
+    names = ", ".join(control.name for control in load_stage(1).controls)
+    assert f"controls that were not run: {names}\n" in capsys.readouterr().out
 
 
 def test_added_and_missing_files(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,6 +129,9 @@ def test_half_a_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 def test_damaged_record(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_folder / "record.json").write_text('{"stage": 1,')
+    assert main(["report", run_folder.name]) == 2
+    assert "record.json was edited" in sentence(capsys)
+    seal(run_folder)
     assert main(["report", run_folder.name]) == 2
     assert "record.json is damaged" in sentence(capsys)
 
@@ -116,11 +158,7 @@ def test_report_into_a_file_that_cannot_be(
     assert Path("/dev/full").is_char_device()
 
 
-def test_report_json_follows_the_schema(
-    run_folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert main(["report", run_folder.name, "--format", "json"]) == 0
-    Run.model_validate_json(capsys.readouterr().out)
+def test_the_schema_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--schema"]) == 0
     assert json.loads(capsys.readouterr().out)["title"] == "Run"
 

@@ -12,7 +12,8 @@ from tabulate import tabulate
 
 from common import ktap
 from common.accel import probe
-from common.errors import Exit, UsageError
+from common.compare import worsened
+from common.errors import Exit, StagesError, UsageError
 from common.hypervisor import Hypervisor
 from common.kernels import control_kernels, kernel_pair
 from common.narrator import Narrator
@@ -20,6 +21,7 @@ from common.record import Run
 from common.report_text import controls_table, report_text
 from common.runner import Bench, Plan, check_size, new_run_folder, plan_trials, publish, run_stage
 from common.stage import Stage, load_stage, stage_folders
+from common.stored_run import opened
 from common.verdict import Verdict, judge
 
 
@@ -65,19 +67,43 @@ def gate(arguments: argparse.Namespace) -> int:
         numbers = [n for n in stage_folders() if n <= arguments.until]
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
+    baselines = _baselines(arguments.baseline, numbers)
     print(f"KTAP version 1\n1..{len(numbers)}", flush=True)
-    status = Exit.PASS
+    status, error = Exit.PASS, None
     with Hypervisor(arguments.connect) as hypervisor:
         for position, number in enumerate(numbers, start=1):
             stage = load_stage(number)
-            if status is not Exit.PASS:
+            if status is not Exit.PASS or error:
                 print(f"ok {position} {stage.folder.name} # SKIP an earlier stage fell")
                 continue
             plans = plan_trials(controls=stage.controls if arguments.controls else ())
-            record, verdict, _folder = _run_one(stage, plans, arguments, hypervisor)
-            print(ktap.stage_result(position, stage, record, verdict), end="", flush=True)
-            status = verdict.exit
+            try:
+                record, verdict, _folder = _run_one(stage, plans, arguments, hypervisor)
+            except StagesError as raised:
+                error = raised
+                print(ktap.not_run(position, stage, error), end="", flush=True)
+                continue
+            worse = worsened(baselines.get(number), verdict)
+            print(
+                ktap.stage_result(position, stage, record, verdict, worse=worse), end="", flush=True
+            )
+            status = Exit.FAIL if worse and verdict.exit is Exit.PASS else verdict.exit
+    if error:
+        raise error
     return status
+
+
+def _baselines(names: Sequence[str], numbers: Sequence[int]) -> dict[int, Verdict]:
+    """The verdicts to hold the stages against. Raises UsageError for one that cannot be used."""
+    found: dict[int, Verdict] = {}
+    for name in names:
+        with opened(name) as stored:
+            if stored.run.stage not in numbers:
+                raise UsageError(
+                    f"baseline {name} is of stage {stored.run.stage}, which is not run"
+                )
+            found[stored.run.stage] = stored.verdict
+    return found
 
 
 def _run_one(

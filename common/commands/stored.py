@@ -1,77 +1,98 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verbs that need no machine: report, judge, list. They run without QEMU and libvirt."""
+"""Verbs on what is stored or declared: no machine, no QEMU, no libvirt."""
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import subprocess
 import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from email.headerregistry import Address
+from itertools import islice
 from pathlib import Path
 
 from tabulate import tabulate
 
+from common import ktap, record
+from common.bundle import pack
+from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
-from common.paths import runs_root
-from common.record import Run, collect, schema_text, seal_breaches
+from common.follows import disagreements, trials_from_raw
+from common.record import Run
+from common.report_json import report_json
+from common.report_json import schema_text as report_json_schema
+from common.report_junit import report_junit
+from common.report_mail import Envelope, report_mail
 from common.report_text import report_text
 from common.stage import Stage, load_stage, stage_folders
+from common.stored_run import StoredRun, opened
 from common.timeline_svg import timeline_svg
 from common.verdict import judge as judge_run
 
 
-def find_run(name: str) -> Path:
-    """The folder of a run: a path, a name below the runs folder, or `latest`."""
-    for folder in (Path(name), runs_root() / name):
-        if folder.is_dir():
-            if not (folder / "record.json").exists():
-                raise UsageError(f"{folder} is no finished run: it has no record.json")
-            return folder.resolve()
-    raise UsageError(f"there is no run {name!r}, neither as a folder nor in {runs_root()}")
-
-
-def read_record(folder: Path) -> Run:
-    """The stored record of a run. Raises UsageError when it is damaged."""
-    try:
-        return Run.model_validate_json((folder / "record.json").read_text())
-    except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{folder}/record.json is damaged: {first}") from None
-
-
-def check_record(folder: Path) -> Run:
-    """The record, after showing that it is sealed and follows from its raw files.
-
-    Raises UsageError naming what was edited or what does not follow.
-    """
-    if breaches := seal_breaches(folder):
-        more = f" (and {len(breaches) - 1} more)" if len(breaches) > 1 else ""
-        raise UsageError(f"{folder.name} is not as it was sealed: {breaches[0]}{more}")
-    run = read_record(folder)
-    stage = load_stage(run.stage)
-    for trial in run.trials:
-        if collect(folder / trial.setting.name, witness=stage.witness) != trial:
-            raise UsageError(
-                f"{folder.name}: record.json says of trial {trial.setting.name} what its raw"
-                " files do not"
-            )
-    return run
-
-
 def report(arguments: argparse.Namespace) -> int:
-    """Print or write the report of a stored run."""
-    run = read_record(find_run(arguments.run))
-    stage = load_stage(run.stage)
-    if arguments.format == "json":
-        text = run.model_dump_json(indent=2) + "\n"
-    elif arguments.format == "svg":
-        text = _picture(run, stage)
-    else:
-        text = report_text(run, judge_run(run, stage), stage)
+    """Print or write the report of stored runs."""
+    with ExitStack() as stack:
+        opens = (stack.enter_context(opened(name)) for name in arguments.run)
+        runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
+        data = _RENDERED[arguments.format](runs, arguments).encode()
     if arguments.output:
-        _write_whole(arguments.output, text)
+        _write_whole(arguments.output, data)
     else:
-        sys.stdout.write(text)
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
     return Exit.PASS
+
+
+def _text(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    return "\n\n".join(report_text(one.run, one.verdict, one.stage) for one in runs)
+
+
+def _html(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    from common.report_html import report_html  # jinja2 is slow to import; only a page needs it
+
+    return report_html(runs)
+
+
+def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    envelope = Envelope(
+        sender=arguments.sender or _git_identity(),
+        to=tuple(arguments.to),
+        cc=tuple(arguments.cc),
+        in_reply_to=arguments.in_reply_to,
+    )
+    return report_mail(runs, envelope).decode()
+
+
+def _git_identity() -> str:
+    """NAME <ADDRESS> of git's configuration, whose send-email is to send the mail."""
+    with suppress(OSError):
+        done = [
+            subprocess.run(
+                ["git", "config", key], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            for key in ("user.name", "user.email")
+        ]
+        if done[1]:
+            return str(Address(done[0], addr_spec=done[1]))
+    raise UsageError("whom is the mail from? git config user.email is not set; give --from")
+
+
+def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    results = [
+        ktap.stage_result(position, one.stage, one.run, one.verdict)
+        for position, one in enumerate(runs, start=1)
+    ]
+    return "".join([f"KTAP version 1\n1..{len(runs)}\n", *results])
+
+
+def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    if len(runs) != 1:
+        raise UsageError(f"a picture is of one run, not of {len(runs)}")
+    return _picture(runs[0].run, runs[0].stage)
 
 
 def _picture(run: Run, stage: Stage) -> str:
@@ -84,31 +105,78 @@ def _picture(run: Run, stage: Stage) -> str:
     raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
 
 
-def _write_whole(target: Path, text: str) -> None:
+def _write_whole(target: Path, data: bytes) -> None:
     """Write a file that is never half there; a pipe or device is written as it stands."""
     if target.exists() and not target.is_file():
-        target.write_text(text)
+        with target.open("wb") as file:
+            file.write(data)
         return
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
-        part.write_text(text)
+        part.write_bytes(data)
         part.replace(target)
     finally:
         part.unlink(missing_ok=True)
 
 
+_RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
+    "text": _text,
+    "mail": _mail,
+    "html": _html,
+    "json": lambda runs, _arguments: report_json(runs),
+    "junit": lambda runs, _arguments: report_junit(runs),
+    "ktap": _ktap,
+    "svg": _svg,
+}
+
+
 def judge(arguments: argparse.Namespace) -> int:
-    """Judge a stored run again, from its raw files; the exit status is the verdict's."""
-    run = check_record(find_run(arguments.run))
-    verdict = judge_run(run, load_stage(run.stage))
-    print(f"stage {verdict.stage}: {verdict.status}: {verdict.why}")
+    """Judge a run or a bundle again, from its raw files; the exit status is the verdict's."""
+    with opened(arguments.run) as stored:
+        if arguments.seal and arguments.seal.lower() != stored.seal:
+            raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
+        trials = trials_from_raw(stored.folder, stored.stage)
+        if found := list(islice(disagreements(stored.folder, stored.run, trials), 20)):
+            raise UsageError(f"{stored.name}: {found[0]}", details=found[1:])
+        verdict = judge_run(stored.run.model_copy(update={"trials": trials}), stored.stage)
+        print(f"stage {verdict.stage}: {verdict.status}: {verdict.why}")
+        ran = {control.control for control in verdict.controls}
+        if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
+            print(f"controls that were not run: {', '.join(lacking)}")
+        print(f"seal {stored.seal}")
     return verdict.exit
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print what changed from one run of a stage to another; 1 when anything got worse."""
+    with opened(arguments.before) as before, opened(arguments.after) as after:
+        if before.run.stage != after.run.stage:
+            raise UsageError(
+                f"{before.name} is of stage {before.run.stage} and {after.name} of stage"
+                f" {after.run.stage}: there is nothing to compare"
+            )
+        names, runs = (before.name, after.name), (before.run, after.run)
+        verdicts = (before.verdict, after.verdict)
+        sys.stdout.write(comparison(names, runs, verdicts, after.stage))
+    return Exit.FAIL if worsened(*verdicts) else Exit.PASS
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    """Write a run as one file; prints its name, its digest, and the run's seal."""
+    with opened(arguments.run) as stored:
+        data = pack(stored.folder)
+        target = arguments.output or Path(f"{stored.name}.zip")
+        _write_whole(target, data)
+        print(f"{target}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+        print(f"seal {stored.seal}")
+    return Exit.PASS
 
 
 def list_stages(arguments: argparse.Namespace) -> int:
     """Print what the stages claim, what they do not, and their controls."""
     if arguments.schema:
-        sys.stdout.write(schema_text())
+        text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
+        sys.stdout.write(text)
         return Exit.PASS
     for number in stage_folders():
         stage = load_stage(number)

@@ -1,0 +1,189 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report as one page that needs nothing else: no network, no second file. Pure.
+
+common/report.html.j2 is the page; here stands what it is told.
+"""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from common import __version__, frame_picture
+from common.console import strip_prefix
+from common.errors import UsageError
+from common.record import KernelFacts, Trial
+from common.serial_line import read_stamped
+from common.statistics_table import HEADERS, phase_rows
+from common.stored_run import StoredRun
+
+
+@dataclass(frozen=True)
+class Bar:
+    """A phase of the blackout; `left` and `width` in per cent of it."""
+
+    name: str
+    ms: float
+    left: float
+    width: float
+    proof: bool
+
+
+@dataclass(frozen=True)
+class LogLine:
+    """A line of a console; `seconds` from the trial's first, `bad` for a splat."""
+
+    number: int
+    seconds: float
+    text: str
+    bad: bool
+
+
+@dataclass(frozen=True)
+class Log:
+    """The console of a trial, cut where the second kernel's first line stands."""
+
+    trial: str
+    title: str
+    sides: tuple[tuple[str, tuple[LogLine, ...]], ...]
+
+
+def report_html(runs: Sequence[StoredRun]) -> str:
+    """The page."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    page = environment.get_template("report.html.j2")
+    return page.render(runs=[_told(one) for one in runs], version=__version__) + "\n"
+
+
+def _told(one: StoredRun) -> dict[str, Any]:
+    main = next((t for t in one.run.trials if t.setting.control is None), None)
+    worst = next((t for t in one.verdict.trials if t.status != "PASS"), None)
+    shown = worst or next(iter(one.verdict.trials), None)
+    passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}
+    trials = {trial.setting.name: trial for trial in one.run.trials}
+    bad = [c.trial for c in one.verdict.controls if not c.good]
+    logs = [name for name in (shown.trial if shown else None, *bad) if name is not None]
+    return {
+        "one": one,
+        "shown": shown,
+        "answers": {a.check: a.outcome for a in shown.answers} if shown else {},
+        "breakers": _breakers(one),
+        "lacking": _lacking(one),
+        "figures": _figures(one, trials.get(shown.trial) if shown else None),
+        "bars": _bars(one.stage.blackout(main)) if main else (),
+        "blackout": sum(one.stage.blackout(main).values()) if main else 0.0,
+        "headers": HEADERS,
+        "rows": phase_rows([one.stage.phases(trials[name]) for name in trials if name in passed]),
+        "frames": _frames(one, [t for t in one.run.trials if t is main]),
+        "control_frames": _frames(one, [t for t in one.run.trials if t.setting.control]),
+        "setting": _setting(one, main) if main else (),
+        "logs": [_log(one, trials[name]) for name in logs],
+        "command": f"./kexec-stages {shlex.join(one.run.command)}",
+        "what": {control.name: control.what for control in one.stage.controls},
+    }
+
+
+def _breakers(one: StoredRun) -> dict[str, list[str]]:
+    """Check -> the controls of this run that must break it."""
+    ran = {control.control for control in one.verdict.controls}
+    return {
+        check.name: [c.name for c in one.stage.controls if c.name in ran and check.name in c.breaks]
+        for check in one.stage.checks
+    }
+
+
+def _lacking(one: StoredRun) -> list[str]:
+    ran = {control.control for control in one.verdict.controls}
+    return [control.name for control in one.stage.controls if control.name not in ran]
+
+
+def _figures(one: StoredRun, shown: Trial | None) -> dict[str, str]:
+    """The few numbers that a reader wants first."""
+    answers = [answer for trial in one.verdict.trials for answer in trial.answers]
+    good = sum(answer.outcome.status == "PASS" for answer in answers)
+    failed = sum(control.good for control in one.verdict.controls)
+    controls = len(one.verdict.controls)
+    figures = {
+        "checks passed": f"{good} of {len(answers)}",
+        "controls that failed as they must": f"{failed} of {controls}" if controls else "none run",
+    }
+    if shown and one.verdict.status == "PASS":
+        figures |= one.stage.headline(shown)
+    if shown:
+        figures["accelerator"] = shown.setting.host.accelerator
+    return figures
+
+
+def _bars(phases: Mapping[str, float]) -> tuple[Bar, ...]:
+    total = sum(phases.values()) or 1.0
+    begins = accumulate(phases.values(), initial=0.0)
+    return tuple(
+        Bar(name, ms, 100 * begin / total, 100 * ms / total, "(proof)" in name)
+        for (name, ms), begin in zip(phases.items(), begins, strict=False)
+    )
+
+
+def _frames(one: StoredRun, trials: Iterable[Trial]) -> list[str]:
+    """A picture of each trial in which frames crossed a gap, as SVG."""
+    pictures = []
+    for trial in trials:
+        try:
+            panel = frame_picture.panel(one.folder / trial.setting.name)
+        except UsageError:
+            continue  # it has no device, or never came to the kexec
+        pictures.append(frame_picture.draw([panel]))
+    return pictures
+
+
+def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
+    setting, host = main.setting, main.setting.host
+    said = [f"KHO: exec from: {h.release} (count {h.count})" for h in main.console.handovers]
+    return [
+        ("from", _kernel(setting.outgoing)),
+        ("to", _kernel(setting.incoming)),
+        ("kexec", "; ".join(said) or "no KHO line on the console"),
+        ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
+        ("host's kernel", host.kernel),
+        ("accelerator", f"{host.accelerator} ({host.accelerator_reason})"),
+        ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
+        ("command line", setting.cmdline),
+        ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
+        ("QEMU", shlex.join(setting.argv)),
+        ("run", one.name),
+        ("by", f"{one.run.tool}, commit {one.run.commit}, {one.run.started}"),
+        ("seal", one.seal),
+    ]
+
+
+def _kernel(kernel: KernelFacts) -> str:
+    patches = f", {len(kernel.patches)} patches" if kernel.patches else ""
+    return f"{kernel.release}, build id {kernel.build_id}, {kernel.source}{patches}"
+
+
+def _log(one: StoredRun, trial: Trial) -> Log:
+    lines = read_stamped(one.folder / trial.setting.name / "console.jsonl")
+    bad = {splat.number for splat in trial.console.splats}
+    start = lines[0].t if lines else 0
+    found = [
+        LogLine(number, (line.t - start) / 1e9, line.text, number in bad)
+        for number, line in enumerate(lines, start=1)
+    ]
+    boots = [n for n, line in enumerate(lines) if strip_prefix(line.text)[:14] == "Linux version "]
+    cut = boots[1] if len(boots) > 1 else len(found)
+    names = [f"outgoing: {trial.setting.outgoing.release}", "the kernel after it"]
+    if len(trial.console.boots) > 1:
+        names[1] = f"incoming: {trial.console.boots[1].release}"
+    sides = ((names[0], tuple(found[:cut])), (names[1], tuple(found[cut:])))
+    return Log(trial.setting.name, trial.setting.ended_detail, sides)

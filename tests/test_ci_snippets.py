@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The CI snippets in docs/ci are what GitLab and GitHub take, and say what this program takes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import subprocess
+import sys
+
+import pytest
+
+from common.cli import build_parser
+from common.paths import CHECKOUT
+
+SNIPPETS = {
+    "gitlab-ci.yml": ("vendor.gitlab-ci", "--data-transform", "gitlab-ci"),
+    "github-workflow.yml": ("vendor.github-workflows",),
+}
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_snippet_follows_its_schema(name: str) -> None:
+    """The schemas come with check-jsonschema: no network."""
+    schema = ("--builtin-schema", *SNIPPETS[name])
+    path = CHECKOUT / "docs" / "ci" / name
+    done = subprocess.run(
+        [sys.executable, "-m", "check_jsonschema", *schema, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize("name", SNIPPETS)
+def test_a_snippet_uses_commands_that_there_are(name: str) -> None:
+    text = (CHECKOUT / "docs" / "ci" / name).read_text()
+    commands = re.findall(
+        r"^\s*(?:- )?(?:for .* do )?\S*/kexec-stages ((?:gate|report|bundle).*?)(?:;|\|\||$)",
+        text,
+        re.M,
+    )
+    assert len(commands) == 4
+    for command in commands:
+        build_parser().parse_args(shlex.split(command))
