@@ -133,7 +133,11 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
     )
     for option in {o.flag: o for n in stage_folders() for o in load_stage(n).options}.values():
         machine.add_argument(
-            option.flag, dest=option.parameter, type=_in_range(option), help=option.help
+            option.flag,
+            dest=option.parameter,
+            type=_in_range(option),
+            metavar=option.metavar,
+            help=option.help,
         )
 
 

@@ -94,6 +94,7 @@ class Option:
     minimum: int
     maximum: int
     step: int = 1
+    metavar: str = "N"
     help: str
 
 

@@ -49,6 +49,7 @@ STAGE = Stage(
             minimum=16,
             maximum=1 << 20,
             step=2,
+            metavar="MIB",
             help="RAM of the KVM guest, in MiB (default 256)",
         ),
         Option(
