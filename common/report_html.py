@@ -74,6 +74,8 @@ def _told(one: StoredRun) -> dict[str, Any]:
     passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}
     trials = {trial.setting.name: trial for trial in one.run.trials}
     bad = [c.trial for c in one.verdict.controls if not c.good]
+    controls = [trial for trial in one.run.trials if trial.setting.control]
+    silent = next((trial for trial in controls if _silent(trial)), None)
     logs = [name for name in (shown.trial if shown else None, *bad) if name is not None]
     return {
         "one": one,
@@ -86,8 +88,8 @@ def _told(one: StoredRun) -> dict[str, Any]:
         "blackout": sum(one.stage.blackout(main).values()) if main else 0.0,
         "headers": HEADERS,
         "rows": phase_rows([one.stage.phases(trials[name]) for name in trials if name in passed]),
-        "frames": _frames(one, [t for t in one.run.trials if t is main]),
-        "control_frames": _frames(one, [t for t in one.run.trials if t.setting.control]),
+        "frames": _frames(one, [trial for trial in (main, silent) if trial]),
+        "control_frames": _frames(one, [trial for trial in controls if trial is not silent]),
         "setting": _setting(one, main) if main else (),
         "logs": [_log(one, trials[name]) for name in logs],
         "command": f"./kexec-stages {shlex.join(one.run.command)}",
@@ -133,6 +135,12 @@ def _bars(phases: Mapping[str, float]) -> tuple[Bar, ...]:
         Bar(name, ms, 100 * begin / total, 100 * ms / total, "(proof)" in name)
         for (name, ms), begin in zip(phases.items(), begins, strict=False)
     )
+
+
+def _silent(trial: Trial) -> bool:
+    """True where nothing landed in the gap: what the main run's picture is to be held against."""
+    gap = trial.witness.get("frames", {}).get("gap")
+    return bool(gap) and gap["landed"] == 0
 
 
 def _frames(one: StoredRun, trials: Iterable[Trial]) -> list[str]:
