@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from tabulate import tabulate
 
+from common.printable import printable
 from common.record import Run
 from common.stage import Stage
 from common.verdict import Answer, RunStatus, Verdict
@@ -125,7 +126,7 @@ def comparison(
         if _accelerator(runs[0]) == _accelerator(runs[1])
         else "Times: not compared, one run is under TCG and the other under KVM.",
     ]
-    text = "\n\n".join(part for part in parts if part)
+    text = printable("\n\n".join(part for part in parts if part))
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common import __version__, frame_picture
 from common.console import strip_prefix
 from common.errors import UsageError
+from common.printable import printable
 from common.record import KernelFacts, Trial
 from common.serial_line import read_stamped
 from common.statistics_table import HEADERS, phase_rows
@@ -64,7 +65,8 @@ def report_html(runs: Sequence[StoredRun]) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2")
-    return page.render(runs=[_told(one) for one in runs], version=__version__) + "\n"
+    text = page.render(runs=[_told(one) for one in runs], version=__version__)
+    return printable(text) + "\n"
 
 
 def _told(one: StoredRun) -> dict[str, Any]:
