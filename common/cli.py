@@ -48,6 +48,7 @@ def build_parser() -> argparse.ArgumentParser:
     which = run.add_mutually_exclusive_group()
     which.add_argument("--control", action="append", metavar="NAME", help="this control only")
     which.add_argument("--no-controls", action="store_true", help="the main run only")
+    _lane_option(run)
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
     _machine_options(run)
 
@@ -99,6 +100,7 @@ def build_parser() -> argparse.ArgumentParser:
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
     build.add_argument("--stage", type=int, default=1, metavar="N")
+    _lane_option(build)
     _kernel_options(build)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
@@ -143,6 +145,15 @@ def _kernel_options(parser: argparse.ArgumentParser) -> None:
     )
     kernels.add_argument("--outgoing-tree", type=Path, metavar="DIR")
     kernels.add_argument("--incoming-tree", type=Path, metavar="DIR")
+
+
+def _lane_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lane",
+        choices=("default", "debug"),
+        default="default",
+        help="debug: kernels with KASAN, lockdep and kmemleak (default: default)",
+    )
 
 
 def _positive(text: str) -> int:

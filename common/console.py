@@ -22,7 +22,8 @@ SPLAT = re.compile(
     FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
     r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
-    r"unreferenced object|Call Trace:"
+    r"unreferenced object|pagealloc: |INFO: trying to register non-static key|"
+    r"INFO: lockdep is turned off|Call Trace:"
 )
 _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")

@@ -56,6 +56,8 @@ def kernel_spec(
 ) -> KernelSpec:
     """What to build for one side ("out" or "in") of a stage, or of a control of it."""
     name = stage.folder.name if control is None else f"{stage.folder.name} {control.name}"
+    if stage.lane != "default":
+        name += f" {stage.lane}"
     return KernelSpec(
         source=source,
         label=f"{name} {side}",

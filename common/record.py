@@ -68,6 +68,7 @@ class Setting(Stored):
     """Unique within the run: "main", "control-NAME", "repeat-07"."""
     control: str | None
     options: dict[str, str]
+    lane: Literal["default", "debug"] = "default"
     nonce: str
     host: Host
     outgoing: KernelFacts

@@ -61,6 +61,7 @@ def _setting(run: Run) -> str:
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
+        *([("lane", setting.lane)] if setting.lane != "default" else []),
         ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
     ]
     return "\n".join(_labelled(label, text) for label, text in rows)

@@ -101,6 +101,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             name=plan.name,
             control=control.name if control else None,
             options={name: str(value) for name, value in bench.options.items()},
+            lane=stage.lane,
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
@@ -124,8 +125,9 @@ def _converse(
 ) -> tuple[Ended, str]:
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
-    gib = machine_mib / 1024
-    deadline, silence = Deadline.after(90 + 60 * gib), 20 + 10 * gib
+    gib, patience = machine_mib / 1024, bench.stage.patience
+    deadline = Deadline.after((90 + 60 * gib) * patience)
+    silence = (20 + 10 * gib) * patience
     phase, sides = "boot of the outgoing kernel", 0
     try:
         while True:

@@ -151,6 +151,15 @@ class Stage:
     """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
     in_work: str | None = None
     """What is not yet shown of this stage; `demo` and a bare `gate` leave it out and say so."""
+    debug_options: Mapping[str, int] = field(default_factory=dict)
+    """Defaults of the options in the debug lane, where they differ."""
+    debug_controls: frozenset[str] = frozenset()
+    """The controls that go through code which the main run does not, for the debug lane."""
+    lane: Literal["default", "debug"] = "default"
+    patience: int = 1
+    """How many times as long everything may take; set by the lane."""
+    extra_fragments: tuple[Path, ...] = ()
+    """Kconfig fragments of the lane."""
     cpus: int = 2
     devices: Callable[[], tuple[ET.Element, ...]] = tuple
     qemu_args: tuple[str, ...] = ()
@@ -188,7 +197,8 @@ class Stage:
     def fragments(self, control: Control | None = None) -> tuple[Path, ...]:
         """The stage's Kconfig fragments; those of its series only where the series is."""
         fragments = (self.folder / "kernel.config", self.folder / "series.config")
-        return tuple(f for f in fragments if f.exists())[: 1 if control and control.stock else 2]
+        own = tuple(f for f in fragments if f.exists())[: 1 if control and control.stock else 2]
+        return (*own, *self.extra_fragments)
 
     @property
     def checks(self) -> tuple[Check, ...]:

@@ -10,13 +10,14 @@ from tabulate import tabulate
 
 from common.errors import Exit
 from common.kernels import kernel_pair
+from common.lane import in_lane
 from common.stage import load_stage
 from kernel import cache
 
 
 def build(arguments: argparse.Namespace) -> int:
     """Build a stage's two kernels and print where they are."""
-    for kernel in kernel_pair(load_stage(arguments.stage), arguments):
+    for kernel in kernel_pair(in_lane(load_stage(arguments.stage), arguments.lane), arguments):
         print(f"{kernel.release}  {kernel.image}")
     return Exit.PASS
 

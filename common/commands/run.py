@@ -16,6 +16,7 @@ from common.compare import worsened
 from common.errors import Exit, StagesError, UsageError
 from common.hypervisor import Hypervisor
 from common.kernels import control_kernels, kernel_pair
+from common.lane import in_lane
 from common.narrator import Narrator
 from common.record import Run
 from common.report_text import controls_table, report_text
@@ -27,7 +28,7 @@ from common.verdict import Verdict, judge
 
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
-    stage = load_stage(arguments.stage)
+    stage = in_lane(load_stage(arguments.stage), arguments.lane)
     if arguments.control:
         plans = [Plan(f"control-{name}", stage.control(name)) for name in arguments.control]
     else:

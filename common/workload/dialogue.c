@@ -198,9 +198,14 @@ u64 now_us(void)
 	return now_ns() / 1000;
 }
 
+/* A kernel of the debug lane takes stage.patience times as long. */
 struct deadline deadline_in_ms(u64 ms)
 {
-	return (struct deadline){ .ns = now_ns() + ms * 1000000 };
+	static u64 patience;
+
+	if (!patience)
+		patience = param_u64("patience", 1);
+	return (struct deadline){ .ns = now_ns() + ms * patience * 1000000 };
 }
 
 bool deadline_passed(struct deadline deadline)

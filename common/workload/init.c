@@ -70,6 +70,7 @@ static int holder_main(void)
 	if (ret < 0)
 		bail("%s side: %s", side == SIDE_INCOMING ? "incoming" : "outgoing",
 		     errno_name(ret));
+	report_leaks();
 	print_last_facts();
 	dialogue_line("# done");
 	return 0;

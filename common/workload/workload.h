@@ -64,6 +64,9 @@ void print_common_facts(void);
 void print_last_facts(void);
 u64 available_kb(void);
 
+/* debug.c */
+void report_leaks(void);
+
 /* luo.c */
 int luo_open(void);
 int luo_must_open(void);

@@ -62,6 +62,9 @@ STAGE = Stage(
     ),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
+    debug_options={"guest_memory": 64},
+    # an abort; FINISH by the death of the session's holder, and none at all
+    debug_controls=frozenset({"session-closed", "holder-killed", "session-unfinished"}),
     phases=phases,
     blackout=blackout,
     companion=ram_witness,

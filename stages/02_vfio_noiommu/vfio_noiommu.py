@@ -25,10 +25,11 @@ _BUFFER_KIB = 2
 def _size(options: Mapping[str, int]) -> Size:
     """Guest RAM, of which the ring takes a part, KHO's scratch, and both kernels."""
     ring, rate, guest = options["ring"], options["rate"], options["guest_memory"]
-    need, room = rate * GAP_SECONDS, ring - ring // 8
+    seconds = GAP_SECONDS * options.get("patience", 1)
+    need, room = rate * seconds, ring - ring // 8
     if need > room:
         raise UsageError(
-            f"{rate} frames/s x {GAP_SECONDS} s without a reader = {need} frames, and a ring of"
+            f"{rate} frames/s x {seconds} s without a reader = {need} frames, and a ring of"
             f" {ring}, an eighth of it still unread when the guest is paused, has room for {room};"
             " ask for a larger --ring or a lower --rate"
         )
@@ -117,6 +118,9 @@ STAGE = Stage(
         "pci=realloc=off",
     ),
     size=_size,
+    debug_options={"rate": 100, "aborts": 3},
+    # FINISH of a device that nobody retrieved; a device that is not in the session
+    debug_controls=frozenset({"other-preserved", "device-not-preserved"}),
     phases=phases,
     blackout=blackout,
     devices=devices,

@@ -83,6 +83,21 @@ static void start_guest(struct outgoing *out)
 	vmm_run(&out->vmm);
 }
 
+/*
+ * What a busy host needs to run the vCPU's thread again: to preserve a memfd of
+ * large pages takes less than a time slice. A guest that is paused never steps.
+ */
+#define STEP_MS 500
+
+static u64 steps_since(const struct vmm *vmm, u64 steps)
+{
+	struct deadline deadline = deadline_in_ms(STEP_MS);
+
+	while (vmm_steps(vmm) == steps && !deadline_passed(deadline))
+		poll_pause();
+	return vmm_steps(vmm) - steps;
+}
+
 static void preserve(struct outgoing *out)
 {
 	u64 *pfns_before = must_be_memory(calloc(out->state->pages, sizeof(u64)));
@@ -102,7 +117,7 @@ static void preserve(struct outgoing *out)
 	start = now_us();
 	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
 	fact("preserve.state.us", "%llu", now_us() - start);
-	fact("preserve.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
+	fact("preserve.guest_steps", "%llu", steps_since(&out->vmm, steps));
 	fact_tsc("preserved", rdtsc());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 
@@ -119,7 +134,7 @@ static void load(struct outgoing *out)
 
 	must(kexec_load_incoming());
 	fact("load.us", "%llu", now_us() - start);
-	fact("load.guest_steps", "%llu", vmm_steps(&out->vmm) - steps);
+	fact("load.guest_steps", "%llu", steps_since(&out->vmm, steps));
 	fact_tsc("loaded", rdtsc());
 }
 
@@ -201,6 +216,7 @@ static int before_kexec(void)
 	report_pfns(vm_state_pfns(out.state), out.state->pages);
 	if (param_control("session-closed"))
 		close_session(&out);
+	report_leaks();
 
 	pause_and_capture(&out);
 	return leave_kernel();

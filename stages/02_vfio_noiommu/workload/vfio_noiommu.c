@@ -277,6 +277,7 @@ static int before_kexec(void)
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, true);
 	note_pfns(&out);
+	report_leaks();
 	pause_and_capture(&out);
 	return leave_kernel();
 }
