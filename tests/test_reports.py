@@ -333,7 +333,9 @@ def test_json_follows_its_published_schema(
 
 def test_the_published_schema_of_reports_is_current(printed: Printed) -> None:
     published = (CHECKOUT / "docs" / "report.schema.json").read_text()
-    assert published == schema_text(), "./kexec-stages list --schema report > …/report.schema.json"
+    assert published == schema_text(), (
+        "./kexec-stages list --schema report > docs/report.schema.json"
+    )
     assert printed("list", "--schema", "report") == published
 
 
