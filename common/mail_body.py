@@ -74,7 +74,7 @@ def _kernels(one: StoredRun) -> Iterable[str]:
     if main is None:
         return [_NONE]
     setting = main.setting
-    lines = ["series  Message-ID not recorded"]
+    lines = [f"lane    {setting.lane}", "series  Message-ID not recorded"]
     lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
         lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)

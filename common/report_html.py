@@ -164,6 +164,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("from", _kernel(setting.outgoing)),
         ("to", _kernel(setting.incoming)),
         ("kexec", "; ".join(said) or "no KHO line on the console"),
+        ("lane", setting.lane),
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         ("accelerator", f"{host.accelerator} ({host.accelerator_reason})"),
