@@ -15,6 +15,7 @@ from types import FrameType
 
 from common import __version__
 from common.errors import Exit, StagesError
+from common.printable import printable
 from common.stage import Option, load_stage, stage_folders
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
@@ -195,7 +196,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()  # a full disk is noticed here, not when Python shuts down
         return status
     except StagesError as error:
-        print(f"kexec-stages: {error}", *error.details, sep="\n  ", file=sys.stderr)
+        lines = [printable(line) for line in (f"kexec-stages: {error}", *error.details)]
+        print(*lines, sep="\n  ", file=sys.stderr)
         return error.exit_status
     except KeyboardInterrupt:
         print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)

@@ -12,6 +12,7 @@ from typing import Literal, get_args
 
 from tabulate import tabulate
 
+from common.printable import printable
 from common.record import Run
 from common.stage import Stage
 from common.verdict import Answer, RunStatus, Verdict
@@ -122,15 +123,17 @@ def comparison(
         _listed("Otherwise different", [one for one in found if one.change == "other"]),
         "" if found else "No check and no control gives another answer.",
         _times(*(_phases(run, verdict, stage) for run, verdict in zip(runs, verdicts, strict=True)))
-        if _accelerator(runs[0]) == _accelerator(runs[1])
-        else "Times: not compared, one run is under TCG and the other under KVM.",
+        if _ground(runs[0]) == _ground(runs[1])
+        else f"Times: not compared: {_ground(runs[0])} against {_ground(runs[1])}.",
     ]
-    text = "\n\n".join(part for part in parts if part)
+    text = printable("\n\n".join(part for part in parts if part))
     return "".join(f"{line.rstrip()}\n" for line in text.splitlines())
 
 
-def _accelerator(run: Run) -> str:
-    return run.trials[0].setting.host.accelerator if run.trials else ""
+def _ground(run: Run) -> str:
+    """What must be the same for times to be compared at all: accelerator and lane."""
+    setting = run.trials[0].setting if run.trials else None
+    return f"{setting.host.accelerator}, {setting.lane} lane" if setting else "nothing"
 
 
 def _settings(before: Run, after: Run) -> str:
@@ -154,6 +157,7 @@ def _described(run: Run) -> dict[str, str]:
         )
     described["host"] = f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"
     described["accelerator"] = host.accelerator
+    described["lane"] = setting.lane
     described["tools"] = ", ".join(f"{name} {version}" for name, version in host.versions.items())
     described["options"] = ", ".join(f"{key} {value}" for key, value in setting.options.items())
     return described

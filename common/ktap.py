@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from common.compare import Difference
 from common.errors import CannotRunHere, StagesError
+from common.printable import printable
 from common.record import Run
 from common.stage import Stage
 from common.verdict import Answer, Verdict
@@ -75,4 +76,4 @@ def _answer(number: int, name: str, answer: Answer, expected: bool) -> list[str]
 
 def _line(text: str) -> str:
     """Text from the machine on one line, and no directive by accident."""
-    return " ".join(text.split()).replace(" # ", " ")
+    return printable(" ".join(text.split()).replace(" # ", " "))

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from common import __version__, frame_picture
 from common.console import strip_prefix
 from common.errors import UsageError
+from common.printable import printable
 from common.record import KernelFacts, Trial
 from common.serial_line import read_stamped
 from common.statistics_table import HEADERS, phase_rows
@@ -64,7 +65,8 @@ def report_html(runs: Sequence[StoredRun]) -> str:
         lstrip_blocks=True,
     )
     page = environment.get_template("report.html.j2")
-    return page.render(runs=[_told(one) for one in runs], version=__version__) + "\n"
+    text = page.render(runs=[_told(one) for one in runs], version=__version__)
+    return printable(text) + "\n"
 
 
 def _told(one: StoredRun) -> dict[str, Any]:
@@ -74,6 +76,8 @@ def _told(one: StoredRun) -> dict[str, Any]:
     passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}
     trials = {trial.setting.name: trial for trial in one.run.trials}
     bad = [c.trial for c in one.verdict.controls if not c.good]
+    controls = [trial for trial in one.run.trials if trial.setting.control]
+    silent = next((trial for trial in controls if _silent(trial)), None)
     logs = [name for name in (shown.trial if shown else None, *bad) if name is not None]
     return {
         "one": one,
@@ -86,8 +90,8 @@ def _told(one: StoredRun) -> dict[str, Any]:
         "blackout": sum(one.stage.blackout(main).values()) if main else 0.0,
         "headers": HEADERS,
         "rows": phase_rows([one.stage.phases(trials[name]) for name in trials if name in passed]),
-        "frames": _frames(one, [t for t in one.run.trials if t is main]),
-        "control_frames": _frames(one, [t for t in one.run.trials if t.setting.control]),
+        "frames": _frames(one, [trial for trial in (main, silent) if trial]),
+        "control_frames": _frames(one, [trial for trial in controls if trial is not silent]),
         "setting": _setting(one, main) if main else (),
         "logs": [_log(one, trials[name]) for name in logs],
         "command": f"./kexec-stages {shlex.join(one.run.command)}",
@@ -135,6 +139,12 @@ def _bars(phases: Mapping[str, float]) -> tuple[Bar, ...]:
     )
 
 
+def _silent(trial: Trial) -> bool:
+    """True where nothing landed in the gap: what the main run's picture is to be held against."""
+    gap = trial.witness.get("frames", {}).get("gap")
+    return bool(gap) and gap["landed"] == 0
+
+
 def _frames(one: StoredRun, trials: Iterable[Trial]) -> list[str]:
     """A picture of each trial in which frames crossed a gap, as SVG."""
     pictures = []
@@ -154,6 +164,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("from", _kernel(setting.outgoing)),
         ("to", _kernel(setting.incoming)),
         ("kexec", "; ".join(said) or "no KHO line on the console"),
+        ("lane", setting.lane),
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         ("accelerator", f"{host.accelerator} ({host.accelerator_reason})"),

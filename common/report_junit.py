@@ -67,6 +67,7 @@ def _properties(run: Run, verdict: Verdict) -> Iterable[tuple[str, str]]:
     yield "program", f"{run.tool}, commit {run.commit}"
     if run.trials:
         setting = run.trials[0].setting
+        yield "lane", setting.lane
         yield "from", f"{setting.outgoing.release} {setting.outgoing.build_id}"
         yield "to", f"{setting.incoming.release} {setting.incoming.build_id}"
         yield "accelerator", f"{setting.host.accelerator} ({setting.host.accelerator_reason})"

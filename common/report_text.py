@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tabulate import tabulate
 
+from common.printable import printable
 from common.record import KernelFacts, Run, Trial
 from common.stage import Stage
 from common.statistics_table import phase_table
@@ -29,7 +30,7 @@ def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
         _evidence(run),
         _reproduce(run),
     ]
-    text = "\n\n".join(part for part in parts if part) + "\n"
+    text = printable("\n\n".join(part for part in parts if part)) + "\n"
     return "\n".join(line.rstrip() for line in text.splitlines()) + "\n"
 
 

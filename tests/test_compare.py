@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -76,6 +77,19 @@ def test_repeats_say_what_is_noise(runs: Path, capsys: pytest.CaptureFixture[str
     text = capsys.readouterr().out
     assert f"A (n={NEEDED})" in text
     assert "Noise: 0 of " in text
+
+
+def test_times_of_two_lanes_are_not_compared(
+    runs: Path, run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = store_run(runs / "debug", (run_folder / "main", "main"))
+    path = folder / "main" / "trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"lane": "debug"}))
+    write_record(folder)
+    main(["compare", run_folder.name, folder.name])
+    text = capsys.readouterr().out
+    assert "Times: not compared: tcg, default lane against tcg, debug lane." in text
+    assert max(map(len, text.splitlines())) <= 72
 
 
 def test_runs_of_two_stages_are_not_compared(

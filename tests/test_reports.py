@@ -24,7 +24,7 @@ from common.cli import main
 from common.paths import CHECKOUT, cache_root
 from common.record import Run, Setting
 from common.report_json import Report, schema_text
-from common.report_mail import shell_lines
+from common.shell_lines import shell_lines
 from common.stage import load_stage
 from tests.conftest import RECORDED, sentence, store_run, write_record
 
@@ -177,6 +177,21 @@ def test_the_page_does_not_run_what_a_console_says(
     assert "&lt;script&gt;alert(1)" in text
 
 
+@pytest.mark.parametrize("format", ["text", "mail", "ktap", "html", "junit"])
+def test_a_console_does_not_drive_the_terminal(
+    format: str, runs: Path, run_folder: Path, printed: Printed
+) -> None:
+    folder = store_run(runs / "hostile", (run_folder / "main", "main"))
+    entry = json.dumps([1, "WARNING: \x1b]0;owned\x07 \x9b2J \u2028 end"]) + "\n"
+    path = folder / "main" / "console.jsonl"
+    path.write_text(path.read_text() + entry)
+    write_record(folder)
+    text = printed("report", folder.name, "--format", format, *MAIL)
+    assert "]0;owned" in " ".join(text.split())
+    assert not set(text) & {"\x1b", "\x07"}
+    assert format == "junit" or not set(text) & {"\x9b", "\u2028"}
+
+
 # Mail
 
 
@@ -293,7 +308,7 @@ def test_a_shell_reads_the_command_line_back() -> None:
         "x" * 300,
         '{"a":"$b"}' * 20,
     ]
-    lines = shell_lines(words)
+    lines = shell_lines(words, 72)
     assert max(map(len, lines)) <= 72
     script = "printf '%s\\n' " + "\n".join(lines)
     done = subprocess.run(["sh", "-c", script], capture_output=True, text=True, check=True)
@@ -318,7 +333,9 @@ def test_json_follows_its_published_schema(
 
 def test_the_published_schema_of_reports_is_current(printed: Printed) -> None:
     published = (CHECKOUT / "docs" / "report.schema.json").read_text()
-    assert published == schema_text(), "./kexec-stages list --schema report > …/report.schema.json"
+    assert published == schema_text(), (
+        "./kexec-stages list --schema report > docs/report.schema.json"
+    )
     assert printed("list", "--schema", "report") == published
 
 

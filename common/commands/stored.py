@@ -21,6 +21,7 @@ from common.bundle import pack
 from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
 from common.follows import disagreements, trials_from_raw
+from common.printable import printable
 from common.record import Run
 from common.report_json import report_json
 from common.report_json import schema_text as report_json_schema
@@ -139,7 +140,7 @@ def judge(arguments: argparse.Namespace) -> int:
         if found := list(islice(disagreements(stored.folder, stored.run, trials), 20)):
             raise UsageError(f"{stored.name}: {found[0]}", details=found[1:])
         verdict = judge_run(stored.run.model_copy(update={"trials": trials}), stored.stage)
-        print(f"stage {verdict.stage}: {verdict.status}: {verdict.why}")
+        print(printable(f"stage {verdict.stage}: {verdict.status}: {verdict.why}"))
         ran = {control.control for control in verdict.controls}
         if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
             print(f"controls that were not run: {', '.join(lacking)}")
