@@ -175,7 +175,9 @@ class SerialLine(_BytesSpawn):
 
 def read_stamped(path: Path) -> tuple[Line, ...]:
     """The lines of a stored NAME.jsonl. Raises ValueError, naming the line, on damaged ones."""
-    return tuple(_stored_lines(path.name, path.read_text(encoding="utf-8").splitlines()))
+    # Not splitlines(): a console may have said U+2028, which JSON leaves as it is.
+    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    return tuple(_stored_lines(path.name, lines if lines != [""] else []))
 
 
 def _stored_lines(name: str, lines: Iterable[str]) -> Iterable[Line]:
