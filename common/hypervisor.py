@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import tempfile
 import threading
@@ -16,8 +15,7 @@ import libvirt
 from common.errors import HarnessError
 from common.guardian import Guardian
 from common.paths import cache_root
-
-_PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
+from common.reaper import Reaper
 
 # The embedded driver has no daemon beside it: no virtlogd, no cgroup manager, no
 # mount namespace, and no file ownership to put back.
@@ -44,6 +42,8 @@ class Hypervisor:
     def __enter__(self) -> Hypervisor:
         with ExitStack() as stack:
             self.guardian = stack.enter_context(Guardian())
+            if self.embedded:
+                stack.enter_context(Reaper())
             self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-"))
             self.guardian.remove_folder(self.folder)
             self.connection = self._open()
@@ -60,8 +60,6 @@ class Hypervisor:
         self._stack.close()
 
     def _open(self) -> libvirt.virConnect:
-        if self.embedded:
-            _adopt_orphans()
         # Every error is raised as well; libvirt need not print it.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         _run_event_loop()
@@ -92,16 +90,6 @@ class Hypervisor:
             "libvirt": _dotted(self.connection.getLibVersion()),
             "qemu": _dotted(self.connection.getVersion()),
         }
-
-
-def _adopt_orphans() -> None:
-    """Make QEMU, which libvirt daemonises, a child of this process and not of init.
-
-    libvirt waits until kill(pid, 0) fails, that is, until QEMU is reaped. In a container or
-    sandbox init may take its time over that: 2 s were seen.
-    """
-    if ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0):
-        raise HarnessError(f"PR_SET_CHILD_SUBREAPER: {os.strerror(ctypes.get_errno())}")
 
 
 def _dotted(number: int) -> str:

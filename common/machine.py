@@ -4,12 +4,11 @@
 from __future__ import annotations
 
 import json
-import os
 import re
 import threading
 import time
 from collections import deque
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -91,8 +90,6 @@ class Machine:
             stack.callback(self._destroy)
             self.process = self._find_process()
             self._hypervisor.guardian.end_process(self.process.pid)
-            if self._hypervisor.embedded:
-                threading.Thread(target=_reap, args=[self.process.pid], daemon=True).start()
             self.argv = _argv(self.process.pid)
             stack.callback(self._stop_events, self._watch_events())
             self.dialogue = SerialLine(
@@ -215,12 +212,6 @@ class Machine:
     def process_now(self) -> QemuProcess | None:
         """The identity of the machine's QEMU at this moment, None when it has ended."""
         return process_identity(self.process.pid)
-
-
-def _reap(pid: int) -> None:
-    """Wait for the end of QEMU, our child (hypervisor.py says why): libvirt waits for that."""
-    with suppress(ChildProcessError):  # libvirt itself has done it
-        os.waitpid(pid, 0)
 
 
 def _argv(pid: int) -> tuple[str, ...]:
