@@ -15,6 +15,7 @@ from types import FrameType
 
 from common import __version__
 from common.errors import Exit, StagesError
+from common.lane import LANES
 from common.printable import printable
 from common.stage import Option, load_stage, stage_folders
 
@@ -154,7 +155,7 @@ def _kernel_options(parser: argparse.ArgumentParser) -> None:
 def _lane_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lane",
-        choices=("default", "debug"),
+        choices=LANES,
         default="default",
         help="debug: kernels with KASAN, lockdep and kmemleak (default: default)",
     )

@@ -1,0 +1,77 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The debug lane: what it changes of a stage, and what its claim is judged by."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from common.lane import in_lane
+from common.record import Trial
+from common.stage import Stage, load_stage, stage_folders
+from common.verdict import judge_trial
+
+Lines = list[tuple[int, str]]
+Recorded = Callable[..., Trial]
+ON = "kasan lockdep kmemleak"
+
+
+@pytest.fixture(params=sorted(stage_folders()))
+def stage(request: pytest.FixtureRequest) -> Stage:
+    return load_stage(request.param)
+
+
+def test_the_default_lane_is_the_stage_itself(stage: Stage) -> None:
+    assert in_lane(stage, "default") is stage
+
+
+def test_the_debug_lane_is_slower_larger_and_asks_more(stage: Stage) -> None:
+    debug = in_lane(stage, "debug")
+    options = {option.parameter: option.default for option in debug.options}
+    assert debug.size(options).machine_mib > 1536
+    assert [p.name for p in debug.fragments()][-1] == "debug.config"
+    assert [word for word in debug.cmdline if word.startswith("kho_scratch=")] == [
+        "kho_scratch=32M,640M,32M"
+    ]
+    assert {check.name for check in debug.checks} - {check.name for check in stage.checks} == {
+        "debug_kernels",
+        "no_leak",
+    }
+
+
+def test_its_controls_are_the_stages(stage: Stage) -> None:
+    names = {control.name for control in in_lane(stage, "debug").controls}
+    assert names == stage.debug_controls != set()
+
+
+def saying(outgoing: str, incoming: str, debug: str = ON) -> Callable[[Lines], Lines]:
+    """Facts of both sides, before the line that each ends with."""
+
+    def edit(lines: Lines) -> Lines:
+        said: Lines = []
+        for t, text in lines:
+            if text in ("# kexec", "# done"):
+                objects = outgoing if text == "# kexec" else incoming
+                said += [(t, f"# kernel.debug={debug}"), (t, f"# kmemleak.objects={objects}")]
+            said.append((t, text))
+        return said
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "expected"),
+    [
+        (saying("0", "0"), set()),
+        (saying("0", "2"), {"no_leak"}),
+        (saying("1", "0"), {"no_leak"}),
+        (saying("0", "0", debug="kasan kmemleak"), {"debug_kernels"}),
+        (lambda lines: lines, {"debug_kernels", "no_leak"}),
+    ],
+)
+def test_its_claim(recorded: Recorded, edit: Callable[[Lines], Lines], expected: set[str]) -> None:
+    answers = judge_trial(
+        recorded("main", line="dialogue", edit=edit), in_lane(load_stage(1), "debug")
+    ).answers
+    assert {a.check for a in answers if a.outcome.status != "PASS"} == expected
