@@ -2,7 +2,8 @@
 """`python -m common.frame_sender`: sends numbered frames as UDP datagrams at a steady rate.
 
 A process of its own, so that nothing the harness does delays a frame. "go" on stdin starts
-it, end of file (also that of a harness that died) stops it; the logs are written then.
+it, a line after that doubles the rate, end of file (also that of a harness that died) stops it;
+the logs are written then.
 """
 
 from __future__ import annotations
@@ -65,7 +66,9 @@ def _send(flow: _Flow, other: _Flow, rate: int, other_every: int) -> None:
     while True:
         pause = max(0.0, due - time.monotonic())
         if select.select([sys.stdin], [], [], pause)[0]:
-            return
+            if not sys.stdin.readline():
+                return
+            rate *= 2
         flow.send()
         if number % other_every == 0:
             other.send()

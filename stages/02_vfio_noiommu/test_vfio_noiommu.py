@@ -59,7 +59,7 @@ def test_every_check_is_broken_by_a_control() -> None:
 
 
 def test_a_ring_too_small_is_refused_with_the_numbers() -> None:
-    with pytest.raises(UsageError, match=r"1000 frames/s x 4 s .* = 4000 frames, .* for 3584"):
+    with pytest.raises(UsageError, match=r"1000 frames/s x 7 s .* = 7000 frames, .* for 3584"):
         STAGE.size(OPTIONS | {"ring": 4096})
 
 

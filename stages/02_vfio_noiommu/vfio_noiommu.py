@@ -15,9 +15,9 @@ from vfio_noiommu_witness import TRACES, frame_witness, read_witness
 from common.errors import UsageError
 from common.stage import Option, Size, Stage
 
-GAP_SECONDS = 4
+GAP_SECONDS = 7
 """How long the ring may go unread, at most: pause, kexec, boot, and the device taken back.
-Measured: 2 s on an emulated CPU; the rest is for a host that is busy."""
+Measured: 2 to 4 s on an emulated CPU; the rest is for a host that is busy."""
 
 _BUFFER_KIB = 2
 
@@ -96,11 +96,11 @@ STAGE = Stage(
         Option(
             flag="--ring",
             parameter="ring",
-            default=5120,
+            default=8192,
             minimum=256,
             maximum=32768,
             step=256,
-            help="receive descriptors of the device (default 5120)",
+            help="receive descriptors of the device (default 8192)",
         ),
         Option(
             flag="--aborts",

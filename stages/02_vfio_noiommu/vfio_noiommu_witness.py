@@ -58,13 +58,16 @@ class FrameWitness:
         self._running: list[subprocess.Popen[str]] = []
 
     def heard(self, text: str) -> None:
-        """Start traffic at `await traffic`, end it at `await silence`."""
+        """Start traffic at `await traffic`, double it at `t.adopted`, end it at `await silence`."""
         if text.startswith(("# ring.", "# other.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
         elif text == "# await traffic":
             self._start_watcher()
             self._start_sender()
+        elif text.startswith("# t.adopted=") and self._running:
+            # All that is said of a steady rate is over; the ring shall go round sooner.
+            self._tell_sender("faster")
         elif text == "# await silence":
             self.stop()
 
@@ -101,15 +104,19 @@ class FrameWitness:
         port, other_port = udp_ports(self._machine.spec.devices)
         self._buffer = socket_buffer.enlarge(self._machine.process.pid, port)
         folder = self._machine.folder.resolve()
-        process = self._start(
+        self._start(
             *("frame_sender", "--nonce", self._parameter("nonce")),
             *("--rate", self._parameter("rate"), "--port", port),
             *("--log", folder / "device-sent.bin", "--other-port", other_port),
             *("--other-log", folder / "other-sent.bin", "--other-every", OTHER_EVERY),
         )
-        assert process.stdin
-        process.stdin.write("go\n")
-        process.stdin.flush()
+        self._tell_sender("go")
+
+    def _tell_sender(self, word: str) -> None:
+        sender = self._running[-1]
+        assert sender.stdin
+        sender.stdin.write(word + "\n")
+        sender.stdin.flush()
 
     def stop(self) -> None:
         """End the sender, let what it sent land, end the watcher."""

@@ -33,7 +33,7 @@
 #define WARM_UP_MS 20000
 
 /*
- * A ring goes round in count / rate seconds: 5 s for 5,120 descriptors at
+ * A ring goes round in count / rate seconds: 8 s for 8,192 descriptors at
  * 1,000 frames a second. The bound is for a host that is busy.
  */
 #define WRAP_MS 60000
@@ -47,7 +47,7 @@ static bool kernel_cannot_preserve_devices(void)
 
 static u32 ring_count(void)
 {
-	u64 count = param_u64("ring", 5120);
+	u64 count = param_u64("ring", 8192);
 
 	must_be(count && count <= RING_MAX && count % RING_PAGE_DESCRIPTORS == 0,
 		"stage.ring=%llu", count);
