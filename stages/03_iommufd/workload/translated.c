@@ -1,0 +1,596 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Stage 3, set-up (a): a device behind an IOMMU goes on writing into a memfd, at
+ * addresses that mean nothing without translation, while the kernel is
+ * exchanged. Both sides of the kexec are in this file.
+ *
+ * There is no guest here yet: the ring is read by this program.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+
+#include "hwpt.h"
+#include "igb.h"
+#include "iommufd.h"
+#include "ring.h"
+#include "vfio.h"
+
+#define DEVICE "0000:01:00.0"
+#define OTHER_DEVICE "0000:02:00.0"
+#define SESSION "stage3"
+
+enum token {
+	TOKEN_RAM = 1,
+	TOKEN_IOMMUFD,
+	TOKEN_DEVICE,
+	TOKEN_CANARY,
+	TOKEN_EXTRA,
+};
+
+#define TOKEN_HWPT 0x4000
+
+/*
+ * The memory: a page for the reader's state, the descriptors, and the buffers in
+ * chunks, each an area of its own in the IOAS.
+ */
+#define COUNT 16384u
+#define DESCRIPTORS RING_PAGE_SIZE
+#define CHUNK (2ull << 20)
+#define CHUNKS (COUNT * RING_BUFFER_SIZE / CHUNK)
+#define CHUNK_DESCRIPTORS (CHUNK / RING_BUFFER_SIZE)
+#define BUFFERS CHUNK
+#define MEMORY_SIZE (BUFFERS + CHUNKS * CHUNK)
+
+/* Above all RAM there is, and where nothing but a page table leads anywhere. */
+#define IOVA (1ull << 40)
+/* Chunks are not next to each other, so that each has page tables of its own. */
+#define CHUNK_STRIDE (3 * CHUNK)
+
+/*
+ * Descriptors that lead nowhere: these many frames after the kexec, which takes
+ * 800 at 500 frames a second. The IOVA is the address of a page of real memory.
+ */
+#define POISON_FIRST 250
+#define POISON_STEP 250
+#define POISON_COUNT 4
+#define CANARY 0xca
+
+/* One page of it is not what the IOAS has pinned. */
+#define EXTRA_SIZE (16 * RING_PAGE_SIZE)
+#define EXTRA_IOVA (3ull << 40)
+
+#define WARM_UP_FRAMES 200
+#define FRAMES_MS 20000
+
+/* What the reader knows, in the memory that is handed over. */
+struct reader {
+	u64 nonce;
+	u32 next;
+	u32 wrong_descriptors;
+	u64 frames;
+	u64 sequence;
+	u64 lost;
+	u64 damaged;
+	u64 missing;
+	u64 canary;
+	u64 pfns;
+	u64 kexecs;
+};
+
+struct nic {
+	const char *bdf;
+	int memfd;
+	int canary;
+	u8 *memory;
+	struct reader *reader;
+	int iommufd;
+	int device;
+	u32 dev_id;
+	u32 ioas;
+	u32 hwpt;
+	struct igb igb;
+};
+
+static u64 chunk_iova(u32 chunk)
+{
+	return IOVA + BUFFERS + chunk * CHUNK_STRIDE;
+}
+
+static u64 buffer_iova(u32 index)
+{
+	return chunk_iova(index / CHUNK_DESCRIPTORS) +
+	       index % CHUNK_DESCRIPTORS * RING_BUFFER_SIZE;
+}
+
+static u8 *buffer(const struct nic *nic, u32 index)
+{
+	return nic->memory + BUFFERS + (u64)index * RING_BUFFER_SIZE;
+}
+
+static volatile union igb_rx_desc *descriptor(const struct nic *nic, u32 index)
+{
+	return (void *)(nic->memory + DESCRIPTORS + index * sizeof(union igb_rx_desc));
+}
+
+static int map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from)
+{
+	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + from * CHUNK, CHUNK,
+				chunk_iova(chunk));
+}
+
+static void map_all(const struct nic *nic, u32 ioas)
+{
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
+	for (u32 i = 0; i < CHUNKS; i++)
+		must(map_chunk(nic, ioas, i, i));
+}
+
+static void give_to_device(struct nic *nic, u32 index)
+{
+	volatile union igb_rx_desc *desc = descriptor(nic, index);
+
+	memset(buffer(nic, index), 0xee, sizeof(struct frame));
+	desc->read.packet = buffer_iova(index);
+	desc->read.header = 0;
+}
+
+static void map_memory(struct nic *nic)
+{
+	nic->memory = mmap(NULL, MEMORY_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, nic->memfd, 0);
+	must_be(nic->memory != MAP_FAILED, "%s", errno_name(-errno));
+	nic->reader = (void *)nic->memory;
+}
+
+static void open_device(struct nic *nic)
+{
+	must(pci_driver_bind(nic->bdf, "vfio-pci"));
+	nic->iommufd = must(iommufd_open());
+	nic->device = must(vfio_cdev_open(nic->bdf));
+	must(vfio_bind_id(nic->device, nic->iommufd, &nic->dev_id));
+	must(vfio_bar_map(nic->device, 0, IGB_BAR0_SIZE, (void **)&nic->igb.bar0));
+	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	map_all(nic, nic->ioas);
+	nic->hwpt = must(iommufd_hwpt_alloc(nic->iommufd, nic->dev_id, nic->ioas));
+	must(vfio_attach(nic->device, nic->hwpt));
+}
+
+static void start_device(struct nic *nic)
+{
+	u16 command;
+
+	must(vfio_config_read(nic->device, PCI_COMMAND, &command, sizeof(command)));
+	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	must(vfio_config_write(nic->device, PCI_COMMAND, &command, sizeof(command)));
+	must(igb_reset(&nic->igb));
+	must(igb_link_up(&nic->igb));
+	for (u32 i = 0; i < COUNT; i++)
+		give_to_device(nic, i);
+	nic->igb.count = COUNT;
+	igb_rx_start(&nic->igb, IOVA + DESCRIPTORS);
+	igb_rx_set_tail(&nic->igb, COUNT - 1);
+}
+
+/* True when there was a frame; it is checked, and its buffer is used again. */
+static bool read_frame(struct nic *nic)
+{
+	struct reader *reader = nic->reader;
+	volatile union igb_rx_desc *desc = descriptor(nic, reader->next);
+	struct frame *frame = (void *)buffer(nic, reader->next);
+
+	if (!(desc->wb.status & IGB_RX_DONE))
+		return false;
+	__atomic_thread_fence(__ATOMIC_ACQUIRE);
+	if (frame->magic == 0xeeeeeeeeeeeeeeeeull) {
+		/* Written back, but the frame itself did not get here. */
+		reader->missing++;
+		reader->sequence++;
+	} else if (frame->magic != FRAME_MAGIC || frame->nonce != reader->nonce) {
+		reader->damaged++;
+	} else {
+		if (frame->sequence != reader->sequence)
+			reader->lost += frame->sequence - reader->sequence;
+		reader->sequence = frame->sequence + 1;
+		reader->frames++;
+	}
+	give_to_device(nic, reader->next);
+	igb_rx_set_tail(&nic->igb, reader->next);
+	reader->next = (reader->next + 1) % COUNT;
+	return true;
+}
+
+static void read_frames(struct nic *nic, u64 wanted)
+{
+	struct deadline deadline = deadline_in_ms(FRAMES_MS);
+	u64 until = nic->reader->frames + nic->reader->missing + wanted;
+
+	while (nic->reader->frames + nic->reader->missing < until) {
+		if (read_frame(nic))
+			continue;
+		must_be(!deadline_passed(deadline), "%llu of %llu frames",
+			nic->reader->frames + nic->reader->missing, until);
+		poll_pause();
+	}
+}
+
+static void report(const struct nic *nic, const char *when)
+{
+	const struct reader *reader = nic->reader;
+
+	fact(when, "frames=%llu lost=%llu damaged=%llu missing=%llu next=%u head=%u",
+	     reader->frames, reader->lost, reader->damaged, reader->missing, reader->next,
+	     igb_rx_head(&nic->igb));
+}
+
+static void new_memory(struct nic *nic)
+{
+	nic->memfd = must(sys(memfd_create("ram", MFD_CLOEXEC)));
+	must(sys(ftruncate(nic->memfd, MEMORY_SIZE)));
+	map_memory(nic);
+	memset(nic->memory, 0, MEMORY_SIZE);
+	nic->reader->nonce = param_nonce();
+}
+
+/* The same, but never preserved. */
+static void start_other(void)
+{
+	static struct nic other = { .bdf = OTHER_DEVICE };
+
+	new_memory(&other);
+	open_device(&other);
+	start_device(&other);
+}
+
+/* Page tables, root and context tables of all devices. */
+static void report_iommu_pages(const char *when)
+{
+	char line[128];
+	FILE *file;
+
+	file = must_be_memory(fopen("/proc/vmstat", "r"));
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, "nr_iommu_pages ", 15))
+			fact(when, "%llu", strtoull(line + 15, NULL, 10));
+	fclose(file);
+}
+
+static bool test(const char *name)
+{
+	char value[32];
+
+	return param_get("test", value, sizeof(value)) && !strcmp(value, name);
+}
+
+/* From /proc/self/status, in kB. */
+static u64 status_kb(const char *key)
+{
+	char line[128];
+	u64 kb = 0;
+	FILE *file;
+
+	file = must_be_memory(fopen("/proc/self/status", "r"));
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, key, strlen(key)))
+			kb = strtoull(line + strlen(key) + 1, NULL, 10);
+	fclose(file);
+	return kb;
+}
+
+static void report_pins(const char *when)
+{
+	fact(when, "VmPin=%llu VmLck=%llu", status_kb("VmPin"), status_kb("VmLck"));
+}
+
+/* Stands for where all pages are. */
+static u64 digest_pfns(const struct nic *nic)
+{
+	const u64 pages = MEMORY_SIZE / RING_PAGE_SIZE;
+	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64))), digest = 0;
+
+	for (u64 i = 0; i < pages; i++)
+		(void)READ_ONCE(nic->memory[i * RING_PAGE_SIZE]);
+	must(pagemap_read(nic->memory, pages, pfns));
+	for (u64 i = 0; i < pages; i++)
+		digest = digest * 1099511628211ull + pfns[i];
+	free(pfns);
+	return digest;
+}
+
+static void compact(const struct nic *nic, const char *when)
+{
+	int fd = must(sys(open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC)));
+
+	must(sys(write(fd, "1", 1)));
+	close(fd);
+	fact(when, "%s", digest_pfns(nic) == nic->reader->pfns ? "in place" : "moved");
+}
+
+static u8 *map_canary(int memfd)
+{
+	u8 *canary = mmap(NULL, RING_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+
+	must_be(canary != MAP_FAILED, "%s", errno_name(-errno));
+	return canary;
+}
+
+/* If translation was off, even for a moment, frames would land in the canary. */
+static void poison(struct nic *nic)
+{
+	for (u32 i = 0; i < POISON_COUNT; i++) {
+		u32 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
+
+		memset(buffer(nic, index), 0xee, sizeof(struct frame));
+		descriptor(nic, index)->read.packet = nic->reader->canary;
+	}
+	fact("poison", "iova=0x%llx first=%u", nic->reader->canary,
+	     nic->reader->next + POISON_FIRST);
+}
+
+static int canary_new(struct nic *nic)
+{
+	int memfd = must(sys(memfd_create("canary", MFD_CLOEXEC)));
+	u64 pfn;
+	u8 *canary;
+
+	must(sys(ftruncate(memfd, RING_PAGE_SIZE)));
+	canary = map_canary(memfd);
+	memset(canary, CANARY, RING_PAGE_SIZE);
+	must(pagemap_read(canary, 1, &pfn));
+	nic->reader->canary = pfn * RING_PAGE_SIZE;
+	return memfd;
+}
+
+static void check_canary(const struct nic *nic, int memfd)
+{
+	u8 *canary = map_canary(memfd);
+	u32 changed = 0;
+	u64 pfn;
+
+	for (u32 i = 0; i < RING_PAGE_SIZE; i++)
+		changed += canary[i] != CANARY;
+	must(pagemap_read(canary, 1, &pfn));
+	fact("canary", "changed=%u moved=%d", changed,
+	     pfn * RING_PAGE_SIZE != nic->reader->canary);
+}
+
+/* The file has another page there than the one that a device would write to. */
+static void preserve_punched(struct nic *nic, int luo)
+{
+	int memfd = must(sys(memfd_create("extra", MFD_CLOEXEC))), session;
+	u8 byte = 1;
+
+	must(sys(ftruncate(memfd, EXTRA_SIZE)));
+	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
+	session = must(luo_create_session(luo, SESSION));
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	fact("preserve.foreign", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	close(session);
+	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+			   3 * RING_PAGE_SIZE, RING_PAGE_SIZE)));
+	must(sys(pwrite(memfd, &byte, 1, 3 * RING_PAGE_SIZE)));
+	session = must(luo_create_session(luo, SESSION));
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
+	fact("preserve.punched", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	close(session);
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
+	close(memfd);
+}
+
+/* All that was preserved is as before when the session is closed. */
+static void abort_once(struct nic *nic, int luo)
+{
+	int session = must(luo_create_session(luo, SESSION));
+
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	must(luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
+	fact("mark.preserved", "%d", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT));
+	close(session);
+	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, RING_PAGE_SIZE, EXTRA_IOVA));
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, RING_PAGE_SIZE));
+	read_frames(nic, 20);
+}
+
+static int before_kexec(void)
+{
+	int luo = luo_must_open(), session, canary;
+	struct nic nic = { .bdf = DEVICE };
+
+	report_iommu_pages("iommu_pages.before");
+	new_memory(&nic);
+	canary = canary_new(&nic);
+	open_device(&nic);
+	start_device(&nic);
+	start_other();
+	fact("hwpt", "%u", nic.hwpt);
+	await("traffic");
+	read_frames(&nic, WARM_UP_FRAMES);
+	report(&nic, "warm_up");
+
+	session = must(luo_create_session(luo, SESSION));
+	must(luo_preserve_fd(session, nic.memfd, TOKEN_RAM));
+	fact("preserve.unmarked", "%d", luo_preserve_fd(session, nic.iommufd, TOKEN_IOMMUFD));
+	fact("mark.zero", "%d", iommufd_hwpt_mark(nic.iommufd, nic.hwpt, 0));
+	fact("mark.ioas", "%d", iommufd_hwpt_mark(nic.iommufd, nic.ioas, TOKEN_HWPT));
+	must(iommufd_hwpt_mark(nic.iommufd, nic.hwpt, TOKEN_HWPT));
+	close(session);
+	preserve_punched(&nic, luo);
+	for (u64 i = 0; i < param_u64("aborts", 5); i++)
+		abort_once(&nic, luo);
+	session = must(luo_create_session(luo, SESSION));
+	must(luo_preserve_fd(session, nic.memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, canary, TOKEN_CANARY));
+	fact("preserve.device.first", "%d", luo_preserve_fd(session, nic.device, TOKEN_DEVICE));
+	must(luo_preserve_fd(session, nic.iommufd, TOKEN_IOMMUFD));
+	must(luo_preserve_fd(session, nic.device, TOKEN_DEVICE));
+	fact("refused.unmap", "%d",
+	     iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK));
+	fact("refused.detach", "%d", vfio_detach(nic.device));
+	fact("refused.destroy", "%d", iommufd_destroy(nic.iommufd, nic.hwpt));
+	read_frames(&nic, WARM_UP_FRAMES);
+	must(kexec_load_incoming());
+	read_frames(&nic, WARM_UP_FRAMES);
+	if (test("poison"))
+		poison(&nic);
+	nic.reader->pfns = digest_pfns(&nic);
+	report_pins("pins");
+	report_iommu_pages("iommu_pages");
+	report(&nic, "outgoing");
+	await("snapshot-outgoing");
+	return kexec_reboot();
+}
+
+/* Each of them is a wrong idea of what is mapped, and is refused. */
+static void wrong_restores(struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	fact("restore.empty", "%d",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
+	for (u32 i = 0; i + 1 < CHUNKS; i++)
+		must(map_chunk(nic, ioas, i, i));
+	fact("restore.missing", "%d",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	must(map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2));
+	fact("restore.swapped", "%d",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	fact("restore.token", "%d",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT + 1));
+	must(iommufd_destroy(nic->iommufd, ioas));
+	ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	map_all(nic, ioas);
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE, 1ull << 41));
+	fact("restore.extra", "%d",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	fact("attach.ioas", "%d", vfio_attach(nic->device, ioas));
+	must(iommufd_destroy(nic->iommufd, ioas));
+}
+
+/* What this kernel maps and unmaps is what the device sees. */
+static void change_mapping(struct nic *nic)
+{
+	u32 chunk = (nic->reader->next / CHUNK_DESCRIPTORS + 1) % CHUNKS;
+	u32 skip = CHUNK_DESCRIPTORS - nic->reader->next % CHUNK_DESCRIPTORS;
+
+	fact("unmap", "%d", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(chunk), CHUNK));
+	read_frames(nic, skip);
+	report(nic, "unmap.before");
+	read_frames(nic, 50);
+	report(nic, "unmap.after");
+	fact("map", "%d", map_chunk(nic, nic->ioas, chunk, chunk));
+	read_frames(nic, 50);
+	report(nic, "map.after");
+}
+
+/* Whatever makes a device that nobody preserved write, it must not get anywhere. */
+static void let_other_go(void)
+{
+	char path[128];
+	u16 command;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", OTHER_DEVICE);
+	fd = must(sys(open(path, O_RDWR | O_CLOEXEC)));
+	must(sys(pread(fd, &command, sizeof(command), PCI_COMMAND)));
+	fact("other.command", "0x%x", command);
+	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	must(sys(pwrite(fd, &command, sizeof(command), PCI_COMMAND)));
+	close(fd);
+}
+
+/* What was taken over can be handed over again; the HWPT is still marked. */
+static int preserve_again(struct nic *nic, int luo)
+{
+	int session = must(luo_create_session(luo, "again"));
+
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, nic->canary, TOKEN_CANARY));
+	must(luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	must(luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
+	must(kexec_load_incoming());
+	read_frames(nic, WARM_UP_FRAMES);
+	report(nic, "outgoing.again");
+	return kexec_reboot();
+}
+
+static int after_kexec(void)
+{
+	int luo = luo_must_open(), session, fd;
+	struct nic nic = { .bdf = DEVICE };
+
+	report_iommu_pages("iommu_pages.boot");
+	await("snapshot-booted");
+	if (test("other"))
+		let_other_go();
+	session = luo_retrieve_session(luo, "again");
+	if (session < 0)
+		session = must(luo_retrieve_session(luo, SESSION));
+	if (test("not-retrieved")) {
+		fact("finish", "%d", luo_finish(session));
+		report_iommu_pages("iommu_pages.finished");
+		await("silence");
+		return 0;
+	}
+	nic.memfd = must(luo_retrieve_fd(session, TOKEN_RAM));
+	nic.iommufd = must(luo_retrieve_fd(session, TOKEN_IOMMUFD));
+	map_memory(&nic);
+	must(pci_driver_bind(DEVICE, "vfio-pci"));
+	nic.device = must(luo_retrieve_fd(session, TOKEN_DEVICE));
+	fd = must(iommufd_open());
+	fact("bind.other_iommufd", "%d", vfio_bind(nic.device, fd));
+	close(fd);
+	must(vfio_bind_id(nic.device, nic.iommufd, &nic.dev_id));
+	must(vfio_bar_map(nic.device, 0, IGB_BAR0_SIZE, (void **)&nic.igb.bar0));
+	report(&nic, "incoming.found");
+	fact("finish.early", "%d", luo_finish(session));
+	report_pins("pins.before");
+	compact(&nic, "compacted.retrieved");
+	wrong_restores(&nic);
+	report_pins("pins.wrong");
+	nic.ioas = must(iommufd_ioas_alloc(nic.iommufd));
+	map_all(&nic, nic.ioas);
+	nic.hwpt = must(iommufd_hwpt_restore(nic.iommufd, nic.dev_id, nic.ioas, TOKEN_HWPT));
+	fact("restore.again", "%d",
+	     iommufd_hwpt_restore(nic.iommufd, nic.dev_id, nic.ioas, TOKEN_HWPT));
+	fact("finish.unattached", "%d", luo_finish(session));
+	must(vfio_attach(nic.device, nic.hwpt));
+	fact("refused.unmap", "%d",
+	     iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK));
+	fact("refused.detach", "%d", vfio_detach(nic.device));
+	fact("refused.destroy", "%d", iommufd_destroy(nic.iommufd, nic.hwpt));
+	report_pins("pins.restored");
+	report_iommu_pages("iommu_pages.adopted");
+	await("snapshot-adopted");
+	report(&nic, "adopted");
+	/* All that came during the gap is in the ring. */
+	while (read_frame(&nic))
+		;
+	report(&nic, "caught_up");
+	read_frames(&nic, WARM_UP_FRAMES);
+	nic.canary = must(luo_retrieve_fd(session, TOKEN_CANARY));
+	check_canary(&nic, nic.canary);
+	fact("finish", "%d", luo_finish(session));
+	read_frames(&nic, WARM_UP_FRAMES);
+	report(&nic, "finished");
+	compact(&nic, "compacted.finished");
+	if (test("again") && ++nic.reader->kexecs < 2)
+		return preserve_again(&nic, luo);
+	change_mapping(&nic);
+	await("silence");
+	while (read_frame(&nic))
+		;
+	report(&nic, "end");
+	return 0;
+}
+
+const struct stage_ops stage = {
+	.before_kexec = before_kexec,
+	.after_kexec = after_kexec,
+};
