@@ -54,7 +54,7 @@ class FrameWitness:
     """What the workload calls the address of a ring that it gave to a device."""
 
     def __init__(self, machine: Surroundings) -> None:
-        self._machine = machine
+        self.machine = machine
         self._facts: dict[str, str] = {}
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
@@ -71,7 +71,7 @@ class FrameWitness:
             self.stop()
 
     def _parameter(self, name: str) -> str:
-        words = [w for w in self._machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
+        words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
         return words[-1].partition("=")[2]
 
     def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
@@ -87,14 +87,14 @@ class FrameWitness:
 
     def _start_watcher(self) -> None:
         rings: list[object] = []
-        folder = self._machine.folder.resolve()
+        folder = self.machine.folder.resolve()
         for name, bdf, prefix in (("device", DEVICE, "ring"), ("other", OTHER, "other.ring")):
             address = self._facts[f"{prefix}.{self.address_fact}"]
             count = self._facts[f"{prefix}.count"]
             rings += ["--ring", bdf, address, count, folder / f"{name}-landed.bin"]
         nonce = self._parameter("nonce")
         process = self._start(
-            *("frame_watcher", "--pid", self._machine.process.pid, "--nonce", nonce),
+            *("frame_watcher", "--pid", self.machine.process.pid, "--nonce", nonce),
             *(*self.watcher_options(), *rings),
         )
         assert process.stdout
@@ -107,9 +107,9 @@ class FrameWitness:
 
     def start_sender(self, *, prefix: str = "", first: int = 0) -> None:
         """Send to both devices, frame `first` first; the logs' names begin with `prefix`."""
-        port, other_port = udp_ports(self._machine.spec.devices)
-        self._buffer = socket_buffer.enlarge(self._machine.process.pid, port)
-        folder = self._machine.folder.resolve()
+        port, other_port = udp_ports(self.machine.spec.devices)
+        self._buffer = socket_buffer.enlarge(self.machine.process.pid, port)
+        folder = self.machine.folder.resolve()
         process = self._start(
             *("frame_sender", "--nonce", self._parameter("nonce"), "--first", first),
             *("--rate", self._parameter("rate"), "--port", port),
@@ -131,9 +131,9 @@ class FrameWitness:
         for process in watcher:
             _end(process)
         self._running.clear()
-        port = udp_ports(self._machine.spec.devices)[0]
+        port = udp_ports(self.machine.spec.devices)[0]
         found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
-        (self._machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
+        (self.machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
