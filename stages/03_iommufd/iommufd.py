@@ -35,10 +35,10 @@ def _size(options: Mapping[str, int]) -> Size:
             f" {ring}, an eighth of it still unread before the kexec, has room for {room};"
             " ask for a larger --ring or a lower --rate"
         )
-    if ring % _CHUNK:
+    if ring % _CHUNK or ring < 2 * _CHUNK:
         raise UsageError(
             f"a ring of {ring} is none of stage 3, which maps {_CHUNK} buffers at a time;"
-            f" ask for a --ring that is a multiple of {_CHUNK}"
+            f" ask for a --ring that is a multiple of {_CHUNK}, at least {2 * _CHUNK}"
         )
     memory = 2 * (ring * _BUFFER_KIB // 1024 + 2)
     scratch, kernels = 96, 480

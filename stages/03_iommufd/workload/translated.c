@@ -57,11 +57,13 @@ enum token {
 #define CHUNK_STRIDE (3 * CHUNK)
 
 /*
- * Descriptors that lead nowhere: these many frames after the kexec, which takes
- * 800 at 500 frames a second. The IOVA is the address of a page of real memory.
+ * Descriptors that lead nowhere: from 0.8 s after the reader's last frame on, one
+ * each quarter of a second; the kexec takes 2 s and more. The IOVA is the address
+ * of a page of real memory.
  */
-#define POISON_FIRST 250
-#define POISON_STEP 250
+#define RATE param_u64("rate", 1000)
+#define POISON_FIRST (RATE * 4 / 5)
+#define POISON_STEP (RATE / 4)
 #define POISON_COUNT 4
 #define CANARY 0xca
 
@@ -76,7 +78,7 @@ enum token {
 #define EXTRA_IOVA (3ull << 40)
 
 #define WARM_UP_FRAMES 200
-#define FRAMES_MS 20000
+#define FRAMES_MS 60000
 /* A frame comes every millisecond or two; the bound is for a host that is busy. */
 #define FRAME_MS 1000
 #define TELL_MS 5000
@@ -123,7 +125,7 @@ static u32 ring_count(void)
 
 	if (!count) {
 		count = param_u64("ring", 8192);
-		must_be(count && count <= MAX_COUNT && count % CHUNK_DESCRIPTORS == 0,
+		must_be(count > CHUNK_DESCRIPTORS && count <= MAX_COUNT && count % CHUNK_DESCRIPTORS == 0,
 			"stage.ring=%u", count);
 	}
 	return count;
@@ -247,9 +249,18 @@ static bool read_frame(struct nic *nic)
 	return true;
 }
 
+/* The host takes a long silence for a dead machine. */
+static void tell_now_and_then(struct deadline *next)
+{
+	if (!deadline_passed(*next))
+		return;
+	dialogue_line("# at reading");
+	*next = deadline_in_ms(TELL_MS);
+}
+
 static void read_frames(struct nic *nic, u64 wanted)
 {
-	struct deadline deadline = deadline_in_ms(FRAMES_MS);
+	struct deadline deadline = deadline_in_ms(FRAMES_MS), tell = deadline_in_ms(TELL_MS);
 	u64 until = nic->reader->frames + nic->reader->missing + wanted;
 
 	while (nic->reader->frames + nic->reader->missing < until) {
@@ -257,6 +268,7 @@ static void read_frames(struct nic *nic, u64 wanted)
 			continue;
 		must_be(!deadline_passed(deadline), "%llu of %llu frames",
 			nic->reader->frames + nic->reader->missing, until);
+		tell_now_and_then(&tell);
 		poll_pause();
 	}
 }
@@ -401,12 +413,12 @@ static u8 *map_canary(int memfd)
 static void poison(struct nic *nic)
 {
 	for (u32 i = 0; i < POISON_COUNT; i++) {
-		u32 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
+		u64 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
 
 		memset(buffer(nic, index), 0xee, sizeof(struct frame));
 		descriptor(nic, index)->read.packet = nic->reader->canary;
 	}
-	fact("poison", "iova=0x%llx first=%u", nic->reader->canary,
+	fact("poison", "iova=0x%llx first=%llu", nic->reader->canary,
 	     nic->reader->next + POISON_FIRST);
 }
 
@@ -742,12 +754,8 @@ static void go_round(struct nic *nic, u64 before)
 {
 	struct deadline tell = deadline_in_ms(TELL_MS);
 
-	while (nic->reader->frames < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1)) {
-		if (!deadline_passed(tell))
-			continue;
-		dialogue_line("# at going-round");
-		tell = deadline_in_ms(TELL_MS);
-	}
+	while (nic->reader->frames < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1))
+		tell_now_and_then(&tell);
 }
 
 static int after_kexec(void)
