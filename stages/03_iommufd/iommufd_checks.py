@@ -235,18 +235,20 @@ def _map_lands(trial: Trial) -> Outcome:
 
 
 def _other_blocked(trial: Trial) -> Outcome:
-    """Its bus mastering is off, and with that turned on by hand it faults."""
+    """Its bus mastering is off, so that it does not even fault; turned on by hand, it does."""
     side, found = trial.side(INCOMING), faults(trial, "proof", OTHER)
     command = side.number("other.command") if side else None
-    if side is None or command is None:
+    # After this the workload turns it on; what it says of that reaches the host later.
+    booted = side.stamps.get("await.snapshot-booted") if side else None
+    if command is None or booted is None or not trial.console.jumps:
         return no_data("fact other.command", expected="bus mastering off, then faults")
-    by_hand = (side.stamps["other.command"] - trial.console.jumps[0]) / 1e6
+    by_hand = (booted - trial.console.jumps[0]) / 1e6
     return outcome(
-        not command & _BUS_MASTER and found is not None and found["last"] >= by_hand,
-        expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand at"
+        not command & _BUS_MASTER and found is not None and found["first"][0] >= by_hand,
+        expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
         f" {by_hand:+.0f} ms",
         seen=f"PCI_COMMAND {command:#x}, "
-        + (f"{found['count']} faults, last at {found['last']:+.0f} ms" if found else "no fault"),
+        + (f"{found['count']} faults, first at {found['first'][0]:+.0f} ms" if found else "none"),
         evidence="incoming fact other.command; qemu-trace.log, vtd_dmar_fault",
     )
 

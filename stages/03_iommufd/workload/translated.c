@@ -178,7 +178,6 @@ static void give_to_device(struct nic *nic, u32 index)
 {
 	volatile union igb_rx_desc *desc = descriptor(nic, index);
 
-	memset(buffer(nic, index), 0xee, sizeof(struct frame));
 	desc->read.packet = buffer_iova(index);
 	desc->read.header = 0;
 }
@@ -221,6 +220,11 @@ static void start_device(struct nic *nic, u32 descriptors)
 	igb_rx_set_tail(&nic->igb, descriptors);
 }
 
+static bool is_frame(const struct nic *nic, const struct frame *frame)
+{
+	return frame->magic == FRAME_MAGIC && frame->nonce == nic->reader->nonce;
+}
+
 /* True when there was a frame; it is checked, and its buffer is used again. */
 static bool read_frame(struct nic *nic)
 {
@@ -231,11 +235,11 @@ static bool read_frame(struct nic *nic)
 	if (!(desc->wb.status & IGB_RX_DONE))
 		return false;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (frame->magic == 0xeeeeeeeeeeeeeeeeull) {
-		/* Written back, but the frame itself did not get here. */
+	if (!frame->magic || (is_frame(nic, frame) && frame->sequence < reader->sequence)) {
+		/* Written back, but the buffer holds what it held before. */
 		reader->missing++;
 		reader->sequence++;
-	} else if (frame->magic != FRAME_MAGIC || frame->nonce != reader->nonce) {
+	} else if (!is_frame(nic, frame)) {
 		reader->damaged++;
 	} else {
 		if (frame->sequence != reader->sequence)
@@ -415,7 +419,6 @@ static void poison(struct nic *nic)
 	for (u32 i = 0; i < POISON_COUNT; i++) {
 		u64 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
 
-		memset(buffer(nic, index), 0xee, sizeof(struct frame));
 		descriptor(nic, index)->read.packet = nic->reader->canary;
 	}
 	fact("poison", "iova=0x%llx first=%llu", nic->reader->canary,
