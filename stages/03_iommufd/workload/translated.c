@@ -293,6 +293,16 @@ static bool frames_come(struct nic *nic, u64 wanted)
 	return true;
 }
 
+/* A result of its own for each misuse. */
+#define RULES_OUTGOING 10
+#define RULES_INCOMING 13
+
+static void rule(const char *name, long ret, long expected)
+{
+	if (!ktap_ok(ret == expected, name))
+		fact(name, "%ld", ret);
+}
+
 static void report_ring(const char *address_key, const char *count_key)
 {
 	fact(address_key, "0x%llx", IOVA + DESCRIPTORS);
@@ -462,7 +472,8 @@ static void preserve_punched(struct nic *nic, int luo)
 	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
 	session = must(luo_create_session(luo, SESSION));
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
-	fact("preserve.foreign", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	rule("preserve_with_memory_elsewhere",
+	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -ENOENT);
 	close(session);
 	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			   3 * RING_PAGE_SIZE, RING_PAGE_SIZE)));
@@ -470,7 +481,8 @@ static void preserve_punched(struct nic *nic, int luo)
 	session = must(luo_create_session(luo, SESSION));
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
 	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
-	fact("preserve.punched", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	rule("preserve_with_a_page_lost",
+	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
 	close(session);
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
 	close(memfd);
@@ -486,7 +498,7 @@ static bool abort_once(struct nic *nic, int luo, bool first)
 	must(luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
 	ret = iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT);
 	if (first)
-		fact("mark.preserved", "%d", ret);
+		rule("mark_when_preserved", ret, -EBUSY);
 	close(session);
 	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, RING_PAGE_SIZE, EXTRA_IOVA));
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, RING_PAGE_SIZE));
@@ -512,9 +524,9 @@ static void rules_of_marking(struct nic *nic, int luo)
 	int session = must(luo_create_session(luo, SESSION));
 
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
-	fact("preserve.unmarked", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
-	fact("mark.zero", "%d", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0));
-	fact("mark.ioas", "%d", iommufd_hwpt_mark(nic->iommufd, nic->ioas, TOKEN_HWPT));
+	rule("preserve_unmarked", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
+	rule("mark_with_token_0", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0), -EINVAL);
+	rule("mark_an_ioas", iommufd_hwpt_mark(nic->iommufd, nic->ioas, TOKEN_HWPT), -ENOENT);
 	close(session);
 }
 
@@ -525,7 +537,8 @@ static bool preserve(struct nic *nic, int luo, int canary)
 
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
 	must(luo_preserve_fd(session, canary, TOKEN_CANARY));
-	fact("preserve.device.first", "%d", luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
+	rule("preserve_device_before_iommufd",
+	     luo_preserve_fd(session, nic->device, TOKEN_DEVICE), -ENOENT);
 	ret = luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD);
 	fact("preserve.iommufd", "%d", ret);
 	if (param_control("device-not-preserved"))
@@ -572,10 +585,9 @@ static int before_kexec(void)
 	}
 	head = igb_rx_head(&nic.igb);
 	if (preserve(&nic, luo, canary)) {
-		fact("refused.unmap", "%d",
-		     iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK));
-		fact("refused.detach", "%d", vfio_detach(nic.device));
-		fact("refused.destroy", "%d", iommufd_destroy(nic.iommufd, nic.hwpt));
+		rule("unmap", iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK), -EBUSY);
+		rule("detach", vfio_detach(nic.device), -EBUSY);
+		rule("destroy", iommufd_destroy(nic.iommufd, nic.hwpt), -EBUSY);
 	}
 	report_progress(&nic, "preserve.frames", head);
 	fact_tsc("preserved", rdtsc());
@@ -602,25 +614,25 @@ static void wrong_restores(struct nic *nic)
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
-	fact("restore.empty", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	rule("restore_with_nothing_mapped",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
 	for (u32 i = 0; i + 1 < CHUNKS; i++)
 		must(map_chunk(nic, ioas, i, i));
-	fact("restore.missing", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	rule("restore_with_an_area_missing",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
 	must(map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2));
-	fact("restore.swapped", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
-	fact("restore.token", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT + 1));
+	rule("restore_with_areas_swapped",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
+	rule("restore_unknown_token",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT + 1), -ENOENT);
 	must(iommufd_destroy(nic->iommufd, ioas));
 	ioas = must(iommufd_ioas_alloc(nic->iommufd));
 	map_all(nic, ioas);
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE, 1ull << 41));
-	fact("restore.extra", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
-	fact("attach.ioas", "%d", vfio_attach(nic->device, ioas));
+	rule("restore_with_an_area_more",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
+	rule("attach_an_ioas", vfio_attach(nic->device, ioas), -EBUSY);
 	must(iommufd_destroy(nic->iommufd, ioas));
 }
 
@@ -722,7 +734,7 @@ static int bind(struct nic *nic)
 {
 	int fd = must(iommufd_open()), ret;
 
-	fact("bind.other_iommufd", "%d", vfio_bind(nic->device, fd));
+	rule("bind_to_another_iommufd", vfio_bind(nic->device, fd), -EPERM);
 	close(fd);
 	ret = vfio_bind_id(nic->device, nic->iommufd, &nic->dev_id);
 	fact("bind.device", "%d", ret);
@@ -739,17 +751,16 @@ static void restore(struct nic *nic, int session)
 	ret = iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT);
 	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
 	nic->hwpt = must(ret);
-	fact("restore.again", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT));
-	fact("finish.unattached", "%d", luo_finish(session));
+	rule("restore_twice",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT), -EBUSY);
+	rule("finish_when_not_attached", luo_finish(session), -EBUSY);
 	ret = vfio_attach(nic->device, nic->hwpt);
 	fact("attach.device", "%d", ret);
 	must(ret);
 	fact_tsc("adopted", rdtsc());
-	fact("refused.unmap", "%d",
-	     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK));
-	fact("refused.detach", "%d", vfio_detach(nic->device));
-	fact("refused.destroy", "%d", iommufd_destroy(nic->iommufd, nic->hwpt));
+	rule("unmap", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	rule("detach", vfio_detach(nic->device), -EBUSY);
+	rule("destroy", iommufd_destroy(nic->iommufd, nic->hwpt), -EBUSY);
 }
 
 /* Until descriptors are used again that were refilled in this kernel. */
@@ -787,7 +798,7 @@ static int after_kexec(void)
 	before = nic.reader->frames;
 	igb_report(&nic.igb, nic.bdf);
 	report(&nic, "incoming.found");
-	fact("finish.early", "%d", luo_finish(session));
+	rule("finish_when_not_restored", luo_finish(session), -EBUSY);
 	report_pins("pins.before");
 	compact(&nic, "compacted.retrieved");
 	wrong_restores(&nic);
@@ -828,4 +839,5 @@ static int after_kexec(void)
 const struct stage_ops stage = {
 	.before_kexec = before_kexec,
 	.after_kexec = after_kexec,
+	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
 };
