@@ -143,7 +143,55 @@ def _aborts_were_silent(trial: Trial) -> Outcome:
     )
 
 
+def _replaced(trial: Trial) -> Outcome:
+    """The host found another context entry, and the device has been faulting."""
+    before, after = tables(trial, "outgoing"), tables(trial, "booted")
+    found = faults(trial, "proof", DEVICE)
+    if before is None or after is None:
+        return no_data("tables.json", expected="another page table")
+    return outcome(
+        after["top"] != before["top"] and after["domain"] != before["domain"] and found is not None,
+        expected=f"another domain ID than {before['domain']}, another table than {before['top']},"
+        " and faults",
+        seen=f"domain {after['domain']}, table {after['top']}, "
+        + (f"{found['count']} faults from {found['first'][0]:+.0f} ms on" if found else "no fault"),
+        evidence="tables.json; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
 CONTROLS = (
+    Control(
+        name="handover-patch-off",
+        what="a kernel without the patch that leaves translation on at kexec",
+        without_patch="0007-iommu-vt-d-go-on",
+        breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(_turned_off),
+        holds=(
+            Check(
+                "panic",
+                "Does the incoming kernel stop, and say why?",
+                _panic("translation was handed over, but is disabled"),
+            ),
+            checks.ONE_QEMU,
+        ),
+    ),
+    Control(
+        name="attach-patch-off",
+        what="a kernel without the patch that attaches what is in use: its default domain replaces"
+        " the live page table",
+        without_patch="0009-iommu-vt-d-attach-a-domain",
+        breaks=frozenset({"same_entry", "same_table", "no_fault", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_replaced),
+        holds=(
+            Check(
+                "still_on",
+                "Was translation on all the while?",
+                next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off"),
+            ),
+        ),
+    ),
     Control(
         name="adopt-patch-off",
         what="a kernel without the patch that takes over the tables: it disables translation",
@@ -152,6 +200,21 @@ CONTROLS = (
         may_break=None,
         reason=reason(_turned_off),
         holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="lost-page-patch-off",
+        what="a kernel without the patch that refuses an IOAS whose page the memfd has lost",
+        without_patch="0011-iommufd-preserve-no-IOAS",
+        breaks=frozenset({"outgoing_rules"}),
+        reason=reason(fact_is(OUTGOING, "preserve_with_a_page_lost", "0")),
+    ),
+    Control(
+        name="pin-patch-off",
+        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        without_patch="0007-mm-memfd_luo",
+        breaks=frozenset({"pages_in_place"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "compacted.retrieved", "moved")),
     ),
     Control(
         name="iommu-off-in-incoming",
