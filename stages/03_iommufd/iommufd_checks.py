@@ -316,7 +316,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "Translation is on all the while, and nothing gets past it.",
+        "Translation is on all the while, and a frame can arrive only through it.",
         (
             Check("never_off", "Was translation enabled once and never disabled?", _never_off),
             Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
