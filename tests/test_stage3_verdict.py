@@ -139,6 +139,13 @@ def test_without_looks_there_is_no_answer(trial: Callable[..., Trial]) -> None:
     }
 
 
+def test_no_fault_without_a_frame_is_no_answer(trial: Callable[..., Trial]) -> None:
+    def forget(folder: Path) -> None:
+        (folder / "device-landed.bin").write_bytes(b"")
+
+    assert "no_fault" in fallen(trial(forget))
+
+
 def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
     def empty(folder: Path) -> None:
         (folder / "qemu-trace.log").write_text("")

@@ -140,8 +140,9 @@ def _above_ram(trial: Trial) -> Outcome:
 
 
 def _no_fault(trial: Trial) -> Outcome:
-    if not trial.witness["translation"]["roots"]:
-        return no_data("no event of the IOMMU in qemu-trace.log", expected="no fault")
+    frames = frame_checks.frames_of(trial)
+    if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
+        return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
     found = faults(trial, "proof", DEVICE)
     return outcome(
         found is None,
