@@ -24,15 +24,15 @@ _CATCH_UP_SECONDS = 0.1
 
 
 class _Flow:
-    def __init__(self, port: int, nonce: int, log: Path) -> None:
+    def __init__(self, port: int, nonce: int, first: int, log: Path) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.connect(("127.0.0.1", port))
-        self._nonce, self._log = nonce, log
+        self._nonce, self._first, self._log = nonce, first, log
         self._sent: array.array[int] = array.array("Q")
 
     def send(self) -> None:
         now = time.monotonic_ns()
-        self._socket.send(build(self._nonce, len(self._sent), now))
+        self._socket.send(build(self._nonce, self._first + len(self._sent), now))
         self._sent.append(now)
 
     def close(self) -> None:
@@ -45,14 +45,15 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--nonce", type=lambda text: int(text, 16), required=True)
     parser.add_argument("--rate", type=int, required=True, help="frames a second")
+    parser.add_argument("--first", type=int, default=0, help="number of the first frame")
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--log", type=Path, required=True)
     parser.add_argument("--other-port", type=int, required=True)
     parser.add_argument("--other-log", type=Path, required=True)
     parser.add_argument("--other-every", type=int, required=True, help="one of so many frames")
     arguments = parser.parse_args()
-    flow = _Flow(arguments.port, arguments.nonce, arguments.log)
-    other = _Flow(arguments.other_port, arguments.nonce, arguments.other_log)
+    flow = _Flow(arguments.port, arguments.nonce, arguments.first, arguments.log)
+    other = _Flow(arguments.other_port, arguments.nonce, 0, arguments.other_log)
     try:
         if sys.stdin.readline():
             _send(flow, other, arguments.rate, arguments.other_every)

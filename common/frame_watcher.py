@@ -3,8 +3,9 @@
 
 It reads the buffers of a receive ring, in the ring's order, in QEMU's own memory. Which
 buffers those are it reads from the descriptors, before the first frame: that is what the
-device will do. It does not go by a descriptor's done bit, which is gone as soon as the
-guest refills the descriptor, but by the number of the frame in the buffer.
+device will do. Where the device's addresses are translated, the watcher walks VT-d's tables as
+QEMU does. It does not go by a descriptor's done bit, which is gone as soon as the guest refills
+the descriptor, but by the number of the frame in the buffer.
 
 A process of its own; it says "ready" when it watches, and ends with stdin.
 """
@@ -18,23 +19,35 @@ import struct
 import sys
 import time
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
+from common.errors import HarnessError
 from common.frames import CRC, FRAME, HEADER_LENGTH, MAGIC, write_landed
-from common.machine_ram import MachineRam
+from common.machine_ram import PAGE, MachineRam
+from common.vtd_tables import context_entry, translate
 
 _POLL_SECONDS = 0.0005
 _DESCRIPTOR = struct.Struct("<QQ")
+
+Physical = Callable[[int], int]
 
 
 class _Ring:
     """The buffers of one ring, and which of them is written next."""
 
-    def __init__(self, ram: MachineRam, nonce: int, address: int, count: int, log: Path) -> None:
+    def __init__(
+        self, ram: MachineRam, nonce: int, physical: Physical, address: int, count: int, log: Path
+    ) -> None:
         self._ram, self._nonce, self._log = ram, nonce, log
-        raw = ram.read(address, count * _DESCRIPTOR.size)
+        # The ring need not be one piece: it is read page by page.
+        end = address + count * _DESCRIPTOR.size
+        raw = b"".join(
+            ram.read(physical(at), min(PAGE, end - at)) for at in range(address, end, PAGE)
+        )
         self._buffers = [
-            ram.offset(packet + HEADER_LENGTH) for packet, _ in _DESCRIPTOR.iter_unpack(raw)
+            ram.offset(physical(packet) + HEADER_LENGTH)
+            for packet, _ in _DESCRIPTOR.iter_unpack(raw)
         ]
         self._next = self._expected = 0
         self._rows: array.array[int] = array.array("Q")
@@ -66,17 +79,25 @@ def main() -> None:
     parser.add_argument("--nonce", type=lambda text: int(text, 16), required=True)
     parser.add_argument(
         "--ring",
-        nargs=3,
+        nargs=4,
         action="append",
-        metavar=("ADDRESS", "COUNT", "LOG"),
+        metavar=("BDF", "ADDRESS", "COUNT", "LOG"),
         required=True,
-        help="physical address and number of descriptors",
+        help="device, its address of the descriptors, their number",
+    )
+    parser.add_argument(
+        "--root",
+        type=lambda text: int(text, 0),
+        help="root table of the IOMMU; without it, devices use physical addresses",
     )
     arguments = parser.parse_args()
     with MachineRam(arguments.pid) as ram:
         rings = [
-            _Ring(ram, arguments.nonce, int(address, 0), int(count), Path(log))
-            for address, count, log in arguments.ring
+            _Ring(
+                *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
+                *(int(address, 0), int(count), Path(log)),
+            )
+            for bdf, address, count, log in arguments.ring
         ]
         print("ready", flush=True)
         try:
@@ -84,6 +105,16 @@ def main() -> None:
         finally:
             for ring in rings:
                 ring.close()
+
+
+def _physical(ram: MachineRam, root: int | None, bdf: str) -> Physical:
+    """From what a device has for an address to the one in the machine's RAM."""
+    if root is None:
+        return lambda address: address
+    entry = context_entry(ram.read, root, bdf)
+    if entry is None:
+        raise HarnessError(f"the IOMMU's tables at {root:#x} have nothing for {bdf}")
+    return lambda address: translate(ram.read, entry, address)
 
 
 def _watch(rings: list[_Ring]) -> None:

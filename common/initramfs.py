@@ -28,7 +28,7 @@ def build_workload(stage_folder: Path, *, headers: Path) -> Path:
     Cached by the content of its sources and headers' version. Raises HarnessError with
     the compiler's message.
     """
-    shared = [CHECKOUT / "common" / name for name in ("workload", "vm")]
+    shared = [CHECKOUT / "common" / name for name in ("workload", "vm", "device")]
     sources = stage_folder / "workload"
     digest = hashlib.sha256(str(headers).encode())
     for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):

@@ -50,6 +50,12 @@ class MachineRam:
         return offset
 
     @property
+    def end(self) -> int:
+        """The first guest-physical address above all RAM."""
+        size = len(self._map)
+        return size if size == self._low else _HIGH + size - self._low
+
+    @property
     def view(self) -> mmap.mmap:
         """The RAM file itself, for those who look often; indexed by `offset`."""
         return self._map

@@ -16,10 +16,10 @@ include $(vm-dir)../workload/workload.mk
 GUEST_CFLAGS := -std=gnu11 -O2 $(WARNINGS) -ffreestanding -nostdlib -static -fno-pic -no-pie \
 		-mgeneral-regs-only -mno-red-zone -ffixed-r12 -ffixed-r13 -ffixed-r14 -ffixed-r15 \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables \
-		-I$(UAPI)/include -I$(common-dir) -I$(vm-dir) -I$(CURDIR)
+		-I$(UAPI)/include -I$(common-dir) $(stage-inc) -I$(CURDIR)
 guest-parts := $(vm-dir)guest_entry.S $(vm-dir)guest_sweep.c $(guest-src)
 
-$(O)/guest.elf: $(guest-parts) $(wildcard *.h $(vm-dir)*.h) $(vm-dir)guest.lds \
+$(O)/guest.elf: $(guest-parts) $(wildcard *.h $(vm-dir)*.h $(device-dir)*.h) $(vm-dir)guest.lds \
 		$(common-dir)types.h | $(O)
 	$(CC) $(GUEST_CFLAGS) -T $(vm-dir)guest.lds -Wl,--build-id=none \
 		-Wl,-z,max-page-size=4096 -o $@ $(guest-parts)

@@ -84,6 +84,9 @@ int kexec_reboot(void);
 /* pagemap.c */
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
 
+/* compact.c */
+u64 compact_memory(void);
+
 /* Result of a system call as -errno. */
 #define sys(call)							\
 ({									\

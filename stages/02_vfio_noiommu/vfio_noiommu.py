@@ -8,11 +8,11 @@ from pathlib import Path
 
 from vfio_noiommu_checks import CLAIMS
 from vfio_noiommu_controls import CONTROLS
-from vfio_noiommu_machine import devices
 from vfio_noiommu_timing import blackout, headline, phases
-from vfio_noiommu_witness import TRACES, frame_witness, read_witness
 
 from common.errors import UsageError
+from common.frame_witness import TRACES, frame_witness, read_witness
+from common.igb_machine import igb_devices
 from common.stage import Option, Size, Stage
 
 GAP_SECONDS = 7
@@ -124,7 +124,7 @@ STAGE = Stage(
     debug_controls=frozenset({"other-preserved", "device-not-preserved"}),
     phases=phases,
     blackout=blackout,
-    devices=devices,
+    devices=igb_devices,
     traces=TRACES,
     companion=frame_witness,
     witness=read_witness,

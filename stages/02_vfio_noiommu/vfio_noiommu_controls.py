@@ -3,14 +3,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from vfio_noiommu_checks import CLAIMS
-from vfio_noiommu_machine import DEVICE
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.frame_controls import master_cleared, reason, silent_from_jump, was_reset
 from common.guest_checks import both
+from common.igb_machine import DEVICE
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 
@@ -36,40 +35,6 @@ WITHOUT_DMA = ALL - LIVE - GUEST - BEFORE
 WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"}
 
 
-def _reason(ask: Callable[[Trial], Outcome]) -> Check:
-    return Check("reason", "Did it fail for its own reason?", ask)
-
-
-def _master_cleared(bdf: str, when: Callable[[float], bool], words: str) -> Check:
-    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf`, at that time."""
-
-    def ask(trial: Trial) -> Outcome:
-        found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
-        return outcome(
-            bool(found),
-            expected=f"bus mastering of {bdf} cleared {words} 'Starting new kernel'",
-            seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
-            if found
-            else "never",
-            evidence="qemu-trace.log",
-        )
-
-    return _reason(ask)
-
-
-def _silent_from_jump(trial: Trial) -> Outcome:
-    frames = trial.witness.get("frames")
-    if frames is None or frames["gap"] is None:
-        return no_data("frames in the gap", expected="none")
-    landed = frames["gap"]["landed"]
-    return outcome(
-        landed == 0,
-        expected="no frame in the gap",
-        seen=f"{landed} of {frames['gap']['sent']} landed",
-        evidence="device-landed.bin",
-    )
-
-
 def _went_to_sleep(trial: Trial) -> Outcome:
     found = trial.witness["trace"]["power"]
     return outcome(
@@ -90,17 +55,6 @@ def _pages_moved(trial: Trial) -> Outcome:
         expected="pages of the memfd have moved",
         seen=f"{moved} moved",
         evidence="fact pfn.moved",
-    )
-
-
-def _was_reset(trial: Trial) -> Outcome:
-    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
-    release = trial.setting.outgoing.release
-    return outcome(
-        bool(resets) and boots == [release, release],
-        expected="a platform reset and the outgoing kernel once more",
-        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
-        evidence="qmp.jsonl, console.log",
     )
 
 
@@ -170,8 +124,8 @@ CONTROLS = (
             }
         ),
         may_break=WITHOUT_DMA,
-        reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
-        holds=(Check("silent", "Did nothing land in the gap?", _silent_from_jump),),
+        reason=master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
+        holds=(Check("silent", "Did nothing land in the gap?", silent_from_jump),),
     ),
     Control(
         name="adopt-patch-off",
@@ -179,7 +133,7 @@ CONTROLS = (
         without_patch="0019-",
         breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
-        reason=_master_cleared(DEVICE, lambda ms: ms > 0, "after"),
+        reason=master_cleared(DEVICE, lambda ms: ms > 0, "after"),
     ),
     Control(
         name="d0-patch-off",
@@ -187,7 +141,7 @@ CONTROLS = (
         without_patch="0017-",
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
-        reason=_reason(_went_to_sleep),
+        reason=reason(_went_to_sleep),
     ),
     Control(
         name="pin-patch-off",
@@ -195,7 +149,7 @@ CONTROLS = (
         without_patch="0007-",
         breaks=frozenset({"same_pages"}),
         may_break=WITHOUT_DEVICE | GUEST,
-        reason=_reason(_pages_moved),
+        reason=reason(_pages_moved),
     ),
     Control(
         name="stock-kernel",
@@ -204,7 +158,7 @@ CONTROLS = (
         stock=True,
         breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
         may_break=WITHOUT_DEVICE | BEFORE,
-        reason=_master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
+        reason=master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before"),
         holds=(
             Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
         ),
@@ -214,7 +168,7 @@ CONTROLS = (
         what="the device is not put into the session",
         breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
-        reason=_reason(fact_is(INCOMING, "retrieve.device", "-2")),
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
     ),
     Control(
         name="memfd-not-preserved",
@@ -230,7 +184,7 @@ CONTROLS = (
             }
         ),
         may_break=None,
-        reason=_reason(fact_is(OUTGOING, "preserve.device", "-2")),
+        reason=reason(fact_is(OUTGOING, "preserve.device", "-2")),
         holds=(checks.ONE_QEMU,),
     ),
     Control(
@@ -240,21 +194,21 @@ CONTROLS = (
             {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
         ),
         may_break=WITHOUT_DEVICE,
-        reason=_reason(_reset_by_hand),
+        reason=reason(_reset_by_hand),
     ),
     Control(
         name="tail-left",
         what="nobody moves the ring's tail on in the incoming kernel",
         breaks=frozenset({"ring_went_round"}),
         may_break=frozenset({"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated"}),
-        reason=_reason(_ring_ran_empty),
+        reason=reason(_ring_ran_empty),
     ),
     Control(
         name="receiver-off",
         what="the device's receiver is off during aborts, preserve and load",
         breaks=frozenset({"preserved_meanwhile", "aborts_unnoticed", "never_gated"}),
         may_break=WITHOUT_DMA,
-        reason=_reason(_aborts_were_silent),
+        reason=reason(_aborts_were_silent),
     ),
     Control(
         name="other-preserved",
@@ -262,14 +216,14 @@ CONTROLS = (
         breaks=frozenset({"other_silent"}),
         # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
         may_break=frozenset({"no_device_reset"}),
-        reason=_reason(_other_goes_on),
+        reason=reason(_other_goes_on),
     ),
     Control(
         name="firmware-reboot",
         what="a reboot through the firmware instead of the kexec",
         breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "no_device_reset"},
         may_break=None,
-        reason=_reason(_was_reset),
+        reason=reason(was_reset),
         holds=(checks.ONE_QEMU,),
     ),
 )

@@ -6,6 +6,7 @@ from __future__ import annotations
 from common.checks import INCOMING, OUTGOING
 from common.dialogue import Side
 from common.record import Trial
+from common.timing import host_ms, tsc_ms
 
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
 _UNREAD = "ring unread"
@@ -21,16 +22,16 @@ def phases(trial: Trial) -> dict[str, float]:
         "preserve device (DMA runs)": _us(before, "preserve.device.us"),
         "preserve RAM (DMA runs)": _us(before, "preserve.ram.us"),
         "kexec load (DMA runs)": _us(before, "load.us"),
-        "pause": _ms(before, "paused", "captured"),
-        "digest (proof)": _ms(before, "captured", "digested"),
-        "shutdown (host)": _host(before.ended if before else None, jump),
-        "jump (host)": _host(jump, first),
-        "early boot (host)": _host(first, after.started if after else None),
-        "retrieve": _ms(after, "userspace", "retrieved"),
-        "compact memory (proof)": _ms(after, "retrieved", "compacted"),
-        "compare (proof)": _ms(after, "compacted", "compared"),
-        "restore": _ms(after, "compared", "resume"),
-        "take over device": _ms(after, "resume", "adopted"),
+        "pause": tsc_ms(before, "paused", "captured"),
+        "digest (proof)": tsc_ms(before, "captured", "digested"),
+        "shutdown (host)": host_ms(before.ended if before else None, jump),
+        "jump (host)": host_ms(jump, first),
+        "early boot (host)": host_ms(first, after.started if after else None),
+        "retrieve": tsc_ms(after, "userspace", "retrieved"),
+        "compact memory (proof)": tsc_ms(after, "retrieved", "compacted"),
+        "compare (proof)": tsc_ms(after, "compacted", "compared"),
+        "restore": tsc_ms(after, "compared", "resume"),
+        "take over device": tsc_ms(after, "resume", "adopted"),
         _GUEST_BLACKOUT: None,
         _UNREAD: None,
     }
@@ -47,20 +48,9 @@ def phases(trial: Trial) -> dict[str, float]:
     return {name: ms for name, ms in found.items() if ms is not None}
 
 
-def _ms(side: Side | None, begin: str, end: str) -> float | None:
-    if side is None:
-        return None
-    first, last, khz = side.number(f"t.{begin}"), side.number(f"t.{end}"), side.number("tsc.khz")
-    return (last - first) / khz if first is not None and last is not None and khz else None
-
-
 def _us(side: Side | None, key: str) -> float | None:
     number = side.number(key) if side else None
     return None if number is None else number / 1000
-
-
-def _host(begin: int | None, end: int | None) -> float | None:
-    return None if begin is None or end is None else (end - begin) / 1e6
 
 
 _IN_THE_BLACKOUT = (

@@ -1,10 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <fcntl.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <unistd.h>
 
 #include <linux/pci_regs.h>
 
@@ -228,34 +225,7 @@ void nic_wait_idle(const struct nic *nic)
 	}
 }
 
-static void report_config(const char *bdf, const char *key)
-{
-	char path[128], text[2 * PCI_STD_HEADER_SIZEOF + 1];
-	u8 header[PCI_STD_HEADER_SIZEOF];
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
-	fd = must(sys(open(path, O_RDONLY | O_CLOEXEC)));
-	must(sys(read(fd, header, sizeof(header))));
-	close(fd);
-	for (size_t i = 0; i < sizeof(header); i++)
-		sprintf(text + 2 * i, "%02x", header[i]);
-	fact(key, "%s", text);
-}
-
-/* What has to be the same on both sides of the kexec, read from where it is. */
 void nic_report(const struct nic *nic)
 {
-	struct igb_ring_state state;
-
-	igb_ring_state(&nic->igb, &state);
-	fact("device.bdf", "%s", nic->bdf);
-	fact("device.registers",
-	     "rdbal=%08x rdbah=%08x rdlen=%08x rctl=%08x rxdctl=%08x srrctl=%08x scratch=%08x",
-	     state.rdbal, state.rdbah, state.rdlen, state.rctl, state.rxdctl, state.srrctl,
-	     state.scratch);
-	fact("device.head", "%u", igb_rx_head(&nic->igb));
-	fact("device.tail", "%u", igb_rx_tail(&nic->igb));
-	report_config(nic->bdf, "device.config");
-	report_config("0000:00:02.0", "port.config");
+	igb_report(&nic->igb, nic->bdf);
 }

@@ -25,9 +25,6 @@
 #define OTHER_COUNT 1024
 #define OTHER_AREA 0x10000
 
-/* Enough to make holes all over free memory. */
-#define HOG_SIZE (8ull << 20)
-
 /* Frames seen before anything is done with the session. */
 #define WARM_UP_FRAMES 100
 #define WARM_UP_MS 20000
@@ -304,30 +301,6 @@ static int retrieve_fd(struct incoming *in, u64 token, const char *key)
 	return fd;
 }
 
-/*
- * Moves what can be moved: half of the pages of a large piece of memory are
- * given back, and the kernel puts together what is left. Of the guest's memory
- * only the pins that came with the memfd keep it in place: nothing has mapped
- * it yet. (Later a guest would have each of its pages taken away, and put back,
- * several times. On an emulated CPU that takes minutes.)
- */
-static void compact_memory(void)
-{
-	u8 *hog = mmap(NULL, HOG_SIZE, PROT_READ | PROT_WRITE,
-		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	u64 start = now_us();
-	int fd;
-
-	must_be(hog != MAP_FAILED, "%s", errno_name(-errno));
-	for (u64 at = 0; at < HOG_SIZE; at += 2 * GUEST_PAGE_SIZE)
-		must(sys(madvise(hog + at, GUEST_PAGE_SIZE, MADV_DONTNEED)));
-	fd = must(sys(open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC)));
-	must(sys(write(fd, "1", 1)));
-	close(fd);
-	must(sys(munmap(hog, HOG_SIZE)));
-	fact("compact.us", "%llu", now_us() - start);
-}
-
 /* True when there is all that the guest needs. */
 static bool retrieve_guest(struct incoming *in)
 {
@@ -345,7 +318,13 @@ static bool retrieve_guest(struct incoming *in)
 		return false;
 
 	fact_tsc("retrieved", rdtsc());
-	compact_memory();
+	/*
+	 * Of the guest's memory only the pins that came with the memfd keep it in
+	 * place: nothing has mapped it yet. (Later a guest would have each of its
+	 * pages taken away, and put back, several times. On an emulated CPU that
+	 * takes minutes.)
+	 */
+	fact("compact.us", "%llu", compact_memory());
 	must(sys(fstat(in->state_fd, &stat)));
 	in->state = vm_state_map(in->state_fd, stat.st_size);
 	refused = vm_state_refused(in->state, stat.st_size, in->nonce);

@@ -11,6 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/reboot.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -39,7 +40,8 @@ enum token {
  * The memory: a page for the reader's state, the descriptors, and the buffers in
  * chunks, each an area of its own in the IOAS.
  */
-#define COUNT 16384u
+#define COUNT ring_count()
+#define MAX_COUNT 32768u
 #define DESCRIPTORS RING_PAGE_SIZE
 #define CHUNK (2ull << 20)
 #define CHUNKS (COUNT * RING_BUFFER_SIZE / CHUNK)
@@ -48,25 +50,45 @@ enum token {
 #define MEMORY_SIZE (BUFFERS + CHUNKS * CHUNK)
 
 /* Above all RAM there is, and where nothing but a page table leads anywhere. */
-#define IOVA (1ull << 40)
+#define IOVA iova_base()
+#define IOVA_ABOVE_RAM (1ull << 40)
+#define IOVA_IN_RAM (256ull << 20)
 /* Chunks are not next to each other, so that each has page tables of its own. */
 #define CHUNK_STRIDE (3 * CHUNK)
 
 /*
- * Descriptors that lead nowhere: these many frames after the kexec, which takes
- * 800 at 500 frames a second. The IOVA is the address of a page of real memory.
+ * Descriptors that lead nowhere: from 0.8 s after the reader's last frame on, one
+ * each quarter of a second; the kexec takes 2 s and more. The IOVA is the address
+ * of a page of real memory.
  */
-#define POISON_FIRST 250
-#define POISON_STEP 250
+#define RATE param_u64("rate", 1000)
+#define POISON_FIRST (RATE * 4 / 5)
+#define POISON_STEP (RATE / 4)
 #define POISON_COUNT 4
 #define CANARY 0xca
+
+/*
+ * Of the other device, which nobody refills: enough for 25 s. When it is blocked
+ * each of those that are left faults several times, all at once.
+ */
+#define OTHER_DESCRIPTORS 512
 
 /* One page of it is not what the IOAS has pinned. */
 #define EXTRA_SIZE (16 * RING_PAGE_SIZE)
 #define EXTRA_IOVA (3ull << 40)
 
 #define WARM_UP_FRAMES 200
-#define FRAMES_MS 20000
+#define FRAMES_MS 60000
+/* A frame comes every millisecond or two; the bound is for a host that is busy. */
+#define FRAME_MS 1000
+#define TELL_MS 5000
+
+/* Frames that have to fault after an unmap, and to land after a map. */
+#define PROBE_FRAMES 50
+#define AGAIN_FRAMES 64
+
+/* Written to a register that nothing uses; a reset would clear it. */
+#define SCRATCH 0x5afe1234
 
 /* What the reader knows, in the memory that is handed over. */
 struct reader {
@@ -96,6 +118,27 @@ struct nic {
 	u32 hwpt;
 	struct igb igb;
 };
+
+static u32 ring_count(void)
+{
+	static u32 count;
+
+	if (!count) {
+		count = param_u64("ring", 8192);
+		must_be(count > CHUNK_DESCRIPTORS && count <= MAX_COUNT && count % CHUNK_DESCRIPTORS == 0,
+			"stage.ring=%u", count);
+	}
+	return count;
+}
+
+static u64 iova_base(void)
+{
+	static u64 base;
+
+	if (!base)
+		base = param_control("iova-in-ram") ? IOVA_IN_RAM : IOVA_ABOVE_RAM;
+	return base;
+}
 
 static u64 chunk_iova(u32 chunk)
 {
@@ -135,7 +178,6 @@ static void give_to_device(struct nic *nic, u32 index)
 {
 	volatile union igb_rx_desc *desc = descriptor(nic, index);
 
-	memset(buffer(nic, index), 0xee, sizeof(struct frame));
 	desc->read.packet = buffer_iova(index);
 	desc->read.header = 0;
 }
@@ -160,7 +202,8 @@ static void open_device(struct nic *nic)
 	must(vfio_attach(nic->device, nic->hwpt));
 }
 
-static void start_device(struct nic *nic)
+/* @descriptors: how many of them the device may use. */
+static void start_device(struct nic *nic, u32 descriptors)
 {
 	u16 command;
 
@@ -169,11 +212,17 @@ static void start_device(struct nic *nic)
 	must(vfio_config_write(nic->device, PCI_COMMAND, &command, sizeof(command)));
 	must(igb_reset(&nic->igb));
 	must(igb_link_up(&nic->igb));
+	igb_set_scratch(&nic->igb, SCRATCH);
 	for (u32 i = 0; i < COUNT; i++)
 		give_to_device(nic, i);
 	nic->igb.count = COUNT;
 	igb_rx_start(&nic->igb, IOVA + DESCRIPTORS);
-	igb_rx_set_tail(&nic->igb, COUNT - 1);
+	igb_rx_set_tail(&nic->igb, descriptors);
+}
+
+static bool is_frame(const struct nic *nic, const struct frame *frame)
+{
+	return frame->magic == FRAME_MAGIC && frame->nonce == nic->reader->nonce;
 }
 
 /* True when there was a frame; it is checked, and its buffer is used again. */
@@ -186,11 +235,11 @@ static bool read_frame(struct nic *nic)
 	if (!(desc->wb.status & IGB_RX_DONE))
 		return false;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (frame->magic == 0xeeeeeeeeeeeeeeeeull) {
-		/* Written back, but the frame itself did not get here. */
+	if (!frame->magic || (is_frame(nic, frame) && frame->sequence < reader->sequence)) {
+		/* Written back, but the buffer holds what it held before. */
 		reader->missing++;
 		reader->sequence++;
-	} else if (frame->magic != FRAME_MAGIC || frame->nonce != reader->nonce) {
+	} else if (!is_frame(nic, frame)) {
 		reader->damaged++;
 	} else {
 		if (frame->sequence != reader->sequence)
@@ -204,9 +253,18 @@ static bool read_frame(struct nic *nic)
 	return true;
 }
 
+/* The host takes a long silence for a dead machine. */
+static void tell_now_and_then(struct deadline *next)
+{
+	if (!deadline_passed(*next))
+		return;
+	dialogue_line("# at reading");
+	*next = deadline_in_ms(TELL_MS);
+}
+
 static void read_frames(struct nic *nic, u64 wanted)
 {
-	struct deadline deadline = deadline_in_ms(FRAMES_MS);
+	struct deadline deadline = deadline_in_ms(FRAMES_MS), tell = deadline_in_ms(TELL_MS);
 	u64 until = nic->reader->frames + nic->reader->missing + wanted;
 
 	while (nic->reader->frames + nic->reader->missing < until) {
@@ -214,8 +272,55 @@ static void read_frames(struct nic *nic, u64 wanted)
 			continue;
 		must_be(!deadline_passed(deadline), "%llu of %llu frames",
 			nic->reader->frames + nic->reader->missing, until);
+		tell_now_and_then(&tell);
 		poll_pause();
 	}
+}
+
+/* True when there are @wanted more within the bound. */
+static bool frames_come(struct nic *nic, u64 wanted)
+{
+	struct deadline deadline = deadline_in_ms(FRAME_MS);
+	u64 until = nic->reader->frames + wanted;
+
+	while (nic->reader->frames < until) {
+		if (read_frame(nic))
+			continue;
+		if (deadline_passed(deadline))
+			return false;
+		poll_pause();
+	}
+	return true;
+}
+
+/* A result of its own for each misuse. */
+#define RULES_OUTGOING 10
+#define RULES_INCOMING 13
+
+static void rule(const char *name, long ret, long expected)
+{
+	if (!ktap_ok(ret == expected, name))
+		fact(name, "%ld", ret);
+}
+
+static void report_ring(const char *address_key, const char *count_key)
+{
+	fact(address_key, "0x%llx", IOVA + DESCRIPTORS);
+	fact(count_key, "%u", COUNT);
+}
+
+static void report_reader(const struct nic *nic)
+{
+	fact("reader.frames", "%llu", nic->reader->frames);
+	fact("reader.frames.lost", "%llu", nic->reader->lost);
+	fact("reader.frames.damaged", "%llu", nic->reader->damaged);
+	fact("reader.frames.missing", "%llu", nic->reader->missing);
+}
+
+/* How far the device has gone since its head was at @head. */
+static void report_progress(const struct nic *nic, const char *key, u32 head)
+{
+	fact(key, "%u", (igb_rx_head(&nic->igb) + COUNT - head) % COUNT);
 }
 
 static void report(const struct nic *nic, const char *when)
@@ -243,7 +348,7 @@ static void start_other(void)
 
 	new_memory(&other);
 	open_device(&other);
-	start_device(&other);
+	start_device(&other, OTHER_DESCRIPTORS);
 }
 
 /* Page tables, root and context tables of all devices. */
@@ -303,10 +408,7 @@ static u64 digest_pfns(const struct nic *nic)
 
 static void compact(const struct nic *nic, const char *when)
 {
-	int fd = must(sys(open("/proc/sys/vm/compact_memory", O_WRONLY | O_CLOEXEC)));
-
-	must(sys(write(fd, "1", 1)));
-	close(fd);
+	compact_memory();
 	fact(when, "%s", digest_pfns(nic) == nic->reader->pfns ? "in place" : "moved");
 }
 
@@ -322,12 +424,11 @@ static u8 *map_canary(int memfd)
 static void poison(struct nic *nic)
 {
 	for (u32 i = 0; i < POISON_COUNT; i++) {
-		u32 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
+		u64 index = (nic->reader->next + POISON_FIRST + i * POISON_STEP) % COUNT;
 
-		memset(buffer(nic, index), 0xee, sizeof(struct frame));
 		descriptor(nic, index)->read.packet = nic->reader->canary;
 	}
-	fact("poison", "iova=0x%llx first=%u", nic->reader->canary,
+	fact("poison", "iova=0x%llx first=%llu", nic->reader->canary,
 	     nic->reader->next + POISON_FIRST);
 }
 
@@ -368,7 +469,8 @@ static void preserve_punched(struct nic *nic, int luo)
 	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
 	session = must(luo_create_session(luo, SESSION));
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
-	fact("preserve.foreign", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	rule("preserve_with_memory_elsewhere",
+	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -ENOENT);
 	close(session);
 	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
 			   3 * RING_PAGE_SIZE, RING_PAGE_SIZE)));
@@ -376,74 +478,132 @@ static void preserve_punched(struct nic *nic, int luo)
 	session = must(luo_create_session(luo, SESSION));
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
 	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
-	fact("preserve.punched", "%d", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	rule("preserve_with_a_page_lost",
+	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
 	close(session);
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
 	close(memfd);
 }
 
 /* All that was preserved is as before when the session is closed. */
-static void abort_once(struct nic *nic, int luo)
+static bool abort_once(struct nic *nic, int luo, bool first)
 {
-	int session = must(luo_create_session(luo, SESSION));
+	int session = must(luo_create_session(luo, SESSION)), ret;
 
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
 	must(luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
 	must(luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
-	fact("mark.preserved", "%d", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT));
+	ret = iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT);
+	if (first)
+		rule("mark_when_preserved", ret, -EBUSY);
 	close(session);
 	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, RING_PAGE_SIZE, EXTRA_IOVA));
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, RING_PAGE_SIZE));
-	read_frames(nic, 20);
+	return frames_come(nic, 20);
+}
+
+static void abort_repeatedly(struct nic *nic, int luo)
+{
+	u64 times = param_u64("aborts", 5), silent = 0;
+
+	if (param_control("receiver-off"))
+		igb_rx_enable(&nic->igb, false);
+	for (u64 i = 0; i < times; i++)
+		silent += !abort_once(nic, luo, !i);
+	if (param_control("receiver-off"))
+		igb_rx_enable(&nic->igb, true);
+	fact("aborts.closed", "%llu times, %llu silent", times, silent);
+}
+
+/* What is refused as long as nothing is preserved. */
+static void rules_of_marking(struct nic *nic, int luo)
+{
+	int session = must(luo_create_session(luo, SESSION));
+
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	rule("preserve_unmarked", luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
+	rule("mark_with_token_0", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0), -EINVAL);
+	rule("mark_an_ioas", iommufd_hwpt_mark(nic->iommufd, nic->ioas, TOKEN_HWPT), -ENOENT);
+	close(session);
+}
+
+/* True when all of it is in the session, which stays open: closing it gives all back. */
+static bool preserve(struct nic *nic, int luo, int canary)
+{
+	int session = must(luo_create_session(luo, SESSION)), ret;
+
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, canary, TOKEN_CANARY));
+	rule("preserve_device_before_iommufd",
+	     luo_preserve_fd(session, nic->device, TOKEN_DEVICE), -ENOENT);
+	ret = luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD);
+	fact("preserve.iommufd", "%d", ret);
+	if (param_control("device-not-preserved"))
+		return false;
+	ret = luo_preserve_fd(session, nic->device, TOKEN_DEVICE);
+	fact("preserve.device", "%d", ret);
+	return !ret;
+}
+
+/* Does not return, but for a kernel that refuses. */
+static int leave_kernel(void)
+{
+	if (param_control("firmware-reboot")) {
+		dialogue_drain();
+		return sys(reboot(RB_AUTOBOOT));
+	}
+	return kexec_reboot();
 }
 
 static int before_kexec(void)
 {
-	int luo = luo_must_open(), session, canary;
+	int luo = luo_must_open(), canary;
 	struct nic nic = { .bdf = DEVICE };
+	u32 head;
 
 	report_iommu_pages("iommu_pages.before");
 	new_memory(&nic);
 	canary = canary_new(&nic);
 	open_device(&nic);
-	start_device(&nic);
+	start_device(&nic, COUNT - 1);
 	start_other();
 	fact("hwpt", "%u", nic.hwpt);
+	report_ring("ring.iova", "ring.count");
+	report_ring("other.ring.iova", "other.ring.count");
 	await("traffic");
 	read_frames(&nic, WARM_UP_FRAMES);
 	report(&nic, "warm_up");
 
-	session = must(luo_create_session(luo, SESSION));
-	must(luo_preserve_fd(session, nic.memfd, TOKEN_RAM));
-	fact("preserve.unmarked", "%d", luo_preserve_fd(session, nic.iommufd, TOKEN_IOMMUFD));
-	fact("mark.zero", "%d", iommufd_hwpt_mark(nic.iommufd, nic.hwpt, 0));
-	fact("mark.ioas", "%d", iommufd_hwpt_mark(nic.iommufd, nic.ioas, TOKEN_HWPT));
-	must(iommufd_hwpt_mark(nic.iommufd, nic.hwpt, TOKEN_HWPT));
-	close(session);
-	preserve_punched(&nic, luo);
-	for (u64 i = 0; i < param_u64("aborts", 5); i++)
-		abort_once(&nic, luo);
-	session = must(luo_create_session(luo, SESSION));
-	must(luo_preserve_fd(session, nic.memfd, TOKEN_RAM));
-	must(luo_preserve_fd(session, canary, TOKEN_CANARY));
-	fact("preserve.device.first", "%d", luo_preserve_fd(session, nic.device, TOKEN_DEVICE));
-	must(luo_preserve_fd(session, nic.iommufd, TOKEN_IOMMUFD));
-	must(luo_preserve_fd(session, nic.device, TOKEN_DEVICE));
-	fact("refused.unmap", "%d",
-	     iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK));
-	fact("refused.detach", "%d", vfio_detach(nic.device));
-	fact("refused.destroy", "%d", iommufd_destroy(nic.iommufd, nic.hwpt));
+	rules_of_marking(&nic, luo);
+	if (!param_control("hwpt-not-marked")) {
+		must(iommufd_hwpt_mark(nic.iommufd, nic.hwpt, TOKEN_HWPT));
+		preserve_punched(&nic, luo);
+		abort_repeatedly(&nic, luo);
+	}
+	head = igb_rx_head(&nic.igb);
+	if (preserve(&nic, luo, canary)) {
+		rule("unmap", iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK), -EBUSY);
+		rule("detach", vfio_detach(nic.device), -EBUSY);
+		rule("destroy", iommufd_destroy(nic.iommufd, nic.hwpt), -EBUSY);
+	}
+	report_progress(&nic, "preserve.frames", head);
+	fact_tsc("preserved", rdtsc());
 	read_frames(&nic, WARM_UP_FRAMES);
+	head = igb_rx_head(&nic.igb);
 	must(kexec_load_incoming());
+	report_progress(&nic, "load.frames", head);
+	fact_tsc("loaded", rdtsc());
 	read_frames(&nic, WARM_UP_FRAMES);
-	if (test("poison"))
+	if (test("poison") || param_control("descriptors-lead-nowhere"))
 		poison(&nic);
 	nic.reader->pfns = digest_pfns(&nic);
 	report_pins("pins");
 	report_iommu_pages("iommu_pages");
 	report(&nic, "outgoing");
+	report_reader(&nic);
+	igb_report(&nic.igb, nic.bdf);
 	await("snapshot-outgoing");
-	return kexec_reboot();
+	return leave_kernel();
 }
 
 /* Each of them is a wrong idea of what is mapped, and is refused. */
@@ -451,42 +611,59 @@ static void wrong_restores(struct nic *nic)
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
-	fact("restore.empty", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	rule("restore_with_nothing_mapped",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
 	for (u32 i = 0; i + 1 < CHUNKS; i++)
 		must(map_chunk(nic, ioas, i, i));
-	fact("restore.missing", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
+	rule("restore_with_an_area_missing",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
 	must(map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2));
-	fact("restore.swapped", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
-	fact("restore.token", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT + 1));
+	rule("restore_with_areas_swapped",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
+	rule("restore_unknown_token",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT + 1), -ENOENT);
 	must(iommufd_destroy(nic->iommufd, ioas));
 	ioas = must(iommufd_ioas_alloc(nic->iommufd));
 	map_all(nic, ioas);
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE, 1ull << 41));
-	fact("restore.extra", "%d",
-	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT));
-	fact("attach.ioas", "%d", vfio_attach(nic->device, ioas));
+	rule("restore_with_an_area_more",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EINVAL);
+	rule("attach_an_ioas", vfio_attach(nic->device, ioas), -EBUSY);
 	must(iommufd_destroy(nic->iommufd, ioas));
 }
 
-/* What this kernel maps and unmaps is what the device sees. */
+/*
+ * What this kernel maps and unmaps is what the device sees. The frames are some
+ * more, which are not among those that have to be there.
+ */
 static void change_mapping(struct nic *nic)
 {
 	u32 chunk = (nic->reader->next / CHUNK_DESCRIPTORS + 1) % CHUNKS;
 	u32 skip = CHUNK_DESCRIPTORS - nic->reader->next % CHUNK_DESCRIPTORS;
+	u64 frames, missing;
 
-	fact("unmap", "%d", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(chunk), CHUNK));
+	fact("again.first", "%llu", nic->reader->sequence);
+	await("traffic-again");
+	if (!param_control("unmap-left-out"))
+		fact("unmap", "%d",
+		     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(chunk), CHUNK));
+	fact("unmap.iova", "0x%llx", chunk_iova(chunk));
+	fact("unmap.length", "0x%llx", CHUNK);
+	await("snapshot-unmapped");
 	read_frames(nic, skip);
-	report(nic, "unmap.before");
-	read_frames(nic, 50);
-	report(nic, "unmap.after");
-	fact("map", "%d", map_chunk(nic, nic->ioas, chunk, chunk));
-	read_frames(nic, 50);
-	report(nic, "map.after");
+	missing = nic->reader->missing;
+	read_frames(nic, PROBE_FRAMES);
+	fact("unmap.missing", "%llu of %u", nic->reader->missing - missing, PROBE_FRAMES);
+	if (!param_control("unmap-left-out") && !param_control("map-left-out"))
+		fact("map", "%d", map_chunk(nic, nic->ioas, chunk, chunk));
+	await("snapshot-mapped");
+	/* Those that came before the map are in the ring all the same. */
+	fact("map.landing", "%d", frames_come(nic, 1));
+	frames = nic->reader->frames;
+	if (frames_come(nic, PROBE_FRAMES))
+		fact("map.landed", "%llu", nic->reader->frames - frames);
+	await("silence-again");
 }
 
 /* Whatever makes a device that nobody preserved write, it must not get anywhere. */
@@ -520,51 +697,117 @@ static int preserve_again(struct nic *nic, int luo)
 	return kexec_reboot();
 }
 
+/* A file of the session, or -errno; said as @key either way. */
+static int retrieve_fd(int session, u64 token, const char *key)
+{
+	int fd = luo_retrieve_fd(session, token);
+
+	fact(key, "%d", fd < 0 ? fd : 0);
+	return fd;
+}
+
+static int retrieve_session(int luo)
+{
+	int session = luo_retrieve_session(luo, "again");
+
+	if (session < 0)
+		session = luo_retrieve_session(luo, SESSION);
+	fact("retrieve.session", "%d", session < 0 ? session : 0);
+	return session;
+}
+
+/* True when there are the memory and all that leads the device to it. */
+static bool retrieve(struct nic *nic, int session)
+{
+	nic->memfd = retrieve_fd(session, TOKEN_RAM, "retrieve.ram");
+	nic->iommufd = retrieve_fd(session, TOKEN_IOMMUFD, "retrieve.iommufd");
+	must(pci_driver_bind(nic->bdf, "vfio-pci"));
+	nic->device = retrieve_fd(session, TOKEN_DEVICE, "retrieve.device");
+	fact_tsc("retrieved", rdtsc());
+	return nic->memfd >= 0 && nic->iommufd >= 0 && nic->device >= 0;
+}
+
+static int bind(struct nic *nic)
+{
+	int fd = must(iommufd_open()), ret;
+
+	rule("bind_to_another_iommufd", vfio_bind(nic->device, fd), -EPERM);
+	close(fd);
+	ret = vfio_bind_id(nic->device, nic->iommufd, &nic->dev_id);
+	fact("bind.device", "%d", ret);
+	return ret ?: vfio_bar_map(nic->device, 0, IGB_BAR0_SIZE, (void **)&nic->igb.bar0);
+}
+
+/* True when the page table that the device has been using is an HWPT of this kernel. */
+static bool restore(struct nic *nic, int session)
+{
+	int ret;
+
+	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	map_all(nic, nic->ioas);
+	ret = iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT);
+	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
+	if (ret < 0)
+		return false;
+	nic->hwpt = ret;
+	rule("restore_twice",
+	     iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT), -EBUSY);
+	rule("finish_when_not_attached", luo_finish(session), -EBUSY);
+	ret = vfio_attach(nic->device, nic->hwpt);
+	fact("attach.device", "%d", ret);
+	if (ret < 0)
+		return false;
+	fact_tsc("adopted", rdtsc());
+	rule("unmap", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	rule("detach", vfio_detach(nic->device), -EBUSY);
+	rule("destroy", iommufd_destroy(nic->iommufd, nic->hwpt), -EBUSY);
+	return true;
+}
+
+/* Until descriptors are used again that were refilled in this kernel. */
+static void go_round(struct nic *nic, u64 before)
+{
+	struct deadline tell = deadline_in_ms(TELL_MS);
+
+	while (nic->reader->frames < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1))
+		tell_now_and_then(&tell);
+}
+
 static int after_kexec(void)
 {
-	int luo = luo_must_open(), session, fd;
+	int luo = luo_must_open(), session;
 	struct nic nic = { .bdf = DEVICE };
+	u64 before;
 
 	report_iommu_pages("iommu_pages.boot");
 	await("snapshot-booted");
-	if (test("other"))
+	if (!param_control("other-left"))
 		let_other_go();
-	session = luo_retrieve_session(luo, "again");
-	if (session < 0)
-		session = must(luo_retrieve_session(luo, SESSION));
+	session = retrieve_session(luo);
 	if (test("not-retrieved")) {
 		fact("finish", "%d", luo_finish(session));
 		report_iommu_pages("iommu_pages.finished");
 		await("silence");
 		return 0;
 	}
-	nic.memfd = must(luo_retrieve_fd(session, TOKEN_RAM));
-	nic.iommufd = must(luo_retrieve_fd(session, TOKEN_IOMMUFD));
+	if (session < 0 || !retrieve(&nic, session) || bind(&nic)) {
+		await("silence");
+		return 0;
+	}
 	map_memory(&nic);
-	must(pci_driver_bind(DEVICE, "vfio-pci"));
-	nic.device = must(luo_retrieve_fd(session, TOKEN_DEVICE));
-	fd = must(iommufd_open());
-	fact("bind.other_iommufd", "%d", vfio_bind(nic.device, fd));
-	close(fd);
-	must(vfio_bind_id(nic.device, nic.iommufd, &nic.dev_id));
-	must(vfio_bar_map(nic.device, 0, IGB_BAR0_SIZE, (void **)&nic.igb.bar0));
+	nic.igb.count = COUNT;
+	before = nic.reader->frames;
+	igb_report(&nic.igb, nic.bdf);
 	report(&nic, "incoming.found");
-	fact("finish.early", "%d", luo_finish(session));
+	rule("finish_when_not_restored", luo_finish(session), -EBUSY);
 	report_pins("pins.before");
 	compact(&nic, "compacted.retrieved");
 	wrong_restores(&nic);
 	report_pins("pins.wrong");
-	nic.ioas = must(iommufd_ioas_alloc(nic.iommufd));
-	map_all(&nic, nic.ioas);
-	nic.hwpt = must(iommufd_hwpt_restore(nic.iommufd, nic.dev_id, nic.ioas, TOKEN_HWPT));
-	fact("restore.again", "%d",
-	     iommufd_hwpt_restore(nic.iommufd, nic.dev_id, nic.ioas, TOKEN_HWPT));
-	fact("finish.unattached", "%d", luo_finish(session));
-	must(vfio_attach(nic.device, nic.hwpt));
-	fact("refused.unmap", "%d",
-	     iommufd_unmap(nic.iommufd, nic.ioas, chunk_iova(0), CHUNK));
-	fact("refused.detach", "%d", vfio_detach(nic.device));
-	fact("refused.destroy", "%d", iommufd_destroy(nic.iommufd, nic.hwpt));
+	if (!restore(&nic, session)) {
+		await("silence");
+		return 0;
+	}
 	report_pins("pins.restored");
 	report_iommu_pages("iommu_pages.adopted");
 	await("snapshot-adopted");
@@ -572,25 +815,33 @@ static int after_kexec(void)
 	/* All that came during the gap is in the ring. */
 	while (read_frame(&nic))
 		;
+	fact_tsc("caught_up", rdtsc());
 	report(&nic, "caught_up");
 	read_frames(&nic, WARM_UP_FRAMES);
 	nic.canary = must(luo_retrieve_fd(session, TOKEN_CANARY));
 	check_canary(&nic, nic.canary);
 	fact("finish", "%d", luo_finish(session));
+	fact_tsc("finished", rdtsc());
 	read_frames(&nic, WARM_UP_FRAMES);
 	report(&nic, "finished");
 	compact(&nic, "compacted.finished");
 	if (test("again") && ++nic.reader->kexecs < 2)
 		return preserve_again(&nic, luo);
-	change_mapping(&nic);
+	go_round(&nic, before);
+	await("snapshot-finished");
 	await("silence");
 	while (read_frame(&nic))
 		;
 	report(&nic, "end");
+	report_reader(&nic);
+	/* Cleared when it is read, so it is read once, here. */
+	fact("device.good_packets", "%u", igb_rx_good_packets(&nic.igb));
+	change_mapping(&nic);
 	return 0;
 }
 
 const struct stage_ops stage = {
 	.before_kexec = before_kexec,
 	.after_kexec = after_kexec,
+	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
 };

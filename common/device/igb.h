@@ -36,4 +36,7 @@ u32 igb_rx_good_packets(const struct igb *igb);
 void igb_set_scratch(const struct igb *igb, u32 value);
 void igb_ring_state(const struct igb *igb, struct igb_ring_state *state);
 
+/* igb_report.c */
+void igb_report(const struct igb *igb, const char *bdf);
+
 #endif

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 2's witnesses on the host: the sender's log, the machine's RAM, QEMU's trace.
+"""Witnesses of a device's DMA on the host: the sender's log, the machine's RAM, QEMU's trace.
 
 None of them is the kernel under test. A frame counts as landed in the gap only if it was
 seen in RAM between the host's stamps of "Starting new kernel" and of the first line of the
@@ -19,12 +19,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from vfio_noiommu_machine import DEVICE, OTHER, PORT, udp_ports
-
 from common import console, dialogue, socket_buffer
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import judge, look_at, read_landed, read_sent
+from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
 from common.paths import CHECKOUT
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
 from common.serial_line import read_stamped
@@ -51,28 +50,32 @@ _DRAIN_SECONDS = 0.2
 class FrameWitness:
     """Sender and watcher beside a machine; both are processes of their own."""
 
+    address_fact = "pa"
+    """What the workload calls the address of a ring that it gave to a device."""
+    faster_at: str | None = "# t.adopted="
+    """From this line on all that is said of a steady rate is over; the ring goes round sooner."""
+
     def __init__(self, machine: Surroundings) -> None:
-        self._machine = machine
+        self.machine = machine
         self._facts: dict[str, str] = {}
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
 
     def heard(self, text: str) -> None:
-        """Start traffic at `await traffic`, double it at `t.adopted`, end it at `await silence`."""
+        """Start traffic at `await traffic`, double it at `faster_at`, end it at `await silence`."""
         if text.startswith(("# ring.", "# other.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
         elif text == "# await traffic":
             self._start_watcher()
-            self._start_sender()
-        elif text.startswith("# t.adopted=") and self._running:
-            # All that is said of a steady rate is over; the ring shall go round sooner.
+            self.start_sender()
+        elif self.faster_at and text.startswith(self.faster_at) and self._running:
             self._tell_sender("faster")
         elif text == "# await silence":
             self.stop()
 
     def _parameter(self, name: str) -> str:
-        words = [w for w in self._machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
+        words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
         return words[-1].partition("=")[2]
 
     def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
@@ -88,27 +91,34 @@ class FrameWitness:
 
     def _start_watcher(self) -> None:
         rings: list[object] = []
-        folder = self._machine.folder.resolve()
-        for name, prefix in (("device", "ring"), ("other", "other.ring")):
-            address, count = self._facts[f"{prefix}.pa"], self._facts[f"{prefix}.count"]
-            rings += ["--ring", address, count, folder / f"{name}-landed.bin"]
+        folder = self.machine.folder.resolve()
+        for name, bdf, prefix in (("device", DEVICE, "ring"), ("other", OTHER, "other.ring")):
+            address = self._facts[f"{prefix}.{self.address_fact}"]
+            count = self._facts[f"{prefix}.count"]
+            rings += ["--ring", bdf, address, count, folder / f"{name}-landed.bin"]
         nonce = self._parameter("nonce")
         process = self._start(
-            "frame_watcher", "--pid", self._machine.process.pid, "--nonce", nonce, *rings
+            *("frame_watcher", "--pid", self.machine.process.pid, "--nonce", nonce),
+            *(*self.watcher_options(), *rings),
         )
         assert process.stdout
         if process.stdout.readline() != "ready\n":
             raise HarnessError("the watcher of the machine's RAM did not start")
 
-    def _start_sender(self) -> None:
-        port, other_port = udp_ports(self._machine.spec.devices)
-        self._buffer = socket_buffer.enlarge(self._machine.process.pid, port)
-        folder = self._machine.folder.resolve()
+    def watcher_options(self) -> list[object]:
+        """Further arguments of the watcher; none where descriptors hold physical addresses."""
+        return []
+
+    def start_sender(self, *, prefix: str = "", first: int = 0) -> None:
+        """Send to both devices, frame `first` first; the logs' names begin with `prefix`."""
+        port, other_port = udp_ports(self.machine.spec.devices)
+        self._buffer = socket_buffer.enlarge(self.machine.process.pid, port)
+        folder = self.machine.folder.resolve()
         self._start(
-            *("frame_sender", "--nonce", self._parameter("nonce")),
+            *("frame_sender", "--nonce", self._parameter("nonce"), "--first", first),
             *("--rate", self._parameter("rate"), "--port", port),
-            *("--log", folder / "device-sent.bin", "--other-port", other_port),
-            *("--other-log", folder / "other-sent.bin", "--other-every", OTHER_EVERY),
+            *("--log", folder / f"{prefix}device-sent.bin", "--other-port", other_port),
+            *("--other-log", folder / f"{prefix}other-sent.bin", "--other-every", OTHER_EVERY),
         )
         self._tell_sender("go")
 
@@ -122,15 +132,16 @@ class FrameWitness:
         """End the sender, let what it sent land, end the watcher."""
         if not self._running:
             return
-        watcher, *senders = self._running
-        for process in senders:
-            _end(process)
+        # The watcher was started first.
+        *watcher, sender = self._running
+        _end(sender)
         time.sleep(_DRAIN_SECONDS)
-        _end(watcher)
+        for process in watcher:
+            _end(process)
         self._running.clear()
-        port = udp_ports(self._machine.spec.devices)[0]
+        port = udp_ports(self.machine.spec.devices)[0]
         found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
-        (self._machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
+        (self.machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
 
 
 def _end(process: subprocess.Popen[str]) -> None:
@@ -141,7 +152,7 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 @contextmanager
 def frame_witness(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of stage 2."""
+    """The companion of a stage whose descriptors hold physical addresses."""
     witness = FrameWitness(machine)
     try:
         yield witness

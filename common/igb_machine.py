@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 2's machine: two igb, each behind a root port of its own and fed by UDP datagrams."""
+"""A machine's two igb, each behind a root port of its own and fed by UDP datagrams."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ OTHER_PORT, OTHER = "00:03.0", "02:00.0"
 _SLOTS = (2, 3)
 
 
-def devices() -> tuple[ET.Element, ...]:
+def igb_devices() -> tuple[ET.Element, ...]:
     """The libvirt elements of both; the UDP ports are free ones of this moment."""
     elements = [ET.Element("controller", type="pci", index="0", model="pcie-root")]
     ports = iter(_free_ports(2 * len(_SLOTS)))
@@ -24,7 +24,7 @@ def devices() -> tuple[ET.Element, ...]:
 
 
 def udp_ports(elements: Iterable[ET.Element]) -> tuple[int, ...]:
-    """Where to send datagrams for each device, in the order of `devices`."""
+    """Where to send datagrams for each device, in the order of `igb_devices`."""
     locals_ = [e.find("source/local") for e in elements if e.tag == "interface"]
     return tuple(int(local.get("port", "")) for local in locals_ if local is not None)
 

@@ -1,0 +1,43 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* What has to be the same on both sides of the kexec, read from where it is. */
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+
+#include "igb.h"
+
+#define PORT "0000:00:02.0"
+
+static void report_config(const char *bdf, const char *key)
+{
+	char path[128], text[2 * PCI_STD_HEADER_SIZEOF + 1];
+	u8 header[PCI_STD_HEADER_SIZEOF];
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
+	fd = must(sys(open(path, O_RDONLY | O_CLOEXEC)));
+	must(sys(read(fd, header, sizeof(header))));
+	close(fd);
+	for (size_t i = 0; i < sizeof(header); i++)
+		sprintf(text + 2 * i, "%02x", header[i]);
+	fact(key, "%s", text);
+}
+
+/* Facts device.* and port.config; the device sits behind the first port. */
+void igb_report(const struct igb *igb, const char *bdf)
+{
+	struct igb_ring_state state;
+
+	igb_ring_state(igb, &state);
+	fact("device.bdf", "%s", bdf);
+	fact("device.registers",
+	     "rdbal=%08x rdbah=%08x rdlen=%08x rctl=%08x rxdctl=%08x srrctl=%08x scratch=%08x",
+	     state.rdbal, state.rdbah, state.rdlen, state.rctl, state.rxdctl, state.srrctl,
+	     state.scratch);
+	fact("device.head", "%u", igb_rx_head(igb));
+	fact("device.tail", "%u", igb_rx_tail(igb));
+	report_config(bdf, "device.config");
+	report_config(PORT, "port.config");
+}

@@ -1,0 +1,282 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about a device that writes frames through a kexec, for every stage that has one.
+
+Pure functions of a Trial, on what common/frame_witness.py found and the facts of
+common/device/igb_report.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from common.checks import INCOMING, OUTGOING, no_data, outcome, same_fact
+from common.guest_checks import both
+from common.record import Trial
+from common.stage import Check, Outcome
+
+QUIET_MS = 100.0
+"""A silence up to this shows nothing: the host's own scheduling may take that."""
+LOUD_MS = 1000.0
+"""A silence of this length is one, on however busy a host."""
+AT_LEAST_LANDED = 0.9
+"""Part of the frames sent within the gap that must land within it."""
+
+
+def frames_of(trial: Trial) -> dict[str, Any] | None:
+    """What the sender's and the watcher's logs show; None when nothing was sent."""
+    found: dict[str, Any] | None = trial.witness.get("frames")
+    return found
+
+
+def _gap(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What was seen before the gap, and in it; None when there was no gap or no traffic."""
+    frames = frames_of(trial)
+    if frames is None or frames["gap"] is None:
+        return None
+    return frames["before"], frames["gap"]
+
+
+def silence_bound(before: dict[str, Any]) -> float:
+    """The longest silence (ms) that is none: QUIET_MS, more on a host that was busy before.
+
+    On such a host the watcher and QEMU itself are kept waiting now and then, and longest when
+    the incoming kernel boots on all CPUs; the gap is measured by what the same run has before it.
+    """
+    usual = max(float(before["silence_ms"]), float(before["latency_ms"]))
+    return min(max(QUIET_MS, 3 * usual), LOUD_MS)
+
+
+def _no_gap(expected: str) -> Outcome:
+    return no_data("no frames, or no gap: device-landed.bin, console.log", expected=expected)
+
+
+def _dma_in_gap(trial: Trial) -> Outcome:
+    """Sent in the gap, seen in RAM in the gap, and soon: not queued and flushed later."""
+    windows = _gap(trial)
+    if windows is None:
+        return _no_gap("frames land in the gap")
+    before, gap = windows
+    bound = silence_bound(before)
+    return outcome(
+        gap["landed"] > 0
+        and gap["landed"] >= AT_LEAST_LANDED * gap["sent"]
+        and gap["latency_ms"] <= bound,
+        expected=f"{gap['sent']} frames sent in {gap['ms']:.0f} ms, seen in RAM in the same time,"
+        f" each within {bound:.0f} ms",
+        seen=f"{gap['landed']} frames, the slowest after {gap['latency_ms']:.1f} ms",
+        evidence="device-landed.bin, from 'Starting new kernel' to the first line of userspace",
+    )
+
+
+def _no_silence(trial: Trial) -> Outcome:
+    windows = _gap(trial)
+    if windows is None:
+        return _no_gap("no silence")
+    before, gap = windows
+    bound = silence_bound(before)
+    return outcome(
+        gap["silence_ms"] <= bound,
+        expected=f"no silence of more than {bound:.0f} ms (longest before:"
+        f" {before['silence_ms']:.1f} ms)",
+        seen=f"longest in the gap: {gap['silence_ms']:.1f} ms",
+        evidence="device-landed.bin",
+    )
+
+
+def _meanwhile(trial: Trial) -> Outcome:
+    side = trial.side(OUTGOING)
+    counts = [side.number(f"{what}.frames") if side else None for what in ("preserve", "load")]
+    if None in counts:
+        return no_data("facts preserve.frames, load.frames", expected="more than 0")
+    return outcome(
+        all(number and number > 0 for number in counts),
+        expected="frames arrive during both",
+        seen=f"{counts[0]} frames while preserving, {counts[1]} while loading",
+        evidence="facts preserve.frames, load.frames",
+    )
+
+
+def _host_saw_all(trial: Trial) -> Outcome:
+    frames = frames_of(trial)
+    if frames is None or not frames["sent"]:
+        return no_data("device-sent.bin, device-landed.bin", expected="every frame once")
+    drops = trial.witness["socket"]["drops"]
+    first = "" if frames["first_missing"] is None else f" from number {frames['first_missing']}"
+    return outcome(
+        frames["missing"] == frames["repeated"] == frames["foreign"] == 0,
+        expected=f"{frames['sent']} frames, each once, as it was sent",
+        seen=f"{frames['landed']} landed; {frames['missing']} missing{first},"
+        f" {frames['repeated']} repeated, {frames['foreign']} not as sent"
+        f" ({drops} dropped by the host's socket)",
+        evidence="device-sent.bin, device-landed.bin",
+    )
+
+
+def _device_counted_all(trial: Trial) -> Outcome:
+    """Read once, at the end: the counter is cleared by a read, and by any reset."""
+    frames, side = frames_of(trial), trial.side(INCOMING)
+    seen = side.number("device.good_packets") if side else None
+    if frames is None or not frames["sent"] or seen is None:
+        return no_data("fact device.good_packets", expected="every frame once")
+    return outcome(
+        seen == frames["sent"],
+        expected=f"{frames['sent']} frames since the outgoing kernel started the device",
+        seen=f"{seen} in the device's own counter",
+        evidence="incoming fact device.good_packets (GPRC)",
+    )
+
+
+def went_round(fact: str) -> Callable[[Trial], Outcome]:
+    """A descriptor that was refilled in the incoming kernel was written to once more.
+
+    At the kexec the device may still use every descriptor, those refilled before included:
+    that is good for `count` more frames than had come, if nobody moves the tail on. `fact` is
+    the number of frames that the reader of the ring had seen.
+    """
+
+    def ask(trial: Trial) -> Outcome:
+        sides = both(trial)
+        count = sides[0].number("ring.count") if sides else None
+        before = sides[0].number(fact) if sides else None
+        after = sides[1].number(fact) if sides else None
+        if count is None or before is None or after is None:
+            return no_data(f"facts ring.count, {fact}", expected="the ring wraps")
+        return outcome(
+            after > count + before,
+            expected=f"more than {count + before} frames through {count} descriptors",
+            seen=f"{before} frames before the kexec, {after} in the end",
+            evidence=f"facts ring.count, {fact}",
+        )
+
+    return ask
+
+
+def _trace_has_none(key: str, what: str) -> Callable[[Trial], Outcome]:
+    """QEMU's trace has nothing of this kind while traffic ran; and it has something at all."""
+
+    def ask(trial: Trial) -> Outcome:
+        trace = trial.witness["trace"]
+        if not trace["config_writes"]:
+            return no_data("no write to the device's configuration in qemu-trace.log", expected="0")
+        found = trace[key]
+        return outcome(
+            not found,
+            expected=f"no {what} while traffic runs",
+            seen=f"{trace[f'{key}_count']}, first {_event(found[0])}" if found else "none",
+            evidence="qemu-trace.log",
+        )
+
+    return ask
+
+
+def _event(entry: list[Any]) -> str:
+    """A trace entry in words; its time is relative to "Starting new kernel"."""
+    ms, *rest = entry
+    text = f"{rest[0]} @0x4 <- {rest[1]:#x}" if len(rest) == 2 else rest[0]
+    return f"{text} at {ms:+.1f} ms"
+
+
+def _not_gated(trial: Trial) -> Outcome:
+    """The second device is gated when it loses bus mastering; the trace does not say which it is.
+
+    That stops QEMU from asking again, so that it is one line.
+    """
+    trace = trial.witness["trace"]
+    if not trace["config_writes"]:
+        return no_data("no write to the device's configuration in qemu-trace.log", expected="1")
+    off = trace["other_master_off"][0][0] if trace["other_master_off"] else None
+    others = [
+        entry
+        for entry in trace["gated"]
+        if off is not None and entry[0] >= off and "pci_master 0" in entry[1]
+    ]
+    return outcome(
+        trace["gated_count"] == len(others) <= 1,
+        expected="no frame kept back while traffic runs, but of the second device",
+        seen=f"{trace['gated_count']}, {len(others)} of the second device"
+        + (f"; first {_event(trace['gated'][0])}" if trace["gated"] else ""),
+        evidence="qemu-trace.log",
+    )
+
+
+def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
+    """The first of these facts that is not the same on both sides, else the last."""
+
+    def ask(trial: Trial) -> Outcome:
+        answers = [same_fact(key)(trial) for key in keys]
+        return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
+
+    return ask
+
+
+def _head_went_on(trial: Trial) -> Outcome:
+    """The device's own index moved by as many frames as were sent between two looks at it.
+
+    Some frames may be on their way at either look.
+    """
+    sides, frames = both(trial), frames_of(trial)
+    count = sides[0].number("ring.count") if sides else None
+    before = sides[0].number("device.head") if sides else None
+    after = sides[1].number("device.head") if sides else None
+    sent = trial.witness.get("sent_between_heads")
+    if not count or before is None or after is None or sent is None or frames is None:
+        return no_data("facts device.head, ring.count", expected="the head moves on")
+    moved = (after - before) % count
+    underway = round(frames["rate"] * silence_bound(frames["before"]) / 1000)
+    return outcome(
+        sent > underway and abs(moved - sent % count) <= underway,
+        expected=f"on from {before} by {sent} frames, give or take {underway} on their way",
+        seen=f"{after}, {moved} further",
+        evidence="facts device.head (RDH), device-sent.bin",
+    )
+
+
+def _other_silent(trial: Trial) -> Outcome:
+    other = trial.witness.get("other")
+    if other is None or not other["before"]["sent"] or not other["after"]["sent"]:
+        return no_data("other-sent.bin, other-landed.bin", expected="silence from the jump on")
+    before, after = other["before"], other["after"]
+    return outcome(
+        before["landed"] > 0 and after["landed"] == 0,
+        expected=f"frames until the kexec, then none of {after['sent']} that are sent",
+        seen=f"{before['landed']} of {before['sent']} landed before, {after['landed']} after",
+        evidence="other-sent.bin, other-landed.bin",
+    )
+
+
+WRITES_ON = (
+    Check("preserved_meanwhile", "Did frames arrive during preserve and load?", _meanwhile),
+    Check("dma_in_gap", "Did the host see frames land in RAM in the gap?", _dma_in_gap),
+    Check("no_silence", "Was it never silent in the gap?", _no_silence),
+)
+HOST_SAW_ALL = Check("host_saw_all", "Did the host see every frame land once?", _host_saw_all)
+DEVICE_COUNTED_ALL = Check(
+    "device_counted_all", "Did the device count them all?", _device_counted_all
+)
+LEFT_ALONE = (
+    Check("no_device_reset", "Was it never reset?", _trace_has_none("resets", "device reset")),
+    Check(
+        "bus_mastering_kept",
+        "Was bus mastering never cleared, in the device and in its port?",
+        _trace_has_none("command", "PCI_COMMAND without bus mastering"),
+    ),
+    Check(
+        "stayed_in_d0", "Did it stay in D0?", _trace_has_none("power", "change of its power state")
+    ),
+    Check("never_gated", "Did QEMU never keep a frame back?", _not_gated),
+)
+SAME_DEVICE = (
+    Check(
+        "same_config",
+        "Are BDF and configuration headers of device and port the same?",
+        _same_facts("device.bdf", "device.config", "port.config"),
+    ),
+    Check(
+        "same_registers",
+        "Are ring registers and a scratch register the same?",
+        same_fact("device.registers"),
+    ),
+    Check("head_went_on", "Did the device's index only move on?", _head_went_on),
+)
+OTHER_SILENT = Check("other_silent", "Is the second device silent from the jump on?", _other_silent)

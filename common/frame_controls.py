@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reasons for which a run with a device must fail, for every stage that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.checks import no_data, outcome
+from common.record import Trial
+from common.stage import Check, Outcome
+
+
+def reason(ask: Callable[[Trial], Outcome]) -> Check:
+    """The check that a control asks for its reason."""
+    return Check("reason", "Did it fail for its own reason?", ask)
+
+
+def master_cleared(bdf: str, when: Callable[[float], bool], words: str) -> Check:
+    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf`, at that time."""
+
+    def ask(trial: Trial) -> Outcome:
+        found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
+        return outcome(
+            bool(found),
+            expected=f"bus mastering of {bdf} cleared {words} 'Starting new kernel'",
+            seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+            if found
+            else "never",
+            evidence="qemu-trace.log",
+        )
+
+    return reason(ask)
+
+
+def silent_from_jump(trial: Trial) -> Outcome:
+    """Nothing landed in the gap."""
+    frames = trial.witness.get("frames")
+    if frames is None or frames["gap"] is None:
+        return no_data("frames in the gap", expected="none")
+    landed = frames["gap"]["landed"]
+    return outcome(
+        landed == 0,
+        expected="no frame in the gap",
+        seen=f"{landed} of {frames['gap']['sent']} landed",
+        evidence="device-landed.bin",
+    )
+
+
+def was_reset(trial: Trial) -> Outcome:
+    """The machine went through its firmware, and the outgoing kernel booted again."""
+    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
+    release = trial.setting.outgoing.release
+    return outcome(
+        bool(resets) and boots == [release, release],
+        expected="a platform reset and the outgoing kernel once more",
+        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
+        evidence="qmp.jsonl, console.log",
+    )

@@ -1,0 +1,147 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3: a device goes on with DMA through an IOMMU whose translation outlives the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from iommufd_checks import CLAIMS
+from iommufd_controls import CONTROLS
+from iommufd_machine import devices
+from iommufd_timing import blackout, headline, phases
+from iommufd_witness import TRACES, read_witness, translation_witness
+
+from common.errors import UsageError
+from common.stage import Option, Size, Stage
+
+GAP_SECONDS = 6
+"""How long the ring may go unread, at most: kexec, boot, and the device taken back, with all
+that is tried wrongly before. Measured: 4 s on an emulated CPU; the rest is for a busy host."""
+
+_BUFFER_KIB = 2
+# Descriptors of 2 MiB of buffers, which are mapped as one area.
+_CHUNK = 1024
+
+
+def _size(options: Mapping[str, int]) -> Size:
+    """The memory of both devices, KHO's scratch, and both kernels."""
+    ring, rate = options["ring"], options["rate"]
+    seconds = GAP_SECONDS * options.get("patience", 1)
+    need, room = rate * seconds, ring - ring // 8
+    if need > room:
+        raise UsageError(
+            f"{rate} frames/s x {seconds} s without a reader = {need} frames, and a ring of"
+            f" {ring}, an eighth of it still unread before the kexec, has room for {room};"
+            " ask for a larger --ring or a lower --rate"
+        )
+    if ring % _CHUNK or ring < 2 * _CHUNK:
+        raise UsageError(
+            f"a ring of {ring} is none of stage 3, which maps {_CHUNK} buffers at a time;"
+            f" ask for a --ring that is a multiple of {_CHUNK}, at least {2 * _CHUNK}"
+        )
+    memory = 2 * (ring * _BUFFER_KIB // 1024 + 2)
+    scratch, kernels = 96, 480
+    return Size(
+        memory + scratch + kernels,
+        f"memory of two devices {memory} + KHO scratch {scratch} + kernels and workload"
+        f" {kernels} MiB",
+    )
+
+
+IN_WORK = (
+    "set-up (b), a guest that drives the device itself; poison descriptors in every run; a memory"
+    " hog; the reserved domain ID under 200 domains; interrupt remapping; the rest of the security"
+    " table; the debug lane; 20 runs in a row"
+)
+
+NOT_CLAIMED = (
+    "Emulated hardware: QEMU serialises a change of the root table and DMA, so that no loss at that"
+    " moment says nothing about real hardware; its caches are not those of a real IOMMU.",
+    "VT-d in legacy mode only: no scalable mode, PASID, ATS, PRI, nesting or dirty tracking; one"
+    " device to a group.",
+    "No interrupts: the device is polled, interrupt remapping is off, and preserving a device with"
+    " interrupts enabled is refused.",
+    "No guest yet: the ring is read by the workload (set-up (a)).",
+    "The two kernels are two builds of one source: the format of what is handed over is private.",
+    "An incoming kernel that finds the IOMMU in another state than it was handed over panics, on"
+    " purpose.",
+    "Under TCG no time says anything about hardware.",
+)
+
+STAGE = Stage(
+    number=3,
+    folder=Path(__file__).parent,
+    name="iommufd",
+    title="a device goes on with DMA through an IOMMU whose translation outlives the kernel",
+    claims=CLAIMS,
+    not_claimed=NOT_CLAIMED,
+    controls=CONTROLS,
+    in_work=IN_WORK,
+    options=(
+        Option(
+            flag="--rate",
+            parameter="rate",
+            default=1000,
+            minimum=50,
+            maximum=2000,
+            help="frames a second to the device (default 1000)",
+        ),
+        Option(
+            flag="--ring",
+            parameter="ring",
+            default=8192,
+            minimum=256,
+            maximum=32768,
+            step=256,
+            help="receive descriptors of the device (default 5120; stage 3: 8192)",
+        ),
+        Option(
+            flag="--aborts",
+            parameter="aborts",
+            default=10,
+            minimum=0,
+            maximum=1000,
+            help="how often to abort before the kexec (default 20; stage 3: 10)",
+        ),
+    ),
+    cmdline=(
+        "kho=on",
+        "liveupdate=on",
+        "kho_scratch=16M,64M,16M",
+        "intel_iommu=on",
+        # Without interrupt remapping a device's interrupts are not isolated; it has none.
+        "iommufd.allow_unsafe_interrupts=1",
+        "pci=realloc=off",
+    ),
+    size=_size,
+    debug_options={"rate": 100, "aborts": 3},
+    debug_controls=frozenset({"device-not-preserved"}),
+    phases=phases,
+    blackout=blackout,
+    devices=devices,
+    traces=TRACES,
+    companion=translation_witness,
+    witness=read_witness,
+    narration={
+        "kernel.release": "kernel {} is up",
+        "hwpt": "device attached to HWPT {}, IOVAs from 1 TiB up",
+        "await traffic": "the host sends, and watches the machine's RAM",
+        "aborts.closed": "session closed {}",
+        "preserve.iommufd": "iommufd preserved with its marked HWPT: {}",
+        "preserve.device": "device preserved while it receives: {}",
+        "t.loaded": "incoming kernel loaded meanwhile",
+        "await snapshot-outgoing": "the host reads the IOMMU's tables; rebooting",
+        "await snapshot-booted": "the host reads the IOMMU's tables again",
+        "other.command": "second device's bus mastering forced on by hand (it was {})",
+        "retrieve.device": "device retrieved: {}",
+        "restore.hwpt": "live page table compared, and taken over: {}",
+        "t.adopted": "device attached as it runs",
+        "finish": "session finished: {}",
+        "await silence": "the host stops sending",
+        "device.good_packets": "the device itself counted {} frames",
+        "unmap.missing": "2 MiB unmapped: {} frames faulted",
+        "map.landed": "mapped again: {} frames landed",
+    },
+    headline=headline,
+)

@@ -1,0 +1,394 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's claims and the questions to the record that show them. Pure functions of a Trial."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from common import checks, frame_checks
+from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.igb_machine import DEVICE, OTHER
+from common.record import Trial
+from common.stage import Check, Claim, Outcome
+
+PAGE = 4096
+SNAPSHOTS = ("outgoing", "booted", "adopted", "finished")
+"""Where the host looked at tables that must not change."""
+_BUS_MASTER = 4
+
+
+def snapshot(trial: Trial, when: str) -> dict[str, Any] | None:
+    """The host's look at the tables at that point, None when there was none."""
+    looks: list[dict[str, Any]] = trial.witness["tables"]
+    return next((look for look in looks if look["when"] == when), None)
+
+
+def tables(trial: Trial, when: str) -> dict[str, Any] | None:
+    """What the IOMMU had for the device at that point, None when that is not known."""
+    look = snapshot(trial, when)
+    found: dict[str, Any] | None = look[DEVICE] if look else None
+    return found
+
+
+def faults(trial: Trial, when: str, bdf: str) -> dict[str, Any] | None:
+    """Faults of a device while `when` was going on, None for none."""
+    found: dict[str, Any] | None = trial.witness["translation"]["faults"][when].get(bdf)
+    return found
+
+
+def _never_off(trial: Trial) -> Outcome:
+    enables = trial.witness["translation"]["enables"]
+    if not enables:
+        return no_data("no vtd_dmar_enable in qemu-trace.log", expected="one enable")
+    return outcome(
+        [on for _, on in enables] == [True] and enables[0][0] < 0,
+        expected="one enable, before the kexec, and no disable in the machine's life",
+        seen=", ".join(f"{'enable' if on else 'disable'} at {ms:+.0f} ms" for ms, on in enables),
+        evidence="qemu-trace.log, vtd_dmar_enable; times from 'Starting new kernel'",
+    )
+
+
+def _one_handover(trial: Trial) -> Outcome:
+    """One root table is set at boot, one by the outgoing kernel at its very end; no more."""
+    translation = trial.witness["translation"]
+    roots, incoming = translation["roots"], translation["incoming"]
+    if not roots or incoming is None:
+        return no_data("vtd_reg_dmar_root in qemu-trace.log", expected="two root tables")
+    # The console's line reaches the host some time after the event that it tells of.
+    last_moment = -frame_checks.LOUD_MS
+    return outcome(
+        len(roots) == 2 and roots[0][0] < last_moment <= roots[1][0] < incoming,
+        expected="one at boot, one just before the incoming kernel (its first line at"
+        f" {incoming:+.0f} ms), none by that",
+        seen=", ".join(f"{root} at {ms:+.0f} ms" for ms, root in roots),
+        evidence="qemu-trace.log, vtd_reg_dmar_root; times from 'Starting new kernel'",
+    )
+
+
+def _root_taken_over(trial: Trial) -> Outcome:
+    """The incoming kernel goes on with the table that was handed over, under every look."""
+    roots = trial.witness["translation"]["roots"]
+    looks = [snapshot(trial, when) for when in SNAPSHOTS[1:]]
+    if len(roots) < 2 or None in looks:
+        return no_data("tables.json, vtd_reg_dmar_root", expected="the handed over root table")
+    found = [f"{look['when']} {look['root']}" for look in looks if look]
+    entries = [tables(trial, when) for when in SNAPSHOTS[1:]]
+    return outcome(
+        all(look and look["root"] == roots[1][1] for look in looks) and None not in entries,
+        expected=f"root table {roots[1][1]}, with an entry for {DEVICE}",
+        seen=", ".join(found) + ("" if None not in entries else ", without one"),
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _same_entry(trial: Trial) -> Outcome:
+    keys = ("context_entry", "domain", "top")
+    found = [tables(trial, when) for when in SNAPSHOTS]
+    seen = [{key: table[key] for key in keys} if table else None for table in found]
+    if seen[0] is None:
+        return no_data("tables.json, outgoing", expected="the same context entry")
+    return outcome(
+        all(one == seen[0] for one in seen),
+        expected=f"{_entry(seen[0])} in all of {', '.join(SNAPSHOTS)}",
+        seen="the same"
+        if all(one == seen[0] for one in seen)
+        else "; ".join(f"{when}: {_entry(one)}" for when, one in zip(SNAPSHOTS, seen, strict=True)),
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _entry(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return "no entry"
+    return f"entry {one['context_entry']}, domain {one['domain']}, table {one['top']}"
+
+
+def _same_table(trial: Trial) -> Outcome:
+    """Pages of the page table by address and content."""
+    found = [tables(trial, when) for when in SNAPSHOTS]
+    first = found[0]
+    if first is None:
+        return no_data("tables.json, outgoing", expected="the same page table")
+    seen = [(table["pages"], table["sha256"]) if table else None for table in found]
+    differ = [
+        when for when, one in zip(SNAPSHOTS, seen, strict=True) if one != seen[0] or one is None
+    ]
+    return outcome(
+        not differ,
+        expected=f"{len(first['pages'])} pages, sha256 {first['sha256'][:16]}, in all of"
+        f" {', '.join(SNAPSHOTS)}",
+        seen=f"another in {', '.join(differ)}" if differ else "the same pages, the same content",
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _above_ram(trial: Trial) -> Outcome:
+    """No IOVA that the device may use is the address of anything."""
+    look, table, side = snapshot(trial, "outgoing"), tables(trial, "outgoing"), trial.side(OUTGOING)
+    text = side.facts.get("device.registers", "") if side else ""
+    match = re.search(r"rdbal=([0-9a-f]+) rdbah=([0-9a-f]+)", text)
+    if look is None or table is None or table["lowest"] is None or match is None:
+        return no_data("tables.json, fact device.registers", expected="IOVAs above all RAM")
+    ring = int(match[2] + match[1], 16)
+    return outcome(
+        min(table["lowest"], ring) >= look["ram_end"],
+        expected=f"all at or above {look['ram_end']:#x}, where RAM ends",
+        seen=f"lowest IOVA mapped {table['lowest']:#x}, ring register {ring:#x}",
+        evidence="tables.json, fact device.registers",
+    )
+
+
+def _no_fault(trial: Trial) -> Outcome:
+    frames = frame_checks.frames_of(trial)
+    if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
+        return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
+    found = faults(trial, "proof", DEVICE)
+    return outcome(
+        found is None,
+        expected=f"no fault of {DEVICE} as long as every frame counts",
+        seen=f"{found['count']}, first {found['first'][1]} at {found['first'][0]:+.0f} ms"
+        if found
+        else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _reader_saw_all(trial: Trial) -> Outcome:
+    frames, side = frame_checks.frames_of(trial), trial.side(INCOMING)
+    keys = [f"reader.frames{what}" for what in ("", ".lost", ".damaged", ".missing")]
+    seen = [side.facts.get(key) if side else None for key in keys]
+    if frames is None or not frames["sent"] or None in seen:
+        return no_data("facts reader.frames.*", expected="every frame once")
+    return outcome(
+        seen == [str(frames["sent"]), "0", "0", "0"],
+        expected=f"{frames['sent']} frames, none lost, damaged, or missing in its buffer",
+        seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} damaged, {seen[3]} missing",
+        evidence="incoming facts reader.frames.*, against device-sent.bin",
+    )
+
+
+def _in_place(trial: Trial) -> Outcome:
+    """Both when only the memfd's own pins hold the pages, and after FINISH."""
+    wanted = {"compacted.retrieved": "in place", "compacted.finished": "in place"}
+    return facts_are(INCOMING, wanted | {"canary": "changed=0 moved=0"})(trial)
+
+
+def _pinned(trial: Trial) -> Outcome:
+    """A wrong RESTORE leaves no pin; the right one pins what the live table maps."""
+    side, table = trial.side(INCOMING), tables(trial, "adopted")
+    keys = ("pins.before", "pins.wrong", "pins.restored")
+    seen = [side.facts.get(key) if side else None for key in keys]
+    if None in seen or table is None:
+        return no_data("facts pins.*, tables.json", expected="pins of what is mapped")
+    wanted = ["VmPin=0 VmLck=0"] * 2 + [f"VmPin={table['mapped'] // 1024} VmLck=0"]
+    return outcome(
+        seen == wanted,
+        expected=f"{wanted[0]} before, and after wrong RESTOREs; then {wanted[2]}, as mapped",
+        seen=", ".join(str(one) for one in seen),
+        evidence="incoming facts pins.*, tables.json",
+    )
+
+
+def _unmap_faults(trial: Trial) -> Outcome:
+    """The frames fault, each in what was unmapped; the host sees the entries gone."""
+    side, found = trial.side(INCOMING), faults(trial, "unmapped", DEVICE)
+    before, after = tables(trial, "finished"), tables(trial, "unmapped")
+    iova = side.number("unmap.iova") if side else None
+    length = side.number("unmap.length") if side else None
+    if side is None or iova is None or not length or before is None or after is None:
+        return no_data("facts unmap.*, tables.json", expected="faults")
+    missing, gone = side.facts.get("unmap.missing"), before["mapped"] - after["mapped"]
+    inside = found and iova <= found["lowest"] <= found["highest"] < iova + length
+    where = f"{iova:#x}-{iova + length - 1:#x}"
+    return outcome(
+        bool(inside and gone == length and after["top"] == before["top"])
+        and missing == "50 of 50"
+        and side.facts.get("unmap") == "0",
+        expected=f"{length} bytes gone from the live table, 50 of 50 frames missing, faults in"
+        f" {where} and nowhere else",
+        seen=f"{gone} bytes gone, {missing} frames missing, "
+        + (
+            f"{found['count']} faults in {found['lowest']:#x}-{found['highest']:#x}"
+            if found
+            else "no fault"
+        ),
+        evidence="qemu-trace.log, vtd_dmar_fault; tables.json; facts unmap.*",
+    )
+
+
+def _map_lands(trial: Trial) -> Outcome:
+    side, found = trial.side(INCOMING), faults(trial, "mapped", DEVICE)
+    before, after = tables(trial, "finished"), tables(trial, "mapped")
+    if side is None or "map.landing" not in side.facts or before is None or after is None:
+        return no_data("facts map.*, tables.json", expected="frames land again")
+    landed = side.number("map.landed")
+    return outcome(
+        found is None
+        and bool(landed and landed >= 50)
+        and side.facts.get("map") == "0"
+        and after["mapped"] == before["mapped"],
+        expected=f"{before['mapped']} bytes mapped as before, 50 frames landed, no fault",
+        seen=f"{after['mapped']} bytes mapped, {landed or 0} frames landed,"
+        f" {found['count'] if found else 0} faults",
+        evidence="facts map.*, tables.json, qemu-trace.log",
+    )
+
+
+def _other_blocked(trial: Trial) -> Outcome:
+    """Its bus mastering is off, so that it does not even fault; turned on by hand, it does."""
+    side, found = trial.side(INCOMING), faults(trial, "proof", OTHER)
+    command = side.number("other.command") if side else None
+    # After this the workload turns it on; what it says of that reaches the host later.
+    booted = side.stamps.get("await.snapshot-booted") if side else None
+    if command is None or booted is None or not trial.console.jumps:
+        return no_data("fact other.command", expected="bus mastering off, then faults")
+    by_hand = (booted - trial.console.jumps[0]) / 1e6
+    return outcome(
+        not command & _BUS_MASTER and found is not None and found["first"][0] >= by_hand,
+        expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
+        f" {by_hand:+.0f} ms",
+        seen=f"PCI_COMMAND {command:#x}, "
+        + (f"{found['count']} faults, first at {found['first'][0]:+.0f} ms" if found else "none"),
+        evidence="incoming fact other.command; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _aborts(trial: Trial) -> Outcome:
+    side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
+    wanted, seen = f"{times} times, 0 silent", side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected=wanted)
+    return outcome(
+        seen == wanted and times != "0",
+        expected=f"session closed {wanted}",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
+    )
+
+
+# The errno of each stands beside its test in workload/translated.c.
+OUTGOING_RULES = (
+    "preserve_unmarked",
+    "mark_with_token_0",
+    "mark_an_ioas",
+    "preserve_with_memory_elsewhere",
+    "preserve_with_a_page_lost",
+    "mark_when_preserved",
+    "preserve_device_before_iommufd",
+    "unmap",
+    "detach",
+    "destroy",
+)
+INCOMING_RULES = (
+    "bind_to_another_iommufd",
+    "finish_when_not_restored",
+    "restore_with_nothing_mapped",
+    "restore_with_an_area_missing",
+    "restore_with_areas_swapped",
+    "restore_unknown_token",
+    "restore_with_an_area_more",
+    "attach_an_ioas",
+    "restore_twice",
+    "finish_when_not_attached",
+    "unmap",
+    "detach",
+    "destroy",
+)
+
+CLAIMS = (
+    checks.live_update(),
+    Claim(
+        "The device goes on writing into memory: while it is preserved, and through shutdown, jump"
+        " and boot.",
+        frame_checks.WRITES_ON,
+    ),
+    Claim(
+        "No frame is lost, none comes twice, none is damaged.",
+        (
+            frame_checks.HOST_SAW_ALL,
+            frame_checks.DEVICE_COUNTED_ALL,
+            Check("reader_saw_all", "Did the reader see every frame once?", _reader_saw_all),
+            Check(
+                "ring_went_round",
+                "Was the ring refilled and used again?",
+                frame_checks.went_round("reader.frames"),
+            ),
+        ),
+    ),
+    Claim(
+        "Translation is on all the while, and a frame can arrive only through it.",
+        (
+            Check("never_off", "Was translation enabled once and never disabled?", _never_off),
+            Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
+            Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
+            Check("no_fault", "Did the device never fault?", _no_fault),
+        ),
+    ),
+    Claim(
+        "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
+        " table.",
+        (
+            Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
+            Check("same_entry", "Are context entry and domain ID the same?", _same_entry),
+            Check("same_table", "Is the page table the same, page by page?", _same_table),
+        ),
+    ),
+    Claim(
+        "The device is never reset, never kept from memory, never put to sleep; it is the device"
+        " that was left.",
+        (
+            *frame_checks.LEFT_ALONE,
+            Check(
+                "device_retrieved",
+                "Were memory, iommufd and device handed back and attached?",
+                facts_are(
+                    INCOMING,
+                    {
+                        "retrieve.session": "0",
+                        "retrieve.ram": "0",
+                        "retrieve.iommufd": "0",
+                        "retrieve.device": "0",
+                        "bind.device": "0",
+                        "restore.hwpt": "0",
+                        "attach.device": "0",
+                    },
+                ),
+            ),
+            *frame_checks.SAME_DEVICE,
+        ),
+    ),
+    Claim(
+        "Userspace has a working iommufd: what it unmaps faults, what it maps is written to.",
+        (
+            Check("unmap_faults", "Do frames fault where it unmapped?", _unmap_faults),
+            Check("map_lands", "Do frames land where it mapped?", _map_lands),
+            Check("pinned", "Is pinned what is mapped, and nothing before?", _pinned),
+            Check("pages_in_place", "Did compaction leave every page in place?", _in_place),
+        ),
+    ),
+    Claim(
+        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        (
+            frame_checks.OTHER_SILENT,
+            Check("other_blocked", "Does it fault with bus mastering forced on?", _other_blocked),
+        ),
+    ),
+    Claim(
+        "What could disturb it is refused, and an abort leaves the device as it was.",
+        (
+            Check(
+                "outgoing_rules",
+                "Right errno for each misuse?",
+                results_ok(OUTGOING, OUTGOING_RULES),
+            ),
+            Check(
+                "incoming_rules",
+                "Right errno for each misuse?",
+                results_ok(INCOMING, INCOMING_RULES),
+            ),
+            Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts),
+            Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"})),
+        ),
+    ),
+)

@@ -1,0 +1,309 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's controls: runs that must fail, each for its own reason."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from iommufd_checks import CLAIMS, faults, snapshot, tables
+
+from common import checks
+from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.frame_controls import master_cleared, reason, was_reset
+from common.igb_machine import DEVICE
+from common.record import Trial
+from common.stage import Check, Control, Outcome
+
+LIVE = frozenset(check.name for check in CLAIMS[0].checks)
+ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
+BEFORE = frozenset({"preserved_meanwhile", "above_ram", "outgoing_rules", "aborts_unnoticed"})
+# What cannot be asked where nobody takes the device over. Without a preserved device there is no
+# IOMMU to hand over, and the kernels turn it off and on as ever.
+WITHOUT_TRANSLATION = frozenset(
+    {
+        "dma_in_gap",
+        "no_silence",
+        "bus_mastering_kept",
+        "never_off",
+        "one_handover",
+        "root_taken_over",
+        "same_entry",
+        "same_table",
+        "device_retrieved",
+    }
+)
+WITHOUT_DEVICE = (ALL - LIVE - BEFORE) | {"outgoing_rules", "dialogue_complete"}
+
+
+def _turned_off(trial: Trial) -> Outcome:
+    """QEMU saw translation disabled between the end of one kernel and the start of the next."""
+    enables = trial.witness["translation"]["enables"]
+    if not enables:
+        return no_data("no vtd_dmar_enable in qemu-trace.log", expected="a disable")
+    off = [ms for ms, on in enables if not on]
+    return outcome(
+        bool(off),
+        expected="translation disabled",
+        seen=f"disabled at {off[0]:+.0f} ms" if off else "never disabled",
+        evidence="qemu-trace.log, vtd_dmar_enable",
+    )
+
+
+def _panic(text: str) -> Callable[[Trial], Outcome]:
+    """The incoming kernel stopped by itself, and said why."""
+
+    def ask(trial: Trial) -> Outcome:
+        fatal = [splat.text for splat in trial.console.splats if splat.fatal]
+        return outcome(
+            bool(fatal) and text in fatal[0] and len(trial.console.boots) == 2,
+            expected=f"a panic of the incoming kernel: {text}",
+            seen=fatal[0] if fatal else "no panic",
+            evidence="console.log",
+        )
+
+    return ask
+
+
+def _poison_faulted(trial: Trial) -> Outcome:
+    """Frames for an IOVA that is the address of a page of RAM faulted in the gap."""
+    side, found = trial.side(OUTGOING), faults(trial, "proof", DEVICE)
+    text = side.facts.get("poison", "") if side else ""
+    iova = next((w.partition("=")[2] for w in text.split() if w.startswith("iova=")), None)
+    frames = trial.witness.get("frames")
+    if iova is None or found is None or frames is None or frames["gap"] is None:
+        return no_data("fact poison, vtd_dmar_fault", expected="faults in the gap")
+    begin = int(iova, 0)
+    return outcome(
+        begin <= found["lowest"] <= found["highest"] < begin + 4096
+        and 0 <= found["first"][0] <= frames["gap"]["ms"],
+        expected=f"faults at {begin:#x}, a page of RAM, within the gap's"
+        f" {frames['gap']['ms']:.0f} ms, and at no other",
+        seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}, first"
+        f" {found['first'][0]:+.0f} ms",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact poison",
+    )
+
+
+def _iova_in_ram(trial: Trial) -> Outcome:
+    look, table = snapshot(trial, "outgoing"), tables(trial, "outgoing")
+    if look is None or table is None or table["lowest"] is None:
+        return no_data("tables.json", expected="an IOVA below the end of RAM")
+    return outcome(
+        table["lowest"] < look["ram_end"],
+        expected=f"an IOVA below {look['ram_end']:#x}",
+        seen=f"{table['lowest']:#x}",
+        evidence="tables.json",
+    )
+
+
+def _still_mapped(trial: Trial) -> Outcome:
+    before, after = tables(trial, "finished"), tables(trial, "unmapped")
+    if before is None or after is None:
+        return no_data("tables.json", expected="the same table")
+    return outcome(
+        before["sha256"] == after["sha256"],
+        expected="the page table as before",
+        seen="the same" if before["sha256"] == after["sha256"] else "another",
+        evidence="tables.json",
+    )
+
+
+def _goes_on_faulting(trial: Trial) -> Outcome:
+    found = faults(trial, "mapped", DEVICE)
+    return outcome(
+        found is not None,
+        expected="faults after the time of the map",
+        seen=f"{found['count']}" if found else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _other_left_alone(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    if side is None:
+        return no_data("incoming side never spoke", expected="bus mastering not touched")
+    return outcome(
+        "other.command" not in side.facts,
+        expected="bus mastering not touched",
+        seen=side.facts.get("other.command", "not touched"),
+        evidence="incoming facts",
+    )
+
+
+def _aborts_were_silent(trial: Trial) -> Outcome:
+    side = trial.side(OUTGOING)
+    seen = side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected="silent aborts")
+    return outcome(
+        not seen.endswith(" 0 silent"),
+        expected="silent aborts",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
+    )
+
+
+def _replaced(trial: Trial) -> Outcome:
+    """The host found another context entry, and the device has been faulting."""
+    before, after = tables(trial, "outgoing"), tables(trial, "booted")
+    found = faults(trial, "proof", DEVICE)
+    if before is None or after is None:
+        return no_data("tables.json", expected="another page table")
+    return outcome(
+        after["top"] != before["top"] and after["domain"] != before["domain"] and found is not None,
+        expected=f"another domain ID than {before['domain']}, another table than {before['top']},"
+        " and faults",
+        seen=f"domain {after['domain']}, table {after['top']}, "
+        + (f"{found['count']} faults from {found['first'][0]:+.0f} ms on" if found else "no fault"),
+        evidence="tables.json; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+CONTROLS = (
+    Control(
+        name="handover-patch-off",
+        what="a kernel without the patch that leaves translation on at kexec",
+        without_patch="0007-iommu-vt-d-go-on",
+        breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(_turned_off),
+        holds=(
+            Check(
+                "panic",
+                "Does the incoming kernel stop, and say why?",
+                _panic("translation was handed over, but is disabled"),
+            ),
+            checks.ONE_QEMU,
+        ),
+    ),
+    Control(
+        name="attach-patch-off",
+        what="a kernel without the patch that attaches what is in use: its default domain replaces"
+        " the live page table",
+        without_patch="0009-iommu-vt-d-attach-a-domain",
+        breaks=frozenset({"same_entry", "same_table", "no_fault", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_replaced),
+        holds=(
+            Check(
+                "still_on",
+                "Was translation on all the while?",
+                next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off"),
+            ),
+        ),
+    ),
+    Control(
+        name="adopt-patch-off",
+        what="a kernel without the patch that takes over the tables: it disables translation",
+        without_patch="0010-iommu-vt-d-take-over",
+        breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(_turned_off),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="lost-page-patch-off",
+        what="a kernel without the patch that refuses an IOAS whose page the memfd has lost",
+        without_patch="0011-iommufd-preserve-no-IOAS",
+        breaks=frozenset({"outgoing_rules"}),
+        reason=reason(fact_is(OUTGOING, "preserve_with_a_page_lost", "0")),
+    ),
+    Control(
+        name="pin-patch-off",
+        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        without_patch="0007-mm-memfd_luo",
+        breaks=frozenset({"pages_in_place"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "compacted.retrieved", "moved")),
+    ),
+    Control(
+        name="iommu-off-in-incoming",
+        what="the incoming kernel is told intel_iommu=off: it must stop rather than go on",
+        cmdline=lambda words: (*words, "stage.incoming=intel_iommu=off"),
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "root_taken_over"}),
+        may_break=None,
+        reason=reason(_panic("translates for preserved devices, and must not be")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="device-not-preserved",
+        what="memory and iommufd are put into the session, the device is not",
+        breaks=WITHOUT_TRANSLATION,
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
+    ),
+    Control(
+        name="hwpt-not-marked",
+        what="the HWPT is not marked: neither iommufd nor device can be preserved",
+        breaks=WITHOUT_TRANSLATION,
+        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
+        reason=reason(fact_is(OUTGOING, "preserve.iommufd", "-22")),
+        holds=(
+            Check("refused", "Is the device refused?", fact_is(OUTGOING, "preserve.device", "-2")),
+            Check(
+                "master_cleared",
+                "Is bus mastering cleared at the kexec?",
+                master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before").ask,
+            ),
+        ),
+    ),
+    Control(
+        name="descriptors-lead-nowhere",
+        what="four descriptors of the gap hold an IOVA that is not mapped: a page of RAM's address",
+        breaks=frozenset({"no_fault", "host_saw_all", "reader_saw_all"}),
+        # The watcher looks at the buffers in their order, and waits at the first that stays empty.
+        may_break=frozenset({"dma_in_gap", "no_silence"}),
+        reason=reason(_poison_faulted),
+    ),
+    Control(
+        name="iova-in-ram",
+        what="the device is given IOVAs that are addresses of RAM",
+        breaks=frozenset({"above_ram"}),
+        reason=reason(_iova_in_ram),
+    ),
+    Control(
+        name="unmap-left-out",
+        what="nothing is unmapped after FINISH",
+        breaks=frozenset({"unmap_faults", "map_lands"}),
+        reason=reason(_still_mapped),
+    ),
+    Control(
+        name="map-left-out",
+        what="what was unmapped after FINISH is not mapped again",
+        breaks=frozenset({"map_lands"}),
+        reason=reason(_goes_on_faulting),
+    ),
+    Control(
+        name="other-left",
+        what="nobody forces the second device's bus mastering on",
+        breaks=frozenset({"other_blocked"}),
+        reason=reason(_other_left_alone),
+    ),
+    Control(
+        name="receiver-off",
+        what="the device's receiver is off during the aborts",
+        breaks=frozenset({"aborts_unnoticed", "never_gated"}),
+        # Ten seconds of frames are kept back, and then come at once, more than the ring takes.
+        may_break=frozenset(
+            {
+                "preserved_meanwhile",
+                "dma_in_gap",
+                "no_silence",
+                "host_saw_all",
+                "device_counted_all",
+                "reader_saw_all",
+                "ring_went_round",
+                "head_went_on",
+            }
+        ),
+        reason=reason(_aborts_were_silent),
+    ),
+    Control(
+        name="firmware-reboot",
+        what="a reboot through the firmware instead of the kexec",
+        breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "never_off", "same_entry"},
+        may_break=None,
+        reason=reason(was_reset),
+        holds=(checks.ONE_QEMU,),
+    ),
+)

@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's figures: the gap as the device's frames show it. There is no guest yet."""
+
+from __future__ import annotations
+
+from common.checks import INCOMING, OUTGOING
+from common.record import Trial
+from common.timing import host_ms, tsc_ms
+
+_UNREAD = "ring unread"
+
+
+def phases(trial: Trial) -> dict[str, float]:
+    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    console = trial.console
+    jump = console.jumps[0] if console.jumps else None
+    first = console.boots[1].t if len(console.boots) > 1 else None
+    found: dict[str, float | None] = {
+        "shutdown (host)": host_ms(before.ended if before else None, jump),
+        "jump (host)": host_ms(jump, first),
+        "early boot (host)": host_ms(first, after.started if after else None),
+        "retrieve": tsc_ms(after, "userspace", "retrieved"),
+        "take over device, wrong ways tried": tsc_ms(after, "retrieved", "adopted"),
+        _UNREAD: None,
+    }
+    if before and after and (khz := after.number("tsc.khz")):
+        loaded, caught_up = before.number("t.loaded"), after.number("t.caught_up")
+        if loaded is not None and caught_up is not None:
+            found[_UNREAD] = (caught_up - loaded) / khz
+    frames = trial.witness.get("frames")
+    if frames and frames["gap"]:
+        found["gap (host)"] = frames["gap"]["ms"]
+        found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
+    return {name: ms for name, ms in found.items() if ms is not None}
+
+
+def blackout(_trial: Trial) -> dict[str, float]:
+    """None: no guest stands still."""
+    return {}
+
+
+def headline(trial: Trial) -> dict[str, str]:
+    """What the summary shows: that the device has next to no blackout."""
+    gap = trial.witness["frames"]["gap"]
+    mapped = trial.witness["tables"][0]["01:00.0"]["mapped"] >> 20
+    return {
+        "blackout": "no guest",
+        "preserved": f"2 memfds, {mapped} MiB, 1 iommufd with 1 HWPT, 1 vfio device",
+        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+    }

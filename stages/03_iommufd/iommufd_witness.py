@@ -1,0 +1,186 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's witnesses on the host: those of a device, and of the IOMMU before it.
+
+QEMU says what was done to the IOMMU: translation turned on or off, a root table set, a fault.
+At each point that the workload names, the host reads the tables that the IOMMU is using in
+the machine's RAM, from the root table that QEMU was told: tables.json. The kernel under test
+is asked for neither.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from common import console, dialogue, frame_witness
+from common.dialogue import Side
+from common.frame_witness import FrameWitness
+from common.igb_machine import DEVICE, OTHER
+from common.machine_ram import MachineRam
+from common.qemu_trace import TraceEvent, parse
+from common.serial_line import read_stamped
+from common.stage import Companion, Surroundings
+from common.vtd_tables import context_entry, page_table
+
+TRACES = (
+    *frame_witness.TRACES,
+    "vtd_dmar_enable",
+    "vtd_reg_dmar_root",
+    "vtd_dmar_fault",
+)
+_ROOT = re.compile(r"addr (0x[0-9a-f]+) ")
+_FAULT = re.compile(r"sid (0x[0-9a-f]+) fault (\d+) addr (0x[0-9a-f]+) write (\d)")
+_SNAPSHOT = "# await snapshot-"
+
+
+class TranslationWitness(FrameWitness):
+    """Sender, watcher, and a look at the IOMMU's tables where the workload waits for it."""
+
+    address_fact = "iova"
+    faster_at = None
+
+    def __init__(self, machine: Surroundings) -> None:
+        super().__init__(machine)
+        self._first_again = 0
+        self._snapshots: list[dict[str, Any]] = []
+
+    def heard(self, text: str) -> None:
+        """Also send again, for what is unmapped and mapped, and look at tables."""
+        super().heard(text)
+        if text.startswith("# again.first="):
+            self._first_again = int(text.partition("=")[2])
+        elif text == "# await traffic-again":
+            self.start_sender(prefix="again-", first=self._first_again)
+        elif text == "# await silence-again":
+            self.stop()
+        elif text.startswith(_SNAPSHOT):
+            self._look(text.removeprefix(_SNAPSHOT))
+
+    def watcher_options(self) -> list[object]:
+        """The root table that the IOMMU is using."""
+        return ["--root", self._root()]
+
+    def _root(self) -> str:
+        with (self.machine.folder / "qemu-trace.log").open(errors="replace") as lines:
+            roots = [address for _, address in _roots(parse(lines, clock_offset_ns=0))]
+        return roots[-1] if roots else "0"
+
+    def _look(self, when: str) -> None:
+        root = self._root()
+        with MachineRam(self.machine.process.pid) as ram:
+            found = {bdf: _tables(ram, int(root, 0), bdf) for bdf in (DEVICE, OTHER)}
+            self._snapshots.append(
+                {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end} | found
+            )
+        text = json.dumps(self._snapshots, indent=1) + "\n"
+        (self.machine.folder / "tables.json").write_text(text)
+
+
+def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
+    """What the IOMMU has for a device; None when it blocks it, or when that is no table."""
+    try:
+        entry = context_entry(ram.read, root, bdf) if root else None
+        table = page_table(ram.read, entry) if entry and entry.translates else None
+    except ValueError:
+        return None
+    if entry is None or table is None:
+        return None
+    return {
+        "context_table": hex(entry.table),
+        "context_entry": f"{entry.high:#x}:{entry.low:#x}",
+        "domain": entry.domain,
+        "top": hex(entry.top),
+        "pages": [hex(page) for page in table.pages],
+        "sha256": table.sha256,
+        "mapped": sum(leaf.size for leaf in table.leaves),
+        "lowest": min((leaf.iova for leaf in table.leaves), default=None),
+    }
+
+
+@contextmanager
+def translation_witness(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of stage 3."""
+    witness = TranslationWitness(machine)
+    try:
+        yield witness
+    finally:
+        witness.stop()
+
+
+def read_witness(folder: Path) -> dict[str, Any]:
+    """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
+    found = frame_witness.read_witness(folder)
+    setting = json.loads((folder / "trial.json").read_text())
+    sides = dialogue.parse(read_stamped(folder / "dialogue.jsonl"))
+    kernels = console.parse(read_stamped(folder / "console.jsonl"))
+    tables = folder / "tables.json"
+    found["tables"] = json.loads(tables.read_text()) if tables.exists() else []
+    with (folder / "qemu-trace.log").open(errors="replace") as lines:
+        events = list(parse(lines, clock_offset_ns=setting["clock_offset_ns"]))
+    zero = kernels.jumps[0] if kernels.jumps else setting["started_ns"]
+    booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
+    found["translation"] = {
+        "enables": [[_ms(t, zero), on] for t, on in _enables(events)],
+        "roots": [[_ms(t, zero), address] for t, address in _roots(events)],
+        "incoming": None if booted is None else _ms(booted, zero),
+        "faults": _faults(events, sides, zero),
+    }
+    return found
+
+
+def _ms(t: int, zero: int) -> float:
+    return round((t - zero) / 1e6, 1)
+
+
+def _enables(events: Iterable[TraceEvent]) -> Iterator[tuple[int, bool]]:
+    for event in events:
+        if event.name == "vtd_dmar_enable":
+            yield event.t, event.text.endswith(" 1")
+
+
+def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
+    for event in events:
+        if event.name == "vtd_reg_dmar_root" and (match := _ROOT.match(event.text)):
+            yield event.t, match[1]
+
+
+def _faults(
+    events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
+) -> dict[str, dict[str, Any]]:
+    """Faults by device and by when: "proof", as long as every frame counts, then "unmapped"
+    and "mapped". Of each the number, the first, and the lowest and highest address.
+    """
+    last = sides[-1].stamps if sides else {}
+    begins = [("proof", 0)]
+    for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
+        if stamp in last:
+            begins.append((name, last[stamp]))
+    found: dict[str, dict[str, Any]] = {name: {} for name in ("proof", "unmapped", "mapped")}
+    for event in events:
+        if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
+            continue
+        when = [name for name, begin in begins if event.t >= begin][-1]
+        address = int(match[3], 0)
+        seen = found[when].setdefault(
+            _bdf(int(match[1], 0)),
+            {
+                "count": 0,
+                "first": [_ms(event.t, zero), event.text],
+                "lowest": address,
+                "highest": address,
+            },
+        )
+        seen["count"] += 1
+        seen["last"] = _ms(event.t, zero)
+        seen["lowest"] = min(seen["lowest"], address)
+        seen["highest"] = max(seen["highest"], address)
+    return found
+
+
+def _bdf(source: int) -> str:
+    return f"{source >> 8:02x}:{source >> 3 & 31:02x}.{source & 7}"
