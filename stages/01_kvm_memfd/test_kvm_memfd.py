@@ -29,19 +29,18 @@ STAGE = load_stage(1)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
     trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
     outgoing, incoming = kernel_pair(STAGE, trees)
-    with Hypervisor() as hypervisor:
-        yield Bench(
-            stage=STAGE,
-            outgoing=outgoing,
-            incoming=incoming,
-            accelerator=probe(),
-            hypervisor=hypervisor,
-            options={"guest_memory": 64, "vcpus": 1},
-            folder=tmp_path_factory.mktemp("stage1"),
-        )
+    return Bench(
+        stage=STAGE,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(),
+        hypervisor=hypervisor,
+        options={"guest_memory": 64, "vcpus": 1},
+        folder=tmp_path_factory.mktemp("stage1"),
+    )
 
 
 def test_passes(bench: Bench) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator
 
 import pytest
 
@@ -31,20 +30,19 @@ for_real = pytest.mark.skipif(
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Bench]:
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
     trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
     outgoing, incoming = kernel_pair(STAGE, trees)
-    with Hypervisor() as hypervisor:
-        yield Bench(
-            stage=STAGE,
-            outgoing=outgoing,
-            incoming=incoming,
-            accelerator=probe(),
-            hypervisor=hypervisor,
-            options=OPTIONS,
-            folder=tmp_path_factory.mktemp("stage3"),
-            control_kernels=control_kernels(STAGE, STAGE.controls, trees),
-        )
+    return Bench(
+        stage=STAGE,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(),
+        hypervisor=hypervisor,
+        options=OPTIONS,
+        folder=tmp_path_factory.mktemp("stage3"),
+        control_kernels=control_kernels(STAGE, STAGE.controls, trees),
+    )
 
 
 @for_real
