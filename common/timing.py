@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Times between two facts of a record."""
+"""Times out of the facts and stamps of a record, in ms."""
 
 from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
 
 from common.dialogue import Side
 
@@ -17,3 +19,16 @@ def tsc_ms(side: Side | None, begin: str, end: str) -> float | None:
 def host_ms(begin: int | None, end: int | None) -> float | None:
     """From one of the host's stamps to another, in ms; None without both."""
     return None if begin is None or end is None else (end - begin) / 1e6
+
+
+def us_fact_ms(side: Side | None, key: str) -> float | None:
+    """A fact in microseconds, in ms; None without it."""
+    number = side.number(key) if side else None
+    return None if number is None else number / 1000
+
+
+def one_after_another(found: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
+    """The phases of these names, in their order; empty when one is missing."""
+    if any(name not in found for name in names):
+        return {}
+    return {name: found[name] for name in names}

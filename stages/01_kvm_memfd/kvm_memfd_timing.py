@@ -4,17 +4,10 @@
 from __future__ import annotations
 
 from common.checks import INCOMING, OUTGOING
-from common.dialogue import Side
 from common.record import Trial
+from common.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
 
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
-
-
-def _ms(side: Side | None, begin: str, end: str) -> float | None:
-    if side is None:
-        return None
-    first, last, khz = side.number(f"t.{begin}"), side.number(f"t.{end}"), side.number("tsc.khz")
-    return (last - first) / khz if first is not None and last is not None and khz else None
 
 
 def phases(trial: Trial) -> dict[str, float]:
@@ -24,16 +17,16 @@ def phases(trial: Trial) -> dict[str, float]:
     jump = console.jumps[0] if console.jumps else None
     first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
-        "preserve (guest runs)": _us(before, "preserve.ram.us"),
-        "kexec load (guest runs)": _us(before, "load.us"),
-        "pause": _ms(before, "paused", "captured"),
-        "digest (proof)": _ms(before, "captured", "digested"),
-        "shutdown (host)": _host(before.ended if before else None, jump),
-        "jump (host)": _host(jump, first),
-        "early boot (host)": _host(first, after.started if after else None),
-        "retrieve": _ms(after, "userspace", "retrieved"),
-        "compare (proof)": _ms(after, "retrieved", "compared"),
-        "restore": _ms(after, "compared", "resume"),
+        "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
+        "kexec load (guest runs)": us_fact_ms(before, "load.us"),
+        "pause": tsc_ms(before, "paused", "captured"),
+        "digest (proof)": tsc_ms(before, "captured", "digested"),
+        "shutdown (host)": host_ms(before.ended if before else None, jump),
+        "jump (host)": host_ms(jump, first),
+        "early boot (host)": host_ms(first, after.started if after else None),
+        "retrieve": tsc_ms(after, "userspace", "retrieved"),
+        "compare (proof)": tsc_ms(after, "retrieved", "compared"),
+        "restore": tsc_ms(after, "compared", "resume"),
         "blackout (VMM)": None,
         _GUEST_BLACKOUT: None,
     }
@@ -43,20 +36,11 @@ def phases(trial: Trial) -> dict[str, float]:
             found["blackout (VMM)"] = (resumed - paused) / khz
         if gap := after.number("guest.0.resume.gap_tsc"):
             found[_GUEST_BLACKOUT] = gap / khz
-    found["blackout (host)"] = _host(
+    found["blackout (host)"] = host_ms(
         before.stamps.get("t.paused") if before else None,
         after.stamps.get("t.resume") if after else None,
     )
     return {name: ms for name, ms in found.items() if ms is not None}
-
-
-def _us(side: Side | None, key: str) -> float | None:
-    number = side.number(key) if side else None
-    return None if number is None else number / 1000
-
-
-def _host(begin: int | None, end: int | None) -> float | None:
-    return None if begin is None or end is None else (end - begin) / 1e6
 
 
 _IN_THE_BLACKOUT = (
@@ -73,10 +57,7 @@ _IN_THE_BLACKOUT = (
 
 def blackout(trial: Trial) -> dict[str, float]:
     """The phases from the pause to the resume, in their order; empty when one is missing."""
-    found = phases(trial)
-    if any(name not in found for name in _IN_THE_BLACKOUT):
-        return {}
-    return {name: found[name] for name in _IN_THE_BLACKOUT}
+    return one_after_another(phases(trial), _IN_THE_BLACKOUT)
 
 
 def headline(trial: Trial) -> dict[str, str]:

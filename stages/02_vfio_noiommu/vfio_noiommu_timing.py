@@ -4,9 +4,8 @@
 from __future__ import annotations
 
 from common.checks import INCOMING, OUTGOING
-from common.dialogue import Side
 from common.record import Trial
-from common.timing import host_ms, tsc_ms
+from common.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
 
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
 _UNREAD = "ring unread"
@@ -19,9 +18,9 @@ def phases(trial: Trial) -> dict[str, float]:
     jump = console.jumps[0] if console.jumps else None
     first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
-        "preserve device (DMA runs)": _us(before, "preserve.device.us"),
-        "preserve RAM (DMA runs)": _us(before, "preserve.ram.us"),
-        "kexec load (DMA runs)": _us(before, "load.us"),
+        "preserve device (DMA runs)": us_fact_ms(before, "preserve.device.us"),
+        "preserve RAM (DMA runs)": us_fact_ms(before, "preserve.ram.us"),
+        "kexec load (DMA runs)": us_fact_ms(before, "load.us"),
         "pause": tsc_ms(before, "paused", "captured"),
         "digest (proof)": tsc_ms(before, "captured", "digested"),
         "shutdown (host)": host_ms(before.ended if before else None, jump),
@@ -48,11 +47,6 @@ def phases(trial: Trial) -> dict[str, float]:
     return {name: ms for name, ms in found.items() if ms is not None}
 
 
-def _us(side: Side | None, key: str) -> float | None:
-    number = side.number(key) if side else None
-    return None if number is None else number / 1000
-
-
 _IN_THE_BLACKOUT = (
     "pause",
     "digest (proof)",
@@ -68,10 +62,7 @@ _IN_THE_BLACKOUT = (
 
 def blackout(trial: Trial) -> dict[str, float]:
     """The phases in which the guest does not run, in order; empty when one is missing."""
-    found = phases(trial)
-    if any(name not in found for name in _IN_THE_BLACKOUT):
-        return {}
-    return {name: found[name] for name in _IN_THE_BLACKOUT}
+    return one_after_another(phases(trial), _IN_THE_BLACKOUT)
 
 
 def headline(trial: Trial) -> dict[str, str]:
