@@ -5,14 +5,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks import no_data, outcome
+from common.checks import OUTGOING, no_data, outcome
+from common.controls import reason
 from common.record import Trial
 from common.stage import Check, Outcome
-
-
-def reason(ask: Callable[[Trial], Outcome]) -> Check:
-    """The check that a control asks for its reason."""
-    return Check("reason", "Did it fail for its own reason?", ask)
 
 
 def master_cleared(bdf: str, when: Callable[[float], bool], words: str) -> Check:
@@ -46,13 +42,15 @@ def silent_from_jump(trial: Trial) -> Outcome:
     )
 
 
-def was_reset(trial: Trial) -> Outcome:
-    """The machine went through its firmware, and the outgoing kernel booted again."""
-    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
-    release = trial.setting.outgoing.release
+def aborts_were_silent(trial: Trial) -> Outcome:
+    """No frame came after an abort."""
+    side = trial.side(OUTGOING)
+    seen = side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected="silent aborts")
     return outcome(
-        bool(resets) and boots == [release, release],
-        expected="a platform reset and the outgoing kernel once more",
-        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
-        evidence="qmp.jsonl, console.log",
+        not seen.endswith(" 0 silent"),
+        expected="silent aborts",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
     )

@@ -9,6 +9,7 @@ from kvm_memfd_checks import CLAIMS
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
+from common.controls import reason, was_reset
 from common.guest_checks import both, ticks_gained
 from common.record import Trial
 from common.stage import Check, Control, Outcome
@@ -86,17 +87,6 @@ def _gap_short(trial: Trial) -> Outcome:
     )
 
 
-def _was_reset(trial: Trial) -> Outcome:
-    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
-    release = trial.setting.outgoing.release
-    return outcome(
-        bool(resets) and boots == [release, release],
-        expected="a platform reset and the outgoing kernel once more",
-        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
-        evidence="qmp.jsonl, console.log",
-    )
-
-
 def _memory_given_back(trial: Trial) -> Outcome:
     """After the holder's death the memory that was preserved is available again, to 2 %."""
     side = trial.side(OUTGOING)
@@ -138,10 +128,6 @@ def _panicked(trial: Trial) -> Outcome:
     )
 
 
-def _reason(ask: Callable[[Trial], Outcome]) -> Check:
-    return Check("reason", "Did it fail for its own reason?", ask)
-
-
 def _switched_off(word: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     """The command line with NAME=on replaced by NAME=off."""
 
@@ -157,76 +143,76 @@ CONTROLS = (
         what="the RAM memfd is not put into the session",
         breaks=frozenset({"memfds_retrieved", "ram_size"}),
         may_break=WITHOUT_GUEST | {"guest_ran_on"},
-        reason=_reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
+        reason=reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
     ),
     Control(
         name="byte-flipped",
         what="one byte of RAM is flipped before the comparison",
         breaks=frozenset({"ram_equal", "host_saw_ram", "guest_content"}),
-        reason=_reason(checks.fact_is(INCOMING, "ram.pages_different", "1")),
+        reason=reason(checks.fact_is(INCOMING, "ram.pages_different", "1")),
     ),
     Control(
         name="register-spoiled",
         what="one bit of r15 is flipped in the restored registers",
         breaks=frozenset({"registers"}),
-        reason=_reason(_not_zero(INCOMING, "guest.0.errors.gpr")),
+        reason=reason(_not_zero(INCOMING, "guest.0.errors.gpr")),
     ),
     Control(
         name="vector-spoiled",
         what="one bit of a vector register is flipped in the restored state",
         breaks=frozenset({"vector_state"}),
-        reason=_reason(_not_zero(INCOMING, "guest.0.errors.vector")),
+        reason=reason(_not_zero(INCOMING, "guest.0.errors.vector")),
     ),
     Control(
         name="msr-spoiled",
         what="one bit of an MSR (STAR) is flipped in the restored state",
         breaks=frozenset({"guest_content"}),
-        reason=_reason(_not_zero(INCOMING, "guest.0.errors.msr")),
+        reason=reason(_not_zero(INCOMING, "guest.0.errors.msr")),
     ),
     Control(
         name="counter-spoiled",
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),
-        reason=_reason(_counter_moved),
+        reason=reason(_counter_moved),
     ),
     Control(
         name="timer-dropped",
         what="the timer is masked in the restored LAPIC",
         breaks=frozenset({"guest_ticks"}),
         may_break=frozenset({"guest_content"}),
-        reason=_reason(_timer_stands),
+        reason=reason(_timer_stands),
     ),
     Control(
         name="tsc-frozen",
         what="the guest's TSC is set back to where it was at the pause",
         breaks=frozenset({"guest_gap"}),
         may_break=frozenset({"counter"}),
-        reason=_reason(_gap_short),
+        reason=reason(_gap_short),
     ),
     Control(
         name="paused-early",
         what="the guest is paused before the memfds are preserved",
         breaks=frozenset({"guest_ran_on"}),
-        reason=_reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
+        reason=reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
     ),
     Control(
         name="tainted",
         what="the incoming kernel is tainted after it has come up",
         breaks=frozenset({"not_tainted"}),
-        reason=_reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
+        reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
     ),
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",
         breaks=frozenset({"same_pages"}),
-        reason=_reason(_not_zero(INCOMING, "pfn.moved")),
+        reason=reason(_not_zero(INCOMING, "pfn.moved")),
     ),
     Control(
         name="firmware-reboot",
         what="a reboot through the firmware instead of the kexec",
         breaks=LIVE - {"no_splat", "one_qemu"},
         may_break=None,
-        reason=_reason(_was_reset),
+        reason=reason(was_reset),
         holds=(checks.ONE_QEMU,),
     ),
     Control(
@@ -234,21 +220,21 @@ CONTROLS = (
         what="power off instead of the kexec",
         breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
         may_break=None,
-        reason=_reason(_ended("gone")),
+        reason=reason(_ended("gone")),
     ),
     Control(
         name="same-kernel",
         what="the outgoing kernel on both sides",
         breaks=frozenset({"other_kernel", "build_ids"}),
         same_kernel=True,
-        reason=_reason(same_fact("kernel.build_id")),
+        reason=reason(same_fact("kernel.build_id")),
     ),
     Control(
         name="session-closed",
         what="the session is closed before the kexec; the guest runs on unharmed",
         breaks=frozenset({"memfds_retrieved"}),
         may_break=WITHOUT_GUEST,
-        reason=_reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
+        reason=reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
         holds=(
             Check(
                 "guest_unharmed",
@@ -265,7 +251,7 @@ CONTROLS = (
         what="the workload is killed before the kexec; nothing may leak",
         breaks=frozenset({"memfds_retrieved"}),
         may_break=WITHOUT_GUEST,
-        reason=_reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
+        reason=reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
         holds=(Check("given_back", "Was the preserved memory given back?", _memory_given_back),),
     ),
     Control(
@@ -273,14 +259,14 @@ CONTROLS = (
         what="nobody finishes the session in the incoming kernel",
         breaks=frozenset({"session_finished"}),
         may_break=frozenset({"guest_content"}),
-        reason=_reason(_has_fact(INCOMING, "guest.0.sweeps_after_resume")),
+        reason=reason(_has_fact(INCOMING, "guest.0.sweeps_after_resume")),
     ),
     Control(
         name="wrong-nonce",
         what="the state memfd says that it is another run's",
         breaks=frozenset({"registers", "vector_state", "counter", "guest_content"}),
         may_break=WITHOUT_GUEST,
-        reason=_reason(_has_fact(INCOMING, "retrieve.state_refused")),
+        reason=reason(_has_fact(INCOMING, "retrieve.state_refused")),
     ),
     Control(
         name="liveupdate-off",
@@ -288,7 +274,7 @@ CONTROLS = (
         breaks=frozenset({"luo_number", "outgoing_rules", "incoming_rules", "memfds_retrieved"}),
         may_break=None,
         cmdline=_switched_off("liveupdate"),
-        reason=_reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
+        reason=reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
         holds=(
             Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
         ),
@@ -299,7 +285,7 @@ CONTROLS = (
         breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved"}),
         may_break=None,
         cmdline=_switched_off("kho"),
-        reason=_reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
+        reason=reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
         holds=(
             Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
         ),
@@ -309,6 +295,6 @@ CONTROLS = (
         what="the outgoing kernel panics instead of the kexec",
         breaks=frozenset({"no_splat", "both_sides_ended_well"}),
         may_break=None,
-        reason=_reason(_panicked),
+        reason=reason(_panicked),
     ),
 )

@@ -7,7 +7,8 @@ from vfio_noiommu_checks import CLAIMS
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
-from common.frame_controls import master_cleared, reason, silent_from_jump, was_reset
+from common.controls import reason, was_reset
+from common.frame_controls import aborts_were_silent, master_cleared, silent_from_jump
 from common.guest_checks import both
 from common.igb_machine import DEVICE
 from common.record import Trial
@@ -77,19 +78,6 @@ def _other_goes_on(trial: Trial) -> Outcome:
         expected="frames of the second device after the jump",
         seen=f"{after['landed']} of {after['sent']}",
         evidence="other-landed.bin",
-    )
-
-
-def _aborts_were_silent(trial: Trial) -> Outcome:
-    side = trial.side(OUTGOING)
-    seen = side.facts.get("aborts.closed") if side else None
-    if seen is None:
-        return no_data("fact aborts.closed", expected="silent aborts")
-    return outcome(
-        not seen.endswith(" 0 silent"),
-        expected="silent aborts",
-        seen=seen,
-        evidence="outgoing fact aborts.closed",
     )
 
 
@@ -208,7 +196,7 @@ CONTROLS = (
         what="the device's receiver is off during aborts, preserve and load",
         breaks=frozenset({"preserved_meanwhile", "aborts_unnoticed", "never_gated"}),
         may_break=WITHOUT_DMA,
-        reason=reason(_aborts_were_silent),
+        reason=reason(aborts_were_silent),
     ),
     Control(
         name="other-preserved",

@@ -9,7 +9,8 @@ from iommufd_checks import CLAIMS, faults, snapshot, tables
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
-from common.frame_controls import master_cleared, reason, was_reset
+from common.controls import reason, was_reset
+from common.frame_controls import aborts_were_silent, master_cleared
 from common.igb_machine import DEVICE
 from common.record import Trial
 from common.stage import Check, Control, Outcome
@@ -127,19 +128,6 @@ def _other_left_alone(trial: Trial) -> Outcome:
         expected="bus mastering not touched",
         seen=side.facts.get("other.command", "not touched"),
         evidence="incoming facts",
-    )
-
-
-def _aborts_were_silent(trial: Trial) -> Outcome:
-    side = trial.side(OUTGOING)
-    seen = side.facts.get("aborts.closed") if side else None
-    if seen is None:
-        return no_data("fact aborts.closed", expected="silent aborts")
-    return outcome(
-        not seen.endswith(" 0 silent"),
-        expected="silent aborts",
-        seen=seen,
-        evidence="outgoing fact aborts.closed",
     )
 
 
@@ -296,7 +284,7 @@ CONTROLS = (
                 "head_went_on",
             }
         ),
-        reason=reason(_aborts_were_silent),
+        reason=reason(aborts_were_silent),
     ),
     Control(
         name="firmware-reboot",
