@@ -236,11 +236,13 @@ def _other_silent(trial: Trial) -> Outcome:
     other = trial.witness.get("other")
     if other is None or not other["before"]["sent"] or not other["after"]["sent"]:
         return no_data("other-sent.bin, other-landed.bin", expected="silence from the jump on")
-    before, after = other["before"], other["after"]
+    last, before, after = (other[key] for key in ("last", "before", "after"))
     return outcome(
-        before["landed"] > 0 and after["landed"] == 0,
+        # Had it fallen silent earlier, the kexec would not be what silenced it.
+        last["landed"] > 0 and after["landed"] == 0,
         expected=f"frames until the kexec, then none of {after['sent']} that are sent",
-        seen=f"{before['landed']} of {before['sent']} landed before, {after['landed']} after",
+        seen=f"{before['landed']} of {before['sent']} landed before ({last['landed']} of"
+        f" {last['sent']} in the last {last['ms'] / 1000:.0f} s), {after['landed']} after",
         evidence="other-sent.bin, other-landed.bin",
     )
 

@@ -22,7 +22,7 @@ from typing import Any
 from common import console, dialogue, socket_buffer
 from common.dialogue import Side
 from common.errors import HarnessError
-from common.frames import judge, look_at, read_landed, read_sent
+from common.frames import Landing, judge, look_at, read_landed, read_sent
 from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
 from common.paths import CHECKOUT
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
@@ -30,7 +30,8 @@ from common.serial_line import read_stamped
 from common.stage import Companion, Surroundings
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
-RESETS = frozenset({"e1000e_core_ctrl_sw_reset", "e1000e_cb_qdev_reset_hold", "igb_core_vf_reset"})
+# A VF's reset is none of its PF; and no device with VFs is preserved.
+RESETS = frozenset({"e1000e_core_ctrl_sw_reset", "e1000e_cb_qdev_reset_hold"})
 GATED = frozenset({"e1000x_rx_can_recv_disabled", "e1000x_rx_link_down", "e1000x_rx_disabled"})
 TRACES = (
     "pci_cfg_write",
@@ -40,11 +41,14 @@ TRACES = (
     "e1000x_rx_can_recv_disabled",
     "e1000e_core_ctrl_sw_reset",
     "e1000e_cb_qdev_reset_hold",
-    "igb_core_vf_reset",
 )
 _COMMAND, _BUS_MASTER = 0x04, 0x4
 # Frames are on their way from the sender's socket to RAM; then nothing more will come.
 _DRAIN_SECONDS = 0.2
+# What landed before the kernel stopped a device may be seen, and said, a little later.
+_IN_FLIGHT_NS = 50_000_000
+# "The last moments" are as long as so many frames of the second device take.
+_LAST_FRAMES = 5
 
 
 class FrameWitness:
@@ -175,16 +179,29 @@ def read_witness(folder: Path) -> dict[str, Any]:
         found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
         found["socket"] = json.loads((folder / "socket.json").read_text())
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
-        last = max([*sent, *(landing.seen for landing in landed)], default=0)
         if jump and sent:
-            found["other"] = {
-                "before": vars(look_at(sent, landed, sent[0], jump)),
-                "after": vars(look_at(sent, landed, jump, last)),
-            }
+            found["other"] = _other(sent, landed, jump, sides)
     with (folder / "qemu-trace.log").open(errors="replace") as lines:
         events = parse(lines, clock_offset_ns=setting["clock_offset_ns"])
         found["trace"] = _look_at_trace(events, traffic_window(sides), jump)
     return found
+
+
+def _other(
+    sent: list[int], landed: list[Landing], jump: int, sides: tuple[Side, ...]
+) -> dict[str, dict[str, Any]]:
+    """The second device before the jump, in the last moments of the old kernel, and after."""
+    end = max([*sent, *(landing.seen for landing in landed)])
+    stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
+    left = stamps.get("await.reboot", jump)
+    times = {
+        "before": (sent[0], jump),
+        "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
+        "after": (jump, end),
+    }
+    if "t.finished" in stamps:
+        times["finished"] = (stamps["t.finished"] + _IN_FLIGHT_NS, end)
+    return {name: vars(look_at(sent, landed, *window)) for name, window in times.items()}
 
 
 def _sent_between(sides: tuple[Side, ...], sent: list[int], key: str) -> int | None:

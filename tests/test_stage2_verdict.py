@@ -185,10 +185,37 @@ def test_each_piece_of_the_dialogue(
 
 
 def test_a_second_device_that_goes_on_falls(trial: Callable[..., Trial]) -> None:
-    def go_on(folder: Path) -> None:
-        (folder / "other-landed.bin").write_bytes((folder / "device-landed.bin").read_bytes())
+    assert "other_silent" in fallen(trial(_other_goes_on))
 
-    assert "other_silent" in fallen(trial(go_on))
+
+def test_a_second_device_that_was_silent_before_the_kexec_falls(
+    trial: Callable[..., Trial],
+) -> None:
+    """What was silent already shows nothing about the kexec."""
+
+    def fall_silent(folder: Path) -> None:
+        path = folder / "other-landed.bin"
+        rows: array.array[int] = array.array("Q")
+        for one in read_landed(path)[:3]:
+            rows.extend((one.number, one.sent, one.seen))
+        write_landed(path, rows)
+
+    assert fallen(trial(fall_silent)) == {"other_silent"}
+
+
+def _other_goes_on(folder: Path) -> None:
+    (folder / "other-landed.bin").write_bytes((folder / "device-landed.bin").read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("edit", "status"), [(lambda _folder: None, "PASS"), (_other_goes_on, "FAIL")]
+)
+def test_finish_stops_what_nobody_retrieved(
+    trial: Callable[..., Trial], edit: Edit, status: str
+) -> None:
+    """In the recording the second device is silent from the jump on."""
+    stopped = {control.name: control for control in STAGE.controls}["other-preserved"].holds[0]
+    assert stopped.ask(trial(edit)).status == status
 
 
 def test_half_a_frame_log_is_a_damaged_trial(trial: Callable[..., Trial]) -> None:

@@ -43,6 +43,21 @@ int pci_driver_bind(const char *bdf, const char *driver)
 	return write_file("/sys/bus/pci/drivers_probe", bdf);
 }
 
+/* Past the device's driver, whichever it is. */
+int pci_config_write(const char *bdf, u32 offset, const void *value, size_t size)
+{
+	char path[128];
+	int fd, ret;
+
+	snprintf(path, sizeof(path), PCI_DEVICES "/%s/config", bdf);
+	fd = sys(open(path, O_WRONLY | O_CLOEXEC));
+	if (fd < 0)
+		return fd;
+	ret = sys(pwrite(fd, value, size, offset));
+	close(fd);
+	return ret < 0 ? ret : 0;
+}
+
 int vfio_cdev_open(const char *bdf)
 {
 	struct dirent *entry;
@@ -67,9 +82,36 @@ int vfio_cdev_open(const char *bdf)
 
 int vfio_bind(int device, int iommufd)
 {
-	struct vfio_device_bind_iommufd arg = { .argsz = sizeof(arg), .iommufd = iommufd };
+	return vfio_bind_with_token(device, iommufd, NULL);
+}
+
+/* @token: of a VF, what vfio_set_vf_token() gave its PF; NULL for any other device. */
+int vfio_bind_with_token(int device, int iommufd, const u8 *token)
+{
+	struct vfio_device_bind_iommufd arg = {
+		.argsz = sizeof(arg),
+		.flags = token ? VFIO_DEVICE_BIND_FLAG_TOKEN : 0,
+		.iommufd = iommufd,
+		.token_uuid_ptr = (unsigned long)token,
+	};
 
 	return sys(ioctl(device, VFIO_DEVICE_BIND_IOMMUFD, &arg));
+}
+
+int vfio_set_vf_token(int device, const u8 *token)
+{
+	struct {
+		struct vfio_device_feature feature;
+		u8 uuid[VFIO_TOKEN_SIZE];
+	} arg = {
+		.feature = {
+			.argsz = sizeof(arg),
+			.flags = VFIO_DEVICE_FEATURE_SET | VFIO_DEVICE_FEATURE_PCI_VF_TOKEN,
+		},
+	};
+
+	memcpy(arg.uuid, token, sizeof(arg.uuid));
+	return sys(ioctl(device, VFIO_DEVICE_FEATURE, &arg));
 }
 
 int vfio_attach(int device, u32 pt_id)

@@ -5,10 +5,16 @@
 
 #include "workload.h"
 
+/* A UUID. */
+#define VFIO_TOKEN_SIZE 16
+
 int pci_driver_bind(const char *bdf, const char *driver);
 int pci_attribute_write(const char *bdf, const char *name, const char *value);
+int pci_config_write(const char *bdf, u32 offset, const void *value, size_t size);
 int vfio_cdev_open(const char *bdf);
 int vfio_bind(int device, int iommufd);
+int vfio_bind_with_token(int device, int iommufd, const u8 *token);
+int vfio_set_vf_token(int device, const u8 *token);
 int vfio_attach(int device, u32 pt_id);
 int vfio_detach(int device);
 int vfio_reset(int device);

@@ -11,7 +11,6 @@
 #include <unistd.h>
 
 #include <linux/kexec.h>
-#include <linux/kexec.h>
 #include <linux/reboot.h>
 
 #include "workload.h"
@@ -20,6 +19,8 @@
 #define INCOMING_INITRD "/incoming/initrd"
 /* x86: COMMAND_LINE_SIZE */
 #define CMDLINE_SIZE 2048
+/* Any page of ordinary memory. */
+#define IMAGE_WITHOUT_KHO 0x2000000ul
 
 /* The outgoing command line, stage.side=incoming, and the words of stage.incoming=. */
 static int incoming_cmdline(char *line)
@@ -80,12 +81,40 @@ int kexec_unload(void)
 	return sys(syscall(SYS_kexec_file_load, -1, -1, 0ul, NULL, KEXEC_FILE_UNLOAD));
 }
 
+/*
+ * An image that is loaded as it was before KHO. It is no kernel: one page, to
+ * be refused.
+ */
+int kexec_load_without_kho(void)
+{
+	static const char nothing[4096];
+	struct kexec_segment segment = {
+		.buf = nothing,
+		.bufsz = sizeof(nothing),
+		.mem = (void *)IMAGE_WITHOUT_KHO,
+		.memsz = sizeof(nothing),
+	};
+
+	return sys(syscall(SYS_kexec_load, IMAGE_WITHOUT_KHO, 1ul, &segment, KEXEC_ARCH_DEFAULT));
+}
+
+int kexec_unload_without_kho(void)
+{
+	return sys(syscall(SYS_kexec_load, 0ul, 0ul, NULL, KEXEC_ARCH_DEFAULT));
+}
+
 /* Returns only when the kernel refused; the return value says why. */
+int kexec_start(void)
+{
+	return sys(syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+			   LINUX_REBOOT_CMD_KEXEC, NULL));
+}
+
+/* As kexec_start(), as the last that this kernel's side has to say. */
 int kexec_reboot(void)
 {
 	print_last_facts();
 	dialogue_line("# kexec");
 	dialogue_drain();
-	return sys(syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
-			   LINUX_REBOOT_CMD_KEXEC, NULL));
+	return kexec_start();
 }

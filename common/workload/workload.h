@@ -79,6 +79,9 @@ int luo_finish(int session_fd);
 /* kexec.c */
 int kexec_load_incoming(void);
 int kexec_unload(void);
+int kexec_load_without_kho(void);
+int kexec_unload_without_kho(void);
+int kexec_start(void);
 int kexec_reboot(void);
 
 /* pagemap.c */

@@ -116,10 +116,11 @@ STAGE = Stage(
         "liveupdate=on",
         "kho_scratch=16M,64M,16M",
         "vfio.enable_unsafe_noiommu_mode=1",
+        "vfio_pci.enable_sriov=1",
         "pci=realloc=off",
     ),
     size=_size,
-    debug_options={"rate": 100, "aborts": 3},
+    debug_options={"rate": 50, "aborts": 3},
     # FINISH of a device that nobody retrieved; a device that is not in the session
     debug_controls=frozenset({"other-preserved", "device-not-preserved"}),
     phases=phases,

@@ -74,6 +74,10 @@ _FROZEN = (
 )
 # The errno of each stands beside its test in workload/rules.c.
 OUTGOING_RULES = (
+    "preserve_file_of_group",
+    "preserve_conventional_pci",
+    "preserve_pf_with_vfs",
+    "preserve_vf",
     "preserve_unbound_file",
     "preserve_device_before_memfd",
     "preserve_with_memfd_elsewhere",
@@ -91,6 +95,9 @@ OUTGOING_RULES = (
     "unmap",
     "resize_memfd",
     *_FROZEN,
+    "reboot_to_image_without_kho",
+    "reboot_when_a_later_file_fails",
+    "reset_after_refused_reboot",
     "map_after_abort",
     "unmap_after_abort",
     "write_command_after_abort",

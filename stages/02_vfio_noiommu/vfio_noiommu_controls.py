@@ -6,7 +6,7 @@ from __future__ import annotations
 from vfio_noiommu_checks import CLAIMS
 
 from common import checks
-from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
 from common.controls import reason, was_reset
 from common.frame_controls import aborts_were_silent, master_cleared, silent_from_jump
 from common.guest_checks import both
@@ -93,6 +93,46 @@ def _ring_ran_empty(trial: Trial) -> Outcome:
         expected=f"{count} to {before + count} frames: one round, no more",
         seen=f"{before} before the kexec, {after} in the end",
         evidence="facts ring.count, guest.frames",
+    )
+
+
+def _refused_to_boot(trial: Trial) -> Outcome:
+    seen = [line.text for line in trial.console.splats if "Preserved files arrived" in line.text]
+    return outcome(
+        bool(seen),
+        expected="a panic that names the cause",
+        seen=seen[0] if seen else "none",
+        evidence="console.log",
+    )
+
+
+def _was_missing(trial: Trial) -> Outcome:
+    wanted = {"retrieve.device": "-19", "retrieve.device_again": "-19"}
+    return facts_are(INCOMING, wanted)(trial)
+
+
+def _ran_on_unfinished(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    frames = side.number("left.frames") if side else None
+    if frames is None:
+        return no_data("fact left.frames", expected="frames in the second after that")
+    return outcome(
+        frames > 0,
+        expected="frames in the second after that",
+        seen=f"{frames} frames",
+        evidence="incoming fact left.frames",
+    )
+
+
+def _other_stopped(trial: Trial) -> Outcome:
+    finished = trial.witness.get("other", {}).get("finished")
+    if finished is None:
+        return no_data("other-landed.bin, fact t.finished", expected="no frame after FINISH")
+    return outcome(
+        finished["sent"] > 0 and finished["landed"] == 0,
+        expected="no frame of the second device after FINISH",
+        seen=f"{finished['landed']} of {finished['sent']}",
+        evidence="other-landed.bin",
     )
 
 
@@ -205,6 +245,32 @@ CONTROLS = (
         # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
         may_break=frozenset({"no_device_reset"}),
         reason=reason(_other_goes_on),
+        holds=(Check("other_stopped", "Does FINISH stop what nobody retrieved?", _other_stopped),),
+    ),
+    Control(
+        name="liveupdate-off",
+        what="the incoming kernel is told to ignore what was preserved, and refuses to boot",
+        cmdline=lambda words: (*words, "stage.incoming=liveupdate=off"),
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(_refused_to_boot),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="device-missing",
+        what="the incoming kernel finds no PCI device at all",
+        cmdline=lambda words: (*words, "stage.incoming=pci=off"),
+        breaks=frozenset({"device_retrieved", "incoming_rules", "ring_went_round"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_was_missing),
+    ),
+    Control(
+        name="session-left",
+        what="the session is closed with a device that is not taken over: it goes on for ever",
+        breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "finish", "-9")),
+        holds=(Check("ran_on", "Does the device go on?", _ran_on_unfinished),),
     ),
     Control(
         name="firmware-reboot",

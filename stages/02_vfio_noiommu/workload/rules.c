@@ -10,6 +10,7 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -20,8 +21,15 @@
 #include "vfio.h"
 
 #define PORT "0000:00:02.0"
+/* The SMBus of every q35 machine: it is not a PCI Express device, and nobody uses it. */
+#define CONVENTIONAL_DEVICE "0000:00:1f.3"
+/* The first VF of the other device: an igb says that it is 128 functions further on. */
+#define OTHER_VF "0000:02:10.0"
+/* What a VF's user has to know, and its PF's has chosen: VFIO_DEVICE_FEATURE_PCI_VF_TOKEN. */
+static const u8 vf_token[VFIO_TOKEN_SIZE] = "kexec-stages VF";
 /* Not where the guest's memory is. */
 #define UNUSED_IOVA 0x1000
+#define D3HOT_TO_D0_MS 10
 
 static unsigned int rules_tried;
 
@@ -129,6 +137,66 @@ static void rules_of_frozen_device(const struct nic *nic)
 	close(event);
 }
 
+static int group_open(const char *bdf)
+{
+	int container = must(sys(open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC))), group, device;
+	char path[128], link[128];
+	ssize_t len;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
+	len = must(sys(readlink(path, link, sizeof(link) - 1)));
+	link[len] = '\0';
+	snprintf(path, sizeof(path), "/dev/vfio/noiommu-%.32s", strrchr(link, '/') + 1);
+	group = must(sys(open(path, O_RDWR | O_CLOEXEC)));
+	must(sys(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container)));
+	must(sys(ioctl(container, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU)));
+	device = sys(ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf));
+	close(group);
+	close(container);
+	return device;
+}
+
+/* What a device file opened here, and bound and attached as it should be, is preserved to. */
+static int preserve_opened(int session_fd, int device, const u8 *token)
+{
+	int iommufd = must(iommufd_open()), ret;
+
+	must(vfio_bind_with_token(device, iommufd, token));
+	must(vfio_attach(device, must(iommufd_ioas_alloc(iommufd))));
+	ret = luo_preserve_fd(session_fd, device, TOKEN_UNUSED);
+	close(device);
+	close(iommufd);
+	return ret;
+}
+
+static int preserve_from_group(int session_fd, const char *bdf)
+{
+	int device = must(group_open(bdf)), ret;
+
+	ret = luo_preserve_fd(session_fd, device, TOKEN_UNUSED);
+	close(device);
+	return ret;
+}
+
+/* Kinds of devices whose handover is not implemented, or would not be safe. */
+static void rules_of_other_kinds(const struct nic *nic, const struct nic *other, int session_fd)
+{
+	must(pci_driver_bind(CONVENTIONAL_DEVICE, "vfio-pci"));
+	rule(nic, "preserve_file_of_group", -ENOENT,
+	     preserve_from_group(session_fd, CONVENTIONAL_DEVICE));
+	rule(nic, "preserve_conventional_pci", -EOPNOTSUPP,
+	     preserve_opened(session_fd, must(vfio_cdev_open(CONVENTIONAL_DEVICE)), NULL));
+
+	must(vfio_set_vf_token(other->device, vf_token));
+	must(pci_attribute_write(other->bdf, "sriov_numvfs", "1"));
+	rule(nic, "preserve_pf_with_vfs", -EOPNOTSUPP,
+	     luo_preserve_fd(session_fd, other->device, TOKEN_UNUSED));
+	rule(nic, "preserve_vf", -EOPNOTSUPP,
+	     preserve_opened(session_fd, must(vfio_cdev_open(OTHER_VF)), vf_token));
+	must(pci_attribute_write(other->bdf, "sriov_numvfs", "0"));
+	igb_rx_queue_enable(&other->igb);
+}
+
 /* A device that cannot be preserved as it is; nothing of the attempt may be left. */
 static void rules_of_refused_preserve(const struct nic *nic, int luo_fd, int session_fd)
 {
@@ -183,6 +251,41 @@ static void rules_of_preserved(const struct nic *nic, int session_fd)
 	rules_of_frozen_device(nic);
 }
 
+/* Past vfio, which refuses that: as a device that falls asleep by itself would. */
+static void set_power_state(const struct nic *nic, u16 state)
+{
+	static const struct timespec settle = { .tv_nsec = D3HOT_TO_D0_MS * 1000000 };
+	u32 offset = capability(nic, PCI_CAP_ID_PM) + PCI_PM_CTRL;
+
+	must(pci_config_write(nic->bdf, offset, &state, sizeof(state)));
+	nanosleep(&settle, NULL);
+}
+
+/*
+ * A reboot that is refused, with everything in a session. The other device is
+ * frozen after the first: what was frozen before must be as it was.
+ */
+static void rules_of_refused_reboot(const struct nic *nic, const struct nic *other, int luo_fd)
+{
+	int session_fd = must(luo_create_session(luo_fd, "refused"));
+
+	must(luo_preserve_fd(session_fd, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session_fd, nic->device, TOKEN_DEVICE));
+	must(luo_preserve_fd(session_fd, other->memfd, TOKEN_OTHER_MEMORY));
+	must(luo_preserve_fd(session_fd, other->device, TOKEN_OTHER_DEVICE));
+	must(kexec_load_without_kho());
+	rule(nic, "reboot_to_image_without_kho", -EINVAL, kexec_start());
+	must(kexec_unload_without_kho());
+
+	must(kexec_load_incoming());
+	set_power_state(other, 3);
+	rule(nic, "reboot_when_a_later_file_fails", -EIO, kexec_start());
+	set_power_state(other, 0);
+	rule(nic, "reset_after_refused_reboot", -EBUSY, vfio_reset(nic->device));
+	must(kexec_unload());
+	close(session_fd);
+}
+
 /* As if nothing had been. */
 static void rules_of_aborted(const struct nic *nic)
 {
@@ -201,7 +304,7 @@ static void skip_all(unsigned int count)
 	}
 }
 
-void rules_outgoing(const struct nic *nic, int luo_fd)
+void rules_outgoing(const struct nic *nic, const struct nic *other, int luo_fd)
 {
 	int session_fd;
 
@@ -210,9 +313,11 @@ void rules_outgoing(const struct nic *nic, int luo_fd)
 		return;
 	}
 	session_fd = must(luo_create_session(luo_fd, SESSION));
+	rules_of_other_kinds(nic, other, session_fd);
 	rules_of_refused_preserve(nic, luo_fd, session_fd);
 	rules_of_preserved(nic, session_fd);
 	close(session_fd);
+	rules_of_refused_reboot(nic, other, luo_fd);
 	rules_of_aborted(nic);
 }
 
@@ -246,25 +351,6 @@ static int bind_by_id(const struct nic *nic)
 	must(driver_write("new_id", "8086 10c9"));
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/driver", nic->bdf);
 	return sys(access(path, F_OK));
-}
-
-static int group_open(const char *bdf)
-{
-	int container = must(sys(open("/dev/vfio/vfio", O_RDWR | O_CLOEXEC))), group, device;
-	char path[128], link[128];
-	ssize_t len;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/iommu_group", bdf);
-	len = must(sys(readlink(path, link, sizeof(link) - 1)));
-	link[len] = '\0';
-	snprintf(path, sizeof(path), "/dev/vfio/noiommu-%.32s", strrchr(link, '/') + 1);
-	group = must(sys(open(path, O_RDWR | O_CLOEXEC)));
-	must(sys(ioctl(group, VFIO_GROUP_SET_CONTAINER, &container)));
-	must(sys(ioctl(container, VFIO_SET_IOMMU, VFIO_NOIOMMU_IOMMU)));
-	device = sys(ioctl(group, VFIO_GROUP_GET_DEVICE_FD, bdf));
-	close(group);
-	close(container);
-	return device;
 }
 
 void rules_before_bind(const struct nic *nic, int session_fd)

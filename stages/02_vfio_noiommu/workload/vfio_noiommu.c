@@ -9,6 +9,7 @@
 #include <sys/mman.h>
 #include <sys/reboot.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "aborts.h"
@@ -264,7 +265,7 @@ static int before_kexec(void)
 	out.state = vm_state_create(&out.vmm, out.nonce, &out.state_fd);
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 
-	rules_outgoing(&out.nic, out.luo_fd);
+	rules_outgoing(&out.nic, &out.other, out.luo_fd);
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, false);
 	abort_repeatedly(&out.nic, &out.luo_fd, param_u64("aborts", 20));
@@ -384,18 +385,43 @@ static void compare_pfns(struct incoming *in)
 	free(pfns);
 }
 
+/*
+ * The session is closed before it may be finished: the device goes on for ever,
+ * into memory that nobody else is ever given.
+ */
+static void leave_session(struct incoming *in)
+{
+	static const struct timespec second = { .tv_sec = 1 };
+	u64 frames;
+
+	close(in->session_fd);
+	in->session_fd = -1;
+	frames = READ_ONCE(in->nic.ring->frames);
+	nanosleep(&second, NULL);
+	fact("left.frames", "%llu", READ_ONCE(in->nic.ring->frames) - frames);
+}
+
 /* True when the device is this process's again, with all that it was doing. */
 static bool adopt_device(struct incoming *in)
 {
 	struct nic *nic = &in->nic;
 	int device, ret;
 
+	if (param_control("device-missing")) {
+		retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
+		retrieve_fd(in, TOKEN_DEVICE, "retrieve.device_again");
+		return false;
+	}
 	rules_before_bind(nic, in->session_fd);
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));
 	rules_before_retrieve(nic);
 	device = retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
 	if (device < 0)
 		return false;
+	if (param_control("session-left")) {
+		leave_session(in);
+		return false;
+	}
 	rules_before_attach(nic, in->session_fd, device);
 	ret = nic_bind(nic, device);
 	fact("bind.device", "%d", ret);
