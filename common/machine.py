@@ -209,6 +209,26 @@ class Machine:
         """Let the workload go on from where it said ``# await RENDEZVOUS``."""
         self.dialogue.send(f"go {rendezvous}\n")
 
+    def note_state(self) -> None:
+        """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt.
+
+        For a machine that has fallen silent: it tells a CPU that is busy from one that waits for
+        an interrupt which never comes.
+        """
+        questions = ["info status", "info registers -a"]
+        questions += [f"info lapic {cpu}" for cpu in range(self.spec.cpus)]
+        with (self.folder / "qemu-state.txt").open("w") as state:
+            for question in questions:
+                state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
+
+    def _ask_qemu(self, question: str) -> str:
+        human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
+        try:
+            answer = libvirt_qemu.qemuMonitorCommand(self._domain, question, human)
+        except libvirt.libvirtError as error:
+            return f"no answer: {error.get_error_message()}\n"
+        return str(answer).replace("\r\n", "\n")
+
     def process_now(self) -> QemuProcess | None:
         """The identity of the machine's QEMU at this moment, None when it has ended."""
         return process_identity(self.process.pid)

@@ -152,6 +152,7 @@ def _converse(
     except KernelDied as error:
         return "crashed", f"{phase}: {error}"
     except MachineSilent as error:
+        machine.note_state()
         return "timeout", f"{phase}: {error}"
     except MachineGone as error:
         return "gone", f"{phase}: {error}"

@@ -130,6 +130,9 @@ def test_a_silent_incoming_kernel_is_a_timeout(bench: Bench) -> None:
     verdict = judge_trial(trial, STAGE)
     assert verdict.status == "TIMEOUT"
     assert "kexec and boot of the incoming kernel" in verdict.why
+    # Where each CPU stood when nothing more was heard.
+    state = (bench.folder / "silent" / "qemu-state.txt").read_text()
+    assert "CPU#0" in state and "dumping local APIC state for CPU 1" in state
 
 
 def test_every_check_is_broken_by_a_control() -> None:
