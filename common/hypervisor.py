@@ -84,6 +84,12 @@ class Hypervisor:
         (root / "cache").symlink_to(shared)
         return root
 
+    def log_of(self, machine: str) -> Path | None:
+        """What QEMU of that machine wrote to its standard error; None where a daemon keeps it."""
+        return (
+            self.folder / "libvirt" / "log" / "qemu" / f"{machine}.log" if self.embedded else None
+        )
+
     def versions(self) -> dict[str, str]:
         """Versions of libvirt and QEMU as the connection reports them."""
         return {

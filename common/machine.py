@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import threading
 import time
 from collections import deque
@@ -220,6 +221,12 @@ class Machine:
         with (self.folder / "qemu-state.txt").open("w") as state:
             for question in questions:
                 state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
+
+    def note_last_words(self) -> None:
+        """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
+        log = self._hypervisor.log_of(self.spec.name)
+        if log and log.exists():
+            shutil.copyfile(log, self.folder / "qemu.log")
 
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP

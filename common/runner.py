@@ -155,6 +155,7 @@ def _converse(
         machine.note_state()
         return "timeout", f"{phase}: {error}"
     except MachineGone as error:
+        machine.note_last_words()
         return "gone", f"{phase}: {error}"
 
 

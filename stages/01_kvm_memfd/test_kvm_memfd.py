@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ from common.hypervisor import Hypervisor
 from common.kernels import kernel_pair
 from common.paths import CHECKOUT
 from common.runner import Bench, Plan, run_trial
-from common.stage import Check, Control, load_stage
+from common.stage import Check, Control, Surroundings, load_stage
 from common.verdict import judge_control, judge_trial
 
 STAGE = load_stage(1)
@@ -133,6 +134,25 @@ def test_a_silent_incoming_kernel_is_a_timeout(bench: Bench) -> None:
     # Where each CPU stood when nothing more was heard.
     state = (bench.folder / "silent" / "qemu-state.txt").read_text()
     assert "CPU#0" in state and "dumping local APIC state for CPU 1" in state
+
+
+def test_a_qemu_that_ends_is_an_error_and_its_log_is_kept(bench: Bench, tmp_path: Path) -> None:
+    class Killer:
+        def __init__(self, machine: Surroundings) -> None:
+            self.machine = machine
+
+        def heard(self, _text: str) -> None:
+            os.kill(self.machine.process.pid, signal.SIGTERM)
+
+    stage = replace(
+        STAGE,
+        companion=lambda machine: contextlib.nullcontext(Killer(machine)),
+        witness=lambda _folder: {},
+    )
+    trial = run_trial(replace(bench, stage=stage, folder=tmp_path), Plan("main"))
+    assert judge_trial(trial, STAGE).status == "ERROR"
+    # QEMU's own account of its end: nothing of libvirt's does so.
+    assert "terminating on signal 15" in (tmp_path / "main" / "qemu.log").read_text()
 
 
 def test_every_check_is_broken_by_a_control() -> None:
