@@ -23,19 +23,19 @@ from tabulate import tabulate
 from common.accel import QEMU
 from common.errors import Exit, HarnessError
 from common.initramfs import make_initramfs
+from common.kernel_choice import KernelChoice
 from common.kernels import debian_tree, kernel_pair
 from common.paths import CHECKOUT
 from common.stage import load_stage
 from common.statistics_table import p90
-from kernel.cache import Kernel
+from kernel.prebuilt import Bootable
 
 _SELFTEST = Path("tools/testing/selftests/liveupdate")
 
 
 def bench(arguments: argparse.Namespace) -> int:
     """Measure both in turn after one uncounted round, print the table; 3 when either fails."""
-    trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
-    kernel, _ = kernel_pair(load_stage(1), trees)
+    kernel, _ = kernel_pair(load_stage(1), KernelChoice())
     ours: list[float] = []
     upstreams: list[float] = []
     with tempfile.TemporaryDirectory(prefix="kexec-stages-bench-") as name:
@@ -67,7 +67,7 @@ def _time_ours() -> float:
     return time.monotonic() - start
 
 
-def _time_upstreams(kernel: Kernel, initrd: Path, serial: Path) -> float:
+def _time_upstreams(kernel: Bootable, initrd: Path, serial: Path) -> float:
     command = [QEMU, "-m", "1G", "-smp", "2", "-no-reboot", "-display", "none", "-nodefaults"]
     command += ["-accel", "tcg", "-serial", f"file:{serial}", "-kernel", str(kernel.image)]
     command += ["-initrd", str(initrd)]
@@ -80,7 +80,7 @@ def _time_upstreams(kernel: Kernel, initrd: Path, serial: Path) -> float:
     return seconds
 
 
-def _upstream_initrd(kernel: Kernel, tree: Path, folder: Path) -> Path:
+def _upstream_initrd(kernel: Bootable, tree: Path, folder: Path) -> Path:
     nolibc = ["gcc", "-static", "-nostdinc", "-nostdlib", "-I", str(kernel.headers / "include")]
     nolibc += ["-I", str(tree / "tools/include/nolibc")]
     tests = tree / _SELFTEST

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from common import __version__
+from common import __version__, kernel_choice
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
@@ -102,7 +102,7 @@ def build_parser() -> argparse.ArgumentParser:
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
     build.add_argument("--stage", type=int, default=1, metavar="N")
     _lane_option(build)
-    _kernel_options(build)
+    kernel_choice.add_options(build)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
     amount = prune.add_mutually_exclusive_group(required=True)
@@ -127,7 +127,7 @@ def _verb(
 
 
 def _machine_options(parser: argparse.ArgumentParser) -> None:
-    _kernel_options(parser)
+    kernel_choice.add_options(parser)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     machine.add_argument(
@@ -141,15 +141,6 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
             metavar=option.metavar,
             help=option.help,
         )
-
-
-def _kernel_options(parser: argparse.ArgumentParser) -> None:
-    kernels = parser.add_argument_group("kernels")
-    kernels.add_argument(
-        "--tree", type=Path, metavar="DIR", help="your kernel tree, for both sides"
-    )
-    kernels.add_argument("--outgoing-tree", type=Path, metavar="DIR")
-    kernels.add_argument("--incoming-tree", type=Path, metavar="DIR")
 
 
 def _lane_option(parser: argparse.ArgumentParser) -> None:

@@ -153,7 +153,7 @@ def _described(run: Run) -> dict[str, str]:
     for side, kernel in (("outgoing", setting.outgoing), ("incoming", setting.incoming)):
         described[side] = (
             f"{kernel.release}, build id {kernel.build_id[:12]}, config"
-            f" {kernel.config_sha256[:12]}, {kernel.source}, {len(kernel.patches)} patches"
+            f" {kernel.config}, {kernel.source}, {len(kernel.patches)} patches"
         )
     described["host"] = f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"
     described["accelerator"] = host.accelerator

@@ -1,54 +1,80 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The two kernels of a stage, from the user's choice of trees, with the build's progress shown."""
+"""The two kernels of a stage, from the user's choice, with the build's progress shown."""
 
 from __future__ import annotations
 
-import argparse
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 
+from common.errors import UsageError
+from common.kernel_choice import DEFAULT_PACKAGE, KernelChoice, Origin, with_kernels
 from common.paths import CHECKOUT
-from common.stage import Control, Stage
+from common.stage import Control, Stage, load_stage
+from kernel import config
 from kernel.build import KernelSpec, build
-from kernel.cache import Kernel
-from kernel.events import Compiled, Event, Finished, Started, Waiting
+from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting
+from kernel.prebuilt import Bootable, Prebuilt, prebuilt, read_header
 from kernel.source import Source, debian_source, tree_source
 
-PACKAGE = "linux-source-7.3"
 BASE_CONFIG = CHECKOUT / "kernel" / "configs" / "base.config"
 
 
 def kernel_pair(
-    stage: Stage, arguments: argparse.Namespace, control: Control | None = None
-) -> tuple[Kernel, Kernel]:
+    stage: Stage, choice: KernelChoice, control: Control | None = None
+) -> tuple[Bootable, Bootable]:
     """The outgoing and the incoming kernel; built where the cache has none, shown on stderr.
 
-    For a control with kernels of its own, those.
+    The stage is one `with_kernels`. For a control with kernels of its own, those. Raises
+    UsageError for the same image under two names.
     """
     progress = BuildProgress()
-    both = arguments.tree
-    sources = (
-        _source(arguments.outgoing_tree or both, progress),
-        _source(arguments.incoming_tree or both, progress),
-    )
     outgoing, incoming = (
-        build(kernel_spec(stage, source, side, control), progress=progress)
-        for source, side in zip(sources, ("out", "in"), strict=True)
+        _kernel(stage, origin, side, control, progress)
+        for origin, side in zip(choice.origins, ("out", "in"), strict=True)
     )
+    if outgoing.build_id == incoming.build_id and not choice.one_kernel:
+        raise UsageError(
+            f"{choice.outgoing.name} and {choice.incoming.name} are the same kernel (build id"
+            f" {outgoing.build_id[:12]}): give --image once"
+        )
     return outgoing, incoming
 
 
 def control_kernels(
-    stage: Stage, controls: Iterable[Control], arguments: argparse.Namespace
-) -> dict[str, tuple[Kernel, Kernel]]:
+    stage: Stage, controls: Iterable[Control], choice: KernelChoice
+) -> dict[str, tuple[Bootable, Bootable]]:
     """The pairs of those controls that need kernels of their own, by the control's name."""
     return {
-        control.name: kernel_pair(stage, arguments, control)
+        control.name: kernel_pair(stage, choice, control)
         for control in controls
         if control.own_kernels
     }
+
+
+def _kernel(
+    stage: Stage, origin: Origin, side: str, control: Control | None, progress: Progress
+) -> Bootable:
+    if origin.kind != "image":
+        spec = kernel_spec(stage, _source(origin, progress), side, control)
+        return build(spec, progress=progress)
+    read_header(origin.path)  # what is no kernel image shall not wait for a build
+    source = debian_source(DEFAULT_PACKAGE, progress=progress)
+    plain = with_kernels(load_stage(stage.number), KernelChoice())
+    tools = build(kernel_spec(plain, source, side), progress=progress)
+    wanted = (BASE_CONFIG, *stage.fragments())
+    kernel = prebuilt(origin.path, wanted, tools=tools, scripts=source.path / "scripts")
+    if kernel.losses:
+        progress(Noted(_losses(kernel)))
+    return kernel
+
+
+def _losses(kernel: Prebuilt) -> str:
+    """What of the stage's configuration an image has otherwise; whether it matters, a run shows."""
+    first = ", ".join(f"{loss.request} (is {loss.actual})" for loss in kernel.losses[:5])
+    more = f" and {len(kernel.losses) - 5} more" if len(kernel.losses) > 5 else ""
+    return f"{kernel.image} is configured otherwise than this stage asks for: {first}{more}"
 
 
 def kernel_spec(
@@ -58,24 +84,30 @@ def kernel_spec(
     name = stage.folder.name if control is None else f"{stage.folder.name} {control.name}"
     if stage.lane != "default":
         name += f" {stage.lane}"
+    patches = stage.patches(control)
+
+    def known(fragment: Path) -> bool:
+        wanted = config.requests([fragment]).keys()
+        return wanted <= config.defined_symbols(source.path) | config.defined_by_patches(patches)
+
     return KernelSpec(
         source=source,
         label=f"{name} {side}",
         localversion=f"-luo-{side}",
-        fragments=(BASE_CONFIG, *stage.fragments(control)),
-        patches=stage.patches(control),
+        fragments=(BASE_CONFIG, *stage.fragments(control, known=known)),
+        patches=patches,
     )
 
 
 def debian_tree() -> Path:
     """The unpacked source of the default kernel."""
-    return debian_source(PACKAGE, progress=BuildProgress()).path
+    return debian_source(DEFAULT_PACKAGE, progress=BuildProgress()).path
 
 
-def _source(tree: Path | None, progress: BuildProgress) -> Source:
-    if tree is None:
-        return debian_source(PACKAGE, progress=progress)
-    return tree_source(tree, progress=progress)
+def _source(origin: Origin, progress: Progress) -> Source:
+    if origin.kind == "package":
+        return debian_source(origin.name, progress=progress)
+    return tree_source(origin.path, progress=progress)
 
 
 class BuildProgress:
@@ -94,6 +126,8 @@ class BuildProgress:
                 self._say(f"kernel: waiting for {what}, made by process {holder or '?'}")
             case Finished(release=release, cached=False, seconds=seconds, files=files):
                 self._say(f"kernel: {release} built in {seconds:.0f} s ({files} files)")
+            case Noted(text=text):
+                self._say(f"kernel: {text}")
             case Compiled():
                 self._compiled(event)
 

@@ -78,7 +78,8 @@ def _kernels(one: StoredRun) -> Iterable[str]:
     lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
         lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
-        lines += [f"        build id {kernel.build_id}", f"config  {kernel.config_sha256}"]
+        config = kernel.config_sha256 or "unknown"
+        lines += [f"        build id {kernel.build_id}", f"config  {config}"]
     said = [f"KHO: exec from: {h.release} (count {h.count})" for h in main.console.handovers]
     lines += _wrap("; ".join(said) or "no KHO line on the console", "kexec   ", " " * 8)
     return lines

@@ -35,15 +35,22 @@ Ended = Literal["done", "bail", "crashed", "timeout", "gone", "rebooted", "inter
 
 
 class KernelFacts(Stored):
-    """One of the two kernels, as it was built."""
+    """One of the two kernels, as it was built. Of a prebuilt one the image is known, and what
+    IKCONFIG left in it; without that `config_sha256` is None."""
 
     release: str
     build_id: str
     key: str
     source: str
     image_sha256: str
-    config_sha256: str
+    config_sha256: str | None
     patches: tuple[str, ...] = ()
+    prebuilt: bool = False
+
+    @property
+    def config(self) -> str:
+        """The first digits of the configuration's digest, or that there is none to be had."""
+        return self.config_sha256[:12] if self.config_sha256 else "unknown"
 
 
 class Host(Stored):
@@ -69,6 +76,10 @@ class Setting(Stored):
     control: str | None
     options: dict[str, str]
     lane: Literal["default", "debug"] = "default"
+    series: str = "ours"
+    """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
+    one_kernel: bool = False
+    """The user gave one image for both sides."""
     nonce: str
     host: Host
     outgoing: KernelFacts

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from tabulate import tabulate
 
+from common.as_run import left_out
 from common.printable import printable
 from common.record import KernelFacts, Run, Trial
 from common.stage import Stage
@@ -24,7 +25,7 @@ def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
         _heading(verdict, stage),
         _setting(run),
         _claims(stage, verdict),
-        _controls(verdict),
+        _controls(verdict, stage),
         _timing(run, verdict, stage),
         _paragraphs("Not claimed", stage.not_claimed),
         _evidence(run),
@@ -62,6 +63,7 @@ def _setting(run: Run) -> str:
         ("cmdline", setting.cmdline),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
         *([("lane", setting.lane)] if setting.lane != "default" else []),
+        *([("series", setting.series)] if setting.series != "ours" else []),
         ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
     ]
     return "\n".join(_labelled(label, text) for label, text in rows)
@@ -70,7 +72,7 @@ def _setting(run: Run) -> str:
 def _kernel(kernel: KernelFacts) -> str:
     patches = f", {len(kernel.patches)} patches" if kernel.patches else ""
     return (
-        f"{kernel.release}, build id {kernel.build_id[:12]}, config {kernel.config_sha256[:12]},"
+        f"{kernel.release}, build id {kernel.build_id[:12]}, config {kernel.config},"
         f" {kernel.source}{patches}"
     )
 
@@ -105,11 +107,21 @@ def _worst(trials: Iterable[TrialVerdict]) -> TrialVerdict | None:
     return ordered[0] if ordered else None
 
 
-def _controls(verdict: Verdict) -> str:
-    if not verdict.controls:
-        return "Controls\nNone were run: what the checks can see is not shown."
-    table = controls_table(verdict.controls, width=WIDTH)
-    return f"Controls (each must fail, for its own reason)\n{table}"
+def _controls(verdict: Verdict, stage: Stage) -> str:
+    lines = ["Controls (each must fail, for its own reason)"]
+    if verdict.controls:
+        lines.append(controls_table(verdict.controls, width=WIDTH))
+    elif verdict.status == "XFAIL":
+        lines = ["Controls"]
+        lines += _wrap(
+            "None were run: the main run is an expected failure, in which what they"
+            " break cannot be told apart."
+        )
+    else:
+        lines = ["Controls", "None were run: what the checks can see is not shown."]
+    if stage.left_out:
+        lines += _wrap(f"Left out: {left_out(stage)}.")
+    return "\n".join(lines)
 
 
 def controls_table(controls: Iterable[ControlVerdict], *, width: int) -> str:

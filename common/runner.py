@@ -25,7 +25,8 @@ from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSi
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
 from common.stage import Companion, Control, Stage
-from kernel.cache import Kernel
+from common.verdict import judge_trial
+from kernel.prebuilt import Bootable, Prebuilt
 
 RECORD = "record.json"
 
@@ -35,17 +36,17 @@ class Bench:
     """Everything the trials of one run share."""
 
     stage: Stage
-    outgoing: Kernel
-    incoming: Kernel
+    outgoing: Bootable
+    incoming: Bootable
     accelerator: Accelerator
     hypervisor: Hypervisor
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
-    control_kernels: Mapping[str, tuple[Kernel, Kernel]] = field(default_factory=dict)
+    control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
 
-    def kernels(self, control: Control | None) -> tuple[Kernel, Kernel]:
+    def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
         if control and control.own_kernels:
             return self.control_kernels[control.name]
@@ -102,6 +103,8 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             control=control.name if control else None,
             options={name: str(value) for name, value in bench.options.items()},
             lane=stage.lane,
+            series=str(stage.series),
+            one_kernel=stage.one_kernel,
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
@@ -163,12 +166,14 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     words = ("console=ttyS0", *bench.stage.cmdline, f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
+    if bench.stage.series != "ours":
+        words += ("stage.series=foreign",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words
 
 
-def _pack(stage: Stage, outgoing: Kernel, incoming: Kernel, workspace: Path) -> Path:
+def _pack(stage: Stage, outgoing: Bootable, incoming: Bootable, workspace: Path) -> Path:
     """The outgoing initramfs; it carries the incoming kernel and that one's initramfs."""
     init = build_workload(stage.folder, headers=outgoing.headers)
     tool = outgoing.gen_init_cpio
@@ -177,15 +182,16 @@ def _pack(stage: Stage, outgoing: Kernel, incoming: Kernel, workspace: Path) -> 
     return make_initramfs(files, gen_init_cpio=tool, target=workspace / "outgoing.cpio")
 
 
-def _facts(kernel: Kernel) -> KernelFacts:
+def _facts(kernel: Bootable) -> KernelFacts:
     return KernelFacts(
         release=kernel.release,
         build_id=kernel.build_id,
         key=kernel.key,
         source=kernel.source,
         image_sha256=sha256(kernel.image),
-        config_sha256=sha256(kernel.config),
+        config_sha256=sha256(kernel.config) if kernel.config else None,
         patches=kernel.patches,
+        prebuilt=isinstance(kernel, Prebuilt),
     )
 
 
@@ -208,12 +214,19 @@ def run_stage(
     before: Callable[[Plan], None],
     after: Callable[[Trial], None],
 ) -> Run:
-    """All trials of `plans`, one after the other, as a sealed run in `bench.folder`."""
+    """All trials of `plans`, one after the other, as a sealed run in `bench.folder`.
+
+    No controls after a main run that failed for the named cause that was expected.
+    """
     trials: list[Trial] = []
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     for kernel, name in ((bench.outgoing, "outgoing"), (bench.incoming, "incoming")):
-        shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
+        if kernel.config:
+            shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
     for plan in plans:
+        # What a control breaks cannot be told apart where the main run is broken already.
+        if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
+            break
         before(plan)
         trials.append(run_trial(bench, plan))
         after(trials[-1])
@@ -228,6 +241,10 @@ def run_stage(
     (bench.folder / RECORD).write_text(run.model_dump_json() + "\n")
     seal(bench.folder)
     return run
+
+
+def _fails_as_expected(trial: Trial, stage: Stage) -> bool:
+    return trial.setting.control is None and judge_trial(trial, stage).status == "XFAIL"
 
 
 def new_run_folder(stage: Stage, hypervisor: Hypervisor) -> Path:

@@ -20,6 +20,8 @@ from common.paths import CHECKOUT
 from common.record import Trial
 
 Status = Literal["PASS", "FAIL", "NO DATA"]
+Series = Literal["ours", "none"] | Path
+"""What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
 
 
 class Outcome(Stored):
@@ -160,7 +162,12 @@ class Stage:
     patience: int = 1
     """How many times as long everything may take; set by the lane."""
     extra_fragments: tuple[Path, ...] = ()
-    """Kconfig fragments of the lane."""
+    """Kconfig fragments of the lane, and the user's."""
+    series: Series = "ours"
+    one_kernel: bool = False
+    """Both sides are one prebuilt image."""
+    left_out: tuple[str, ...] = ()
+    """Controls that need kernels which cannot be built from what the user gave."""
     cpus: int = 2
     devices: Callable[[], tuple[ET.Element, ...]] = tuple
     qemu_args: tuple[str, ...] = ()
@@ -176,13 +183,7 @@ class Stage:
         For a control without what it leaves out. Raises UsageError where no patch, or more
         than one, is of that name.
         """
-        series = CHECKOUT / "kernel" / "series"
-        patches = tuple(
-            patch
-            for number in range(1, self.number + 1)
-            for patch in sorted(series.glob(f"{number:02}_*/[0-9]*.patch"))
-            if not patch.name.startswith("0000-")
-        )
+        patches = tuple(p for folder in self._series_folders() for p in series_patches(folder))
         if control is None or not control.own_kernels:
             return patches
         if control.without_patch is None:
@@ -195,11 +196,34 @@ class Stage:
             )
         return kept
 
-    def fragments(self, control: Control | None = None) -> tuple[Path, ...]:
-        """The stage's Kconfig fragments; those of its series only where the series is."""
-        fragments = (self.folder / "kernel.config", self.folder / "series.config")
-        own = tuple(f for f in fragments if f.exists())[: 1 if control and control.stock else 2]
-        return (*own, *self.extra_fragments)
+    def _series_folders(self) -> tuple[Path, ...]:
+        if isinstance(self.series, Path):
+            return (self.series,)
+        ours = CHECKOUT / "kernel" / "series"
+        numbers = range(1, self.number + 1) if self.series == "ours" else ()
+        return tuple(folder for n in numbers for folder in sorted(ours.glob(f"{n:02}_*")))
+
+    def fragments(
+        self, control: Control | None = None, *, known: Callable[[Path], bool] = lambda _path: False
+    ) -> tuple[Path, ...]:
+        """The stage's Kconfig fragments, then those of a folder of patches, of lane and user.
+
+        What our series adds is asked for where it is applied. Another series, or a tree with
+        support of its own, is asked for it when `known` says that it has all those symbols.
+        """
+        found = [self.folder / "kernel.config"]
+        ours = self.folder / "series.config"
+        stock = control is not None and control.stock
+        if not stock and ours.exists() and (self.series == "ours" or known(ours)):
+            found.append(ours)
+        if isinstance(self.series, Path) and not stock:
+            found += sorted(self.series.glob("*.config"))
+        return (*found, *self.extra_fragments)
+
+    @property
+    def possible_controls(self) -> tuple[Control, ...]:
+        """The controls that can be run on the kernels that the user gave."""
+        return tuple(c for c in self.controls if c.name not in self.left_out)
 
     @property
     def checks(self) -> tuple[Check, ...]:
@@ -213,6 +237,11 @@ class Stage:
                 return control
         names = ", ".join(control.name for control in self.controls)
         raise UsageError(f"stage {self.number} has no control {name!r}; it has: {names}")
+
+
+def series_patches(folder: Path) -> tuple[Path, ...]:
+    """The patches of a folder in the order of their names, without a cover letter."""
+    return tuple(p for p in sorted(folder.glob("*.patch")) if not p.name.startswith("0000-"))
 
 
 def stage_folders() -> dict[int, Path]:

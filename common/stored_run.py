@@ -11,8 +11,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from common import bundle
+from common.as_run import as_recorded
 from common.errors import UsageError
-from common.lane import in_lane
 from common.paths import runs_root
 from common.record import SUMS, Run, seal_breaches, seal_entries, sha256
 from common.stage import Stage, load_stage
@@ -36,8 +36,8 @@ class StoredRun:
     @cached_property
     def stage(self) -> Stage:
         """The declaration of its stage. Raises UsageError when this checkout has none."""
-        lane = self.run.trials[0].setting.lane if self.run.trials else "default"
-        return in_lane(load_stage(self.run.stage), lane)
+        stage = load_stage(self.run.stage)
+        return as_recorded(stage, self.run.trials[0].setting) if self.run.trials else stage
 
     @cached_property
     def verdict(self) -> Verdict:

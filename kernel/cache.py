@@ -322,7 +322,7 @@ def prune(*, keep: int | None = None, older_than_days: float | None = None) -> P
     kept = {entry.key for entry in entries} - {entry.key for entry in removed}
     freed += _remove_unreadable() + _remove_objects(kept) + _remove_worktrees(_needed())
     if keep == 0 and not left:
-        for name in ("ccache", "trees", "configs"):
+        for name in ("ccache", "trees", "configs", "images"):
             freed += _erase(cache_root() / name)
     return Pruned(tuple(removed), tuple(left), freed)
 

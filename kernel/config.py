@@ -108,6 +108,17 @@ def defined_symbols(tree: Path) -> set[str]:
     return found
 
 
+def defined_by_patches(patches: Iterable[Path]) -> set[str]:
+    """Every symbol that some patch adds to a Kconfig file."""
+    added = (
+        line[1:]
+        for patch in patches
+        for line in patch.read_text(errors="replace").splitlines()
+        if line.startswith("+")
+    )
+    return set(_DEFINED.findall("\n".join(added)))
+
+
 def relevant(content: Mapping[str, str]) -> str:
     """A digest of the files of a tree that a .config can depend on, out of its manifest."""
     chosen = {

@@ -59,7 +59,14 @@ class Finished:
     files: int
 
 
-Event = Started | Compiled | Waiting | Finished
+@dataclass(frozen=True)
+class Noted:
+    """Something that the user should know and that stops nothing."""
+
+    text: str
+
+
+Event = Started | Compiled | Waiting | Finished | Noted
 Progress = Callable[[Event], None]
 
 

@@ -180,7 +180,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             record = Run(stage=1, tool="t", commit="c", started="s", command=(), trials=(answer,))
             return record, judge(record, STAGE), Path()
 
-        monkeypatch.setattr(run_verbs, "_run_one", run_one)
+        monkeypatch.setattr(run_verbs, "one_run", run_one)
         monkeypatch.setattr(run_verbs, "Hypervisor", _NoHypervisor)
         return main(["gate", "--until", "1", *words])
 

@@ -8,16 +8,19 @@ import time
 
 from tabulate import tabulate
 
+from common.as_run import as_run
 from common.errors import Exit
+from common.kernel_choice import chosen
 from common.kernels import kernel_pair
-from common.lane import in_lane
 from common.stage import load_stage
 from kernel import cache
 
 
 def build(arguments: argparse.Namespace) -> int:
     """Build a stage's two kernels and print where they are."""
-    for kernel in kernel_pair(in_lane(load_stage(arguments.stage), arguments.lane), arguments):
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), lane=arguments.lane, choice=choice)
+    for kernel in kernel_pair(stage, choice):
         print(f"{kernel.release}  {kernel.image}")
     return Exit.PASS
 

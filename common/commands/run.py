@@ -6,53 +6,69 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from tabulate import tabulate
 
 from common import ktap
-from common.accel import probe
+from common.as_run import as_run, left_out
 from common.compare import worsened
 from common.errors import Exit, StagesError, UsageError
 from common.hypervisor import Hypervisor
-from common.kernels import control_kernels, kernel_pair
-from common.lane import in_lane
-from common.narrator import Narrator
+from common.kernel_choice import chosen
+from common.one_run import one_run
 from common.record import Run
 from common.report_text import controls_table, report_text
-from common.runner import Bench, Plan, check_size, new_run_folder, plan_trials, publish, run_stage
-from common.stage import Stage, load_stage, stage_folders
+from common.runner import Plan, plan_trials
+from common.stage import Control, Stage, load_stage, stage_folders
 from common.stored_run import opened
-from common.verdict import Verdict, judge
+from common.verdict import Verdict
 
 
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
-    stage = in_lane(load_stage(arguments.stage), arguments.lane)
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), lane=arguments.lane, choice=choice)
     if arguments.control:
-        plans = [Plan(f"control-{name}", stage.control(name)) for name in arguments.control]
+        plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
-        controls = () if arguments.no_controls else stage.controls
+        controls = () if arguments.no_controls else _told_possible(stage)
         plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
-        record, verdict, folder = _run_one(stage, plans, arguments, hypervisor)
+        record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
     sys.stdout.write(report_text(record, verdict, stage))
     print(f"\nRun folder: {folder}", file=sys.stderr)
     return verdict.exit
 
 
+def _possible(stage: Stage, name: str) -> Control:
+    """The control of that name. Raises UsageError where its kernels cannot be built."""
+    if name in stage.left_out:
+        raise UsageError(
+            f"control {name} needs kernels built from our series, not from what was given"
+        )
+    return stage.control(name)
+
+
+def _told_possible(stage: Stage) -> tuple[Control, ...]:
+    """The controls that can be run; says which cannot."""
+    if stage.left_out:
+        print(f"controls left out: {left_out(stage)}", file=sys.stderr)
+    return stage.possible_controls
+
+
 def demo(arguments: argparse.Namespace) -> int:
     """Every stage with its controls, narrated; a table at the end; the reports are stored."""
     verdicts: list[tuple[Stage, Verdict, Run]] = []
+    choice = chosen(arguments)
     with Hypervisor(arguments.connect) as hypervisor:
         for number in stage_folders():
-            stage = load_stage(number)
+            stage = as_run(load_stage(number), choice=choice)
             print(f"\nStage {number}: {stage.title}", file=sys.stderr)
             if stage.in_work:
                 print(f"left out, in work: {stage.in_work}", file=sys.stderr)
                 continue
-            plans = plan_trials(controls=stage.controls)
-            record, verdict, folder = _run_one(stage, plans, arguments, hypervisor)
+            plans = plan_trials(controls=_told_possible(stage))
+            record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
             verdicts.append((stage, verdict, record))
             _show_stage(stage, verdict)
             print(f"\nreport: ./kexec-stages report {folder.name}")
@@ -69,17 +85,18 @@ def gate(arguments: argparse.Namespace) -> int:
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
     baselines = _baselines(arguments.baseline, numbers)
+    choice = chosen(arguments)
     print(f"KTAP version 1\n1..{len(numbers)}", flush=True)
     status, error = Exit.PASS, None
     with Hypervisor(arguments.connect) as hypervisor:
         for position, number in enumerate(numbers, start=1):
-            stage = load_stage(number)
+            stage = as_run(load_stage(number), choice=choice)
             if status is not Exit.PASS or error:
                 print(f"ok {position} {stage.folder.name} # SKIP an earlier stage fell")
                 continue
-            plans = plan_trials(controls=stage.controls if arguments.controls else ())
+            plans = plan_trials(controls=_told_possible(stage) if arguments.controls else ())
             try:
-                record, verdict, _folder = _run_one(stage, plans, arguments, hypervisor)
+                record, verdict, _folder = one_run(stage, plans, choice, arguments, hypervisor)
             except StagesError as raised:
                 error = raised
                 print(ktap.not_run(position, stage, error), end="", flush=True)
@@ -107,38 +124,6 @@ def _baselines(names: Sequence[str], numbers: Sequence[int]) -> dict[int, Verdic
     return found
 
 
-def _run_one(
-    stage: Stage, plans: Sequence[Plan], arguments: argparse.Namespace, hypervisor: Hypervisor
-) -> tuple[Run, Verdict, Path]:
-    options = {
-        option.parameter: _chosen(arguments, option.parameter, option.default)
-        for option in stage.options
-    }
-    check_size(stage, options)
-    outgoing, incoming = kernel_pair(stage, arguments)
-    controls = [plan.control for plan in plans if plan.control]
-    narrator = Narrator(stage)
-    folder = new_run_folder(stage, hypervisor)
-    bench = Bench(
-        stage=stage,
-        outgoing=outgoing,
-        incoming=incoming,
-        accelerator=probe(wanted=arguments.accel),
-        hypervisor=hypervisor,
-        options=options,
-        folder=folder,
-        narrate=narrator.line,
-        control_kernels=control_kernels(stage, controls, arguments),
-    )
-    record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
-    return record, judge(record, stage), publish(folder)
-
-
-def _chosen(arguments: argparse.Namespace, name: str, default: int) -> int:
-    value = getattr(arguments, name)
-    return default if value is None else int(value)
-
-
 def _show_stage(stage: Stage, verdict: Verdict) -> None:
     """Claim by claim: what each check saw, and which controls break it."""
     answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
@@ -148,7 +133,7 @@ def _show_stage(stage: Stage, verdict: Verdict) -> None:
                 "ok" if answers[check.name].status == "PASS" else "NOT OK",
                 check.name,
                 answers[check.name].seen,
-                ", ".join(c.name for c in stage.controls if check.name in c.breaks),
+                ", ".join(c.name for c in stage.possible_controls if check.name in c.breaks),
             ]
             for check in claim.checks
         ]

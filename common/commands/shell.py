@@ -10,9 +10,12 @@ import tempfile
 from pathlib import Path
 
 from common.accel import QEMU, probe
+from common.as_run import as_run
 from common.errors import HarnessError
 from common.initramfs import build_workload, make_initramfs
+from common.kernel_choice import chosen
 from common.kernels import kernel_pair
+from common.one_run import options_of
 from common.stage import load_stage
 
 _BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
@@ -27,12 +30,13 @@ exec setsid cttyhack sh
 
 def shell(arguments: argparse.Namespace) -> int:
     """Boot the stage's outgoing kernel into a busybox shell on this terminal; QEMU's status."""
-    stage = load_stage(arguments.stage)
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), choice=choice)
     busybox = next((path for path in map(Path, _BUSYBOX) if path.exists()), None)
     if busybox is None:
         raise HarnessError("the shell needs a static busybox: apt install busybox-static")
-    outgoing, incoming = kernel_pair(stage, arguments)
-    options = {o.parameter: getattr(arguments, o.parameter) or o.default for o in stage.options}
+    outgoing, incoming = kernel_pair(stage, choice)
+    options = options_of(stage, arguments)
     with tempfile.TemporaryDirectory(prefix="kexec-stages-shell-") as name:
         folder = Path(name)
         init = folder / "init"

@@ -67,6 +67,7 @@ struct ring_page {
  * @repeated: frames with a sequence number that was seen before
  * @damaged: frames that are not what was sent
  * @first_bad: sequence expected when the first frame was found bad
+ * @left_behind: the kernel has no way to preserve the device, which is used all the same
  * @descriptor_page: where each page of the descriptors is in the memory: pages
  *	that follow each other physically seldom do so in a file
  * @buffer_page: the other pages of the area
@@ -85,6 +86,7 @@ struct ring {
 	u64 repeated;
 	u64 damaged;
 	u64 first_bad;
+	u64 left_behind;
 	u32 descriptor_page[RING_MAX / RING_PAGE_DESCRIPTORS];
 	struct ring_page buffer_page[];
 };

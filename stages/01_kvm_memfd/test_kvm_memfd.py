@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import os
 import signal
@@ -20,6 +19,7 @@ import pytest
 from common.accel import probe
 from common.checks import outcome
 from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
 from common.kernels import kernel_pair
 from common.paths import CHECKOUT
 from common.runner import Bench, Plan, run_trial
@@ -31,8 +31,7 @@ STAGE = load_stage(1)
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
-    trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
-    outgoing, incoming = kernel_pair(STAGE, trees)
+    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
     return Bench(
         stage=STAGE,
         outgoing=outgoing,

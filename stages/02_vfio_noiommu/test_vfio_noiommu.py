@@ -3,13 +3,12 @@
 
 from __future__ import annotations
 
-import argparse
-
 import pytest
 
 from common.accel import probe
 from common.errors import UsageError
 from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, kernel_pair
 from common.runner import Bench, Plan, run_trial
 from common.stage import Control, load_stage
@@ -25,8 +24,7 @@ OPTIONS = {option.parameter: option.default for option in STAGE.options}
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
-    trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
-    outgoing, incoming = kernel_pair(STAGE, trees)
+    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
     return Bench(
         stage=STAGE,
         outgoing=outgoing,
@@ -35,7 +33,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
         hypervisor=hypervisor,
         options=OPTIONS,
         folder=tmp_path_factory.mktemp("stage2"),
-        control_kernels=control_kernels(STAGE, STAGE.controls, trees),
+        control_kernels=control_kernels(STAGE, STAGE.controls, KernelChoice()),
     )
 
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from common.accel import probe
 from common.errors import UsageError
 from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, kernel_pair
 from common.runner import Bench, Plan, run_trial
 from common.stage import Control, load_stage
@@ -31,8 +31,7 @@ for_real = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
-    trees = argparse.Namespace(tree=None, outgoing_tree=None, incoming_tree=None)
-    outgoing, incoming = kernel_pair(STAGE, trees)
+    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
     return Bench(
         stage=STAGE,
         outgoing=outgoing,
@@ -41,7 +40,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
         hypervisor=hypervisor,
         options=OPTIONS,
         folder=tmp_path_factory.mktemp("stage3"),
-        control_kernels=control_kernels(STAGE, STAGE.controls, trees),
+        control_kernels=control_kernels(STAGE, STAGE.controls, KernelChoice()),
     )
 
 

@@ -308,7 +308,7 @@ void rules_outgoing(const struct nic *nic, const struct nic *other, int luo_fd)
 {
 	int session_fd;
 
-	if (param_control("stock-kernel")) {
+	if (nic->ring->left_behind) {
 		skip_all(RULES_OUTGOING);
 		return;
 	}
@@ -324,9 +324,9 @@ void rules_outgoing(const struct nic *nic, const struct nic *other, int luo_fd)
 /* The incoming side */
 
 /* The device is a stranger to this kernel: there is nothing to be refused. */
-static bool device_is_incoming(void)
+static bool device_is_incoming(const struct nic *nic)
 {
-	return !param_control("device-not-preserved") && !param_control("stock-kernel");
+	return !param_control("device-not-preserved") && !nic->ring->left_behind;
 }
 
 static int driver_write(const char *file, const char *value)
@@ -355,7 +355,7 @@ static int bind_by_id(const struct nic *nic)
 
 void rules_before_bind(const struct nic *nic, int session_fd)
 {
-	if (!device_is_incoming())
+	if (!device_is_incoming(nic))
 		return;
 	rule(nic, "bind_by_id_without_override", -ENOENT, bind_by_id(nic));
 	rule(nic, "bind_by_hand_without_override", -ENODEV, driver_write("bind", nic->bdf));
@@ -368,7 +368,7 @@ void rules_before_bind(const struct nic *nic, int session_fd)
 
 void rules_before_retrieve(const struct nic *nic)
 {
-	if (!device_is_incoming())
+	if (!device_is_incoming(nic))
 		return;
 	rule(nic, "open_cdev", -EBUSY, closed(vfio_cdev_open(nic->bdf)));
 	rule(nic, "open_group", -EBUSY, closed(group_open(nic->bdf)));

@@ -38,11 +38,6 @@
 #define AGAIN_FRAMES 64
 #define TELL_MS 5000
 
-static bool kernel_cannot_preserve_devices(void)
-{
-	return param_control("stock-kernel");
-}
-
 static u32 ring_count(void)
 {
 	u64 count = param_u64("ring", 8192);
@@ -155,6 +150,27 @@ static void start_traffic(struct outgoing *out)
 	fact("frames.warm_up", "%llu", READ_ONCE(ring->frames));
 }
 
+/*
+ * A kernel that was not built with our series may have support of its own, or
+ * none. LUO has no handler for the file then; the device is used all the same,
+ * so that what happens to it at the kexec can be seen.
+ */
+static bool kernel_cannot_preserve_devices(const struct outgoing *out)
+{
+	char series[16];
+	int session_fd, ret;
+
+	if (param_control("stock-kernel"))
+		return true;
+	if (!param_get("series", series, sizeof(series)))
+		return false;
+	session_fd = must(luo_create_session(out->luo_fd, SESSION));
+	must(luo_preserve_fd(session_fd, out->nic.memfd, TOKEN_RAM));
+	ret = luo_preserve_fd(session_fd, out->nic.device, TOKEN_DEVICE);
+	close(session_fd);
+	return ret == -ENOENT;
+}
+
 /* True when all that should be in the session is. */
 static bool preserve(struct outgoing *out)
 {
@@ -175,7 +191,7 @@ static bool preserve(struct outgoing *out)
 		ret = luo_preserve_fd(out->session_fd, out->nic.device, TOKEN_DEVICE);
 		fact("preserve.device", "%d", ret);
 		fact("preserve.device.us", "%llu", now_us() - start);
-		if (ret < 0 && !kernel_cannot_preserve_devices())
+		if (ret < 0 && !out->nic.ring->left_behind)
 			return false;
 	}
 	if (param_control("other-preserved")) {
@@ -265,6 +281,7 @@ static int before_kexec(void)
 	out.state = vm_state_create(&out.vmm, out.nonce, &out.state_fd);
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 
+	out.nic.ring->left_behind = kernel_cannot_preserve_devices(&out);
 	rules_outgoing(&out.nic, &out.other, out.luo_fd);
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, false);

@@ -1,0 +1,190 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which kernels a command takes: options and their meaning, for every verb that builds or boots.
+
+Each side comes from a Debian package (the default), a tree, or a prebuilt image. On top of a
+source goes a series: ours, none, or a folder of patches.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from common.errors import UsageError
+from common.one_kernel import with_one_kernel
+from common.record import Setting
+from common.stage import Control, Series, Stage, series_patches
+
+DEFAULT_PACKAGE = "linux-source-7.3"
+SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a kernel comes from: `kind` is also the option that says so."""
+
+    kind: Literal["package", "tree", "image"]
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The tree or the image."""
+        return Path(self.name).expanduser()
+
+    def words(self, side: str) -> tuple[str, str]:
+        """The option that chooses this origin for a side."""
+        return f"--{side}-{self.kind}", self.name
+
+
+DEFAULT_ORIGIN = Origin("package", DEFAULT_PACKAGE)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelChoice:
+    """What the user chose; the default is Debian's source with our series, on both sides."""
+
+    outgoing: Origin = DEFAULT_ORIGIN
+    incoming: Origin = DEFAULT_ORIGIN
+    series: Series = "ours"
+    config: tuple[Path, ...] = ()
+    """Kconfig fragments of the user's, which come last."""
+
+    @property
+    def origins(self) -> tuple[Origin, Origin]:
+        """Of the outgoing and of the incoming kernel."""
+        return self.outgoing, self.incoming
+
+    @property
+    def prebuilt(self) -> bool:
+        """True when a side is an image, of which no variant can be built."""
+        return any(origin.kind == "image" for origin in self.origins)
+
+    @property
+    def one_kernel(self) -> bool:
+        """True when both sides are one image: no build of it tells them apart."""
+        return self.prebuilt and self.outgoing == self.incoming
+
+
+def origin_of(text: str) -> Origin:
+    """The origin that `text` names: a package linux-source-X.Y, a folder, or a file.
+
+    Raises UsageError for what is none of them.
+    """
+    if re.fullmatch(r"linux-source-[0-9][0-9.]*", text):
+        return Origin("package", text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return Origin("tree", text)
+    if path.is_file():
+        return Origin("image", text)
+    raise UsageError(f"{text} is neither linux-source-X.Y nor a kernel tree nor a bzImage")
+
+
+def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
+    """The options that choose kernels; without `sides` those alone that hold for all of them."""
+    group = parser.add_argument_group("kernels")
+    if sides:
+        for kind, metavar, help in (
+            ("tree", "DIR", "your kernel tree, for both sides"),
+            ("image", "BZIMAGE", "a prebuilt kernel"),
+            ("package", "NAME", f"a Debian source package (default: {DEFAULT_PACKAGE})"),
+        ):
+            for side in ("", *SIDES):
+                name = f"--{side}-{kind}" if side else f"--{kind}"
+                group.add_argument(name, metavar=metavar, help=None if side else help)
+    group.add_argument(
+        "--series",
+        default="ours",
+        metavar="none|ours|DIR",
+        help="what is applied to a source: our series (default), nothing (the tree brings its own"
+        " support, or has none), or a folder of *.patch and *.config",
+    )
+    group.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FRAGMENT",
+        help="a Kconfig fragment of yours, after all others",
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> KernelChoice:
+    """The choice that the options make. Raises UsageError where two contradict each other."""
+    outgoing, incoming = (_origin(arguments, side) for side in SIDES)
+    return KernelChoice(
+        outgoing=outgoing,
+        incoming=incoming,
+        series=series_of(arguments.series),
+        config=tuple(arguments.config),
+    )
+
+
+def _origin(arguments: argparse.Namespace, side: str) -> Origin:
+    """What holds for this side goes before what holds for both."""
+    for prefix in (f"{side}_", ""):
+        given = [
+            Origin(kind, value)
+            for kind in ("package", "tree", "image")
+            if (value := getattr(arguments, f"{prefix}{kind}")) is not None
+        ]
+        if len(given) > 1:
+            options = " and ".join(f"--{prefix.replace('_', '-')}{o.kind}" for o in given)
+            raise UsageError(f"{options} name two kernels for one side: give one of them")
+        if given:
+            return given[0]
+    return DEFAULT_ORIGIN
+
+
+def series_of(text: str) -> Series:
+    """The series of that name. Raises UsageError for a folder without patches."""
+    if text == "ours":
+        return "ours"
+    if text == "none":
+        return "none"
+    folder = Path(text).expanduser()
+    if not folder.is_dir():
+        raise UsageError(f"--series {text}: neither none nor ours nor a folder of patches")
+    if not series_patches(folder):
+        raise UsageError(f"--series {text}: the folder holds no *.patch")
+    return folder.resolve()
+
+
+def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:
+    """The stage as it is run on those kernels: its patches, fragments, and possible controls."""
+    stage = replace(
+        stage,
+        series=choice.series,
+        extra_fragments=(*stage.extra_fragments, *choice.config),
+        left_out=_unbuildable(stage.controls, choice.series, prebuilt=choice.prebuilt),
+    )
+    return with_one_kernel(stage) if choice.one_kernel else stage
+
+
+def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
+    """The stage as a stored trial's kernels had it; nothing is built from it any more."""
+    series: Series = Path(setting.series) if setting.series not in ("ours", "none") else "none"
+    if setting.series == "ours":
+        series = "ours"
+    prebuilt = setting.outgoing.prebuilt or setting.incoming.prebuilt
+    left_out = _unbuildable(stage.controls, series, prebuilt=prebuilt)
+    stage = replace(stage, series=series, left_out=left_out)
+    return with_one_kernel(stage) if setting.one_kernel else stage
+
+
+def _unbuildable(controls: Sequence[Control], series: Series, *, prebuilt: bool) -> tuple[str, ...]:
+    """The controls whose kernels there cannot be, or would be the main run's own."""
+    return tuple(
+        control.name
+        for control in controls
+        if control.own_kernels
+        and (
+            prebuilt
+            or (control.without_patch is not None and series != "ours")
+            or (control.stock and series == "none")
+        )
+    )

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""One run from the user's options to a judged record: what `run`, `gate` and `matrix` do."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.accel import probe
+from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
+from common.kernels import control_kernels, kernel_pair
+from common.narrator import Narrator
+from common.record import Run
+from common.runner import Bench, Plan, check_size, new_run_folder, publish, run_stage
+from common.stage import Stage
+from common.verdict import Verdict, judge
+
+
+def one_run(
+    stage: Stage,
+    plans: Sequence[Plan],
+    choice: KernelChoice,
+    arguments: argparse.Namespace,
+    hypervisor: Hypervisor,
+) -> tuple[Run, Verdict, Path]:
+    """The trials of `plans` on those kernels; `stage` is one `as_run`.
+
+    Of `arguments` the machine's options are taken: accelerator and the stage's numbers.
+    """
+    options = options_of(stage, arguments)
+    check_size(stage, options)
+    outgoing, incoming = kernel_pair(stage, choice)
+    controls = [plan.control for plan in plans if plan.control]
+    narrator = Narrator(stage)
+    folder = new_run_folder(stage, hypervisor)
+    bench = Bench(
+        stage=stage,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(wanted=arguments.accel),
+        hypervisor=hypervisor,
+        options=options,
+        folder=folder,
+        narrate=narrator.line,
+        control_kernels=control_kernels(stage, controls, choice),
+    )
+    record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
+    return record, judge(record, stage), publish(folder)
+
+
+def options_of(stage: Stage, arguments: argparse.Namespace) -> dict[str, int]:
+    """The stage's numbers: what the user chose, else its defaults."""
+    return {
+        option.parameter: _chosen(arguments, option.parameter, option.default)
+        for option in stage.options
+    }
+
+
+def _chosen(arguments: argparse.Namespace, name: str, default: int) -> int:
+    value = getattr(arguments, name)
+    return default if value is None else int(value)
