@@ -100,7 +100,7 @@ def test_garbage_on_the_dialogue_falls(recorded: Recorded) -> None:
 
 def test_dialogue_of_another_run_falls(recorded: Recorded) -> None:
     trial = recorded("main", setting={"nonce": "0" * 16})
-    assert fallen(trial) == ["dialogue_complete"]
+    assert fallen(trial) == ["dialogue_complete", "host_saw_guest"]
 
 
 @pytest.mark.parametrize(

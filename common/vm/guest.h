@@ -124,6 +124,10 @@ struct guest_vcpu {
 } __aligned(4096);
 
 _Static_assert(sizeof(struct guest_vcpu) <= GUEST_VCPU_SIZE, "vCPU block too large");
+/* The host finds them there: common/guest_memory.py */
+_Static_assert(__builtin_offsetof(struct guest_vcpu, version) == 72 &&
+	       __builtin_offsetof(struct guest_vcpu, cursor) == 136 &&
+	       __builtin_offsetof(struct guest_vcpu, counter) == 144, "other layout");
 
 static inline u64 guest_mix(u64 x)
 {

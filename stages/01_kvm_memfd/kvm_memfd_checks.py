@@ -24,6 +24,29 @@ def _host_saw(trial: Trial) -> Outcome:
     )
 
 
+def _host_saw_guest(trial: Trial) -> Outcome:
+    """The guest went on in the very frames: all its pages written anew since, as only it does."""
+    looks = trial.witness.get("guest", {})
+    before, after = looks.get("captured"), looks.get("watched")
+    if not before or not after or len(before) != int(trial.setting.options["vcpus"]):
+        return no_data("ram-witness.json has not both looks", expected="the guest at work")
+    nonce = int(trial.setting.nonce, 16)
+    gained = [b["counter"] - a["counter"] for a, b in zip(before, after, strict=False)]
+    looked = [sum(vcpu["pages"] for vcpu in look) for look in (before, after)]
+    right = [
+        sum(vcpu["as_written"] for vcpu in look if vcpu["nonce"] == nonce)
+        for look in (before, after)
+    ]
+    went_on = all(g >= vcpu["nr_pages"] for g, vcpu in zip(gained, before, strict=False))
+    return outcome(
+        len(before) == len(after) and went_on and looked == right and min(looked) > 0,
+        expected=f"a whole sweep more, and {looked[0]} pages as the guest writes them, then"
+        f" {looked[0]} as it writes them later",
+        seen=f"{min(gained)} steps more; {right[0]} pages, then {right[1]}",
+        evidence="ram-witness.json, looks into the outgoing kernel's page frames",
+    )
+
+
 def _pages(trial: Trial) -> int | None:
     side = trial.side(OUTGOING)
     return side.number("guest.pages") if side else None
@@ -101,7 +124,14 @@ CLAIMS = (
     ),
     Claim(
         "They are the same physical pages: nothing was copied.",
-        (Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),),
+        (
+            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
+            Check(
+                "host_saw_guest",
+                "Did the host, from outside, see the guest at work in them?",
+                _host_saw_guest,
+            ),
+        ),
     ),
     Claim(
         "The vCPUs go on where they were: registers, vector state, counter.",

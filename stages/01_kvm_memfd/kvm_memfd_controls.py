@@ -204,7 +204,7 @@ CONTROLS = (
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",
-        breaks=frozenset({"same_pages"}),
+        breaks=frozenset({"same_pages", "host_saw_guest"}),
         reason=reason(_not_zero(INCOMING, "pfn.moved")),
     ),
     Control(

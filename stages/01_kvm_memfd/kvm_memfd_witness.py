@@ -6,17 +6,23 @@ Before the kexec the workload says in which page frames the guest's RAM lies. At
 kernel, before anything is resumed) the host hashes those very frames in QEMU's memory. It
 does so in parallel with the workload's own digests; the rendezvous after it (`reboot`,
 `resume`) waits for it. What the kernel under test believes does not enter.
+
+Equal bytes in the old frames do not show that the guest still lives there: it could run on a
+copy. So the host looks into the frames once more at `watched`, when the guest is paused for
+good, for what only this guest can have written into them since.
 """
 
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from common.guest_memory import count_written, vcpu_blocks
 from common.machine_ram import PAGE, MachineRam
 from common.stage import Companion, Surroundings
 
@@ -30,26 +36,49 @@ class RamWitness:
     def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
         self._ram, self._pool = ram, pool
         self._extents: list[tuple[int, int]] = []
+        self._first_pages: list[int] = []
         self._running: dict[str, Future[str]] = {}
+        self._looks: dict[str, list[dict[str, int]]] = {}
 
     def heard(self, text: str) -> None:
         """Start a digest at `# at NAME`; at the rendezvous after it, wait for it to end."""
         if text.startswith(_EXTENT) and "captured" not in self._running:
-            _, pfn, count = text.partition("=")[2].split(":")
+            first, pfn, count = text.partition("=")[2].split(":")
+            self._first_pages.append(int(first))
             self._extents.append((int(pfn), int(count)))
         elif text in ("# at captured", "# at retrieved"):
             name = text.removeprefix("# at ")
+            if name == "captured":
+                self._look(name)
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
         elif text.startswith("# await "):
             for digest in self._running.values():
                 digest.result()
+            if text == "# await watched":
+                self._look("watched")
+
+    def _look(self, name: str) -> None:
+        """Note how far each vCPU is, and how many of its pages hold what it says."""
+        self._looks[name] = [
+            dict(zip(("pages", "as_written"), count_written(block, self._page), strict=True))
+            | {"nonce": block.nonce, "counter": block.counter, "nr_pages": block.nr_pages}
+            for block in vcpu_blocks(self._page)
+        ]
+
+    def _page(self, page: int) -> bytes:
+        """The guest's page, in the frame in which it was in the outgoing kernel; b"" if unknown."""
+        at = bisect_right(self._first_pages, page) - 1
+        pfn, count = self._extents[at] if at >= 0 else (0, 0)
+        offset = page - self._first_pages[at] if at >= 0 else 0
+        return self._ram.read((pfn + offset) * PAGE, PAGE) if offset < count else b""
 
     def result(self) -> dict[str, Any]:
-        """Number of pages hashed, and the digest at each point that was reached."""
+        """Number of pages hashed, the digest at each point that was reached, and both looks."""
         return {
             "pages": sum(count for _, count in self._extents),
             "page_size": PAGE,
             "sha256": {name: digest.result() for name, digest in self._running.items()},
+            "guest": self._looks,
         }
 
 

@@ -430,6 +430,8 @@ static void finish_and_watch(struct incoming *in)
 	}
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
 	vmm_pause(&in->vmm);
+	/* The host looks for what the guest has written into the pages since. */
+	await("watched");
 	vmm_read_counters(&in->vmm, at_end);
 	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);
 }

@@ -1,0 +1,96 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the host finds in the guest's pages, on memory that was made up."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+
+import pytest
+
+from common.guest_memory import (
+    PAGE,
+    SAMPLES,
+    VcpuBlock,
+    count_written,
+    page_content,
+    pattern,
+    vcpu_blocks,
+)
+from common.record import Trial
+from common.stage import load_stage
+from common.verdict import judge_trial
+
+NONCE = 0x1122334455667788
+FIRST, PAGES = 256, 2 * SAMPLES
+Recorded = Callable[..., Trial]
+
+
+def memory(*, version: int = 3, cursor: int = 100, vcpus: int = 1) -> dict[int, bytes]:
+    """A guest's pages by number: blocks from page 128 on, and what the vCPUs have written."""
+    pages: dict[int, bytes] = {}
+    for vcpu in range(vcpus):
+        first = FIRST + vcpu * PAGES
+        block = bytearray(PAGE)
+        struct.pack_into("<5Q", block, 0, 1, vcpu, NONCE, first, PAGES)
+        for at, value in ((72, version), (136, cursor), (144, version * PAGES + cursor)):
+            struct.pack_into("<Q", block, at, value)
+        pages[128 + 8 * vcpu] = bytes(block)
+        for page in range(PAGES):
+            content = page_content(NONCE, first + page, version + (page < cursor))
+            pages[first + page] = content
+    return pages
+
+
+def reader(pages: dict[int, bytes]) -> Callable[[int], bytes]:
+    return lambda page: pages.get(page, bytes(PAGE))
+
+
+def test_what_a_guest_has_written_is_found() -> None:
+    read = reader(memory(vcpus=2))
+    blocks = vcpu_blocks(read)
+    assert blocks[1] == VcpuBlock(NONCE, FIRST + PAGES, PAGES, 3, 100, 3 * PAGES + 100)
+    # one of the sampled pages is the one that is being written
+    assert [count_written(block, read) for block in blocks] == [(SAMPLES - 1, SAMPLES - 1)] * 2
+
+
+@pytest.mark.parametrize("page", [0, 50, 98, 102, PAGES - 2])
+def test_a_page_that_is_not_the_guests_is_not_counted(page: int) -> None:
+    pages = memory()
+    for other in (bytes(PAGE), page_content(NONCE, FIRST + page, 2), b""):
+        read = reader(pages | {FIRST + page: other})
+        (block,) = vcpu_blocks(read)
+        assert count_written(block, read) == (SAMPLES - 1, SAMPLES - 2)
+
+
+def test_no_guest_is_no_guest() -> None:
+    assert vcpu_blocks(reader({})) == []
+    assert vcpu_blocks(lambda _page: b"") == []
+
+
+def test_content_depends_on_page_version_and_run() -> None:
+    firsts = {pattern(n, p, v) for n in (1, 2) for p in (1, 2) for v in (1, 2)}
+    assert len(firsts) == 8
+
+
+@pytest.mark.parametrize(
+    ("change", "status"),
+    [
+        ({}, "PASS"),
+        ({"counter": 0}, "FAIL"),
+        ({"as_written": 255}, "FAIL"),
+        ({"nonce": 1}, "FAIL"),
+        ({"pages": 0, "as_written": 0}, "FAIL"),
+        (None, "NO DATA"),
+    ],
+)
+def test_the_check(change: dict[str, int] | None, status: str, recorded: Recorded) -> None:
+    """A copy stands still, a frame of somebody else's holds something else."""
+    trial = recorded("main")
+    look = trial.witness["guest"]["watched"]
+    watched = [] if change is None else [look[0] | change]
+    guest = trial.witness["guest"] | {"watched": watched}
+    edited = trial.model_copy(update={"witness": trial.witness | {"guest": guest}})
+    answers = {a.check: a.outcome.status for a in judge_trial(edited, load_stage(1)).answers}
+    assert answers.pop("host_saw_guest") == status
+    assert set(answers.values()) == {"PASS"}
