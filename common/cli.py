@@ -42,7 +42,14 @@ def build_parser() -> argparse.ArgumentParser:
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     _machine_options(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
-    test.add_argument("pytest_args", nargs=argparse.REMAINDER)
+    test.add_argument(
+        "--sabotage",
+        nargs="*",
+        metavar="LIE",
+        help="instead: put each lie of tests/sabotage into a copy of this checkout, and see it"
+        " caught by the check that claims to (all, or those named)",
+    )
+    test.set_defaults(further=())
 
     run = _verb(verbs, "run", "run:run", "one stage, with its controls")
     run.add_argument("stage", type=int, metavar="N")
@@ -177,10 +184,20 @@ def _terminated(_number: int, _frame: FrameType | None) -> None:
     raise KeyboardInterrupt
 
 
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; words that only `test` takes are pytest's."""
+    parser = build_parser()
+    arguments, further = parser.parse_known_args(argv)
+    if further and (not hasattr(arguments, "further") or arguments.sabotage is not None):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    arguments.further = further
+    return arguments
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit status."""
     try:
-        arguments = build_parser().parse_args(argv)
+        arguments = _parse(argv)
         signal.signal(signal.SIGTERM, _terminated)
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.commands.{module}"), function)

@@ -11,7 +11,6 @@ import sys
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from email.headerregistry import Address
-from itertools import islice
 from pathlib import Path
 
 from tabulate import tabulate
@@ -20,9 +19,9 @@ from common import ktap, record
 from common.bundle import pack
 from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
-from common.follows import disagreements, trials_from_raw
 from common.printable import printable
 from common.record import Run
+from common.rejudge import rejudged
 from common.report_json import report_json
 from common.report_json import schema_text as report_json_schema
 from common.report_junit import report_junit
@@ -31,7 +30,6 @@ from common.report_text import report_text
 from common.stage import Stage, load_stage, stage_folders
 from common.stored_run import StoredRun, opened
 from common.timeline_svg import timeline_svg
-from common.verdict import judge as judge_run
 
 
 def report(arguments: argparse.Namespace) -> int:
@@ -136,10 +134,7 @@ def judge(arguments: argparse.Namespace) -> int:
     with opened(arguments.run) as stored:
         if arguments.seal and arguments.seal.lower() != stored.seal:
             raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
-        trials = trials_from_raw(stored.folder, stored.stage)
-        if found := list(islice(disagreements(stored.folder, stored.run, trials), 20)):
-            raise UsageError(f"{stored.name}: {found[0]}", details=found[1:])
-        verdict = judge_run(stored.run.model_copy(update={"trials": trials}), stored.stage)
+        verdict = rejudged(stored)
         print(printable(f"stage {verdict.stage}: {verdict.status}: {verdict.why}"))
         ran = {control.control for control in verdict.controls}
         if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
