@@ -102,9 +102,13 @@ def _sum_up(
             return "BROKEN", f"{control.trial} {control.status}: {control.why}"
     if expected:
         return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
-    passed = f"{len(mains)}/{len(mains)} passed"
-    failed = f"{len(controls)} controls failed as they must" if controls else "no controls run"
-    return "PASS", f"{passed}, {failed}"
+    failed = "no controls run"
+    if controls:
+        failed = f"{len(controls)} control{'s' * (len(controls) > 1)} failed as "
+        failed += "they must" if len(controls) > 1 else "it must"
+    if not mains:
+        return "PASS", f"{failed}; the stage itself was not run, so none of its claims is shown"
+    return "PASS", f"{len(mains)}/{len(mains)} passed, {failed}"
 
 
 def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
