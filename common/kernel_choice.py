@@ -52,6 +52,8 @@ class KernelChoice:
     series: Series = "ours"
     config: tuple[Path, ...] = ()
     """Kconfig fragments of the user's, which come last."""
+    line_tables: bool = False
+    """Kernels of the same code whose vmlinux tells file and line of each instruction."""
 
     @property
     def origins(self) -> tuple[Origin, Origin]:
@@ -111,6 +113,11 @@ def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
         metavar="FRAGMENT",
         help="a Kconfig fragment of yours, after all others",
     )
+    group.add_argument(
+        "--line-tables",
+        action="store_true",
+        help="kernels of the same code whose stacks are decoded to file and line (another build)",
+    )
 
 
 def chosen(arguments: argparse.Namespace) -> KernelChoice:
@@ -121,6 +128,7 @@ def chosen(arguments: argparse.Namespace) -> KernelChoice:
         incoming=incoming,
         series=series_of(arguments.series),
         config=tuple(arguments.config),
+        line_tables=arguments.line_tables,
     )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UsageError
@@ -31,7 +32,7 @@ def kernel_pair(
     """
     progress = BuildProgress()
     outgoing, incoming = (
-        _kernel(stage, origin, side, control, progress)
+        _kernel(stage, origin, side, control, progress, line_tables=choice.line_tables)
         for origin, side in zip(choice.origins, ("out", "in"), strict=True)
     )
     if outgoing.build_id == incoming.build_id and not choice.one_kernel:
@@ -54,11 +55,17 @@ def control_kernels(
 
 
 def _kernel(
-    stage: Stage, origin: Origin, side: str, control: Control | None, progress: Progress
+    stage: Stage,
+    origin: Origin,
+    side: str,
+    control: Control | None,
+    progress: Progress,
+    *,
+    line_tables: bool,
 ) -> Bootable:
     if origin.kind != "image":
         spec = kernel_spec(stage, _source(origin, progress), side, control)
-        return build(spec, progress=progress)
+        return build(replace(spec, line_tables=line_tables), progress=progress)
     read_header(origin.path)  # what is no kernel image shall not wait for a build
     source = debian_source(DEFAULT_PACKAGE, progress=progress)
     plain = with_kernels(load_stage(stage.number), KernelChoice())

@@ -9,6 +9,7 @@ from common.compare import Difference
 from common.errors import CannotRunHere, StagesError
 from common.printable import printable
 from common.record import Run
+from common.report_text import crash_lines
 from common.stage import Stage
 from common.verdict import Answer, Verdict
 
@@ -40,6 +41,8 @@ def stage_result(
         lines += [f"# {_line(one.text)}", f"not ok {number} as_good_as_baseline_{name}"]
     for trial in run.trials:
         if trial.setting.control is None:
+            if crash := trial.setting.crash:
+                lines += [f"# {_line(text)}" for text in crash_lines(trial.setting.name, crash)]
             lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]
     word = "ok" if verdict.status in ("PASS", "XFAIL") and not worse else "not ok"
     return "".join(

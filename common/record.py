@@ -66,6 +66,21 @@ class Host(Stored):
     versions: dict[str, str]
 
 
+class Crash(Stored):
+    """How a kernel died, as far as it said so; decoded where it was built."""
+
+    phase: str
+    """What the trial was in: "after 'pause'", "incoming kernel"."""
+    kernel: str
+    """Release of the kernel that died."""
+    lines: tuple[str, ...]
+    """The console lines that matter first, at most ten."""
+    stack: tuple[str, ...]
+    """The call trace, by the kernel's scripts/decode_stacktrace.sh."""
+    decoded_by: str
+    """With what it was decoded, or why it was not."""
+
+
 class Setting(Stored):
     """What the harness alone knows of a trial."""
 
@@ -92,6 +107,7 @@ class Setting(Stored):
     ended_ns: int
     ended: Ended
     ended_detail: str
+    crash: Crash | None = None
     process_at_start: QemuProcess
     process_at_end: QemuProcess | None
 

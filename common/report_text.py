@@ -5,13 +5,13 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from tabulate import tabulate
 
 from common.as_run import left_out
 from common.printable import printable
-from common.record import KernelFacts, Run, Trial
+from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
 from common.statistics_table import phase_table
 from common.verdict import ControlVerdict, TrialVerdict, Verdict
@@ -24,6 +24,7 @@ def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
     parts = [
         _heading(verdict, stage),
         _setting(run),
+        *_crashes(run),
         _claims(stage, verdict),
         _controls(verdict, stage),
         _timing(run, verdict, stage),
@@ -75,6 +76,22 @@ def _kernel(kernel: KernelFacts) -> str:
         f"{kernel.release}, build id {kernel.build_id[:12]}, config {kernel.config},"
         f" {kernel.source}{patches}"
     )
+
+
+def _crashes(run: Run) -> Iterator[str]:
+    """How each kernel died that was not to: phase, what to read first, and where it was."""
+    for trial in run.trials:
+        crash = trial.setting.crash
+        if crash and trial.setting.control is None:
+            yield "\n".join(crash_lines(trial.setting.name, crash))
+
+
+def crash_lines(trial: str, crash: Crash) -> Iterator[str]:
+    """A crash in words; console lines are as wide as they are."""
+    yield _labelled("Crash", f"{trial}: {crash.kernel} died; phase: {crash.phase}")
+    yield from (f"  {line}" for line in crash.lines)
+    yield _labelled("Stack", f"decoded by {crash.decoded_by}")
+    yield from (f"  {line}" for line in crash.stack)
 
 
 def _claims(stage: Stage, verdict: Verdict) -> str:

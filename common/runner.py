@@ -15,6 +15,7 @@ from pathlib import Path
 
 from common import __version__
 from common.accel import Accelerator
+from common.crash import describe
 from common.dialogue import HEADER, awaited
 from common.domain import MachineSpec
 from common.errors import CannotRunHere
@@ -24,6 +25,7 @@ from common.initramfs import build_workload, make_initramfs
 from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
+from common.serial_line import read_stamped
 from common.stage import Companion, Control, Stage
 from common.verdict import judge_trial
 from kernel.prebuilt import Bootable, Prebuilt
@@ -119,6 +121,10 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             process_at_start=machine.process,
             process_at_end=machine.process_now(),
         )
+    if ended == "crashed":  # by now the console is whole
+        lines = read_stamped(folder / "console.jsonl")
+        crash = describe(detail.partition(": ")[0], lines, (outgoing, incoming))
+        setting = setting.model_copy(update={"crash": crash})
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
     return collect(folder, witness=stage.witness)
 

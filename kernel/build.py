@@ -46,6 +46,7 @@ class KernelSpec:
     """Which kernel is wanted: its source, patches in order, config and release suffix.
 
     `label` says what for (it is no part of the kernel); `localversion` is like "-luo-out".
+    `line_tables` has its vmlinux tell file and line of each instruction; the code is the same.
     """
 
     source: Source
@@ -53,6 +54,7 @@ class KernelSpec:
     localversion: str
     fragments: tuple[Path, ...]
     patches: tuple[Path, ...] = ()
+    line_tables: bool = False
 
 
 @disk_errors_told()
@@ -145,10 +147,15 @@ class _Request:
             patches=[digest for _, digest in patches],
             requests=config.merged(wanted.values()),
             compiler=chain.identity,
-            flags=_flags(chain),
+            flags=[*_flags(chain), *_lines(spec)],
             localversion=spec.localversion,
         )
         return _Request(spec, key, wanted, patches, chain)
+
+
+def _lines(spec: KernelSpec) -> list[str]:
+    """On make's command line: line tables without the rest of the debug information."""
+    return ["KCFLAGS=-g1"] if spec.line_tables else []
 
 
 def _flags(chain: Toolchain) -> list[str]:
@@ -240,11 +247,14 @@ class _Build:
             done=False,
             boot_id=objects.boot_id(),
             compiler=self.request.chain.identity,
-            make_arguments=self.request.chain.make_arguments(),
+            make_arguments=self._make_arguments(),
             requests=config.merged(self.request.wanted.values()),
             seed=None,
             relation="none",
         )
+
+    def _make_arguments(self) -> list[str]:
+        return [*self.request.chain.make_arguments(), *_lines(self.request.spec)]
 
     def _make(self, goals: Sequence[str], line: Callable[[str], None] | None = None) -> None:
         """The goals are made; else KernelBuildError with what was said first."""
@@ -252,7 +262,7 @@ class _Build:
         env = objects.environment_of_make(chain.environment(), key, self.folder)
         command = ["make", "-C", str(self.worktree.path), f"O={self.folder.name}"]
         command += [f"-j{self.jobs}", "--output-sync=target", "--no-print-directory"]
-        command += [*chain.make_arguments(), f"LOCALVERSION={self.request.spec.localversion}"]
+        command += [*self._make_arguments(), f"LOCALVERSION={self.request.spec.localversion}"]
         command += goals
         self._run(command, env, line)
 
@@ -425,7 +435,7 @@ class _Build:
                 fragments=[str(fragment) for fragment in spec.fragments],
                 requests=config.merged(self.request.wanted.values()),
                 compiler=self.request.chain.identity,
-                flags=_flags(self.request.chain),
+                flags=[*_flags(self.request.chain), *_lines(spec)],
                 config_sha256=hashlib.sha256(text.encode()).hexdigest(),
                 release=release,
                 build_id=build_id,
