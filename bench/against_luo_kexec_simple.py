@@ -22,15 +22,14 @@ from tabulate import tabulate
 
 from common.accel import QEMU
 from common.errors import Exit, HarnessError
-from common.initramfs import make_initramfs
 from common.kernel_choice import KernelChoice
 from common.kernels import debian_tree, kernel_pair
 from common.paths import CHECKOUT
 from common.stage import load_stage
 from common.statistics_table import p90
+from common.upstream_result import UpstreamTest
+from common.upstream_tests import build_initrd
 from kernel.prebuilt import Bootable
-
-_SELFTEST = Path("tools/testing/selftests/liveupdate")
 
 
 def bench(arguments: argparse.Namespace) -> int:
@@ -39,7 +38,8 @@ def bench(arguments: argparse.Namespace) -> int:
     ours: list[float] = []
     upstreams: list[float] = []
     with tempfile.TemporaryDirectory(prefix="kexec-stages-bench-") as name:
-        initrd = _upstream_initrd(kernel, debian_tree(), Path(name))
+        test = UpstreamTest("liveupdate", "luo_kexec_simple", "TEST PASSED")
+        initrd = build_initrd(test, debian_tree(), kernel, kernel, Path(name))
         for round_number in range(arguments.runs + 1):
             pair = _time_ours(), _time_upstreams(kernel, initrd, Path(name) / "serial")
             print(f"round {round_number}: {pair[0]:.2f} s, {pair[1]:.2f} s", file=sys.stderr)
@@ -78,20 +78,3 @@ def _time_upstreams(kernel: Bootable, initrd: Path, serial: Path) -> float:
     if "TEST PASSED" not in serial.read_text(errors="replace"):
         raise HarnessError("luo_kexec_simple did not pass; see its serial log in a run by hand")
     return seconds
-
-
-def _upstream_initrd(kernel: Bootable, tree: Path, folder: Path) -> Path:
-    nolibc = ["gcc", "-static", "-nostdinc", "-nostdlib", "-I", str(kernel.headers / "include")]
-    nolibc += ["-I", str(tree / "tools/include/nolibc")]
-    tests = tree / _SELFTEST
-    test = [*nolibc, "-O2", "-I", str(tests / "lib/include"), "-o", str(folder / "test_binary")]
-    test += [str(tests / "luo_kexec_simple.c"), str(tests / "lib/lu_utils.c")]
-    init = [*nolibc, "-s", "-Os", "-fno-asynchronous-unwind-tables", "-fno-ident"]
-    init += ["-fno-stack-protector", "-o", str(folder / "init"), str(tests / "init.c")]
-    for command in (test, init):
-        subprocess.run(command, check=True, capture_output=True)
-    files = {"/init": folder / "init", "/test_binary": folder / "test_binary"}
-    tool = kernel.gen_init_cpio
-    inner = make_initramfs(files, gen_init_cpio=tool, target=folder / "inner")
-    files |= {"/kernel": kernel.image, "/initrd.img": inner}
-    return make_initramfs(files, gen_init_cpio=tool, target=folder / "outer")

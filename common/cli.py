@@ -70,6 +70,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="fail as well where this run of the stage did better (once for each stage)",
     )
     gate.add_argument("--controls", action="store_true", help="run the controls as well")
+    gate.add_argument(
+        "--upstream",
+        action="store_true",
+        help="instead of the stages: the kernel's own live update tests, from the tree under test",
+    )
     _machine_options(gate)
 
     report = _verb(verbs, "report", "stored:report", "the report of stored runs")

@@ -64,7 +64,7 @@ def _kernel(
     line_tables: bool,
 ) -> Bootable:
     if origin.kind != "image":
-        spec = kernel_spec(stage, _source(origin, progress), side, control)
+        spec = kernel_spec(stage, source_of(origin, progress), side, control)
         return build(replace(spec, line_tables=line_tables), progress=progress)
     read_header(origin.path)  # what is no kernel image shall not wait for a build
     source = debian_source(DEFAULT_PACKAGE, progress=progress)
@@ -111,7 +111,8 @@ def debian_tree() -> Path:
     return debian_source(DEFAULT_PACKAGE, progress=BuildProgress()).path
 
 
-def _source(origin: Origin, progress: Progress) -> Source:
+def source_of(origin: Origin, progress: Progress) -> Source:
+    """The package's or the tree's source; an image has none."""
     if origin.kind == "package":
         return debian_source(origin.name, progress=progress)
     return tree_source(origin.path, progress=progress)

@@ -11,6 +11,7 @@ from common.printable import printable
 from common.record import Run
 from common.report_text import crash_lines
 from common.stage import Stage
+from common.upstream_result import UpstreamResult
 from common.verdict import Answer, Verdict
 
 _DIRECTIVES = ("XFAIL", "TIMEOUT", "ERROR")
@@ -58,6 +59,35 @@ def not_run(position: int, stage: Stage, error: StagesError) -> str:
     """A stage of which there is no verdict: SKIP where that is nobody's fault, else ERROR."""
     word, directive = ("ok", "SKIP") if isinstance(error, CannotRunHere) else ("not ok", "ERROR")
     return f"{word} {position} {stage.folder.name} # {directive} {_line(str(error))}\n"
+
+
+def suite_result(position: int, suite: str, results: Sequence[UpstreamResult] | StagesError) -> str:
+    """A suite of the kernel's own tests as a KTAP subtest, with what each test said.
+
+    A suite that could not be run is a SKIP with the reason; it has no subtest then.
+    """
+    if isinstance(results, StagesError):
+        told = [f"# {_line(detail)}\n" for detail in results.details]
+        return "".join([*told, f"ok {position} {suite} # SKIP {_line(str(results))}\n"])
+    lines = ["KTAP version 1", f"# Subtest: {suite}", f"1..{len(results)}"]
+    for number, one in enumerate(results, start=1):
+        lines += [f"# {one.test.name}: {_line(text.lstrip('# '))}" for text in one.said]
+        lines += [f"# seen: {_line(one.why)}"]
+        lines += [_UPSTREAM[one.status].format(number, one.test.name, _line(one.why))]
+    statuses = {one.status for one in results}
+    word = "not ok" if statuses - {"PASS", "SKIP"} else "ok"
+    skipped = sum(one.status == "SKIP" for one in results)
+    note = f" # SKIP {skipped} of {len(results)} tests" if skipped and word == "ok" else ""
+    return "".join(f"  {line}\n" for line in lines) + f"{word} {position} {suite}{note}\n"
+
+
+_UPSTREAM = {
+    "PASS": "ok {} {}",
+    "SKIP": "ok {} {} # SKIP {}",
+    "FAIL": "not ok {} {}",
+    "CRASHED": "not ok {} {}",
+    "TIMEOUT": "not ok {} {} # TIMEOUT {}",
+}
 
 
 def _directive(verdict: Verdict) -> str:

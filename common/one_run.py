@@ -34,7 +34,7 @@ def one_run(
     outgoing, incoming = kernel_pair(stage, choice)
     controls = [plan.control for plan in plans if plan.control]
     narrator = Narrator(stage)
-    folder = new_run_folder(stage, hypervisor)
+    folder = new_run_folder(stage.folder.name, hypervisor)
     bench = Bench(
         stage=stage,
         outgoing=outgoing,

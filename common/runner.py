@@ -253,10 +253,10 @@ def _fails_as_expected(trial: Trial, stage: Stage) -> bool:
     return trial.setting.control is None and judge_trial(trial, stage).status == "XFAIL"
 
 
-def new_run_folder(stage: Stage, hypervisor: Hypervisor) -> Path:
+def new_run_folder(what: str, hypervisor: Hypervisor) -> Path:
     """A fresh folder for a run, named .part until `publish`; it goes if this process dies."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{stamp}-{stage.folder.name}-{secrets.token_hex(2)}.part"
+    name = f"{stamp}-{what}-{secrets.token_hex(2)}.part"
     folder = runs_root() / name
     folder.mkdir(parents=True)
     hypervisor.guardian.remove_folder(folder)

@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from common import ktap
 from common.as_run import as_run, left_out
+from common.commands.upstream import gate_upstream
 from common.compare import worsened
 from common.errors import Exit, StagesError, UsageError
 from common.hypervisor import Hypervisor
@@ -78,6 +79,8 @@ def demo(arguments: argparse.Namespace) -> int:
 
 def gate(arguments: argparse.Namespace) -> int:
     """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
+    if arguments.upstream:
+        return gate_upstream(arguments)
     if arguments.until is None:
         numbers = [n for n in stage_folders() if not load_stage(n).in_work]
     elif arguments.until in stage_folders():
