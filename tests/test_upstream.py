@@ -193,6 +193,9 @@ def test_a_missing_option_is_named() -> None:
     assert said == "ok 1 liveupdate # SKIP CONFIG_LIVEUPDATE_TEST did not survive\n"
 
 
-def test_what_goes_not_together(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["gate", "--upstream", "--until", "1"]) == 2
-    assert "gate --upstream runs no stage" in sentence(capsys)
+def test_what_goes_not_together(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for words in (["--until", "1"], ["--baseline", "latest"], ["--controls"]):
+        assert main(["gate", "--upstream", *words]) == 2
+        assert "gate --upstream runs no stage" in sentence(capsys)
+    assert main(["gate", "--upstream", "--image", str(tmp_path / "bzImage")]) == 2
+    assert "builds kernels and tests from one tree" in sentence(capsys)
