@@ -29,7 +29,7 @@ $(O)/%.o: %.c include/uapi/linux/toy.h
 	@mkdir -p $(@D)
 	@echo '  CC      $*.o'
 	@if [ -e $*.slow ]; then : > $*.started; sleep 60; fi
-	@gcc -fPIC -Iinclude/uapi -c -o $@ $<
+	@gcc $(KCFLAGS) -fPIC -Iinclude/uapi -c -o $@ $<
 	@echo 'cmd := gcc' > $(@D)/.$(@F).cmd
 
 $(O)/init/version.o: FORCE

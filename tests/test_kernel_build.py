@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -89,6 +90,22 @@ def test_a_second_build_is_found(toy: Toy) -> None:
     assert again.key == first.key
     assert next(event for event in toy.events if isinstance(event, Finished)).cached
     assert not toy.compiled()
+
+
+def test_line_tables_are_another_build_of_the_same_code(toy: Toy, tmp_path: Path) -> None:
+    plain, told = toy.build(), build(replace(toy.spec(), line_tables=True))
+    assert plain.key != told.key
+    assert (plain.release, plain.meta.requests) == (told.release, told.meta.requests)
+    assert told.meta.flags == [*plain.meta.flags, "KCFLAGS=-g1"]
+    texts, sections = [], []
+    for kernel in (plain, told):
+        only = ["objcopy", "-O", "binary", "--only-section=.text"]
+        subprocess.run([*only, str(kernel.vmlinux), str(tmp_path / "text")], check=True)
+        texts.append((tmp_path / "text").read_bytes())
+        named = ["readelf", "-SW", str(kernel.vmlinux)]
+        sections.append(subprocess.run(named, check=True, capture_output=True).stdout)
+    assert texts[0] == texts[1]
+    assert [b".debug_line" in text for text in sections] == [False, True]
 
 
 def test_another_release_compiles_one_file_more(toy: Toy) -> None:
