@@ -21,11 +21,14 @@ import junitparser
 import pytest
 
 from common.cli import main
+from common.errors import UsageError
+from common.ktap import suite_result
 from common.paths import CHECKOUT, cache_root
 from common.record import Run, Setting
 from common.report_json import Report, schema_text
 from common.shell_lines import shell_lines
 from common.stage import load_stage
+from common.upstream_result import Status, UpstreamResult, UpstreamTest
 from tests.conftest import RECORDED, sentence, store_run, write_record
 
 Printed = Callable[..., str]
@@ -429,6 +432,23 @@ def test_the_kernels_parser_reads_a_pass(
     assert [one.name.strip() for one in test.subtests] == ["01_kvm_memfd", "02_vfio_noiommu"]
     count = CHECKS[1] + 4 + CHECKS[2]
     assert (test.counts.passed, test.counts.total(), test.counts.errors) == (count, count, 0)
+
+
+def test_the_kernels_parser_reads_its_own_tests(kunit_parser: ModuleType) -> None:
+    """A passed suite, one with a skip and a failure, and one that could not be built."""
+
+    def result(name: str, status: Status) -> UpstreamResult:
+        said = ("# [STAGE 1] a line", "ok 7 of the test's own", "INIT: Stage 1 completed")
+        return UpstreamResult(UpstreamTest("liveupdate", name, "x"), status, "why", said)
+
+    mixed = (result("one", "PASS"), result("two", "SKIP"), result("three", "FAIL"))
+    text = "KTAP version 1\n1..3\n"
+    text += suite_result(1, "liveupdate", mixed[:1]) + suite_result(2, "mixed", mixed)
+    text += suite_result(3, "kho", UsageError("CONFIG_X is unknown"))
+    test = ktap(kunit_parser, text)
+    assert test.status == kunit_parser.TestStatus.FAILURE
+    counts = (test.counts.passed, test.counts.skipped, test.counts.failed, test.counts.errors)
+    assert counts == (2, 2, 1, 0)
 
 
 def test_the_kernels_parser_reads_a_failure(
