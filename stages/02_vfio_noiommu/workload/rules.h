@@ -22,7 +22,7 @@ enum {
 #define RULES_OUTGOING 40
 #define RULES_INCOMING 27
 
-void rules_outgoing(const struct nic *nic, const struct nic *other, int luo_fd);
+void rules_outgoing(struct nic *nic, const struct nic *other, int luo_fd);
 void rules_before_bind(const struct nic *nic, int session_fd);
 void rules_before_retrieve(const struct nic *nic);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);
