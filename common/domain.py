@@ -48,6 +48,9 @@ def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: P
     features = ET.SubElement(domain, "features")
     ET.SubElement(features, "acpi")
     ET.SubElement(features, "apic")
+    if any(device.find("driver[@intremap='on']") is not None for device in spec.devices):
+        # libvirt asks for it; an emulated CPU has no other.
+        ET.SubElement(features, "ioapic", driver="qemu")
     # A reset must be seen and counted, not turned into the end of QEMU.
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")

@@ -5,7 +5,8 @@ It reads the buffers of a receive ring, in the ring's order, in QEMU's own memor
 buffers those are it reads from the descriptors, before the first frame: that is what the
 device will do. Where the device's addresses are translated, the watcher walks VT-d's tables as
 QEMU does. It does not go by a descriptor's done bit, which is gone as soon as the guest refills
-the descriptor, but by the number of the frame in the buffer.
+the descriptor, but by the number of the frame in the buffer. A device writes in the ring's order:
+a buffer that is still as it was when the one after it has a newer frame is never written.
 
 A process of its own; it says "ready" when it watches, and ends with stdin.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import array
+import mmap
 import select
 import struct
 import sys
@@ -21,6 +23,7 @@ import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 from common.errors import HarnessError
 from common.frames import CRC, FRAME, HEADER_LENGTH, MAGIC, write_landed
@@ -33,11 +36,25 @@ _DESCRIPTOR = struct.Struct("<QQ")
 Physical = Callable[[int], int]
 
 
-class _Ring:
+class Ram(Protocol):
+    """A machine's memory."""
+
+    @property
+    def view(self) -> mmap.mmap:
+        """All of it."""
+
+    def read(self, address: int, length: int) -> bytes:
+        """What is at a physical address."""
+
+    def offset(self, address: int) -> int:
+        """Where that is in `view`."""
+
+
+class Ring:
     """The buffers of one ring, and which of them is written next."""
 
     def __init__(
-        self, ram: MachineRam, nonce: int, physical: Physical, address: int, count: int, log: Path
+        self, ram: Ram, nonce: int, physical: Physical, address: int, count: int, log: Path
     ) -> None:
         self._ram, self._nonce, self._log = ram, nonce, log
         # The ring need not be one piece: it is read page by page.
@@ -54,19 +71,33 @@ class _Ring:
 
     def look(self) -> bool:
         """True when another frame has landed; it is in the log then."""
-        offset = self._buffers[self._next]
+        if self._take(0):
+            return True
+        # It may have come between the two looks; only then is the one before it really empty.
+        return self._landed(1) is not None and (self._take(0) or self._take(1))
+
+    def _take(self, ahead: int) -> bool:
+        landed = self._landed(ahead)
+        if landed is None:
+            return False
+        number, sent = landed
+        self._rows.extend((number, sent, time.monotonic_ns()))
+        self._expected = number + 1
+        self._next = (self._next + ahead + 1) % len(self._buffers)
+        return True
+
+    def _landed(self, ahead: int) -> tuple[int, int] | None:
+        """Number and send time of a new frame, `ahead` buffers after the next."""
+        offset = self._buffers[(self._next + ahead) % len(self._buffers)]
         body = self._ram.view[offset : offset + FRAME.size]
         magic, nonce, number, sent = FRAME.unpack(body)
         if magic != MAGIC or nonce != self._nonce or number < self._expected:
-            return False
+            return None
         end = offset + FRAME.size
         # A frame that QEMU is just copying will be whole at the next look.
         if CRC.unpack(self._ram.view[end : end + CRC.size])[0] != zlib.crc32(body):
-            return False
-        self._rows.extend((number, sent, time.monotonic_ns()))
-        self._expected = number + 1
-        self._next = (self._next + 1) % len(self._buffers)
-        return True
+            return None
+        return number, sent
 
     def close(self) -> None:
         write_landed(self._log, self._rows)
@@ -93,7 +124,7 @@ def main() -> None:
     arguments = parser.parse_args()
     with MachineRam(arguments.pid) as ram:
         rings = [
-            _Ring(
+            Ring(
                 *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
                 *(int(address, 0), int(count), Path(log)),
             )
@@ -117,7 +148,7 @@ def _physical(ram: MachineRam, root: int | None, bdf: str) -> Physical:
     return lambda address: translate(ram.read, entry, address)
 
 
-def _watch(rings: list[_Ring]) -> None:
+def _watch(rings: list[Ring]) -> None:
     while True:
         for ring in rings:
             while ring.look():

@@ -29,6 +29,8 @@ FRAME = struct.Struct("<QQQQ")
 """Magic, the run's nonce, number, send time (ns)."""
 CRC = struct.Struct("<I")
 HEADER_LENGTH = 16
+NAMED = 16
+"""So many missing frames are named by number."""
 # Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.
 _HEADER = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"\x00\x00"
 _PADDING = bytes(12)
@@ -108,7 +110,8 @@ class FrameReport:
     rate: float
     """Frames a second, as they were really sent."""
     missing: int
-    first_missing: int | None
+    missing_first: tuple[int, ...]
+    """The numbers of the first `NAMED` of them."""
     repeated: int
     foreign: int
     """Seen with a send time other than the sender's own log has."""
@@ -138,7 +141,7 @@ def judge(
         landed=len(landed),
         rate=(len(sent) - 1) / seconds if seconds else 0.0,
         missing=len(missing),
-        first_missing=missing[0] if missing else None,
+        missing_first=tuple(missing[:NAMED]),
         repeated=len(landed) - len(numbers),
         foreign=foreign,
         before=look_at(sent, landed, begin, gap[0] if gap else end),

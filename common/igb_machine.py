@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from xml.etree import ElementTree as ET
 
 # As the firmware and both kernels number them: each port is the only bridge before its bus.
@@ -13,7 +13,7 @@ OTHER_PORT, OTHER = "00:03.0", "02:00.0"
 _SLOTS = (2, 3)
 
 
-def igb_devices() -> tuple[ET.Element, ...]:
+def igb_devices(_options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     """The libvirt elements of both; the UDP ports are free ones of this moment."""
     elements = [ET.Element("controller", type="pci", index="0", model="pcie-root")]
     ports = iter(_free_ports(2 * len(_SLOTS)))

@@ -216,7 +216,7 @@ def _dma(one: StoredRun) -> Iterable[str]:
     rows = [
         ("issued", f"{frames['sent']} frames, {frames['rate']:.0f} a second"),
         ("completed", f"{frames['landed']} seen in RAM, {frames['repeated']} twice"),
-        ("missing", f"{frames['missing']}" + _first_missing(frames["first_missing"])),
+        ("missing", f"{frames['missing']}" + _first_missing(frames["missing_first"])),
         ("in the gap", _window(frames["gap"])),
         ("before it", _window(frames["before"])),
         (
@@ -229,8 +229,8 @@ def _dma(one: StoredRun) -> Iterable[str]:
     return [line for name, text in rows for line in _wrap(text, f"{name:<13}", " " * 13)]
 
 
-def _first_missing(number: int | None) -> str:
-    return "" if number is None else f"; the first is number {number}"
+def _first_missing(numbers: Sequence[int]) -> str:
+    return f"; the first is number {numbers[0]}" if numbers else ""
 
 
 def _window(window: dict[str, Any] | None) -> str:

@@ -92,7 +92,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             kernel=outgoing.image,
             initrd=_pack(bench.stage, outgoing, incoming, workspace),
             cmdline=cmdline,
-            devices=stage.devices(),
+            devices=stage.devices(bench.options),
             qemu_args=stage.qemu_args,
             traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
         )

@@ -69,13 +69,15 @@ class Control:
     same_kernel: bool = False
     without_patch: str | None = None
     """The patch of the series (its file's name, or the start of it) that both kernels lack."""
+    with_patch: str | None = None
+    """An injected fault: a patch in the stage's folder that both kernels have after the series."""
     stock: bool = False
     """Both kernels without any patch."""
 
     @property
     def own_kernels(self) -> bool:
         """True when the stage's kernels will not do."""
-        return self.stock or self.without_patch is not None
+        return self.stock or self.without_patch is not None or self.with_patch is not None
 
 
 @dataclass(frozen=True)
@@ -169,7 +171,8 @@ class Stage:
     left_out: tuple[str, ...] = ()
     """Controls that need kernels which cannot be built from what the user gave."""
     cpus: int = 2
-    devices: Callable[[], tuple[ET.Element, ...]] = tuple
+    devices: Callable[[Mapping[str, int]], tuple[ET.Element, ...]] = lambda _options: ()
+    """libvirt elements, for given options."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
     witness: Callable[[Path], dict[str, Any]] = field(default=lambda _folder: {})
@@ -180,12 +183,14 @@ class Stage:
     def patches(self, control: Control | None = None) -> tuple[Path, ...]:
         """The kernel series in apply order; empty where the stock kernel will do.
 
-        For a control without what it leaves out. Raises UsageError where no patch, or more
-        than one, is of that name.
+        For a control without what it leaves out, and with what it adds. Raises UsageError where
+        no patch, or more than one, is of the name that it leaves out.
         """
         patches = tuple(p for folder in self._series_folders() for p in series_patches(folder))
         if control is None or not control.own_kernels:
             return patches
+        if control.with_patch is not None:
+            return (*patches, self.folder / control.with_patch)
         if control.without_patch is None:
             return ()
         kept = tuple(p for p in patches if not p.name.startswith(control.without_patch))

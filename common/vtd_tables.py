@@ -16,6 +16,7 @@ from dataclasses import dataclass
 Read = Callable[[int, int], bytes]
 
 _PAGE = 4096
+_PAIR = struct.Struct("<QQ")
 _PRESENT = 1
 _READ_WRITE = 3
 _LARGE = 1 << 7
@@ -84,6 +85,22 @@ def context_entry(read: Read, root: int, bdf: str) -> ContextEntry | None:
     at = table + (int(slot, 16) << 3 | int(function)) * 16
     entry = ContextEntry(table, _word(read, at), _word(read, at + 8))
     return entry if entry.low & _PRESENT else None
+
+
+def domain_ids(read: Read, root: int) -> dict[str, int]:
+    """BDF -> domain ID of every device that the IOMMU knows. Raises ValueError for a context
+    table that is no RAM.
+    """
+    found: dict[str, int] = {}
+    for bus, (pointer, _) in enumerate(_PAIR.iter_unpack(read(root, _PAGE))):
+        if not pointer & _PRESENT:
+            continue
+        table = pointer & _ADDRESS
+        for devfn, (low, high) in enumerate(_PAIR.iter_unpack(read(table, _PAGE))):
+            if low & _PRESENT:
+                bdf = f"{bus:02x}:{devfn >> 3:02x}.{devfn & 7}"
+                found[bdf] = ContextEntry(table, low, high).domain
+    return found
 
 
 def _word(read: Read, address: int) -> int:

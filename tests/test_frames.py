@@ -70,7 +70,7 @@ def test_a_device_that_stops_is_silent() -> None:
     report = judge(sent, landed[:350], (sent[300], sent[600]))
     assert report.gap
     assert report.gap.silence_ms == pytest.approx(250, abs=2)
-    assert (report.missing, report.first_missing) == (650, 350)
+    assert (report.missing, report.missing_first[:2]) == (650, (350, 351))
 
 
 def test_frames_that_were_queued_and_flushed_show_no_dma() -> None:
@@ -100,7 +100,7 @@ def test_a_gap_without_a_landing_is_one_silence() -> None:
 def test_a_lost_frame_is_named() -> None:
     sent, landed = steady(100)
     report = judge(sent, landed[:40] + landed[41:], None)
-    assert (report.missing, report.first_missing, report.gap) == (1, 40, None)
+    assert (report.missing, report.missing_first, report.gap) == (1, (40,), None)
 
 
 def test_a_frame_seen_twice_is_counted() -> None:

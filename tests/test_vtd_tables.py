@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from common.vtd_tables import Leaf, context_entry, page_table, translate
+from common.vtd_tables import Leaf, context_entry, domain_ids, page_table, translate
 
 ROOT, CONTEXT, TOP, MIDDLE, LOW, LAST = (n << 12 for n in range(1, 7))
 IOVA = 1 << 40
@@ -52,6 +52,11 @@ def test_the_context_entry_says_table_width_and_domain(ram: Ram) -> None:
     assert entry
     assert (entry.table, entry.top, entry.levels, entry.domain) == (CONTEXT, TOP, 4, 6)
     assert entry.translates
+
+
+def test_every_context_entry_has_a_domain_id(ram: Ram) -> None:
+    ram.put(CONTEXT, 0x1F << 3 | 2, TOP | 1, 9 << 8 | 2)
+    assert domain_ids(ram.read, ROOT) == {"01:00.0": 6, "01:1f.2": 9}
 
 
 @pytest.mark.parametrize("bdf", ["02:00.0", "01:00.1", "01:1f.7"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import textwrap
 from collections.abc import Sequence
 
 from tabulate import tabulate
@@ -74,6 +75,7 @@ def demo(arguments: argparse.Namespace) -> int:
             _show_stage(stage, verdict)
             print(f"\nreport: ./kexec-stages report {folder.name}")
     print("\n" + _summary(verdicts))
+    print(_not_claimed([stage for stage, _, _ in verdicts]))
     return max((verdict.exit for _, verdict, _ in verdicts), default=Exit.SKIP)
 
 
@@ -146,6 +148,19 @@ def _show_stage(stage: Stage, verdict: Verdict) -> None:
     print("\nControls: each must fail, for its own reason and in nothing else")
     print(controls_table(verdict.controls, width=100))
     print(f"\nstage {stage.number}: {verdict.status}: {verdict.why}")
+
+
+def _not_claimed(stages: Sequence[Stage]) -> str:
+    """What no stage claims, below the table of what they do."""
+    lines = ["\nNot claimed:"]
+    for stage in stages:
+        for text in stage.not_claimed:
+            lines.append(
+                textwrap.fill(
+                    f"{stage.number}  {text}", 100, subsequent_indent="   ", break_on_hyphens=False
+                )
+            )
+    return "\n".join(lines)
 
 
 def _summary(verdicts: Sequence[tuple[Stage, Verdict, Run]]) -> str:

@@ -13,7 +13,7 @@ from common.record import Trial
 from common.stage import Check, Claim, Outcome
 
 PAGE = 4096
-SNAPSHOTS = ("outgoing", "booted", "adopted", "finished")
+SNAPSHOTS = ("outgoing", "booted", "refused", "adopted", "finished")
 """Where the host looked at tables that must not change."""
 _BUS_MASTER = 4
 
@@ -139,15 +139,53 @@ def _above_ram(trial: Trial) -> Outcome:
     )
 
 
-def _no_fault(trial: Trial) -> Outcome:
-    frames = frame_checks.frames_of(trial)
+def poison_page(trial: Trial) -> int | None:
+    """The address that is no IOVA, but of a page of RAM; None when no descriptor has it."""
+    side = trial.side(OUTGOING)
+    return side.number("poison.iova") if side else None
+
+
+def poisoned(trial: Trial) -> list[int]:
+    """Numbers of the frames whose descriptors lead there."""
+    side = trial.side(OUTGOING)
+    text = side.facts.get("poison.frames", "") if side else ""
+    match = re.fullmatch(r"(\d+) from (\d+), each (\d+)", text)
+    if match is None:
+        return []
+    count, first, step = map(int, match.groups())
+    return [first + n * step for n in range(count)]
+
+
+def _poison_faulted(trial: Trial) -> Outcome:
+    """The trace has four events for each frame at least: QEMU writes piece by piece."""
+    page, numbers = poison_page(trial), poisoned(trial)
+    frames, found = frame_checks.frames_of(trial), faults(trial, "proof", DEVICE)
+    if page is None or not numbers or frames is None or frames["gap"] is None:
+        return no_data("facts poison.*, or no gap", expected="faults in the gap")
+    return outcome(
+        found is not None and found["in_gap"] > 0 and found["count"] >= len(numbers),
+        expected=f"faults of {DEVICE} at {page:#x} for {len(numbers)} frames, some of them in the"
+        f" gap's {frames['gap']['ms']:.0f} ms",
+        seen=f"{found['count']} from {found['first'][0]:+.0f} to {found['last']:+.0f} ms,"
+        f" {found['in_gap']} in the gap; {found['first'][1]}"
+        if found
+        else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing facts poison.*",
+    )
+
+
+def _no_other_fault(trial: Trial) -> Outcome:
+    frames, numbers = frame_checks.frames_of(trial), poisoned(trial)
     if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
         return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
-    found = faults(trial, "proof", DEVICE)
+    found, page = faults(trial, "proof", DEVICE), poison_page(trial) if numbers else None
     return outcome(
-        found is None,
-        expected=f"no fault of {DEVICE} as long as every frame counts",
-        seen=f"{found['count']}, first {found['first'][1]} at {found['first'][0]:+.0f} ms"
+        found is None
+        or (page is not None and page <= found["lowest"] <= found["highest"] < page + PAGE),
+        expected=f"no fault of {DEVICE} as long as every frame counts"
+        + (f", but at {page:#x}" if page is not None else ""),
+        seen=f"{found['count']}, {found['lowest']:#x} to {found['highest']:#x}, first at"
+        f" {found['first'][0]:+.0f} ms"
         if found
         else "none",
         evidence="qemu-trace.log, vtd_dmar_fault",
@@ -160,18 +198,43 @@ def _reader_saw_all(trial: Trial) -> Outcome:
     seen = [side.facts.get(key) if side else None for key in keys]
     if frames is None or not frames["sent"] or None in seen:
         return no_data("facts reader.frames.*", expected="every frame once")
+    never = len(poisoned(trial))
     return outcome(
-        seen == [str(frames["sent"]), "0", "0", "0"],
-        expected=f"{frames['sent']} frames, none lost, damaged, or missing in its buffer",
+        seen == [str(frames["sent"] - never), "0", "0", str(never)],
+        expected=f"{frames['sent'] - never} frames, none lost or damaged, {never} missing in the"
+        " buffer, as their descriptors led elsewhere",
         seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} damaged, {seen[3]} missing",
         evidence="incoming facts reader.frames.*, against device-sent.bin",
     )
 
 
 def _in_place(trial: Trial) -> Outcome:
-    """Both when only the memfd's own pins hold the pages, and after FINISH."""
-    wanted = {"compacted.retrieved": "in place", "compacted.finished": "in place"}
-    return facts_are(INCOMING, wanted | {"canary": "changed=0 moved=0"})(trial)
+    """When only the memfd's own pins hold the pages; and after FINISH and a memory hog."""
+    wanted = {"compacted.retrieved": "in place", "hog.status": "0"}
+    return facts_are(INCOMING, wanted | {"compacted.finished": "in place"})(trial)
+
+
+_canary = facts_are(INCOMING, {"canary": "changed=0 moved=0"})
+
+
+def _domain_id_reserved(trial: Trial) -> Outcome:
+    """Another device has a higher ID: the incoming kernel has passed over the reserved one."""
+    looks = [snapshot(trial, when) for when in SNAPSHOTS[1:]]
+    table = tables(trial, SNAPSHOTS[0])
+    if table is None or None in looks:
+        return no_data("tables.json", expected="no other device with its domain ID")
+    others = [
+        {bdf: domain for bdf, domain in look["domains"].items() if bdf != DEVICE}
+        for look in looks
+        if look
+    ]
+    mine = table["domain"]
+    return outcome(
+        all(mine not in one.values() and max(one.values(), default=0) > mine for one in others),
+        expected=f"{mine} only for {DEVICE}, and a higher one given away",
+        seen=", ".join(f"{bdf} has {domain}" for bdf, domain in others[-1].items()),
+        evidence="tables.json, all context entries",
+    )
 
 
 def _pinned(trial: Trial) -> Outcome:
@@ -179,9 +242,10 @@ def _pinned(trial: Trial) -> Outcome:
     side, table = trial.side(INCOMING), tables(trial, "adopted")
     keys = ("pins.before", "pins.wrong", "pins.restored")
     seen = [side.facts.get(key) if side else None for key in keys]
-    if None in seen or table is None:
+    if None in seen[:2] or (seen[0] == seen[1] and (seen[2] is None or table is None)):
         return no_data("facts pins.*, tables.json", expected="pins of what is mapped")
-    wanted = ["VmPin=0 VmLck=0"] * 2 + [f"VmPin={table['mapped'] // 1024} VmLck=0"]
+    mapped = table["mapped"] // 1024 if table else 0
+    wanted = ["VmPin=0 VmLck=0"] * 2 + [f"VmPin={mapped} VmLck=0"]
     return outcome(
         seen == wanted,
         expected=f"{wanted[0]} before, and after wrong RESTOREs; then {wanted[2]}, as mapped",
@@ -267,33 +331,44 @@ def _aborts(trial: Trial) -> Outcome:
     )
 
 
-# The errno of each stands beside its test in workload/translated.c.
+_FROZEN = ("attach_another_hwpt", "map", "unmap", "copy", "detach", "destroy")
+# The errno of each stands beside its test in workload/rules.c.
 OUTGOING_RULES = (
     "preserve_unmarked",
     "mark_with_token_0",
     "mark_an_ioas",
+    "preserve_device_of_another_hwpt",
+    "mark_again",
+    "mark_with_token_in_use",
+    "preserve_with_anonymous_memory",
+    "preserve_with_read_only_memory",
     "preserve_with_memory_elsewhere",
     "preserve_with_a_page_lost",
-    "mark_when_preserved",
+    "preserve_second_device",
+    "kexec_with_a_device_asleep",
+    "unmap_after_refused_kexec",
     "preserve_device_before_iommufd",
-    "unmap",
-    "detach",
-    "destroy",
+    "mark_when_preserved",
+    *_FROZEN,
 )
 INCOMING_RULES = (
+    "driver_without_override",
+    "open_cdev",
     "bind_to_another_iommufd",
     "finish_when_not_restored",
-    "restore_with_nothing_mapped",
-    "restore_with_an_area_missing",
-    "restore_with_areas_swapped",
-    "restore_unknown_token",
-    "restore_with_an_area_more",
     "attach_an_ioas",
+    "attach_a_new_hwpt",
+    "restore_with_nothing_mapped",
+    "restore_unknown_token",
+    "restore_with_an_area_missing",
+    "restore_with_an_area_twice",
+    "restore_with_an_area_a_page_off",
+    "restore_with_an_area_read_only",
+    "restore_with_another_file",
+    "restore_with_an_area_more",
     "restore_twice",
     "finish_when_not_attached",
-    "unmap",
-    "detach",
-    "destroy",
+    *_FROZEN,
 )
 
 CLAIMS = (
@@ -306,7 +381,11 @@ CLAIMS = (
     Claim(
         "No frame is lost, none comes twice, none is damaged.",
         (
-            frame_checks.HOST_SAW_ALL,
+            Check(
+                "host_saw_all",
+                "Did the host see every frame land once?",
+                frame_checks.host_saw_all(but=poisoned),
+            ),
             frame_checks.DEVICE_COUNTED_ALL,
             Check("reader_saw_all", "Did the reader see every frame once?", _reader_saw_all),
             Check(
@@ -322,7 +401,13 @@ CLAIMS = (
             Check("never_off", "Was translation enabled once and never disabled?", _never_off),
             Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
             Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
-            Check("no_fault", "Did the device never fault?", _no_fault),
+            Check(
+                "poison_faulted",
+                "Did descriptors that lead nowhere fault, in the gap?",
+                _poison_faulted,
+            ),
+            Check("canary", "Is the page at their address as it was?", _canary),
+            Check("no_other_fault", "Did nothing else fault?", _no_other_fault),
         ),
     ),
     Claim(
@@ -332,6 +417,11 @@ CLAIMS = (
             Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
             Check("same_entry", "Are context entry and domain ID the same?", _same_entry),
             Check("same_table", "Is the page table the same, page by page?", _same_table),
+            Check(
+                "domain_id_reserved",
+                "Is its domain ID given to no other device?",
+                _domain_id_reserved,
+            ),
         ),
     ),
     Claim(
@@ -364,7 +454,11 @@ CLAIMS = (
             Check("unmap_faults", "Do frames fault where it unmapped?", _unmap_faults),
             Check("map_lands", "Do frames land where it mapped?", _map_lands),
             Check("pinned", "Is pinned what is mapped, and nothing before?", _pinned),
-            Check("pages_in_place", "Did compaction leave every page in place?", _in_place),
+            Check(
+                "pages_in_place",
+                "Did compaction and a memory hog leave every page in place?",
+                _in_place,
+            ),
         ),
     ),
     Claim(
@@ -379,12 +473,12 @@ CLAIMS = (
         (
             Check(
                 "outgoing_rules",
-                "Right errno for each misuse?",
+                "Right errno for each misuse, and frames all the while?",
                 results_ok(OUTGOING, OUTGOING_RULES),
             ),
             Check(
                 "incoming_rules",
-                "Right errno for each misuse?",
+                "Right errno for each misuse, and frames all the while?",
                 results_ok(INCOMING, INCOMING_RULES),
             ),
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts),

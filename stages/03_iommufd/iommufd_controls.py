@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from iommufd_checks import CLAIMS, faults, snapshot, tables
+from iommufd_checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
@@ -65,23 +65,60 @@ def _panic(text: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
-def _poison_faulted(trial: Trial) -> Outcome:
-    """Frames for an IOVA that is the address of a page of RAM faulted in the gap."""
-    side, found = trial.side(OUTGOING), faults(trial, "proof", DEVICE)
-    text = side.facts.get("poison", "") if side else ""
-    iova = next((w.partition("=")[2] for w in text.split() if w.startswith("iova=")), None)
-    frames = trial.witness.get("frames")
-    if iova is None or found is None or frames is None or frames["gap"] is None:
-        return no_data("fact poison, vtd_dmar_fault", expected="faults in the gap")
-    begin = int(iova, 0)
+def _untold_faults(trial: Trial) -> Outcome:
+    """It faulted at the page of RAM of which nobody said that it would."""
+    page, found = poison_page(trial), faults(trial, "proof", DEVICE)
+    if page is None or found is None:
+        return no_data("fact poison.iova, vtd_dmar_fault", expected="faults")
     return outcome(
-        begin <= found["lowest"] <= found["highest"] < begin + 4096
-        and 0 <= found["first"][0] <= frames["gap"]["ms"],
-        expected=f"faults at {begin:#x}, a page of RAM, within the gap's"
-        f" {frames['gap']['ms']:.0f} ms, and at no other",
-        seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}, first"
-        f" {found['first'][0]:+.0f} ms",
-        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact poison",
+        page <= found["lowest"] <= found["highest"] < page + PAGE,
+        expected=f"faults at {page:#x}, and nowhere else",
+        seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact poison.iova",
+    )
+
+
+def _canary_overwritten(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    seen = side.facts.get("canary") if side else None
+    if seen is None:
+        return no_data("fact canary", expected="bytes of the page changed")
+    return outcome(
+        not seen.startswith("changed=0 ") and seen.endswith(" moved=0"),
+        expected="bytes of the page changed, where it was",
+        seen=seen,
+        evidence="incoming fact canary",
+    )
+
+
+def _stopped_by_finish(trial: Trial) -> Outcome:
+    """FINISH was accepted, reset the device, and left its place in the IOMMU to another table."""
+    side, after = trial.side(INCOMING), tables(trial, "finished")
+    before, resets = tables(trial, "booted"), trial.witness["trace"]["resets"]
+    if side is None or before is None or snapshot(trial, "finished") is None:
+        return no_data("tables.json", expected="another table after FINISH")
+    return outcome(
+        side.facts.get("finish") == "0"
+        and any(entry[0] > 0 for entry in resets)
+        and (after is None or after["top"] != before["top"]),
+        expected=f"FINISH accepted, device reset, table {before['top']} gone",
+        seen=f"finish={side.facts.get('finish')}, "
+        + (f"{resets[-1][1]} at {resets[-1][0]:+.0f} ms" if resets else "no reset")
+        + f", table {after['top'] if after else 'none'}",
+        evidence="incoming fact finish; qemu-trace.log; tables.json",
+    )
+
+
+def _given_away(trial: Trial) -> Outcome:
+    look, table = snapshot(trial, "booted"), tables(trial, "outgoing")
+    if look is None or table is None:
+        return no_data("tables.json", expected="its domain ID twice")
+    others = [bdf for bdf, domain in look["domains"].items() if domain == table["domain"]]
+    return outcome(
+        len(others) > 1,
+        expected=f"domain ID {table['domain']} for another device too",
+        seen=", ".join(others),
+        evidence="tables.json, booted",
     )
 
 
@@ -169,7 +206,7 @@ CONTROLS = (
         what="a kernel without the patch that attaches what is in use: its default domain replaces"
         " the live page table",
         without_patch="0009-iommu-vt-d-attach-a-domain",
-        breaks=frozenset({"same_entry", "same_table", "no_fault", "device_retrieved"}),
+        breaks=frozenset({"same_entry", "same_table", "no_other_fault", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_replaced),
         holds=(
@@ -236,12 +273,53 @@ CONTROLS = (
         ),
     ),
     Control(
-        name="descriptors-lead-nowhere",
-        what="four descriptors of the gap hold an IOVA that is not mapped: a page of RAM's address",
-        breaks=frozenset({"no_fault", "host_saw_all", "reader_saw_all"}),
-        # The watcher looks at the buffers in their order, and waits at the first that stays empty.
-        may_break=frozenset({"dma_in_gap", "no_silence"}),
-        reason=reason(_poison_faulted),
+        name="nothing-retrieved",
+        what="FINISH without retrieving anything: the device has to be stopped first",
+        breaks=frozenset(
+            {"device_retrieved", "same_entry", "same_table", "no_device_reset", "host_saw_all"}
+        ),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_stopped_by_finish),
+    ),
+    Control(
+        name="poison-untold",
+        what="nobody says which descriptors lead nowhere",
+        breaks=frozenset({"no_other_fault", "poison_faulted", "host_saw_all", "reader_saw_all"}),
+        reason=reason(_untold_faults),
+    ),
+    Control(
+        name="canary-mapped",
+        what="the page at the address that leads nowhere is mapped there",
+        breaks=frozenset({"poison_faulted", "canary", "above_ram"}),
+        reason=reason(_canary_overwritten),
+    ),
+    Control(
+        name="comparison-off",
+        what="a kernel in which RESTORE does not compare memory",
+        with_patch="faults/comparison-off.patch",
+        breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "restore_with_an_area_twice", "0")),
+    ),
+    Control(
+        name="domain-id-not-reserved",
+        what="a kernel that does not reserve the domain ID that the device is using",
+        with_patch="faults/domain-id-not-reserved.patch",
+        breaks=frozenset({"domain_id_reserved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_given_away),
+    ),
+    Control(
+        name="stock-kernel",
+        what="a kernel without any patch: it can preserve neither iommufd nor device, and disables"
+        " translation",
+        stock=True,
+        breaks=WITHOUT_TRANSLATION,
+        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
+        reason=reason(_turned_off),
+        holds=(
+            Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
+        ),
     ),
     Control(
         name="iova-in-ram",

@@ -3,18 +3,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
 from common.igb_machine import igb_devices
 
 
-def devices() -> tuple[ET.Element, ...]:
+def devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     """The libvirt elements of IOMMU, ports and devices."""
-    return (_iommu(), *igb_devices())
+    return (_iommu(remapping=bool(options["intremap"])), *igb_devices(options))
 
 
-def _iommu() -> ET.Element:
-    """No interrupt remapping, nothing cached that is not present, no IOTLB in the devices."""
+def _iommu(*, remapping: bool) -> ET.Element:
+    """Nothing is cached that is not present, and there is no IOTLB in the devices."""
     iommu = ET.Element("iommu", model="intel")
-    ET.SubElement(iommu, "driver", intremap="off", caching_mode="off", iotlb="off")
+    intremap = "on" if remapping else "off"
+    ET.SubElement(iommu, "driver", intremap=intremap, caching_mode="off", iotlb="off")
     return iommu

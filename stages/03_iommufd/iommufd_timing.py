@@ -25,9 +25,9 @@ def phases(trial: Trial) -> dict[str, float]:
         _UNREAD: None,
     }
     if before and after and (khz := after.number("tsc.khz")):
-        loaded, caught_up = before.number("t.loaded"), after.number("t.caught_up")
-        if loaded is not None and caught_up is not None:
-            found[_UNREAD] = (caught_up - loaded) / khz
+        unread, adopted = before.number("t.unread"), after.number("t.adopted")
+        if unread is not None and adopted is not None:
+            found[_UNREAD] = (adopted - unread) / khz
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["gap (host)"] = frames["gap"]["ms"]

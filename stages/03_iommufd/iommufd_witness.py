@@ -25,7 +25,7 @@ from common.machine_ram import MachineRam
 from common.qemu_trace import TraceEvent, parse
 from common.serial_line import read_stamped
 from common.stage import Companion, Surroundings
-from common.vtd_tables import context_entry, page_table
+from common.vtd_tables import context_entry, domain_ids, page_table
 
 TRACES = (
     *frame_witness.TRACES,
@@ -42,7 +42,6 @@ class TranslationWitness(FrameWitness):
     """Sender, watcher, and a look at the IOMMU's tables where the workload waits for it."""
 
     address_fact = "iova"
-    faster_at = None
 
     def __init__(self, machine: Surroundings) -> None:
         super().__init__(machine)
@@ -74,11 +73,18 @@ class TranslationWitness(FrameWitness):
         root = self._root()
         with MachineRam(self.machine.process.pid) as ram:
             found = {bdf: _tables(ram, int(root, 0), bdf) for bdf in (DEVICE, OTHER)}
-            self._snapshots.append(
-                {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end} | found
-            )
+            place = {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end}
+            self._snapshots.append(place | {"domains": _domains(ram, int(root, 0))} | found)
         text = json.dumps(self._snapshots, indent=1) + "\n"
         (self.machine.folder / "tables.json").write_text(text)
+
+
+def _domains(ram: MachineRam, root: int) -> dict[str, int]:
+    """Domain ID of every device; none where there is no table."""
+    try:
+        return domain_ids(ram.read, root) if root else {}
+    except ValueError:
+        return {}
 
 
 def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
@@ -153,8 +159,10 @@ def _faults(
     events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
 ) -> dict[str, dict[str, Any]]:
     """Faults by device and by when: "proof", as long as every frame counts, then "unmapped"
-    and "mapped". Of each the number, the first, and the lowest and highest address.
+    and "mapped". Of each the number, how many in the gap, the first, and the lowest and highest
+    address.
     """
+    begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
     last = sides[-1].stamps if sides else {}
     begins = [("proof", 0)]
     for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
@@ -170,12 +178,14 @@ def _faults(
             _bdf(int(match[1], 0)),
             {
                 "count": 0,
+                "in_gap": 0,
                 "first": [_ms(event.t, zero), event.text],
                 "lowest": address,
                 "highest": address,
             },
         )
         seen["count"] += 1
+        seen["in_gap"] += zero < event.t < begin_of_user
         seen["last"] = _ms(event.t, zero)
         seen["lowest"] = min(seen["lowest"], address)
         seen["highest"] = max(seen["highest"], address)

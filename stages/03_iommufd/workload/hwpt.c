@@ -27,6 +27,39 @@ int iommufd_hwpt_mark(int iommufd, u32 hwpt, u64 token)
 	return sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_MARK_PRESERVE, &arg));
 }
 
+/* As iommufd_map_file(), but the device may not write there. */
+int iommufd_map_file_read_only(int iommufd, u32 ioas, int fd, u64 start, u64 length, u64 iova)
+{
+	struct iommu_ioas_map_file arg = {
+		.size = sizeof(arg),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE,
+		.ioas_id = ioas,
+		.fd = fd,
+		.start = start,
+		.length = length,
+		.iova = iova,
+	};
+
+	return sys(ioctl(iommufd, IOMMU_IOAS_MAP_FILE, &arg));
+}
+
+/* What is mapped at @from, mapped at @to as well. */
+int iommufd_copy(int iommufd, u32 ioas, u64 from, u64 length, u64 to)
+{
+	struct iommu_ioas_copy arg = {
+		.size = sizeof(arg),
+		.flags = IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE |
+			 IOMMU_IOAS_MAP_WRITEABLE,
+		.dst_ioas_id = ioas,
+		.src_ioas_id = ioas,
+		.length = length,
+		.dst_iova = to,
+		.src_iova = from,
+	};
+
+	return sys(ioctl(iommufd, IOMMU_IOAS_COPY, &arg));
+}
+
 /* The id of the HWPT, or -errno. */
 int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
 {
@@ -47,6 +80,17 @@ int iommufd_destroy(int iommufd, u32 id)
 	struct iommu_destroy arg = { .size = sizeof(arg), .id = id };
 
 	return sys(ioctl(iommufd, IOMMU_DESTROY, &arg));
+}
+
+/* @pt_id: of an IOAS; on return, of the HWPT that iommufd has made for it. */
+int vfio_attach_ioas(int device, u32 *pt_id)
+{
+	struct vfio_device_attach_iommufd_pt arg = { .argsz = sizeof(arg), .pt_id = *pt_id };
+	int ret;
+
+	ret = sys(ioctl(device, VFIO_DEVICE_ATTACH_IOMMUFD_PT, &arg));
+	*pt_id = arg.pt_id;
+	return ret;
 }
 
 int vfio_bind_id(int device, int iommufd, u32 *dev_id)

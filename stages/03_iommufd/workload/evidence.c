@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: GPL-2.0-only
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "evidence.h"
+
+#define CANARY 0xca
+
+/*
+ * Descriptors that lead nowhere: from 0.5 s after the reader's last frame on, one
+ * each quarter of a second, to 2.5 s. The kexec takes 2 s, and the gap is the
+ * greater part of it. The IOVA is the address of a page of real memory.
+ */
+#define POISON_FIRST (RATE / 2)
+#define POISON_STEP (RATE / 4)
+#define POISON_COUNT 9
+
+/* Of what is available: the rest is for those who want to go on meanwhile. */
+#define HOG_PERCENT 80
+
+static u64 number_in(const char *path, const char *key)
+{
+	char line[128];
+	u64 value = 0;
+	FILE *file;
+
+	file = must_be_memory(fopen(path, "re"));
+	while (fgets(line, sizeof(line), file))
+		if (!strncmp(line, key, strlen(key)))
+			value = strtoull(line + strlen(key), NULL, 10);
+	fclose(file);
+	return value;
+}
+
+/* Page tables, root and context tables of all devices. */
+void report_iommu_pages(const char *when)
+{
+	fact(when, "%llu", number_in("/proc/vmstat", "nr_iommu_pages "));
+}
+
+/* In kB. */
+void report_pins(const char *when)
+{
+	fact(when, "VmPin=%llu VmLck=%llu", number_in("/proc/self/status", "VmPin:"),
+	     number_in("/proc/self/status", "VmLck:"));
+}
+
+/* Stands for where all pages are. */
+u64 digest_pfns(const struct nic *nic)
+{
+	const u64 pages = MEMORY_SIZE / RING_PAGE_SIZE;
+	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64))), digest = 0;
+
+	for (u64 i = 0; i < pages; i++)
+		(void)READ_ONCE(nic->memory[i * RING_PAGE_SIZE]);
+	must(pagemap_read(nic->memory, pages, pfns));
+	for (u64 i = 0; i < pages; i++)
+		digest = digest * 1099511628211ull + pfns[i];
+	free(pfns);
+	return digest;
+}
+
+void report_place(const struct nic *nic, const char *when)
+{
+	fact(when, "%s", digest_pfns(nic) == nic->reader->pfns ? "in place" : "moved");
+}
+
+/* Another process takes most of the memory there is, so that the kernel looks for more. */
+int hog_start(void)
+{
+	u64 size = available_kb() * 1024 / 100 * HOG_PERCENT;
+	int pid = must(sys(fork()));
+	u8 *memory;
+
+	if (pid) {
+		fact("hog.mib", "%llu", size >> 20);
+		return pid;
+	}
+	memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (memory == MAP_FAILED)
+		_exit(1);
+	for (u64 at = 0; at < size; at += RING_PAGE_SIZE)
+		WRITE_ONCE(memory[at], 1);
+	_exit(0);
+}
+
+void hog_wait(int pid)
+{
+	int status;
+
+	must(sys(waitpid(pid, &status, 0)));
+	fact("hog.status", "%d", status);
+}
+
+static u8 *canary_map(const struct nic *nic)
+{
+	u8 *canary = mmap(NULL, RING_PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, nic->canary, 0);
+
+	must_be(canary != MAP_FAILED, "%s", errno_name(-errno));
+	return canary;
+}
+
+/* If translation was off, even for a moment, frames would land in it. */
+void canary_new(struct nic *nic)
+{
+	u64 pfn;
+	u8 *canary;
+
+	nic->canary = must(sys(memfd_create("canary", MFD_CLOEXEC)));
+	must(sys(ftruncate(nic->canary, RING_PAGE_SIZE)));
+	canary = canary_map(nic);
+	memset(canary, CANARY, RING_PAGE_SIZE);
+	must(pagemap_read(canary, 1, &pfn));
+	nic->reader->canary = pfn * RING_PAGE_SIZE;
+}
+
+void canary_check(const struct nic *nic)
+{
+	u8 *canary = canary_map(nic);
+	u32 changed = 0;
+	u64 pfn;
+
+	for (u32 i = 0; i < RING_PAGE_SIZE; i++)
+		changed += canary[i] != CANARY;
+	must(pagemap_read(canary, 1, &pfn));
+	fact("canary", "changed=%u moved=%d", changed,
+	     pfn * RING_PAGE_SIZE != nic->reader->canary);
+}
+
+/* The frames that will be missing are told, so that all others have to be there. */
+void poison(const struct nic *nic)
+{
+	u64 first = nic->reader->sequence + POISON_FIRST;
+
+	for (u32 i = 0; i < POISON_COUNT; i++)
+		descriptor_set_address(nic, (nic->reader->next + POISON_FIRST + i * POISON_STEP) %
+				       COUNT, nic->reader->canary);
+	fact("poison.iova", "0x%llx", nic->reader->canary);
+	if (!param_control("poison-untold"))
+		fact("poison.frames", "%u from %llu, each %llu", POISON_COUNT, first, POISON_STEP);
+}

@@ -1,0 +1,347 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The errnos are those of Documentation/driver-api/iommu-liveupdate.rst and of
+ * include/uapi/linux/iommufd_liveupdate.h of the kernel series. Whatever is
+ * preserved here is in a session that is closed again: no trick played here can
+ * be what carried the device over.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include <linux/pci_regs.h>
+#include <linux/reboot.h>
+
+#include "hwpt.h"
+#include "iommufd.h"
+#include "rules.h"
+#include "vfio.h"
+
+/* One page of it is not what the IOAS has pinned. */
+#define EXTRA_SIZE (16 * RING_PAGE_SIZE)
+#define PAGE RING_PAGE_SIZE
+#define TOKEN_HWPT_UNUSED 0x5000
+/* PCI_PM_CTRL_STATE_MASK */
+#define D3HOT 3
+
+/* An outcome other than the expected one is told before the "not ok". */
+static void rule(const struct nic *nic, const char *name, long ret, long expected)
+{
+	bool goes_on = !nic->igb.bar0 || nic_goes_on(nic);
+
+	if (ret > 0)
+		ret = 0;
+	if (ret != expected || !goes_on)
+		fact(name, "%ld%s", ret, goes_on ? "" : ", and the device has stopped");
+	ktap_ok(ret == expected && goes_on, name);
+}
+
+/* The outgoing side */
+
+/* A session with all memory but what is mapped in addition. */
+static int session_with_memory(const struct nic *nic, int luo)
+{
+	int session = must(luo_create_session(luo, SESSION));
+
+	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
+	must(luo_preserve_fd(session, nic->canary, TOKEN_CANARY));
+	return session;
+}
+
+static int preserve_iommufd(const struct nic *nic, int luo)
+{
+	int session = session_with_memory(nic, luo), ret;
+
+	ret = luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD);
+	close(session);
+	return ret;
+}
+
+static void rule_of_device_elsewhere(const struct nic *nic, int luo)
+{
+	u32 hwpt = must(iommufd_hwpt_alloc(nic->iommufd, nic->dev_id, nic->ioas));
+	int session = session_with_memory(nic, luo);
+
+	must(iommufd_hwpt_mark(nic->iommufd, hwpt, TOKEN_HWPT_UNUSED));
+	must(luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	rule(nic, "preserve_device_of_another_hwpt",
+	     luo_preserve_fd(session, nic->device, TOKEN_DEVICE), -EINVAL);
+	close(session);
+	must(iommufd_destroy(nic->iommufd, hwpt));
+}
+
+/* As long as nothing is marked. */
+void rules_of_marking(const struct nic *nic, int luo)
+{
+	rule(nic, "preserve_unmarked", preserve_iommufd(nic, luo), -EINVAL);
+	rule(nic, "mark_with_token_0", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0), -EINVAL);
+	rule(nic, "mark_an_ioas", iommufd_hwpt_mark(nic->iommufd, nic->ioas, TOKEN_HWPT),
+	     -ENOENT);
+	if (!param_control("stock-kernel"))
+		rule_of_device_elsewhere(nic, luo);
+}
+
+static void rules_of_tokens(const struct nic *nic)
+{
+	u32 hwpt = must(iommufd_hwpt_alloc(nic->iommufd, nic->dev_id, nic->ioas));
+
+	rule(nic, "mark_again", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT), 0);
+	rule(nic, "mark_with_token_in_use", iommufd_hwpt_mark(nic->iommufd, hwpt, TOKEN_HWPT),
+	     -EADDRINUSE);
+	must(iommufd_destroy(nic->iommufd, hwpt));
+}
+
+/* Memory that the device may use, and that cannot be handed over like this. */
+static void rules_of_memory(const struct nic *nic, int luo)
+{
+	void *memory = mmap(NULL, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	must_be(memory != MAP_FAILED, "%s", errno_name(-errno));
+	must(iommufd_map_memory(nic->iommufd, nic->ioas, memory, PAGE, EXTRA_IOVA));
+	rule(nic, "preserve_with_anonymous_memory", preserve_iommufd(nic, luo), -EINVAL);
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, PAGE));
+	munmap(memory, PAGE);
+
+	must(iommufd_map_file_read_only(nic->iommufd, nic->ioas, nic->memfd, 0, PAGE, EXTRA_IOVA));
+	rule(nic, "preserve_with_read_only_memory", preserve_iommufd(nic, luo), -EINVAL);
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, PAGE));
+}
+
+/* The file has another page there than the one that a device would write to. */
+static void rules_of_lost_page(const struct nic *nic, int luo)
+{
+	int memfd = must(sys(memfd_create("extra", MFD_CLOEXEC))), session;
+	u8 byte = 1;
+
+	must(sys(ftruncate(memfd, EXTRA_SIZE)));
+	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
+	rule(nic, "preserve_with_memory_elsewhere", preserve_iommufd(nic, luo), -ENOENT);
+	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * PAGE, PAGE)));
+	must(sys(pwrite(memfd, &byte, 1, 3 * PAGE)));
+	session = session_with_memory(nic, luo);
+	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
+	rule(nic, "preserve_with_a_page_lost",
+	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
+	close(session);
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
+	close(memfd);
+}
+
+void rules_of_marked(const struct nic *nic, int luo)
+{
+	rules_of_tokens(nic);
+	rules_of_memory(nic, luo);
+	rules_of_lost_page(nic, luo);
+}
+
+/* Behind the kernel's back; vfio would refuse. Returns what it was. */
+static u16 set_power_state(const struct nic *nic, u16 state)
+{
+	u16 command, before;
+	char path[128];
+	u8 at, found;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", nic->bdf);
+	fd = must(sys(open(path, O_RDWR | O_CLOEXEC)));
+	must(sys(pread(fd, &at, 1, PCI_CAPABILITY_LIST)));
+	for (must(sys(pread(fd, &found, 1, at))); found != PCI_CAP_ID_PM;
+	     must(sys(pread(fd, &found, 1, at)))) {
+		must(sys(pread(fd, &at, 1, at + PCI_CAP_LIST_NEXT)));
+		must_be(at, "%s has no power management", nic->bdf);
+	}
+	must(sys(pread(fd, &command, sizeof(command), at + PCI_PM_CTRL)));
+	before = command & PCI_PM_CTRL_STATE_MASK;
+	command = (command & ~PCI_PM_CTRL_STATE_MASK) | state;
+	must(sys(pwrite(fd, &command, sizeof(command), at + PCI_PM_CTRL)));
+	close(fd);
+	return before;
+}
+
+/*
+ * The kexec is called off when all is frozen but the last device, which sleeps and
+ * must not. Translation, root table and the first device are as they were then.
+ */
+void rules_of_late_refusal(const struct nic *nic, struct nic *other, int luo)
+{
+	int session = session_with_memory(nic, luo), ret;
+	u16 state;
+
+	must(iommufd_hwpt_mark(other->iommufd, other->hwpt, TOKEN_OTHER_HWPT));
+	must(luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD));
+	must(luo_preserve_fd(session, nic->device, TOKEN_DEVICE));
+	must(luo_preserve_fd(session, other->memfd, TOKEN_OTHER_RAM));
+	must(luo_preserve_fd(session, other->iommufd, TOKEN_OTHER_IOMMUFD));
+	rule(nic, "preserve_second_device",
+	     luo_preserve_fd(session, other->device, TOKEN_OTHER_DEVICE), 0);
+	must(kexec_load_incoming());
+	state = set_power_state(other, D3HOT);
+	ret = sys(syscall(SYS_reboot, LINUX_REBOOT_MAGIC1, LINUX_REBOOT_MAGIC2,
+			  LINUX_REBOOT_CMD_KEXEC, NULL));
+	set_power_state(other, state);
+	rule(nic, "kexec_with_a_device_asleep", ret, -EIO);
+	rule(nic, "unmap_after_refused_kexec",
+	     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	close(session);
+}
+
+void rule_of_order(const struct nic *nic, int session)
+{
+	rule(nic, "preserve_device_before_iommufd",
+	     luo_preserve_fd(session, nic->device, TOKEN_DEVICE), -ENOENT);
+}
+
+/*
+ * An IOAS that is handed over, or taken over, does not change. There may be another
+ * HWPT of it, but not for the device.
+ */
+static void rules_of_frozen_ioas(const struct nic *nic)
+{
+	u32 hwpt = must(iommufd_hwpt_alloc(nic->iommufd, nic->dev_id, nic->ioas));
+
+	rule(nic, "attach_another_hwpt", vfio_attach(nic->device, hwpt), -EBUSY);
+	must(iommufd_destroy(nic->iommufd, hwpt));
+	rule(nic, "map",
+	     iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, PAGE, EXTRA_IOVA), -EBUSY);
+	rule(nic, "unmap", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	rule(nic, "copy", iommufd_copy(nic->iommufd, nic->ioas, IOVA, PAGE, EXTRA_IOVA), -EBUSY);
+	rule(nic, "detach", vfio_detach(nic->device), -EBUSY);
+	rule(nic, "destroy", iommufd_destroy(nic->iommufd, nic->hwpt), -EBUSY);
+}
+
+void rules_of_preserved(const struct nic *nic)
+{
+	rule(nic, "mark_when_preserved",
+	     iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT), -EBUSY);
+	rules_of_frozen_ioas(nic);
+}
+
+/* The incoming side */
+
+static int driver_bind_by_hand(const struct nic *nic)
+{
+	int fd = must(sys(open("/sys/bus/pci/drivers/vfio-pci/bind", O_WRONLY | O_CLOEXEC))), ret;
+
+	ret = sys(write(fd, nic->bdf, strlen(nic->bdf)));
+	close(fd);
+	return ret;
+}
+
+void rule_of_incoming(const struct nic *nic)
+{
+	rule(nic, "driver_without_override", driver_bind_by_hand(nic), -ENODEV);
+}
+
+/* Nobody but who has the file from the session, and nowhere but where it was. */
+void rules_of_retrieved(const struct nic *nic)
+{
+	int iommufd = must(iommufd_open()), again = vfio_cdev_open(nic->bdf);
+
+	rule(nic, "open_cdev", again, -EBUSY);
+	if (again >= 0)
+		close(again);
+	rule(nic, "bind_to_another_iommufd", vfio_bind(nic->device, iommufd), -EPERM);
+	close(iommufd);
+}
+
+static int restore(const struct nic *nic, u32 ioas, u64 token)
+{
+	return iommufd_hwpt_restore(nic->iommufd, nic->dev_id, ioas, token);
+}
+
+void rules_of_bound(const struct nic *nic, int session)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	int hwpt = must(iommufd_hwpt_alloc(nic->iommufd, nic->dev_id, ioas));
+
+	rule(nic, "finish_when_not_restored", luo_finish(session), -EBUSY);
+	rule(nic, "attach_an_ioas", vfio_attach(nic->device, ioas), -EBUSY);
+	rule(nic, "attach_a_new_hwpt", vfio_attach(nic->device, hwpt), -EBUSY);
+	must(iommufd_destroy(nic->iommufd, hwpt));
+	must(iommufd_destroy(nic->iommufd, ioas));
+}
+
+/*
+ * The last chunk's area is left out, and @map_last says what is there instead. The
+ * result is not must(): where nobody compares, it is the HWPT that was asked for.
+ */
+static void rule_of_last_area(const struct nic *nic, const char *name,
+			      int (*map_last)(const struct nic *nic, u32 ioas))
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
+	for (u32 i = 0; i + 1 < CHUNKS; i++)
+		must(nic_map_chunk(nic, ioas, i, i));
+	must(map_last(nic, ioas));
+	rule(nic, name, restore(nic, ioas, TOKEN_HWPT), -EINVAL);
+	iommufd_destroy(nic->iommufd, ioas);
+}
+
+static int map_nothing(const struct nic *nic, u32 ioas)
+{
+	return nic && ioas ? 0 : -EINVAL;
+}
+
+static int map_chunk_before(const struct nic *nic, u32 ioas)
+{
+	return nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2);
+}
+
+static int map_a_page_off(const struct nic *nic, u32 ioas)
+{
+	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, MEMORY_SIZE - CHUNK - PAGE, CHUNK,
+				chunk_iova(CHUNKS - 1));
+}
+
+static int map_read_only(const struct nic *nic, u32 ioas)
+{
+	return iommufd_map_file_read_only(nic->iommufd, ioas, nic->memfd, MEMORY_SIZE - CHUNK,
+					  CHUNK, chunk_iova(CHUNKS - 1));
+}
+
+static int map_another_file(const struct nic *nic, u32 ioas)
+{
+	int memfd = must(sys(memfd_create("another", MFD_CLOEXEC))), ret;
+
+	must(sys(ftruncate(memfd, CHUNK)));
+	ret = iommufd_map_file(nic->iommufd, ioas, memfd, 0, CHUNK, chunk_iova(CHUNKS - 1));
+	close(memfd);
+	return ret;
+}
+
+static int map_one_more(const struct nic *nic, u32 ioas)
+{
+	return nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 1) ?:
+	       iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, PAGE, EXTRA_IOVA);
+}
+
+/* Each of them is a wrong idea of what is mapped. */
+void rules_of_restore(const struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	rule(nic, "restore_with_nothing_mapped", restore(nic, ioas, TOKEN_HWPT), -EINVAL);
+	rule(nic, "restore_unknown_token", restore(nic, ioas, TOKEN_HWPT_UNUSED), -ENOENT);
+	iommufd_destroy(nic->iommufd, ioas);
+	rule_of_last_area(nic, "restore_with_an_area_missing", map_nothing);
+	rule_of_last_area(nic, "restore_with_an_area_twice", map_chunk_before);
+	rule_of_last_area(nic, "restore_with_an_area_a_page_off", map_a_page_off);
+	rule_of_last_area(nic, "restore_with_an_area_read_only", map_read_only);
+	rule_of_last_area(nic, "restore_with_another_file", map_another_file);
+	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
+}
+
+void rules_of_restored(const struct nic *nic, int session)
+{
+	rule(nic, "restore_twice", restore(nic, nic->ioas, TOKEN_HWPT), -EBUSY);
+	rule(nic, "finish_when_not_attached", luo_finish(session), -EBUSY);
+}
+
+void rules_of_adopted(const struct nic *nic)
+{
+	rules_of_frozen_ioas(nic);
+}

@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What is refused, with which errno, and that the device goes on all the while. */
+#ifndef RULES_H
+#define RULES_H
+
+#include "nic.h"
+
+/* A result of its own for each misuse. */
+#define RULES_OUTGOING 21
+#define RULES_INCOMING 22
+
+void rules_of_marking(const struct nic *nic, int luo);
+void rules_of_marked(const struct nic *nic, int luo);
+void rules_of_late_refusal(const struct nic *nic, struct nic *other, int luo);
+void rule_of_order(const struct nic *nic, int session);
+void rules_of_preserved(const struct nic *nic);
+
+void rule_of_incoming(const struct nic *nic);
+void rules_of_retrieved(const struct nic *nic);
+void rules_of_bound(const struct nic *nic, int session);
+void rules_of_restore(const struct nic *nic);
+void rules_of_restored(const struct nic *nic, int session);
+void rules_of_adopted(const struct nic *nic);
+
+#endif

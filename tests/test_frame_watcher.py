@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The watcher of a ring's buffers, on RAM made for the purpose."""
+
+from __future__ import annotations
+
+import mmap
+import struct
+from pathlib import Path
+
+import pytest
+
+from common.frame_watcher import Ring
+from common.frames import HEADER_LENGTH, build, read_landed
+
+NONCE, COUNT, DESCRIPTORS, BUFFERS, SIZE = 0x5AFE, 4, 0, 4096, 2048
+
+
+class Ram:
+    """Descriptors in the first page, a buffer of 2 KiB for each of them behind it."""
+
+    def __init__(self) -> None:
+        self.view = mmap.mmap(-1, BUFFERS + COUNT * SIZE)
+        for index in range(COUNT):
+            struct.pack_into("<QQ", self.view, index * 16, BUFFERS + index * SIZE, 0)
+
+    def read(self, address: int, length: int) -> bytes:
+        return self.view[address : address + length]
+
+    def offset(self, address: int) -> int:
+        return address
+
+    def land(self, number: int, *, length: int | None = None) -> None:
+        frame = build(NONCE, number, sent_ns=1000 + number)[:length]
+        begin = BUFFERS + number % COUNT * SIZE
+        assert frame[:6] == b"\xff" * 6
+        self.view[begin : begin + len(frame)] = frame
+
+
+@pytest.fixture
+def ram() -> Ram:
+    return Ram()
+
+
+@pytest.fixture
+def ring(ram: Ram, tmp_path: Path) -> Ring:
+    return Ring(ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, tmp_path / "log")
+
+
+def numbers(ring: Ring, tmp_path: Path) -> list[int]:
+    while ring.look():
+        pass
+    ring.close()
+    return [landing.number for landing in read_landed(tmp_path / "log")]
+
+
+def test_frames_are_seen_in_their_order(ram: Ram, ring: Ring, tmp_path: Path) -> None:
+    for number in range(3):
+        ram.land(number)
+    assert numbers(ring, tmp_path) == [0, 1, 2]
+
+
+def test_a_buffer_that_stays_empty_is_passed_over(ram: Ram, ring: Ring, tmp_path: Path) -> None:
+    ram.land(0)
+    ram.land(2)
+    assert ring.look()
+    assert ring.look()
+    ram.land(3)
+    # It is the next round's frame that comes here.
+    ram.land(5)
+    assert numbers(ring, tmp_path) == [0, 2, 3, 5]
+
+
+def test_half_a_frame_is_not_yet_one(ram: Ram, ring: Ring, tmp_path: Path) -> None:
+    ram.land(0, length=HEADER_LENGTH + 12)
+    assert not ring.look()
+    ram.land(0)
+    assert numbers(ring, tmp_path) == [0]
+
+
+def test_frames_of_the_round_before_are_none(ram: Ram, ring: Ring, tmp_path: Path) -> None:
+    for number in range(4):
+        ram.land(number)
+    assert all(ring.look() for _ in range(4))
+    assert not ring.look()
+    assert numbers(ring, tmp_path) == [0, 1, 2, 3]
