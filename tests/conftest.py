@@ -16,6 +16,7 @@ from common.stage import load_stage
 
 RECORDED = Path(__file__).parent / "recorded"
 RECORDED_2 = Path(__file__).parent / "recorded_vfio_noiommu"
+RECORDED_3 = Path(__file__).parent / "recorded_iommufd"
 
 
 @pytest.fixture
@@ -101,6 +102,12 @@ def run_with_controls(runs: Path) -> Path:
 def run_2_folder(runs: Path) -> Path:
     """A sealed run of stage 2: the recorded main trial."""
     return store_run(runs / "recorded-2", (RECORDED_2 / "main", "main"), stage=2)
+
+
+@pytest.fixture
+def run_3_folder(runs: Path) -> Path:
+    """A sealed run of stage 3: the recorded main trial."""
+    return store_run(runs / "recorded-3", (RECORDED_3 / "main", "main"), stage=3)
 
 
 def sentence(capsys: pytest.CaptureFixture[str]) -> str:

@@ -82,6 +82,17 @@ def test_every_format_is_the_same_twice(
     assert "memfd" in text
 
 
+@pytest.mark.parametrize("format", FORMATS)
+def test_every_format_has_what_stage_3_saw(
+    format: str, run_3_folder: Path, printed: Printed
+) -> None:
+    text = printed("report", run_3_folder.name, "--format", format, *MAIL)
+    gap = frames_of(run_3_folder)["gap"]
+    assert "domain_id_reserved" in text
+    # Those for machines have checks and times only.
+    assert format in ("junit", "ktap") or f"{gap['landed']}" in text
+
+
 def test_a_full_run_is_judged_and_rendered_within_a_second(runs: Path) -> None:
     """As many trials as stage 1 has: a main run and twenty controls."""
     recordings = sorted(RECORDED.glob("*/"))

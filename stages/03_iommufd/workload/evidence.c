@@ -69,7 +69,10 @@ void report_place(const struct nic *nic, const char *when)
 	fact(when, "%s", digest_pfns(nic) == nic->reader->pfns ? "in place" : "moved");
 }
 
-/* Another process takes most of the memory there is, so that the kernel looks for more. */
+/*
+ * Another process takes most of the memory there is, so that the kernel looks for
+ * more, and has the rest compacted. Who reads a ring cannot wait for that.
+ */
 int hog_start(void)
 {
 	u64 size = available_kb() * 1024 / 100 * HOG_PERCENT;
@@ -85,15 +88,20 @@ int hog_start(void)
 		_exit(1);
 	for (u64 at = 0; at < size; at += RING_PAGE_SIZE)
 		WRITE_ONCE(memory[at], 1);
+	munmap(memory, size);
+	compact_memory();
 	_exit(0);
 }
 
-void hog_wait(int pid)
+/* True when that process has ended; how is a fact then. */
+bool hog_ended(int pid)
 {
 	int status;
 
-	must(sys(waitpid(pid, &status, 0)));
+	if (!must(sys(waitpid(pid, &status, WNOHANG))))
+		return false;
 	fact("hog.status", "%d", status);
+	return true;
 }
 
 static u8 *canary_map(const struct nic *nic)

@@ -11,7 +11,7 @@ void report_pins(const char *when);
 void report_iommu_pages(const char *when);
 
 int hog_start(void);
-void hog_wait(int pid);
+bool hog_ended(int pid);
 
 void canary_new(struct nic *nic);
 void canary_check(const struct nic *nic);
