@@ -192,7 +192,7 @@ def _unbuildable(controls: Sequence[Control], series: Series, *, prebuilt: bool)
         if control.own_kernels
         and (
             prebuilt
-            or (control.without_patch is not None and series != "ours")
+            or (series != "ours" and (control.without_patch or control.with_patch))
             or (control.stock and series == "none")
         )
     )

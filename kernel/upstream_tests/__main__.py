@@ -18,7 +18,8 @@ from pathlib import Path
 from tabulate import tabulate
 
 from common.initramfs import make_initramfs
-from common.kernels import BASE_CONFIG, PACKAGE, BuildProgress
+from common.kernel_choice import DEFAULT_PACKAGE
+from common.kernels import BASE_CONFIG, BuildProgress
 from common.stage import load_stage
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
@@ -51,7 +52,7 @@ _WHAT = ("ok", "skipped", "not ok")
 def _run(number: int, folder: Path) -> str:
     """The console of the kernel with the series up to that stage's."""
     progress = BuildProgress()
-    source = debian_source(PACKAGE, progress=progress)
+    source = debian_source(DEFAULT_PACKAGE, progress=progress)
     stage = load_stage(number)
     kernel = build(
         KernelSpec(

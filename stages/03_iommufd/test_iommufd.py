@@ -43,11 +43,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
         hypervisor=hypervisor,
         options=OPTIONS,
         folder=tmp_path_factory.mktemp("stage3"),
-<<<<<<< HEAD
-        control_kernels=control_kernels(STAGE, STAGE.controls, KernelChoice()),
-=======
-        control_kernels=control_kernels(STAGE, REAL, trees),
->>>>>>> e2d1171 (Stage 3: poison descriptors in every run, more of the security table, each check has a control)
+        control_kernels=control_kernels(STAGE, REAL, KernelChoice()),
     )
 
 

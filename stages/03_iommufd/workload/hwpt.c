@@ -2,7 +2,12 @@
 #include <sys/ioctl.h>
 
 #include <linux/iommufd.h>
+#if __has_include(<linux/iommufd_liveupdate.h>)
 #include <linux/iommufd_liveupdate.h>
+#define HAS_LIVEUPDATE 1
+#else
+#define HAS_LIVEUPDATE 0
+#endif
 #include <linux/vfio.h>
 
 #include "hwpt.h"
@@ -16,8 +21,10 @@ int iommufd_hwpt_alloc(int iommufd, u32 dev_id, u32 ioas)
 	return ret < 0 ? ret : (int)arg.out_hwpt_id;
 }
 
+/* -ENOTTY from a kernel that cannot hand over any HWPT, or whose headers know of none. */
 int iommufd_hwpt_mark(int iommufd, u32 hwpt, u64 token)
 {
+#if HAS_LIVEUPDATE
 	struct iommu_hwpt_liveupdate_mark_preserve arg = {
 		.size = sizeof(arg),
 		.hwpt_id = hwpt,
@@ -25,6 +32,10 @@ int iommufd_hwpt_mark(int iommufd, u32 hwpt, u64 token)
 	};
 
 	return sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_MARK_PRESERVE, &arg));
+#else
+	(void)iommufd, (void)hwpt, (void)token;
+	return -ENOTTY;
+#endif
 }
 
 /* As iommufd_map_file(), but the device may not write there. */
@@ -63,6 +74,7 @@ int iommufd_copy(int iommufd, u32 ioas, u64 from, u64 length, u64 to)
 /* The id of the HWPT, or -errno. */
 int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
 {
+#if HAS_LIVEUPDATE
 	struct iommu_hwpt_liveupdate_restore arg = {
 		.size = sizeof(arg),
 		.dev_id = dev_id,
@@ -73,6 +85,10 @@ int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
 
 	ret = sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, &arg));
 	return ret < 0 ? ret : (int)arg.out_hwpt_id;
+#else
+	(void)iommufd, (void)dev_id, (void)ioas, (void)token;
+	return -ENOTTY;
+#endif
 }
 
 int iommufd_destroy(int iommufd, u32 id)

@@ -73,15 +73,16 @@ static void rule_of_device_elsewhere(const struct nic *nic, int luo)
 	must(iommufd_destroy(nic->iommufd, hwpt));
 }
 
-/* As long as nothing is marked. */
+/* As long as nothing is marked. Of a kernel that has no marks nothing is asked. */
 void rules_of_marking(const struct nic *nic, int luo)
 {
+	if (iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0) == -ENOTTY)
+		return;
 	rule(nic, "preserve_unmarked", preserve_iommufd(nic, luo), -EINVAL);
 	rule(nic, "mark_with_token_0", iommufd_hwpt_mark(nic->iommufd, nic->hwpt, 0), -EINVAL);
 	rule(nic, "mark_an_ioas", iommufd_hwpt_mark(nic->iommufd, nic->ioas, TOKEN_HWPT),
 	     -ENOENT);
-	if (!param_control("stock-kernel"))
-		rule_of_device_elsewhere(nic, luo);
+	rule_of_device_elsewhere(nic, luo);
 }
 
 static void rules_of_tokens(const struct nic *nic)

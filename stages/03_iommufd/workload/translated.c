@@ -80,6 +80,19 @@ static void start_other(struct nic *other)
 	nic_start(other, OTHER_DESCRIPTORS);
 }
 
+/* True when the HWPT can be handed over; a kernel that cannot do that is used all the same. */
+static bool mark(const struct nic *nic)
+{
+	int ret;
+
+	if (param_control("hwpt-not-marked"))
+		return false;
+	ret = iommufd_hwpt_mark(nic->iommufd, nic->hwpt, TOKEN_HWPT);
+	fact("mark", "%d", ret);
+	must_be(!ret || ret == -ENOTTY, "%s", errno_name(ret));
+	return !ret;
+}
+
 /* All that was preserved is as before when the session is closed. */
 static bool abort_once(struct nic *nic, int luo)
 {
@@ -175,8 +188,7 @@ static int before_kexec(void)
 	report(&nic, "warm_up");
 
 	rules_of_marking(&nic, luo);
-	if (!param_control("hwpt-not-marked") && !param_control("stock-kernel")) {
-		must(iommufd_hwpt_mark(nic.iommufd, nic.hwpt, TOKEN_HWPT));
+	if (mark(&nic)) {
 		rules_of_marked(&nic, luo);
 		abort_repeatedly(&nic, luo);
 		rules_of_late_refusal(&nic, &other, luo);
