@@ -27,6 +27,9 @@ union igb_rx_desc {
 
 #define IGB_RX_DONE 0x1u
 
+/* Receive descriptor tail, queue 0: the register through which a reader says what it has refilled. */
+#define IGB_RDT0 0xc018
+
 #define RING_BUFFER_SIZE	2048
 #define RING_MAX		32768
 #define RING_PAGE_SIZE		4096

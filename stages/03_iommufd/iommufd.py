@@ -20,6 +20,7 @@ GAP_SECONDS = 10
 that is tried wrongly before. Measured: 3 to 4 s on an emulated CPU; the rest is for a busy host."""
 
 _BUFFER_KIB = 2
+_GUEST_MIB = 24
 # Descriptors of 2 MiB of buffers, which are mapped as one area.
 _CHUNK = 1024
 
@@ -41,11 +42,12 @@ def _size(options: Mapping[str, int]) -> Size:
             f" ask for a --ring that is a multiple of {_CHUNK}, at least {2 * _CHUNK}"
         )
     memory = 2 * (ring * _BUFFER_KIB // 1024 + 2)
+    guest = _GUEST_MIB * options["guest"]
     scratch, kernels = 96, 480
     return Size(
-        memory + scratch + kernels,
-        f"memory of two devices {memory} + KHO scratch {scratch} + kernels and workload"
-        f" {kernels} MiB",
+        memory + guest + scratch + kernels,
+        f"memory of two devices {memory} + guest {guest} + KHO scratch {scratch} + kernels and"
+        f" workload {kernels} MiB",
     )
 
 
@@ -98,6 +100,15 @@ STAGE = Stage(
             help="how often to abort before the kexec (default 20; stage 3: 10)",
         ),
         Option(
+            flag="--guest",
+            parameter="guest",
+            default=0,
+            minimum=0,
+            maximum=1,
+            metavar="0|1",
+            help="1: set-up (b), a KVM guest drives the device itself (default 0)",
+        ),
+        Option(
             flag="--interrupt-remapping",
             parameter="intremap",
             default=0,
@@ -128,7 +139,8 @@ STAGE = Stage(
     witness=read_witness,
     narration={
         "kernel.release": "kernel {} is up",
-        "hwpt": "device attached to HWPT {}, IOVAs from 1 TiB up",
+        "guest.memory_mib": "KVM guest with {} MiB running; the device is assigned to it",
+        "hwpt": "device attached to HWPT {}, IOVAs above all RAM",
         "await traffic": "the host sends, and watches the machine's RAM",
         "aborts.closed": "session closed {}",
         "preserve.iommufd": "iommufd preserved with its marked HWPT: {}",
@@ -140,6 +152,7 @@ STAGE = Stage(
         "retrieve.device": "device retrieved: {}",
         "restore.hwpt": "live page table compared, and taken over: {}",
         "t.adopted": "device attached as it runs",
+        "guest.0.counter_at_load": "guest loaded at step {}; it drives the device",
         "finish": "session finished: {}",
         "await silence": "the host stops sending",
         "device.good_packets": "the device itself counted {} frames",

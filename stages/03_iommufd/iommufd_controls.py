@@ -109,6 +109,19 @@ def _stopped_by_finish(trial: Trial) -> Outcome:
     )
 
 
+def _tail_left(trial: Trial) -> Outcome:
+    sides = [trial.side(OUTGOING), trial.side(INCOMING)]
+    bells = [side.number("reader.doorbells") if side else None for side in sides]
+    if None in bells:
+        return no_data("facts reader.doorbells", expected="as many on both sides")
+    return outcome(
+        bells[0] == bells[1],
+        expected="as many doorbells in the end as before the kexec",
+        seen=f"{bells[0]}, then {bells[1]}",
+        evidence="facts reader.doorbells",
+    )
+
+
 def _given_away(trial: Trial) -> Outcome:
     look, table = snapshot(trial, "booted"), tables(trial, "outgoing")
     if look is None or table is None:
@@ -326,6 +339,22 @@ CONTROLS = (
         what="the device is given IOVAs that are addresses of RAM",
         breaks=frozenset({"above_ram"}),
         reason=reason(_iova_in_ram),
+    ),
+    Control(
+        name="tail-left",
+        what="nobody moves the ring's tail on in the incoming kernel",
+        breaks=frozenset({"ring_went_round", "driven"}),
+        may_break=frozenset(
+            {
+                "host_saw_all",
+                "device_counted_all",
+                "reader_saw_all",
+                "never_gated",
+                "unmap_faults",
+                "map_lands",
+            }
+        ),
+        reason=reason(_tail_left),
     ),
     Control(
         name="unmap-left-out",

@@ -145,8 +145,9 @@ void poison(const struct nic *nic)
 	u64 first = nic->reader->sequence + POISON_FIRST;
 
 	for (u32 i = 0; i < POISON_COUNT; i++)
-		descriptor_set_address(nic, (nic->reader->next + POISON_FIRST + i * POISON_STEP) %
-				       COUNT, nic->reader->canary);
+		reader_descriptor(nic->memory, (nic->reader->next + POISON_FIRST +
+						i * POISON_STEP) % COUNT)->read.packet =
+			nic->reader->canary;
 	fact("poison.iova", "0x%llx", nic->reader->canary);
 	if (!param_control("poison-untold"))
 		fact("poison.frames", "%u from %llu, each %llu", POISON_COUNT, first, POISON_STEP);

@@ -15,8 +15,8 @@
 /* Above all RAM there is, and where nothing but a page table leads anywhere. */
 #define IOVA_ABOVE_RAM (1ull << 40)
 #define IOVA_IN_RAM (256ull << 20)
-/* Chunks are not next to each other, so that each has page tables of its own. */
-#define CHUNK_STRIDE (3 * CHUNK)
+/* As far up as a guest of an emulated CPU has addresses: they are 40 bits wide. */
+#define IOVA_OF_GUEST (1ull << 39)
 
 #define FRAMES_MS 60000
 /* A frame comes every millisecond or two; the bound is for a host that is busy. */
@@ -44,41 +44,23 @@ u64 iova_base(void)
 {
 	static u64 base;
 
-	if (!base)
-		base = param_control("iova-in-ram") ? IOVA_IN_RAM : IOVA_ABOVE_RAM;
+	if (base)
+		return base;
+	base = param_u64("guest", 0) ? IOVA_OF_GUEST : IOVA_ABOVE_RAM;
+	if (param_control("iova-in-ram"))
+		base = IOVA_IN_RAM;
 	return base;
 }
 
-u64 chunk_iova(u32 chunk)
+u64 chunk_iova(const struct nic *nic, u32 chunk)
 {
-	return IOVA + BUFFERS + chunk * CHUNK_STRIDE;
-}
-
-static u64 buffer_iova(u32 index)
-{
-	return chunk_iova(index / CHUNK_DESCRIPTORS) +
-	       index % CHUNK_DESCRIPTORS * RING_BUFFER_SIZE;
-}
-
-static u8 *buffer(const struct nic *nic, u32 index)
-{
-	return nic->memory + BUFFERS + (u64)index * RING_BUFFER_SIZE;
-}
-
-static volatile union igb_rx_desc *descriptor(const struct nic *nic, u32 index)
-{
-	return (void *)(nic->memory + DESCRIPTORS + index * sizeof(union igb_rx_desc));
-}
-
-void descriptor_set_address(const struct nic *nic, u32 index, u64 iova)
-{
-	descriptor(nic, index)->read.packet = iova;
+	return reader_chunk_iova(nic->reader, chunk);
 }
 
 int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from)
 {
 	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + from * CHUNK, CHUNK,
-				chunk_iova(chunk));
+				chunk_iova(nic, chunk));
 }
 
 void nic_map_all(const struct nic *nic, u32 ioas)
@@ -89,14 +71,6 @@ void nic_map_all(const struct nic *nic, u32 ioas)
 	if (param_control("canary-mapped") && nic->canary >= 0)
 		must(iommufd_map_file(nic->iommufd, ioas, nic->canary, 0, RING_PAGE_SIZE,
 				      nic->reader->canary));
-}
-
-static void give_to_device(struct nic *nic, u32 index)
-{
-	volatile union igb_rx_desc *desc = descriptor(nic, index);
-
-	desc->read.packet = buffer_iova(index);
-	desc->read.header = 0;
 }
 
 void nic_map_memory(struct nic *nic)
@@ -113,6 +87,8 @@ void nic_new_memory(struct nic *nic)
 	nic_map_memory(nic);
 	memset(nic->memory, 0, MEMORY_SIZE);
 	nic->reader->nonce = param_nonce();
+	nic->reader->iova = IOVA;
+	nic->reader->count = COUNT;
 }
 
 void nic_open(struct nic *nic)
@@ -140,7 +116,7 @@ void nic_start(struct nic *nic, u32 descriptors)
 	must(igb_link_up(&nic->igb));
 	igb_set_scratch(&nic->igb, SCRATCH);
 	for (u32 i = 0; i < COUNT; i++)
-		give_to_device(nic, i);
+		reader_refill(nic->memory, i);
 	nic->igb.count = COUNT;
 	igb_rx_start(&nic->igb, IOVA + DESCRIPTORS);
 	igb_rx_set_tail(&nic->igb, descriptors);
@@ -160,37 +136,41 @@ bool nic_goes_on(const struct nic *nic)
 	return true;
 }
 
-static bool is_frame(const struct nic *nic, const struct frame *frame)
+/* True when there was a frame; it is checked, and its buffer is used again. */
+static bool read_frame(struct nic *nic)
 {
-	return frame->magic == FRAME_MAGIC && frame->nonce == nic->reader->nonce;
+	int index = nic->guest ? -1 : reader_take(nic->memory);
+
+	if (index < 0)
+		return false;
+	if (param_control("tail-left") && param_side() == SIDE_INCOMING)
+		return true;
+	igb_rx_set_tail(&nic->igb, index);
+	nic->reader->doorbells++;
+	return true;
 }
 
-/* True when there was a frame; it is checked, and its buffer is used again. */
-bool read_frame(struct nic *nic)
+/* Returns when all that has come is read. */
+void read_all(struct nic *nic)
 {
-	struct reader *reader = nic->reader;
-	volatile union igb_rx_desc *desc = descriptor(nic, reader->next);
-	struct frame *frame = (void *)buffer(nic, reader->next);
+	struct deadline deadline = deadline_in_ms(FRAMES_MS);
 
-	if (!(desc->wb.status & IGB_RX_DONE))
-		return false;
-	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	if (!frame->magic || (is_frame(nic, frame) && frame->sequence < reader->sequence)) {
-		/* Written back, but the buffer holds what it held before. */
-		reader->missing++;
-		reader->sequence++;
-	} else if (!is_frame(nic, frame)) {
-		reader->damaged++;
-	} else {
-		if (frame->sequence != reader->sequence)
-			reader->lost += frame->sequence - reader->sequence;
-		reader->sequence = frame->sequence + 1;
-		reader->frames++;
+	while (read_frame(nic))
+		;
+	while (nic->guest && READ_ONCE(nic->reader->next) != igb_rx_head(&nic->igb)) {
+		must_be(!deadline_passed(deadline), "the guest is at %u", nic->reader->next);
+		poll_pause();
 	}
-	give_to_device(nic, reader->next);
-	igb_rx_set_tail(&nic->igb, reader->next);
-	reader->next = (reader->next + 1) % COUNT;
-	return true;
+}
+
+static u64 reader_frames(const struct nic *nic)
+{
+	return READ_ONCE(nic->reader->frames);
+}
+
+u64 descriptors_read(const struct nic *nic)
+{
+	return reader_frames(nic) + READ_ONCE(nic->reader->missing);
 }
 
 /* The host takes a long silence for a dead machine. */
@@ -202,28 +182,32 @@ static void tell_now_and_then(struct deadline *next)
 	*next = deadline_in_ms(TELL_MS);
 }
 
-void read_frames(struct nic *nic, u64 wanted)
+void read_until(struct nic *nic, u64 descriptors)
 {
 	struct deadline deadline = deadline_in_ms(FRAMES_MS), tell = deadline_in_ms(TELL_MS);
-	u64 until = nic->reader->frames + nic->reader->missing + wanted;
 
-	while (nic->reader->frames + nic->reader->missing < until) {
+	while (descriptors_read(nic) < descriptors) {
 		if (read_frame(nic))
 			continue;
-		must_be(!deadline_passed(deadline), "%llu of %llu frames",
-			nic->reader->frames + nic->reader->missing, until);
+		must_be(!deadline_passed(deadline), "%llu of %llu frames", descriptors_read(nic),
+			descriptors);
 		tell_now_and_then(&tell);
 		poll_pause();
 	}
+}
+
+void read_frames(struct nic *nic, u64 wanted)
+{
+	read_until(nic, descriptors_read(nic) + wanted);
 }
 
 /* True when there are @wanted more within the bound. */
 bool frames_come(struct nic *nic, u64 wanted)
 {
 	struct deadline deadline = deadline_in_ms(FRAME_MS);
-	u64 until = nic->reader->frames + wanted;
+	u64 until = reader_frames(nic) + wanted;
 
-	while (nic->reader->frames < until) {
+	while (reader_frames(nic) < until) {
 		if (read_frame(nic))
 			continue;
 		if (deadline_passed(deadline))
@@ -238,6 +222,6 @@ void go_round(struct nic *nic, u64 before)
 {
 	struct deadline tell = deadline_in_ms(TELL_MS);
 
-	while (nic->reader->frames < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1))
+	while (reader_frames(nic) < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1))
 		tell_now_and_then(&tell);
 }

@@ -7,6 +7,7 @@
 #define NIC_H
 
 #include "igb.h"
+#include "reader.h"
 
 #define SESSION "stage3"
 
@@ -19,20 +20,18 @@ enum token {
 	TOKEN_OTHER_RAM,
 	TOKEN_OTHER_IOMMUFD,
 	TOKEN_OTHER_DEVICE,
+	TOKEN_GUEST_RAM,
+	TOKEN_GUEST_STATE,
 };
 
 #define TOKEN_HWPT 0x4000
 #define TOKEN_OTHER_HWPT 0x4001
 
-/*
- * The memory: a page for the reader's state, the descriptors, and the buffers in
- * chunks, each an area of its own in the IOAS.
- */
 #define COUNT ring_count()
-#define DESCRIPTORS RING_PAGE_SIZE
-#define CHUNK (2ull << 20)
+#define DESCRIPTORS READER_DESCRIPTORS
+#define CHUNK READER_CHUNK
 #define CHUNKS (COUNT * RING_BUFFER_SIZE / CHUNK)
-#define CHUNK_DESCRIPTORS (CHUNK / RING_BUFFER_SIZE)
+#define CHUNK_DESCRIPTORS READER_CHUNK_DESCRIPTORS
 #define BUFFERS CHUNK
 #define MEMORY_SIZE (BUFFERS + CHUNKS * CHUNK)
 
@@ -41,20 +40,6 @@ enum token {
 #define EXTRA_IOVA (3ull << 40)
 
 #define RATE param_u64("rate", 1000)
-
-/* What the reader knows. A frame is missing when its descriptor is done, its buffer as it was. */
-struct reader {
-	u64 nonce;
-	u32 next;
-	u64 frames;
-	u64 sequence;
-	u64 lost;
-	u64 damaged;
-	u64 missing;
-	u64 canary;
-	u64 pfns;
-	u64 kexecs;
-};
 
 struct nic {
 	const char *bdf;
@@ -68,13 +53,14 @@ struct nic {
 	u32 dev_id;
 	u32 ioas;
 	u32 hwpt;
+	/* A guest reads the ring, and this program only looks at what it has read. */
+	bool guest;
 	struct igb igb;
 };
 
 u32 ring_count(void);
 u64 iova_base(void);
-u64 chunk_iova(u32 chunk);
-void descriptor_set_address(const struct nic *nic, u32 index, u64 iova);
+u64 chunk_iova(const struct nic *nic, u32 chunk);
 
 void nic_new_memory(struct nic *nic);
 void nic_map_memory(struct nic *nic);
@@ -84,7 +70,9 @@ void nic_open(struct nic *nic);
 void nic_start(struct nic *nic, u32 descriptors);
 bool nic_goes_on(const struct nic *nic);
 
-bool read_frame(struct nic *nic);
+void read_all(struct nic *nic);
+u64 descriptors_read(const struct nic *nic);
+void read_until(struct nic *nic, u64 descriptors);
 void read_frames(struct nic *nic, u64 wanted);
 bool frames_come(struct nic *nic, u64 wanted);
 void go_round(struct nic *nic, u64 before);

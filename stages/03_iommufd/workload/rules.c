@@ -185,7 +185,7 @@ void rules_of_late_refusal(const struct nic *nic, struct nic *other, int luo)
 	set_power_state(other, state);
 	rule(nic, "kexec_with_a_device_asleep", ret, -EIO);
 	rule(nic, "unmap_after_refused_kexec",
-	     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(nic, 0), CHUNK), -EBUSY);
 	close(session);
 }
 
@@ -207,7 +207,7 @@ static void rules_of_frozen_ioas(const struct nic *nic)
 	must(iommufd_destroy(nic->iommufd, hwpt));
 	rule(nic, "map",
 	     iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, PAGE, EXTRA_IOVA), -EBUSY);
-	rule(nic, "unmap", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(0), CHUNK), -EBUSY);
+	rule(nic, "unmap", iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(nic, 0), CHUNK), -EBUSY);
 	rule(nic, "copy", iommufd_copy(nic->iommufd, nic->ioas, IOVA, PAGE, EXTRA_IOVA), -EBUSY);
 	rule(nic, "detach", vfio_detach(nic->device), -EBUSY);
 	rule(nic, "destroy", iommufd_destroy(nic->iommufd, nic->hwpt), -EBUSY);
@@ -295,13 +295,13 @@ static int map_chunk_before(const struct nic *nic, u32 ioas)
 static int map_a_page_off(const struct nic *nic, u32 ioas)
 {
 	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, MEMORY_SIZE - CHUNK - PAGE, CHUNK,
-				chunk_iova(CHUNKS - 1));
+				chunk_iova(nic, CHUNKS - 1));
 }
 
 static int map_read_only(const struct nic *nic, u32 ioas)
 {
 	return iommufd_map_file_read_only(nic->iommufd, ioas, nic->memfd, MEMORY_SIZE - CHUNK,
-					  CHUNK, chunk_iova(CHUNKS - 1));
+					  CHUNK, chunk_iova(nic, CHUNKS - 1));
 }
 
 static int map_another_file(const struct nic *nic, u32 ioas)
@@ -309,7 +309,7 @@ static int map_another_file(const struct nic *nic, u32 ioas)
 	int memfd = must(sys(memfd_create("another", MFD_CLOEXEC))), ret;
 
 	must(sys(ftruncate(memfd, CHUNK)));
-	ret = iommufd_map_file(nic->iommufd, ioas, memfd, 0, CHUNK, chunk_iova(CHUNKS - 1));
+	ret = iommufd_map_file(nic->iommufd, ioas, memfd, 0, CHUNK, chunk_iova(nic, CHUNKS - 1));
 	close(memfd);
 	return ret;
 }

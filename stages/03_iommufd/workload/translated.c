@@ -14,6 +14,7 @@
 
 #include <linux/pci_regs.h>
 
+#include "assigned.h"
 #include "evidence.h"
 #include "hwpt.h"
 #include "iommufd.h"
@@ -33,6 +34,8 @@
 
 /* Frames that have to fault after an unmap, and to land after a map. */
 #define PROBE_FRAMES 50
+/* Frames that may come before the unmap is done: a quarter of a second. */
+#define UNMAP_FRAMES 256
 
 static void report_ring(const char *address_key, const char *count_key)
 {
@@ -46,6 +49,8 @@ static void report_reader(const struct nic *nic)
 	fact("reader.frames.lost", "%llu", nic->reader->lost);
 	fact("reader.frames.damaged", "%llu", nic->reader->damaged);
 	fact("reader.frames.missing", "%llu", nic->reader->missing);
+	fact("reader.who", "%s", nic->guest ? "guest" : "program");
+	fact("reader.doorbells", "%llu", nic->reader->doorbells);
 }
 
 /* How far the device has gone since its head was at @head. */
@@ -105,6 +110,8 @@ static bool abort_once(struct nic *nic, int luo)
 	close(session);
 	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, RING_PAGE_SIZE, EXTRA_IOVA));
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, RING_PAGE_SIZE));
+	/* What came before shows nothing. */
+	read_all(nic);
 	return frames_come(nic, 20);
 }
 
@@ -128,6 +135,7 @@ static bool preserve(const struct nic *nic, int luo)
 
 	must(luo_preserve_fd(session, nic->memfd, TOKEN_RAM));
 	must(luo_preserve_fd(session, nic->canary, TOKEN_CANARY));
+	assigned_preserve(nic, session);
 	rule_of_order(nic, session);
 	ret = luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD);
 	fact("preserve.iommufd", "%d", ret);
@@ -149,13 +157,14 @@ static void preserve_and_load(struct nic *nic, int luo)
 	read_frames(nic, WARM_UP_FRAMES);
 	head = igb_rx_head(&nic->igb);
 	must(kexec_load_incoming());
+	nic_goes_on(nic);
 	report_progress(nic, "load.frames", head);
 	report_leaks();
 	fact_tsc("loaded", rdtsc());
 	read_frames(nic, WARM_UP_FRAMES);
+	read_all(nic);
 	/* From here on the ring goes unread. */
-	while (read_frame(nic))
-		;
+	assigned_pause(nic);
 	fact_tsc("unread", rdtsc());
 }
 
@@ -180,6 +189,8 @@ static int before_kexec(void)
 	nic_open(&nic);
 	nic_start(&nic, COUNT - 1);
 	start_other(&other);
+	if (param_u64("guest", 0))
+		assigned_start(&nic);
 	fact("hwpt", "%u", nic.hwpt);
 	report_ring("ring.iova", "ring.count");
 	report_ring("other.ring.iova", "other.ring.count");
@@ -267,7 +278,8 @@ static bool retrieve(struct nic *nic, int session)
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));
 	nic->device = retrieve_fd(session, TOKEN_DEVICE, "retrieve.device");
 	fact_tsc("retrieved", rdtsc());
-	return nic->memfd >= 0 && nic->canary >= 0 && nic->iommufd >= 0 && nic->device >= 0;
+	return nic->memfd >= 0 && nic->canary >= 0 && nic->iommufd >= 0 && nic->device >= 0 &&
+	       assigned_retrieve(nic, session);
 }
 
 static int bind(struct nic *nic)
@@ -334,8 +346,8 @@ static bool take_over(struct nic *nic, int session)
 static void catch_up(struct nic *nic)
 {
 	report(nic, "adopted");
-	while (read_frame(nic))
-		;
+	assigned_go_on(nic);
+	read_all(nic);
 	fact_tsc("caught_up", rdtsc());
 	report(nic, "caught_up");
 	read_frames(nic, WARM_UP_FRAMES);
@@ -348,22 +360,27 @@ static void catch_up(struct nic *nic)
  */
 static void change_mapping(struct nic *nic)
 {
-	u32 chunk = (nic->reader->next / CHUNK_DESCRIPTORS + 1) % CHUNKS;
-	u32 skip = CHUNK_DESCRIPTORS - nic->reader->next % CHUNK_DESCRIPTORS;
-	u64 frames, missing;
+	u32 chunk = nic->reader->next / CHUNK_DESCRIPTORS + 1;
+	u64 first = descriptors_read(nic) + chunk * CHUNK_DESCRIPTORS - nic->reader->next;
+	u64 frames, missing = nic->reader->missing;
 
+	/* It must not be reached before it is unmapped. */
+	if (first < descriptors_read(nic) + UNMAP_FRAMES) {
+		first += CHUNK_DESCRIPTORS;
+		chunk++;
+	}
+	chunk %= CHUNKS;
 	fact("again.first", "%llu", nic->reader->sequence);
 	await("traffic-again");
 	if (!param_control("unmap-left-out"))
 		fact("unmap", "%d",
-		     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(chunk), CHUNK));
-	fact("unmap.iova", "0x%llx", chunk_iova(chunk));
+		     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(nic, chunk), CHUNK));
+	fact("unmap.iova", "0x%llx", chunk_iova(nic, chunk));
 	fact("unmap.length", "0x%llx", CHUNK);
 	await("snapshot-unmapped");
-	read_frames(nic, skip);
-	missing = nic->reader->missing;
-	read_frames(nic, PROBE_FRAMES);
-	fact("unmap.missing", "%llu of %u", nic->reader->missing - missing, PROBE_FRAMES);
+	read_until(nic, first + PROBE_FRAMES);
+	missing = READ_ONCE(nic->reader->missing) - missing;
+	fact("unmap.missing", "%llu of %llu", missing, descriptors_read(nic) - first);
 	if (!param_control("unmap-left-out") && !param_control("map-left-out"))
 		fact("map", "%d", nic_map_chunk(nic, nic->ioas, chunk, chunk));
 	await("snapshot-mapped");
@@ -393,13 +410,14 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 	report_place(nic, "compacted.finished");
 	await("snapshot-finished");
 	await("silence");
-	while (read_frame(nic))
-		;
+	read_all(nic);
 	report(nic, "end");
 	report_reader(nic);
 	/* Cleared when it is read, so it is read once, here. */
 	fact("device.good_packets", "%u", igb_rx_good_packets(&nic->igb));
-	change_mapping(nic);
+	if (!param_control("tail-left"))
+		change_mapping(nic);
+	assigned_end(nic);
 	return 0;
 }
 
