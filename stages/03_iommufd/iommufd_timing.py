@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 3's figures: the gap as the device's frames show it. There is no guest yet."""
+"""Stage 3's figures: the gap as the device's frames show it; with a guest, its blackout."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from common.record import Trial
 from common.timing import host_ms, tsc_ms
 
 _UNREAD = "ring unread"
+_GUEST_BLACKOUT = "blackout (guest's TSC)"
 
 
 def phases(trial: Trial) -> dict[str, float]:
@@ -28,6 +29,8 @@ def phases(trial: Trial) -> dict[str, float]:
         unread, adopted = before.number("t.unread"), after.number("t.adopted")
         if unread is not None and adopted is not None:
             found[_UNREAD] = (adopted - unread) / khz
+        if gap := after.number("guest.0.resume.gap_tsc"):
+            found[_GUEST_BLACKOUT] = gap / khz
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["gap (host)"] = frames["gap"]["ms"]
@@ -36,7 +39,7 @@ def phases(trial: Trial) -> dict[str, float]:
 
 
 def blackout(_trial: Trial) -> dict[str, float]:
-    """None: no guest stands still."""
+    """None: in the main run no guest stands still."""
     return {}
 
 
@@ -44,8 +47,9 @@ def headline(trial: Trial) -> dict[str, str]:
     """What the summary shows: that the device has next to no blackout."""
     gap = trial.witness["frames"]["gap"]
     mapped = trial.witness["tables"][0]["01:00.0"]["mapped"] >> 20
+    blackout = phases(trial).get(_GUEST_BLACKOUT)
     return {
-        "blackout": "no guest",
+        "blackout": "no guest" if blackout is None else f"{blackout:.0f} ms",
         "preserved": f"2 memfds, {mapped} MiB, 1 iommufd with 1 HWPT, 1 vfio device",
         "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
     }

@@ -142,12 +142,14 @@ void assigned_go_on(struct nic *nic)
 /* What the guest itself, verifying all its RAM, has found to be wrong. */
 void assigned_end(const struct nic *nic)
 {
-	u64 from[GUEST_MAX_VCPUS] = {};
+	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
 
 	if (!nic->guest)
 		return;
-	vmm_read_counters(&vmm, from);
-	vmm_wait_sweep(&vmm, from, vmm_sweep_timeout_ms(&vmm));
+	at_resume[0] = state->vcpu[0].regs.r14;
+	vmm_read_counters(&vmm, at_finish);
+	vmm_wait_sweep(&vmm, at_finish, vmm_sweep_timeout_ms(&vmm));
 	vmm_pause(&vmm);
-	report_guest_errors(&vmm.vcpus[0]);
+	vmm_read_counters(&vmm, at_end);
+	report_resumed_guest(&vmm, state, at_resume, at_finish, at_end);
 }
