@@ -223,6 +223,8 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         ("pins.wrong=VmPin=0", "pins.wrong=VmPin=4", {"pinned"}),
         ("unmap.missing=50 of 50", "unmap.missing=49 of 50", {"unmap_faults"}),
         ("map.landed=5", "map.landed=", {"map_lands"}),
+        ("reader.who=program", "reader.who=guest", {"driven"}),
+        ("reader.doorbells=", "reader.doorbells=0", {"driven"}),
         ("finish=0", "finish=-16", {"session_finished"}),
         ("other.command=0x103", "other.command=0x107", {"other_blocked"}),
         ("kernel.taint_at_end=0", "kernel.taint_at_end=64", {"not_tainted"}),
