@@ -58,8 +58,8 @@ NOT_CLAIMED = (
     " device to a group.",
     "No interrupts: the device is polled, and preserving a device with interrupts enabled is"
     " refused. Interrupt remapping is not handed over: the next kernel sets it up anew.",
-    "The device of a guest (set-up (b)) may use the memory of its ring only, not the guest's own RAM;"
-    " in the main run there is no guest.",
+    "In set-up (b) the device may use the memory of its ring only, not the guest's own RAM; in the"
+    " main run there is no guest.",
     "The two kernels are two builds of one source: the format of what is handed over is private.",
     "An incoming kernel that finds the IOMMU in another state than it was handed over panics, on"
     " purpose.",
