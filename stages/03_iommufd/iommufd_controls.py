@@ -381,6 +381,7 @@ CONTROLS = (
         # Ten seconds of frames are kept back, and then come at once, more than the ring takes.
         may_break=frozenset(
             {
+                "outgoing_rules",
                 "preserved_meanwhile",
                 "dma_in_gap",
                 "no_silence",

@@ -65,6 +65,8 @@ static void map_assigned(const struct nic *nic)
 /* From here on the guest reads what comes. */
 void assigned_start(struct nic *nic)
 {
+	/* Compaction leaves those alone; each small page of a running guest would cost it dearly. */
+	allow_large_pages();
 	ram_fd = memfd_new("guest-ram", RAM_SIZE);
 	vmm_create(&vmm, ram_fd, ram_map(ram_fd, RAM_SIZE), RAM_SIZE, 1);
 	ram_populate(vmm.ram, RAM_SIZE);

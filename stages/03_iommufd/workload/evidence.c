@@ -93,15 +93,15 @@ int hog_start(void)
 	_exit(0);
 }
 
-/* True when that process has ended; how is a fact then. */
-bool hog_ended(int pid)
+/* False when that process has ended; how is a fact then. */
+bool hog_goes_on(int pid)
 {
 	int status;
 
 	if (!must(sys(waitpid(pid, &status, WNOHANG))))
-		return false;
+		return true;
 	fact("hog.status", "%d", status);
-	return true;
+	return false;
 }
 
 static u8 *canary_map(const struct nic *nic)

@@ -11,7 +11,7 @@ void report_pins(const char *when);
 void report_iommu_pages(const char *when);
 
 int hog_start(void);
-bool hog_ended(int pid);
+bool hog_goes_on(int pid);
 
 void canary_new(struct nic *nic);
 void canary_check(const struct nic *nic);

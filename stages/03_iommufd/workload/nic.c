@@ -225,3 +225,13 @@ void go_round(struct nic *nic, u64 before)
 	while (reader_frames(nic) < before + COUNT + AGAIN_FRAMES && frames_come(nic, 1))
 		tell_now_and_then(&tell);
 }
+
+void read_while(struct nic *nic, bool (*goes_on)(int argument), int argument)
+{
+	struct deadline tell = deadline_in_ms(TELL_MS);
+
+	while (goes_on(argument)) {
+		frames_come(nic, 1);
+		tell_now_and_then(&tell);
+	}
+}

@@ -76,5 +76,6 @@ void read_until(struct nic *nic, u64 descriptors);
 void read_frames(struct nic *nic, u64 wanted);
 bool frames_come(struct nic *nic, u64 wanted);
 void go_round(struct nic *nic, u64 before);
+void read_while(struct nic *nic, bool (*goes_on)(int argument), int argument);
 
 #endif

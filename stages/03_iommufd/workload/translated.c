@@ -405,8 +405,7 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 	if (test("again") && ++nic->reader->kexecs < 2)
 		return preserve_again(nic, luo);
 	go_round(nic, before);
-	while (!hog_ended(hog))
-		frames_come(nic, 1);
+	read_while(nic, hog_goes_on, hog);
 	report_place(nic, "compacted.finished");
 	await("snapshot-finished");
 	await("silence");
