@@ -289,8 +289,6 @@ def _warnings(one: StoredRun) -> Iterable[str]:
 def _limits(one: StoredRun) -> Iterable[str]:
     for sentence in one.stage.not_claimed:
         yield from _wrap(sentence, "- ", "  ")
-    if one.stage.in_work:
-        yield from _wrap(f"In work: {one.stage.in_work}.", "- ", "  ")
     if len(one.verdict.trials) == 1:
         yield "- One main run: how often it would fail is not shown."
 

@@ -154,8 +154,6 @@ class Stage:
     """Those phases that follow each other and make up the blackout; empty without one."""
     headline: Callable[[Trial], dict[str, str]]
     """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
-    in_work: str | None = None
-    """What is not yet shown of this stage; `demo` and a bare `gate` leave it out and say so."""
     debug_options: Mapping[str, int] = field(default_factory=dict)
     """Defaults of the options in the debug lane, where they differ."""
     debug_controls: frozenset[str] = frozenset()
