@@ -18,6 +18,7 @@ from common.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
 from common.serial_line import read_stamped
+from common.stage import stage_folders
 from common.upstream_result import UpstreamResult, UpstreamTest, over, weigh
 from common.upstream_tests import SUITES, build_initrd, fragment, lacking, suite_tests
 from kernel.build import KernelSpec, build
@@ -25,7 +26,12 @@ from kernel.cache import Kernel
 from kernel.errors import ConfigSymbolLost, MissingKconfig
 from kernel.source import Source
 
-_DEFAULTS = CHECKOUT / "kernel" / "configs" / "upstream.config"
+# Stage 1's kernel with a few options more: most of it is in the cache when that has been built.
+_FRAGMENTS = (
+    BASE_CONFIG,
+    stage_folders()[1] / "kernel.config",
+    CHECKOUT / "kernel" / "configs" / "upstream.config",
+)
 # As in upstream's scripts; the machine has its 1 GiB and 2 CPUs.
 _CMDLINE = "console=ttyS0 kho=on liveupdate=on panic=-1"
 _MEMORY_MIB, _CPUS = 1024, 2
@@ -83,7 +89,7 @@ def _pair(
                 source=source,
                 label=f"upstream {suite} {side}",
                 localversion=f"-luo-{side}",
-                fragments=(BASE_CONFIG, _DEFAULTS, wanted, *config),
+                fragments=(*_FRAGMENTS, wanted, *config),
             ),
             progress=progress,
         )
