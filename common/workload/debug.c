@@ -11,8 +11,13 @@
 /* kernel/locking/lockdep_proc.c */
 #define LOCKDEP_ON "debug_locks:                             1"
 #define KMEMLEAK "/sys/kernel/debug/kmemleak"
-/* mm/kmemleak.c: an object is reported when it is older than this, in ms. */
+/*
+ * mm/kmemleak.c: an object is reported when it is older than this, in ms, and
+ * was found unreferenced by so many scans one after the other. The first of
+ * them only takes its checksum.
+ */
 #define MSECS_MIN_AGE 5000
+#define MIN_UNREF_SCANS "/sys/module/kmemleak/parameters/min_unref_scans"
 
 /* True when a line of the file has @text in it. */
 static bool file_has(const char *path, const char *text)
@@ -49,10 +54,24 @@ static void scan(void)
 	close(fd);
 }
 
-/* Twice: an object that was just on its way is found by the second scan. */
+/* What kmemleak wants before it reports; 1 in kernels that do not say so. */
+static unsigned int min_unref_scans(void)
+{
+	unsigned int scans = 1;
+	FILE *file;
+
+	file = fopen(MIN_UNREF_SCANS, "re");
+	if (!file)
+		return scans;
+	must_be(fscanf(file, "%u", &scans) == 1, "%s cannot be read", MIN_UNREF_SCANS);
+	fclose(file);
+	return scans;
+}
+
 void report_leaks(void)
 {
 	static const struct timespec age = { .tv_sec = MSECS_MIN_AGE / 1000 + 1 };
+	unsigned int scans;
 	u64 objects = 0;
 	char line[256];
 	FILE *file;
@@ -62,8 +81,10 @@ void report_leaks(void)
 		return;
 	fact_debug_kernel();
 	nanosleep(&age, NULL);
-	scan();
-	scan();
+	scans = 1 + min_unref_scans();
+	for (unsigned int i = 0; i < scans; i++)
+		scan();
+	fact("kmemleak.scans", "%u", scans);
 
 	/* To the console as well, with the call traces. */
 	kmsg = must(sys(open("/dev/kmsg", O_WRONLY | O_CLOEXEC)));
