@@ -11,7 +11,8 @@ from kvm_memfd_controls import CONTROLS
 from kvm_memfd_timing import blackout, headline, phases
 from kvm_memfd_witness import ram_witness, read_witness
 
-from common.stage import Option, Size, Stage
+from common.options import guest_memory, vcpus
+from common.stage import Size, Stage
 
 
 def _size(options: Mapping[str, int]) -> Size:
@@ -41,26 +42,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
-    options=(
-        Option(
-            flag="--guest-memory",
-            parameter="guest_memory",
-            default=256,
-            minimum=16,
-            maximum=1 << 20,
-            step=2,
-            metavar="MIB",
-            help="RAM of the KVM guest, in MiB (default 256)",
-        ),
-        Option(
-            flag="--vcpus",
-            parameter="vcpus",
-            default=1,
-            minimum=1,
-            maximum=8,
-            help="vCPUs of the KVM guest (default 1)",
-        ),
-    ),
+    options=(guest_memory(256), vcpus()),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     debug_options={"guest_memory": 64},

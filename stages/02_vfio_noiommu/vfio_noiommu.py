@@ -13,7 +13,8 @@ from vfio_noiommu_timing import blackout, headline, phases
 from common.errors import UsageError
 from common.frame_witness import TRACES, frame_witness, read_witness
 from common.igb_machine import igb_devices
-from common.stage import Option, Size, Stage
+from common.options import check_ring, frames, guest_memory, vcpus
+from common.stage import Size, Stage
 
 GAP_SECONDS = 7
 """How long the ring may go unread, at most: pause, kexec, boot, and the device taken back.
@@ -25,14 +26,7 @@ _BUFFER_KIB = 2
 def _size(options: Mapping[str, int]) -> Size:
     """Guest RAM, of which the ring takes a part, KHO's scratch, and both kernels."""
     ring, rate, guest = options["ring"], options["rate"], options["guest_memory"]
-    seconds = GAP_SECONDS * options.get("patience", 1)
-    need, room = rate * seconds, ring - ring // 8
-    if need > room:
-        raise UsageError(
-            f"{rate} frames/s x {seconds} s without a reader = {need} frames, and a ring of"
-            f" {ring}, an eighth of it still unread when the guest is paused, has room for {room};"
-            " ask for a larger --ring or a lower --rate"
-        )
+    check_ring(rate=rate, ring=ring, seconds=GAP_SECONDS * options.get("patience", 1))
     buffers = ring * _BUFFER_KIB // 1024
     if guest < buffers + 16:
         raise UsageError(
@@ -66,51 +60,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
-    options=(
-        Option(
-            flag="--guest-memory",
-            parameter="guest_memory",
-            default=128,
-            minimum=16,
-            maximum=1 << 20,
-            step=2,
-            metavar="MIB",
-            help="RAM of the KVM guest, in MiB (default 256; stage 2: 128)",
-        ),
-        Option(
-            flag="--vcpus",
-            parameter="vcpus",
-            default=1,
-            minimum=1,
-            maximum=8,
-            help="vCPUs of the KVM guest (default 1)",
-        ),
-        Option(
-            flag="--rate",
-            parameter="rate",
-            default=1000,
-            minimum=50,
-            maximum=2000,
-            help="frames a second to the device (default 1000)",
-        ),
-        Option(
-            flag="--ring",
-            parameter="ring",
-            default=8192,
-            minimum=256,
-            maximum=32768,
-            step=256,
-            help="receive descriptors of the device (default 8192)",
-        ),
-        Option(
-            flag="--aborts",
-            parameter="aborts",
-            default=20,
-            minimum=0,
-            maximum=1000,
-            help="how often to abort before the kexec: session closed, holder killed (default 20)",
-        ),
-    ),
+    options=(guest_memory(128), vcpus(), *frames(ring=8192, aborts=20)),
     cmdline=(
         "kho=on",
         "liveupdate=on",

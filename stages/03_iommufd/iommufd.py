@@ -13,6 +13,7 @@ from iommufd_timing import blackout, headline, phases
 from iommufd_witness import TRACES, read_witness, translation_witness
 
 from common.errors import UsageError
+from common.options import check_ring, frames
 from common.stage import Option, Size, Stage
 
 GAP_SECONDS = 10
@@ -28,14 +29,7 @@ _CHUNK = 1024
 def _size(options: Mapping[str, int]) -> Size:
     """The memory of both devices, KHO's scratch, and both kernels."""
     ring, rate = options["ring"], options["rate"]
-    seconds = GAP_SECONDS * options.get("patience", 1)
-    need, room = rate * seconds, ring - ring // 8
-    if need > room:
-        raise UsageError(
-            f"{rate} frames/s x {seconds} s without a reader = {need} frames, and a ring of"
-            f" {ring}, an eighth of it still unread before the kexec, has room for {room};"
-            " ask for a larger --ring or a lower --rate"
-        )
+    check_ring(rate=rate, ring=ring, seconds=GAP_SECONDS * options.get("patience", 1))
     if ring % _CHUNK or ring < 2 * _CHUNK:
         raise UsageError(
             f"a ring of {ring} is none of stage 3, which maps {_CHUNK} buffers at a time;"
@@ -75,31 +69,7 @@ STAGE = Stage(
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
     options=(
-        Option(
-            flag="--rate",
-            parameter="rate",
-            default=1000,
-            minimum=50,
-            maximum=2000,
-            help="frames a second to the device (default 1000)",
-        ),
-        Option(
-            flag="--ring",
-            parameter="ring",
-            default=12288,
-            minimum=256,
-            maximum=32768,
-            step=256,
-            help="receive descriptors of the device (default 8192; stage 3: 12288)",
-        ),
-        Option(
-            flag="--aborts",
-            parameter="aborts",
-            default=10,
-            minimum=0,
-            maximum=1000,
-            help="how often to abort before the kexec (default 20; stage 3: 10)",
-        ),
+        *frames(ring=12288, aborts=10),
         Option(
             flag="--guest",
             parameter="guest",
