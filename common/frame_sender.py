@@ -20,6 +20,7 @@ from common.frames import build, write_sent
 
 # A sender that was held up catches up with this much at most: a larger burst might be dropped
 # before the device.
+_FASTER = 3
 _CATCH_UP_SECONDS = 0.1
 
 
@@ -69,7 +70,7 @@ def _send(flow: _Flow, other: _Flow, rate: int, other_every: int) -> None:
         if select.select([sys.stdin], [], [], pause)[0]:
             if not sys.stdin.readline():
                 return
-            rate *= 2
+            rate *= _FASTER
         flow.send()
         if number % other_every == 0:
             other.send()

@@ -89,12 +89,6 @@ int igb_link_up(const struct igb *igb)
 	return wait_for(igb, IGB_STATUS, IGB_STATUS_LU, IGB_STATUS_LU);
 }
 
-/* The queue is VF 0's as well, whose reset turns it off. */
-void igb_rx_queue_enable(const struct igb *igb)
-{
-	igb_write(igb, IGB_RXDCTL0, IGB_RXDCTL_ENABLE);
-}
-
 /* The ring is filled in, and stays empty for the device until its tail moves. */
 void igb_rx_start(const struct igb *igb, u64 ring_pa)
 {
@@ -104,7 +98,7 @@ void igb_rx_start(const struct igb *igb, u64 ring_pa)
 	igb_write(igb, IGB_SRRCTL0, IGB_SRRCTL_ADV_ONE_BUFFER | RING_BUFFER_SIZE / 1024);
 	igb_write(igb, IGB_RDH0, 0);
 	igb_write(igb, IGB_RDT0, 0);
-	igb_rx_queue_enable(igb);
+	igb_write(igb, IGB_RXDCTL0, IGB_RXDCTL_ENABLE);
 	igb_write(igb, IGB_RCTL,
 		  IGB_RCTL_ENABLE | IGB_RCTL_UNICAST_PROMISC | IGB_RCTL_MULTICAST_PROMISC |
 		  IGB_RCTL_BROADCAST | IGB_RCTL_STRIP_CRC);

@@ -28,7 +28,6 @@ void igb_write(const struct igb *igb, u32 reg, u32 value);
 int igb_reset(const struct igb *igb);
 int igb_link_up(const struct igb *igb);
 void igb_rx_start(const struct igb *igb, u64 ring_pa);
-void igb_rx_queue_enable(const struct igb *igb);
 void igb_rx_enable(const struct igb *igb, bool on);
 void igb_rx_set_tail(const struct igb *igb, u32 tail);
 u32 igb_rx_head(const struct igb *igb);

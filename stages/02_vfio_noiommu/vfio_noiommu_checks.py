@@ -76,8 +76,6 @@ _FROZEN = (
 OUTGOING_RULES = (
     "preserve_file_of_group",
     "preserve_conventional_pci",
-    "preserve_pf_with_vfs",
-    "preserve_vf",
     "preserve_unbound_file",
     "preserve_device_before_memfd",
     "preserve_with_memfd_elsewhere",

@@ -216,6 +216,32 @@ CONTROLS = (
         holds=(checks.ONE_QEMU,),
     ),
     Control(
+        name="with-vfs",
+        what="the second device has a VF: preserving either is refused, and nothing goes on",
+        breaks=frozenset(
+            {
+                "both_sides_ended_well",
+                "memfds_retrieved",
+                "dma_in_gap",
+                "same_pages",
+                "ring_went_round",
+            }
+        ),
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "preserve.device": "0",
+                    "preserve.pf_with_vfs": "-95",
+                    "preserve.vf": "-95",
+                    "preserve.vf.frames": "yes",
+                },
+            )
+        ),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
         name="device-reset",
         what="the device is reset through its own register after it was taken over",
         breaks=frozenset(

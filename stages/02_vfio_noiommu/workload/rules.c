@@ -178,30 +178,34 @@ static int preserve_from_group(int session_fd, const char *bdf)
 	return ret;
 }
 
-/*
- * Kinds of devices whose handover is not implemented, or would not be safe.
- * Meanwhile nobody writes to the device's registers: QEMU 10.0 may end with
- * "iotlb_to_section: Assertion failed" when BARs come and go, as they do with
- * a VF's reset, while another CPU is in a memory-mapped register.
- */
-static void rules_of_other_kinds(struct nic *nic, const struct nic *other, int session_fd)
+/* Kinds of devices whose handover is not implemented, or would not be safe. */
+static void rules_of_other_kinds(const struct nic *nic, int session_fd)
 {
-	nic_stop_bell(nic);
 	must(pci_driver_bind(CONVENTIONAL_DEVICE, "vfio-pci"));
 	rule(nic, "preserve_file_of_group", -ENOENT,
 	     preserve_from_group(session_fd, CONVENTIONAL_DEVICE));
 	rule(nic, "preserve_conventional_pci", -EOPNOTSUPP,
 	     preserve_opened(session_fd, must(vfio_cdev_open(CONVENTIONAL_DEVICE)), NULL));
+}
 
+/*
+ * VFs, and a device that has some, while the first device receives. Meanwhile
+ * nobody writes to its registers: QEMU 10.0 may end with "iotlb_to_section:
+ * Assertion failed" when BARs come and go, as they do with a VF's reset, while
+ * another CPU is in a memory-mapped register.
+ */
+void preserve_vfs(struct nic *nic, const struct nic *other, int session_fd)
+{
+	int ret;
+
+	nic_stop_bell(nic);
 	must(vfio_set_vf_token(other->device, vf_token));
 	must(pci_attribute_write(other->bdf, "sriov_numvfs", "1"));
-	rule(nic, "preserve_pf_with_vfs", -EOPNOTSUPP,
-	     luo_preserve_fd(session_fd, other->device, TOKEN_UNUSED));
-	rule(nic, "preserve_vf", -EOPNOTSUPP,
-	     preserve_opened(session_fd, must(vfio_cdev_open(OTHER_VF)), vf_token));
-	must(pci_attribute_write(other->bdf, "sriov_numvfs", "0"));
-	igb_rx_queue_enable(&other->igb);
-	nic_start_bell(nic);
+	ret = luo_preserve_fd(session_fd, other->device, TOKEN_UNUSED);
+	fact("preserve.pf_with_vfs", "%d", ret);
+	ret = preserve_opened(session_fd, must(vfio_cdev_open(OTHER_VF)), vf_token);
+	fact("preserve.vf", "%d", ret);
+	fact("preserve.vf.frames", "%s", nic_gets_frames(nic) ? "yes" : "no");
 }
 
 /* A device that cannot be preserved as it is; nothing of the attempt may be left. */
@@ -285,7 +289,7 @@ static void rules_of_refused_reboot(struct nic *nic, const struct nic *other, in
 	must(kexec_unload_without_kho());
 
 	must(kexec_load_incoming());
-	/* A device asleep has no BARs; see rules_of_other_kinds(). */
+	/* A device asleep has no BARs; see preserve_vfs(). */
 	nic_stop_bell(nic);
 	set_power_state(other, 3);
 	rule(nic, "reboot_when_a_later_file_fails", -EIO, kexec_start());
@@ -323,7 +327,7 @@ void rules_outgoing(struct nic *nic, const struct nic *other, int luo_fd)
 		return;
 	}
 	session_fd = must(luo_create_session(luo_fd, SESSION));
-	rules_of_other_kinds(nic, other, session_fd);
+	rules_of_other_kinds(nic, session_fd);
 	rules_of_refused_preserve(nic, luo_fd, session_fd);
 	rules_of_preserved(nic, session_fd);
 	close(session_fd);

@@ -194,6 +194,10 @@ static bool preserve(struct outgoing *out)
 		if (ret < 0 && !out->nic.ring->left_behind)
 			return false;
 	}
+	if (param_control("with-vfs")) {
+		preserve_vfs(&out->nic, &out->other, out->session_fd);
+		return false;
+	}
 	if (param_control("other-preserved")) {
 		must(luo_preserve_fd(out->session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
 		must(luo_preserve_fd(out->session_fd, out->other.device, TOKEN_OTHER_DEVICE));
