@@ -244,7 +244,7 @@ CONTROLS = (
         what="a kernel without the patch that refuses an IOAS whose page the memfd has lost",
         without_patch="0011-iommufd-preserve-no-IOAS",
         breaks=frozenset({"outgoing_rules"}),
-        reason=reason(fact_is(OUTGOING, "preserve_with_a_page_lost", "0")),
+        reason=reason(fact_is(OUTGOING, "rule.preserve_with_a_page_lost", "0")),
     ),
     Control(
         name="pin-patch-off",
@@ -312,7 +312,7 @@ CONTROLS = (
         with_patch="faults/comparison-off.patch",
         breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
-        reason=reason(fact_is(INCOMING, "restore_with_an_area_twice", "0")),
+        reason=reason(fact_is(INCOMING, "rule.restore_with_an_area_twice", "0")),
     ),
     Control(
         name="domain-id-not-reserved",
