@@ -2,7 +2,7 @@
 """`python -m common.frame_sender`: sends numbered frames as UDP datagrams at a steady rate.
 
 A process of its own, so that nothing the harness does delays a frame. "go" on stdin starts
-it, a line after that doubles the rate, end of file (also that of a harness that died) stops it;
+it, a line after that makes it _FASTER times as fast, end of file (also that of a harness that died) stops it;
 the logs are written then.
 """
 
@@ -18,9 +18,9 @@ from pathlib import Path
 
 from common.frames import build, write_sent
 
+_FASTER = 3
 # A sender that was held up catches up with this much at most: a larger burst might be dropped
 # before the device.
-_FASTER = 3
 _CATCH_UP_SECONDS = 0.1
 
 
