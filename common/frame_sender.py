@@ -2,8 +2,8 @@
 """`python -m common.frame_sender`: sends numbered frames as UDP datagrams at a steady rate.
 
 A process of its own, so that nothing the harness does delays a frame. "go" on stdin starts
-it, a line after that makes it _FASTER times as fast, end of file (also that of a harness that died) stops it;
-the logs are written then.
+it, a line after that makes it _FASTER times as fast, end of file (also that of a harness that
+died) stops it; the logs are written then.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ class FrameWitness:
         self._running: list[subprocess.Popen[str]] = []
 
     def heard(self, text: str) -> None:
-        """Start traffic at `await traffic`, speed it up at `faster_at`, end it at `await silence`."""
+        """Start traffic at `await traffic`, more at `faster_at`, end it at `await silence`."""
         if text.startswith(("# ring.", "# other.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
