@@ -47,6 +47,8 @@ _COMMAND, _BUS_MASTER = 0x04, 0x4
 _DRAIN_SECONDS = 0.2
 # What landed before the kernel stopped a device may be seen, and said, a little later.
 _IN_FLIGHT_NS = 50_000_000
+# The last rendezvous before the kexec, of stages 2 and 3.
+_LEFT = ("await.reboot", "await.snapshot-outgoing")
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
 
@@ -193,7 +195,7 @@ def _other(
     """The second device before the jump, in the last moments of the old kernel, and after."""
     end = max([*sent, *(landing.seen for landing in landed)])
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
-    left = stamps.get("await.reboot", jump)
+    left = next((stamps[key] for key in _LEFT if key in stamps), jump)
     times = {
         "before": (sent[0], jump),
         "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
