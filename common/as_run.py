@@ -3,15 +3,18 @@
 
 from __future__ import annotations
 
+from common.chain import with_chain
 from common.kernel_choice import KernelChoice, with_kernels, with_recorded_kernels
 from common.lane import Lane, in_lane
 from common.record import Setting
 from common.stage import Stage
 
 
-def as_run(stage: Stage, *, lane: Lane = "default", choice: KernelChoice | None = None) -> Stage:
+def as_run(
+    stage: Stage, *, lane: Lane = "default", choice: KernelChoice | None = None, chain: int = 1
+) -> Stage:
     """The stage as the options ask for it."""
-    return with_kernels(in_lane(stage, lane), choice or KernelChoice())
+    return with_chain(with_kernels(in_lane(stage, lane), choice or KernelChoice()), chain)
 
 
 def left_out(stage: Stage) -> str:
@@ -23,4 +26,4 @@ def left_out(stage: Stage) -> str:
 
 def as_recorded(stage: Stage, setting: Setting) -> Stage:
     """The stage as a stored trial says that it was run."""
-    return with_recorded_kernels(in_lane(stage, setting.lane), setting)
+    return with_chain(with_recorded_kernels(in_lane(stage, setting.lane), setting), setting.chain)

@@ -180,13 +180,14 @@ def _build_ids(trial: Trial) -> Outcome:
 
 
 def _handover(trial: Trial) -> Outcome:
-    expected = f"exec from: {trial.setting.outgoing.release} (count 1), once"
+    count = trial.update
+    expected = f"exec from: {trial.setting.outgoing.release} (count {count}), once"
     seen = [f"exec from: {h.release} (count {h.count})" for h in trial.console.handovers]
     if not seen:
         return no_data("no KHO line on the console", expected=expected)
     return outcome(
         [(h.release, h.count) for h in trial.console.handovers]
-        == [(trial.setting.outgoing.release, 1)],
+        == [(trial.setting.outgoing.release, count)],
         expected=expected,
         seen="; ".join(seen),
         evidence="console.log, KHO",
@@ -195,11 +196,12 @@ def _handover(trial: Trial) -> Outcome:
 
 def _luo_number(trial: Trial) -> Outcome:
     numbers = trial.console.luo_numbers
+    expected = f"liveupdate number {trial.update}, once"
     if not numbers:
-        return no_data("no LUO line on the console", expected="liveupdate number 1, once")
+        return no_data("no LUO line on the console", expected=expected)
     return outcome(
-        numbers == (1,),
-        expected="liveupdate number 1, once",
+        numbers == (trial.update,),
+        expected=expected,
         seen=", ".join(map(str, numbers)),
         evidence="console.log, luo",
     )
@@ -295,8 +297,8 @@ def live_update(*, taint: int = 0) -> Claim:
             Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
             Check("other_kernel", "Is the release the incoming kernel's?", _other_release),
             Check("build_ids", "Are the running kernels those that were built?", _build_ids),
-            Check("kho_exec_from", "Does KHO name the outgoing kernel, count 1?", _handover),
-            Check("luo_number", "Does LUO count one live update?", _luo_number),
+            Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
+            Check("luo_number", "Does LUO count the live update?", _luo_number),
             Check("new_boot_id", "Is it another boot?", _boot_ids),
             Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
             ONE_QEMU,

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 
 from common import __version__, kernel_choice
+from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
@@ -57,6 +58,7 @@ def build_parser() -> argparse.ArgumentParser:
     which.add_argument("--control", action="append", metavar="NAME", help="this control only")
     which.add_argument("--no-controls", action="store_true", help="the main run only")
     _lane_option(run)
+    _chain_option(run)
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
     _machine_options(run)
 
@@ -76,6 +78,34 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
     _machine_options(gate)
+
+    matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
+    matrix.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="[NAME=]WHERE",
+        help="linux-source-X.Y, a tree, or a bzImage; every pair of them is run, both ways",
+    )
+    matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    matrix.add_argument("--controls", action="store_true", help="each control is a cell, too")
+    _chain_option(matrix)
+    matrix.add_argument("--jobs", type=_positive, metavar="N", help="cells side by side")
+    matrix.add_argument(
+        "--refusal-ok",
+        action="store_true",
+        help="an incoming kernel that refuses the handover is no failure",
+    )
+    matrix.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
+    what = matrix.add_mutually_exclusive_group()
+    what.add_argument(
+        "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
+    )
+    what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
+    what.add_argument(
+        "--collect", nargs="+", metavar="DIR", help="the table of what jobs left in --results"
+    )
+    _machine_options(matrix, sides=False)
 
     report = _verb(verbs, "report", "stored:report", "the report of stored runs")
     report.add_argument(
@@ -138,8 +168,8 @@ def _verb(
     return verb
 
 
-def _machine_options(parser: argparse.ArgumentParser) -> None:
-    kernel_choice.add_options(parser)
+def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
+    kernel_choice.add_options(parser, sides=sides)
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     machine.add_argument(
@@ -155,6 +185,16 @@ def _machine_options(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def _chain_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chain",
+        type=_chain,
+        default=1,
+        metavar="N",
+        help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
+    )
+
+
 def _lane_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--lane",
@@ -168,6 +208,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _chain(text: str) -> int:
+    value = _positive(text)
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(f"{value} updates are more than {LONGEST}")
     return value
 
 

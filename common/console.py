@@ -29,6 +29,12 @@ _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
 _KHO = re.compile(r"KHO: exec from: (.+) \(count (\d+)\)")
 _LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: (\d+)")
+# What an incoming kernel says of data whose format is not its own: kexec_handover.c:kho_populate,
+# kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
+_REFUSAL = re.compile(
+    r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
+    r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
+)
 _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
 
 
@@ -65,6 +71,8 @@ class Console(Stored):
     """Host times of "kexec_core: Starting new kernel"."""
     handovers: tuple[Handover, ...] = ()
     luo_numbers: tuple[int, ...] = ()
+    refusals: tuple[str, ...] = ()
+    """An incoming kernel's words on data that is not in a format of its own."""
     splats: tuple[Splat, ...] = ()
     firmware: tuple[str, ...] = ()
     lines: int = 0
@@ -86,6 +94,7 @@ def parse(lines: Iterable[Line]) -> Console:
     jumps: list[int] = []
     handovers: list[Handover] = []
     luo_numbers: list[int] = []
+    refusals: list[str] = []
     splats: list[Splat] = []
     firmware: list[str] = []
     number = 0
@@ -99,6 +108,8 @@ def parse(lines: Iterable[Line]) -> Console:
             handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
         elif match := _LUO.match(text):
             luo_numbers.append(int(match[1]))
+        elif _REFUSAL.match(text):
+            refusals.append(text)
         elif SPLAT.search(text):
             splats.append(Splat(t=line.t, number=number, text=text, fatal=bool(FATAL.search(text))))
         elif _FIRMWARE.search(text):
@@ -108,6 +119,7 @@ def parse(lines: Iterable[Line]) -> Console:
         jumps=tuple(jumps),
         handovers=tuple(handovers),
         luo_numbers=tuple(luo_numbers),
+        refusals=tuple(refusals),
         splats=tuple(splats),
         firmware=tuple(firmware),
         lines=number,

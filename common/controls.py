@@ -10,9 +10,9 @@ from common.record import Trial
 from common.stage import Check, Outcome
 
 
-def reason(ask: Callable[[Trial], Outcome]) -> Check:
-    """The check that a control asks for its reason."""
-    return Check("reason", "Did it fail for its own reason?", ask)
+def reason(ask: Callable[[Trial], Outcome], *, of_chain: bool = False) -> Check:
+    """The check that a control asks for its reason; `of_chain`: of all its updates at once."""
+    return Check("reason", "Did it fail for its own reason?", ask, of_chain=of_chain)
 
 
 def was_reset(trial: Trial) -> Outcome:

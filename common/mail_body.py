@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from common import __version__
+from common.chain import updates
 from common.dialogue import Side
 from common.printable import printable
 from common.record import KernelFacts, Trial
@@ -191,7 +192,8 @@ def _each(values: Sequence[str]) -> str:
 
 def _timing(one: StoredRun) -> Iterable[str]:
     passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}
-    phases = [one.stage.phases(t) for t in one.run.trials if t.setting.name in passed]
+    trials = [t for t in one.run.trials if t.setting.name in passed]
+    phases = [one.stage.phases(u) for t in trials for u in updates(t)]
     if not phases:
         return ["no main run that passed"]
     accelerator = one.run.trials[0].setting.host.accelerator

@@ -95,6 +95,8 @@ class Setting(Stored):
     """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
     one_kernel: bool = False
     """The user gave one image for both sides."""
+    chain: int = 1
+    """Updates in this machine, one after the other; see common/chain.py."""
     nonce: str
     host: Host
     outgoing: KernelFacts
@@ -130,6 +132,8 @@ class Trial(Stored):
     qmp: tuple[QmpEvent, ...]
     witness: dict[str, Any]
     """What a stage reads from its own raw files (traces, frames); see Stage.witness."""
+    update: int = 1
+    """Which update of its machine is looked at: 1 but in the views of common/chain.py."""
 
     def side(self, name: str) -> Side | None:
         """The first side of that name ("outgoing" or "incoming"), None when it never spoke."""

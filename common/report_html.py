@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common import __version__, frame_picture
+from common.chain import updates
 from common.console import strip_prefix
 from common.errors import UsageError
 from common.printable import printable
@@ -89,7 +90,9 @@ def _told(one: StoredRun) -> dict[str, Any]:
         "bars": _bars(one.stage.blackout(main)) if main else (),
         "blackout": sum(one.stage.blackout(main).values()) if main else 0.0,
         "headers": HEADERS,
-        "rows": phase_rows([one.stage.phases(trials[name]) for name in trials if name in passed]),
+        "rows": phase_rows(
+            [one.stage.phases(u) for n in trials if n in passed for u in updates(trials[n])]
+        ),
         "frames": _frames(one, [trial for trial in (main, silent) if trial]),
         "control_frames": _frames(one, [trial for trial in controls if trial is not silent]),
         "setting": _setting(one, main) if main else (),

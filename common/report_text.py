@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from tabulate import tabulate
 
 from common.as_run import left_out
+from common.chain import updates
 from common.printable import printable
 from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
@@ -23,7 +24,7 @@ def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
     """The whole report of one run."""
     parts = [
         _heading(verdict, stage),
-        _setting(run),
+        _setting(run, stage),
         *_crashes(run),
         _claims(stage, verdict),
         _controls(verdict, stage),
@@ -43,7 +44,7 @@ def _heading(verdict: Verdict, stage: Stage) -> str:
     return "\n".join([*lines, "=" * WIDTH, *_wrap(verdict.why)])
 
 
-def _setting(run: Run) -> str:
+def _setting(run: Run, stage: Stage) -> str:
     if not run.trials:
         return ""
     trial = run.trials[0]
@@ -64,6 +65,7 @@ def _setting(run: Run) -> str:
         ("cmdline", setting.cmdline),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
         *([("lane", setting.lane)] if setting.lane != "default" else []),
+        *([("chain", f"{stage.chain} updates in each main run")] if stage.chain > 1 else []),
         *([("series", setting.series)] if setting.series != "ours" else []),
         ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
     ]
@@ -150,7 +152,7 @@ def controls_table(controls: Iterable[ControlVerdict], *, width: int) -> str:
 
 def _timing(run: Run, verdict: Verdict, stage: Stage) -> str:
     passed = {trial.trial for trial in verdict.trials if trial.status == "PASS"}
-    phases = [stage.phases(t) for t in run.trials if t.setting.name in passed]
+    phases = [stage.phases(u) for t in run.trials if t.setting.name in passed for u in updates(t)]
     if not phases:
         return ""
     accelerator = run.trials[0].setting.host.accelerator

@@ -16,7 +16,7 @@ from pathlib import Path
 from common import __version__
 from common.accel import Accelerator
 from common.crash import describe
-from common.dialogue import HEADER, awaited
+from common.dialogue import awaited
 from common.domain import MachineSpec
 from common.errors import CannotRunHere
 from common.host import available_memory_mib, checkout_commit, describe_host
@@ -77,6 +77,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     folder = bench.folder / plan.name
     folder.mkdir()
     outgoing, incoming = bench.kernels(control)
+    chain = _chain(bench.stage, control)
     nonce = secrets.token_hex(8)
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
@@ -90,7 +91,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             cpus=stage.cpus,
             accelerator=bench.accelerator,
             kernel=outgoing.image,
-            initrd=_pack(bench.stage, outgoing, incoming, workspace),
+            initrd=_pack(bench.stage, outgoing, _following(bench, control), workspace),
             cmdline=cmdline,
             devices=stage.devices(bench.options),
             qemu_args=stage.qemu_args,
@@ -98,7 +99,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         companion = stack.enter_context(stage.companion(machine))
-        ended, detail = _converse(machine, bench, companion, size.machine_mib)
+        ended, detail = _converse(machine, bench, companion, size.machine_mib, chain)
         setting = Setting(
             stage=stage.number,
             name=plan.name,
@@ -107,6 +108,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             lane=stage.lane,
             series=str(stage.series),
             one_kernel=stage.one_kernel,
+            chain=chain,
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
@@ -130,32 +132,35 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
 
 
 def _converse(
-    machine: Machine, bench: Bench, companion: Companion, machine_mib: int
+    machine: Machine, bench: Bench, companion: Companion, machine_mib: int, chain: int
 ) -> tuple[Ended, str]:
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib, patience = machine_mib / 1024, bench.stage.patience
-    deadline = Deadline.after((90 + 60 * gib) * patience)
+    deadline = Deadline.after((90 + 60 * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
-    phase, sides = "boot of the outgoing kernel", 0
+    phase, left, arrived = "boot of the outgoing kernel", 0, 0
     try:
         while True:
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
             companion.heard(text)
-            if text == HEADER:
-                sides += 1
-            elif name := awaited(text):
+            if name := awaited(text):
                 phase = f"after {name!r}"
                 machine.go(name)
-            elif text == "# side=outgoing" and sides > 1:
-                return "rebooted", "the outgoing kernel booted a second time"
+            elif text == "# side=outgoing":
+                if left > arrived:
+                    return "rebooted", "the outgoing kernel booted a second time"
+                left += 1
             elif text == "# side=incoming":
                 phase = "incoming kernel"
             elif text == "# kexec":
                 phase = "kexec and boot of the incoming kernel"
             elif text == "# done":
-                return "done", ""
+                arrived += 1
+                if arrived == chain or left > arrived:
+                    return "done", ""
+                phase = f"between updates {arrived} and {arrived + 1}"
             elif text.startswith("# bail "):
                 return "bail", text.removeprefix("# bail ")
     except KernelDied as error:
@@ -172,6 +177,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     words = ("console=ttyS0", *bench.stage.cmdline, f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
+    if (chain := _chain(bench.stage, plan.control)) > 1:
+        words += (f"stage.chain={chain}",)
     if bench.stage.series != "ours":
         words += ("stage.series=foreign",)
     if plan.control:
@@ -179,13 +186,29 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     return words
 
 
-def _pack(stage: Stage, outgoing: Bootable, incoming: Bootable, workspace: Path) -> Path:
-    """The outgoing initramfs; it carries the incoming kernel and that one's initramfs."""
+def _chain(stage: Stage, control: Control | None) -> int:
+    """How many updates a trial has: a control is of one, unless it is of the chain itself."""
+    return stage.chain if control is None or control.of_chain else 1
+
+
+def _following(bench: Bench, control: Control | None) -> list[Bootable]:
+    """The kernels after the first: incoming and outgoing in turn."""
+    outgoing, incoming = bench.kernels(control)
+    turns = [incoming, outgoing] * _chain(bench.stage, control)
+    return [outgoing] * (control.uncounted if control else 0) + turns[
+        : _chain(bench.stage, control)
+    ]
+
+
+def _pack(stage: Stage, outgoing: Bootable, following: Sequence[Bootable], workspace: Path) -> Path:
+    """The first initramfs; each carries the kernel that comes next and that one's initramfs."""
     init = build_workload(stage.folder, headers=outgoing.headers)
-    tool = outgoing.gen_init_cpio
-    inner = make_initramfs({"/init": init}, gen_init_cpio=tool, target=workspace / "incoming.cpio")
-    files = {"/init": init, "/incoming/bzImage": incoming.image, "/incoming/initrd": inner}
-    return make_initramfs(files, gen_init_cpio=tool, target=workspace / "outgoing.cpio")
+    tool, files = outgoing.gen_init_cpio, {"/init": init}
+    packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")
+    for number, kernel in enumerate(reversed(following)):
+        here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}
+        packed = make_initramfs(here, gen_init_cpio=tool, target=workspace / f"{number}.cpio")
+    return packed
 
 
 def _facts(kernel: Bootable) -> KernelFacts:

@@ -40,6 +40,8 @@ class Check:
     name: str
     question: str
     ask: Callable[[Trial], Outcome]
+    of_chain: bool = False
+    """Asked of a chain of updates as a whole, not of each of them."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,10 @@ class Control:
     """An injected fault: a patch in the stage's folder that both kernels have after the series."""
     stock: bool = False
     """Both kernels without any patch."""
+    of_chain: bool = False
+    """Run in a chain of updates; every other control is of one update."""
+    uncounted: int = 0
+    """Kexecs before the first update, of which nobody is told."""
 
     @property
     def own_kernels(self) -> bool:
@@ -164,6 +170,10 @@ class Stage:
     extra_fragments: tuple[Path, ...] = ()
     """Kconfig fragments of the lane, and the user's."""
     series: Series = "ours"
+    chain: int = 1
+    """Updates in one machine, one after the other."""
+    chain_controls: tuple[Control, ...] = ()
+    """The controls that a chain has beside the others; none where there is no chain."""
     one_kernel: bool = False
     """Both sides are one prebuilt image."""
     left_out: tuple[str, ...] = ()

@@ -37,7 +37,9 @@ class StoredRun:
     def stage(self) -> Stage:
         """The declaration of its stage. Raises UsageError when this checkout has none."""
         stage = load_stage(self.run.stage)
-        return as_recorded(stage, self.run.trials[0].setting) if self.run.trials else stage
+        settings = [trial.setting for trial in self.run.trials]
+        # of a chain only the main runs and its own controls say that it is one
+        return as_recorded(stage, max(settings, key=lambda s: s.chain)) if settings else stage
 
     @cached_property
     def verdict(self) -> Verdict:

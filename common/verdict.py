@@ -5,14 +5,17 @@ from __future__ import annotations
 
 from typing import Literal
 
+from common.chain import ask
 from common.dialogue import Stored
 from common.errors import Exit
 from common.record import Run, Trial
 from common.stage import Check, Control, Outcome, Stage
 
-TrialStatus = Literal["PASS", "XFAIL", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
+TrialStatus = Literal["PASS", "XFAIL", "REFUSED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
 ControlStatus = Literal["FAILED AS IT MUST", "PASSED", "WRONG REASON", "ERROR"]
-RunStatus = Literal["PASS", "XFAIL", "SKIP", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"]
+RunStatus = Literal[
+    "PASS", "XFAIL", "SKIP", "REFUSED", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"
+]
 """From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
 of a stage that it could not run."""
 
@@ -20,6 +23,7 @@ EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
     "XFAIL": Exit.PASS,
     "SKIP": Exit.SKIP,
+    "REFUSED": Exit.FAIL,
     "FAIL": Exit.FAIL,
     "BROKEN": Exit.FAIL,
     "ERROR": Exit.HARNESS,
@@ -122,6 +126,9 @@ def _trial_status(
     trial: Trial, stage: Stage, answers: tuple[Answer, ...]
 ) -> tuple[TrialStatus, str]:
     ended, detail = trial.setting.ended, trial.setting.ended_detail
+    if trial.console.refusals:
+        # LUO panics by its own decision then; that is no crash to look for a cause of
+        return "REFUSED", f"the incoming kernel refuses the handover: {trial.console.refusals[0]}"
     if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
         return "CRASHED", detail
     if ended == "timeout":
@@ -182,8 +189,9 @@ def _control_status(
 
 def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:
     return tuple(
-        Answer(check=check.name, question=check.question, outcome=check.ask(trial))
+        Answer(check=check.name, question=check.question, outcome=ask(check, trial))
         for check in checks
+        if trial.setting.chain > 1 or not check.of_chain
     )
 
 

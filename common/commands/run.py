@@ -29,7 +29,9 @@ from common.verdict import Verdict
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
     choice = chosen(arguments)
-    stage = as_run(load_stage(arguments.stage), lane=arguments.lane, choice=choice)
+    stage = as_run(
+        load_stage(arguments.stage), lane=arguments.lane, choice=choice, chain=arguments.chain
+    )
     if arguments.control:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:

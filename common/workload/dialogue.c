@@ -110,6 +110,7 @@ void ktap_plan(unsigned int tests)
 {
 	char line[64];
 
+	ktap_number = 0;
 	dialogue_line("KTAP version 1");
 	snprintf(line, sizeof(line), "1..%u", tests);
 	dialogue_line(line);

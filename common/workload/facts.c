@@ -133,13 +133,13 @@ static void fact_tsc_khz(void)
 		fact("tsc.khz", "%.0f", strtod(value, NULL) * 1000);
 }
 
-void print_common_facts(void)
+void print_common_facts(enum side side)
 {
 	struct utsname name;
 	char nonce[32];
 	int luo_fd;
 
-	fact("side", "%s", param_side() == SIDE_INCOMING ? "incoming" : "outgoing");
+	fact("side", "%s", side == SIDE_INCOMING ? "incoming" : "outgoing");
 	must(sys(uname(&name)));
 	fact("kernel.release", "%s", name.release);
 	fact("kernel.version", "%s", name.version);

@@ -61,19 +61,38 @@ void holder_request_kill(void)
 		pause();
 }
 
-static int holder_main(void)
+static void end_side(enum side side, int ret)
 {
-	enum side side = param_side();
-	int ret;
-
-	ret = side == SIDE_INCOMING ? stage.after_kexec() : stage.before_kexec();
 	if (ret < 0)
 		bail("%s side: %s", side == SIDE_INCOMING ? "incoming" : "outgoing",
 		     errno_name(ret));
 	report_leaks();
 	print_last_facts();
 	dialogue_line("# done");
+}
+
+static int holder_main(void)
+{
+	enum side side = param_side();
+
+	end_side(side, side == SIDE_INCOMING ? stage.after_kexec() : stage.before_kexec());
+	if (side == SIDE_INCOMING && param_updates_done() < param_u64("chain", 1)) {
+		ktap_plan(stage.tests[SIDE_OUTGOING]);
+		print_common_facts(SIDE_OUTGOING);
+		end_side(SIDE_OUTGOING, stage.before_next_kexec());
+	}
 	return 0;
+}
+
+/* Control uncounted-update: a kexec before the first one, of which nobody is told. */
+static void update_uncounted(void)
+{
+	char done[8];
+
+	if (!param_control("uncounted-update") || param_get("uncounted", done, sizeof(done)))
+		return;
+	must(kexec_load_uncounted());
+	must(kexec_start());
 }
 
 /*
@@ -125,6 +144,7 @@ int main(void)
 		for (;;)
 			pause();
 
+	update_uncounted();
 	ret = dialogue_open("/dev/ttyS1");
 	if (ret < 0) {
 		printf("init: /dev/ttyS1: %s\n", errno_name(ret));
@@ -132,7 +152,7 @@ int main(void)
 	}
 	ktap_plan(stage.tests[param_side()]);
 	fact_tsc("userspace", started);
-	print_common_facts();
+	print_common_facts(param_side());
 	run_holder();
 	/* The host looks at QEMU's process before it lets the machine go. */
 	await("end");

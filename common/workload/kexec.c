@@ -22,10 +22,13 @@
 /* Any page of ordinary memory. */
 #define IMAGE_WITHOUT_KHO 0x2000000ul
 
-/* The outgoing command line, stage.side=incoming, and the words of stage.incoming=. */
-static int incoming_cmdline(char *line)
+/* What a kernel that came by kexec has behind the words of the first one. */
+#define INCOMING_WORDS " stage.side=incoming"
+#define UNCOUNTED_DONE " stage.uncounted=done"
+
+/* This kernel's command line, of CMDLINE_SIZE at most; its length or -errno. */
+static ssize_t own_cmdline(char *line)
 {
-	char words[CMDLINE_SIZE];
 	ssize_t len;
 	int fd;
 
@@ -37,7 +40,26 @@ static int incoming_cmdline(char *line)
 	if (len < 0)
 		return len;
 	line[len] = '\0';
-	len = strcspn(line, "\n");
+	line[strcspn(line, "\n")] = '\0';
+	return strlen(line);
+}
+
+/*
+ * The first kernel's command line, the words that say how often there was a
+ * kexec, and those of stage.incoming=.
+ */
+static int incoming_cmdline(char *line)
+{
+	char words[CMDLINE_SIZE], *ours;
+	ssize_t len;
+
+	len = own_cmdline(line);
+	if (len < 0)
+		return len;
+	ours = strstr(line, INCOMING_WORDS);
+	if (ours)
+		*ours = '\0';
+	len = strlen(line);
 
 	if (!param_get("incoming", words, sizeof(words)))
 		words[0] = '\0';
@@ -45,19 +67,14 @@ static int incoming_cmdline(char *line)
 		if (*comma == ',')
 			*comma = ' ';
 
-	len += snprintf(line + len, CMDLINE_SIZE - len, " stage.side=incoming%s%s",
-			words[0] ? " " : "", words);
+	len += snprintf(line + len, CMDLINE_SIZE - len, INCOMING_WORDS " stage.updates=%llu%s%s",
+			param_updates_done() + 1, words[0] ? " " : "", words);
 	return len < CMDLINE_SIZE ? 0 : -E2BIG;
 }
 
-int kexec_load_incoming(void)
+static int load(const char *line)
 {
-	char line[CMDLINE_SIZE];
 	int kernel, initrd, ret;
-
-	ret = incoming_cmdline(line);
-	if (ret < 0)
-		return ret;
 
 	kernel = sys(open(INCOMING_KERNEL, O_RDONLY | O_CLOEXEC));
 	if (kernel < 0)
@@ -73,6 +90,28 @@ int kexec_load_incoming(void)
 out_kernel:
 	close(kernel);
 	return ret;
+}
+
+int kexec_load_incoming(void)
+{
+	char line[CMDLINE_SIZE];
+	int ret;
+
+	ret = incoming_cmdline(line);
+	return ret < 0 ? ret : load(line);
+}
+
+/* The next kernel shall think that it is the first one. */
+int kexec_load_uncounted(void)
+{
+	char line[CMDLINE_SIZE + sizeof(UNCOUNTED_DONE)];
+	ssize_t len;
+
+	len = own_cmdline(line);
+	if (len < 0)
+		return len;
+	strcpy(line + len, UNCOUNTED_DONE);
+	return load(line);
 }
 
 /* Gives back what kexec_load_incoming() took. */

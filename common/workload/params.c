@@ -83,6 +83,12 @@ bool param_control(const char *name)
 	return param_get("control", value, sizeof(value)) && !strcmp(value, name);
 }
 
+/* Kexecs that lie behind this kernel. */
+u64 param_updates_done(void)
+{
+	return param_u64("updates", 0);
+}
+
 enum side param_side(void)
 {
 	char value[16];

@@ -23,6 +23,9 @@ enum side {
  * @before_kexec: runs in the outgoing kernel, in the holder process. Ends in
  *	kexec_reboot(); a return of 0 is a side that ended early, on purpose.
  * @after_kexec: runs in the incoming kernel, in the holder process.
+ * @before_next_kexec: runs in the holder after after_kexec(), in a chain of
+ *	updates: from here on this kernel is the outgoing one. Ends as
+ *	before_kexec() does. May be NULL for a stage that goes through one update.
  * @after_holder_kill: runs in PID 1 after holder_request_kill() was served.
  *	May be NULL for a stage that never asks for it.
  * @tests: number of KTAP results of each side, by enum side.
@@ -30,6 +33,7 @@ enum side {
 struct stage_ops {
 	int (*before_kexec)(void);
 	int (*after_kexec)(void);
+	int (*before_next_kexec)(void);
 	int (*after_holder_kill)(void);
 	unsigned int tests[2];
 };
@@ -46,6 +50,7 @@ u64 param_u64(const char *name, u64 otherwise);
 u64 param_nonce(void);
 bool param_control(const char *name);
 enum side param_side(void);
+u64 param_updates_done(void);
 
 /* dialogue.c */
 int dialogue_open(const char *tty);
@@ -60,7 +65,7 @@ void dialogue_drain(void);
 void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 
 /* facts.c */
-void print_common_facts(void);
+void print_common_facts(enum side side);
 void print_last_facts(void);
 u64 available_kb(void);
 
@@ -78,6 +83,7 @@ int luo_finish(int session_fd);
 
 /* kexec.c */
 int kexec_load_incoming(void);
+int kexec_load_uncounted(void);
 int kexec_unload(void);
 int kexec_load_without_kho(void);
 int kexec_unload_without_kho(void);

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from kvm_memfd_checks import CLAIMS
-from kvm_memfd_controls import CONTROLS
+from kvm_memfd_controls import CHAIN_CONTROLS, CONTROLS
 from kvm_memfd_timing import blackout, headline, phases
 from kvm_memfd_witness import ram_witness, read_witness
 
@@ -42,6 +42,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
+    chain_controls=CHAIN_CONTROLS,
     options=(guest_memory(256), vcpus()),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,

@@ -137,6 +137,32 @@ def _switched_off(word: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     return change
 
 
+def _counted_one_too_many(trial: Trial) -> Outcome:
+    counts = [handover.count for handover in trial.console.handovers]
+    wanted = list(range(1, trial.setting.chain + 2))
+    return outcome(
+        counts == wanted,
+        expected=f"KHO counts {', '.join(map(str, wanted))}",
+        seen=f"KHO counts {', '.join(map(str, counts))} where {trial.setting.chain} were asked for",
+        evidence="console.log, KHO",
+    )
+
+
+def _stood_still(trial: Trial) -> Outcome:
+    """The guest was loaded in the second kernel, and left it at the same step."""
+    loaded = trial.sides[1].number("guest.0.counter_at_load") if len(trial.sides) > 1 else None
+    left = trial.sides[2].number("guest.0.counter") if len(trial.sides) > 2 else None
+    watched = trial.sides[2].number("preserve.guest_steps") if len(trial.sides) > 2 else None
+    if loaded is None or left is None or watched is None:
+        return no_data("facts guest.0.counter_at_load, guest.0.counter, preserve.guest_steps")
+    return outcome(
+        watched == 0,
+        expected="no step while the second kernel preserves it",
+        seen=f"{watched} steps while the second kernel preserves it",
+        evidence="facts of the second kernel",
+    )
+
+
 CONTROLS = (
     Control(
         name="not-preserved",
@@ -296,5 +322,24 @@ CONTROLS = (
         breaks=frozenset({"no_splat", "both_sides_ended_well"}),
         may_break=None,
         reason=reason(_panicked),
+    ),
+)
+
+CHAIN_CONTROLS = (
+    Control(
+        name="uncounted-update",
+        what="a kexec goes before the first update, and nobody is told",
+        breaks=frozenset({"kho_exec_from", "luo_number", "chain_counts", "console_order"}),
+        of_chain=True,
+        uncounted=1,
+        reason=reason(_counted_one_too_many, of_chain=True),
+    ),
+    Control(
+        name="guest-asleep",
+        what="the second kernel does not let the guest run on before the next update",
+        breaks=frozenset({"guest_ran_on", "chain_alive"}),
+        may_break=frozenset({"guest_gap", "guest_ticks", "counter", "guest_content"}),
+        of_chain=True,
+        reason=reason(_stood_still, of_chain=True),
     ),
 )

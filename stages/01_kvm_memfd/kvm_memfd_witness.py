@@ -30,7 +30,7 @@ FILE = "ram-witness.json"
 _EXTENT = "# pfn.extent."
 
 
-class RamWitness:
+class _OneUpdate:
     """Collects the frames and has them hashed when the workload says that they are still."""
 
     def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
@@ -57,6 +57,11 @@ class RamWitness:
             if text == "# await watched":
                 self._look("watched")
 
+    @property
+    def begun(self) -> bool:
+        """True once the guest was seen."""
+        return bool(self._running)
+
     def _look(self, name: str) -> None:
         """Note how far each vCPU is, and how many of its pages hold what it says."""
         self._looks[name] = [
@@ -80,6 +85,25 @@ class RamWitness:
             "sha256": {name: digest.result() for name, digest in self._running.items()},
             "guest": self._looks,
         }
+
+
+class RamWitness:
+    """The witness of one update after the other; there are more than one in a chain only."""
+
+    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
+        self._ram, self._pool = ram, pool
+        self._updates = [_OneUpdate(ram, pool)]
+
+    def heard(self, text: str) -> None:
+        """Take a line of the dialogue; an outgoing side that follows another begins an update."""
+        if text == "# side=outgoing" and self._updates[-1].begun:
+            self._updates.append(_OneUpdate(self._ram, self._pool))
+        self._updates[-1].heard(text)
+
+    def result(self) -> dict[str, Any]:
+        """What was seen of the first update; of those after it in a list, "later"."""
+        first, *later = (update.result() for update in self._updates)
+        return first | ({"later": later} if later else {})
 
 
 @contextmanager

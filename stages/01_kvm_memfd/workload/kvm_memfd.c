@@ -54,12 +54,12 @@ struct outgoing {
 	int session_fd;
 	int state_fd;
 	struct vm_state *state;
-	struct vmm vmm;
+	struct vmm *vmm;
 };
 
 static void create_state(struct outgoing *out)
 {
-	out->state = vm_state_create(&out->vmm, out->nonce, &out->state_fd);
+	out->state = vm_state_create(out->vmm, out->nonce, &out->state_fd);
 	if (param_control("wrong-nonce"))
 		out->state->nonce = ~out->nonce;
 }
@@ -74,13 +74,13 @@ static void start_guest(struct outgoing *out)
 		allow_large_pages();
 	ram = ram_map(ram_fd, size);
 	ram_populate(ram, size);
-	vmm_create(&out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
-	vmm_load_guest(&out->vmm, out->nonce, size);
-	vmm_prefault(&out->vmm);
-	vmm_start_threads(&out->vmm);
-	report_guest_options(&out->vmm);
+	vmm_create(out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
+	vmm_load_guest(out->vmm, out->nonce, size);
+	vmm_prefault(out->vmm);
+	vmm_start_threads(out->vmm);
+	report_guest_options(out->vmm);
 	fact_tsc("guest_started", rdtsc());
-	vmm_run(&out->vmm);
+	vmm_run(out->vmm);
 }
 
 /*
@@ -103,26 +103,26 @@ static void preserve(struct outgoing *out)
 	u64 *pfns_before = must_be_memory(calloc(out->state->pages, sizeof(u64)));
 	u64 steps, start;
 
-	read_pfns(out->vmm.ram, out->state->pages, pfns_before);
+	read_pfns(out->vmm->ram, out->state->pages, pfns_before);
 	if (param_control("paused-early"))
-		vmm_pause(&out->vmm);
-	steps = vmm_steps(&out->vmm);
+		vmm_pause(out->vmm);
+	steps = vmm_steps(out->vmm);
 	fact("mem.available_kb.before_preserve", "%llu", available_kb());
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	fact_tsc("preserve", rdtsc());
 	start = now_us();
 	if (!param_control("not-preserved"))
-		must(luo_preserve_fd(out->session_fd, out->vmm.ram_fd, TOKEN_RAM));
+		must(luo_preserve_fd(out->session_fd, out->vmm->ram_fd, TOKEN_RAM));
 	fact("preserve.ram.us", "%llu", now_us() - start);
 	start = now_us();
 	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
 	fact("preserve.state.us", "%llu", now_us() - start);
-	fact("preserve.guest_steps", "%llu", steps_since(&out->vmm, steps));
+	fact("preserve.guest_steps", "%llu", steps_since(out->vmm, steps));
 	fact_tsc("preserved", rdtsc());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 
 	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
-	read_pfns(out->vmm.ram, out->state->pages, vm_state_pfns(out->state));
+	read_pfns(out->vmm->ram, out->state->pages, vm_state_pfns(out->state));
 	fact("preserve.pages_moved", "%llu",
 	     count_different(pfns_before, vm_state_pfns(out->state), out->state->pages));
 	free(pfns_before);
@@ -130,11 +130,11 @@ static void preserve(struct outgoing *out)
 
 static void load(struct outgoing *out)
 {
-	u64 steps = vmm_steps(&out->vmm), start = now_us();
+	u64 steps = vmm_steps(out->vmm), start = now_us();
 
 	must(kexec_load_incoming());
 	fact("load.us", "%llu", now_us() - start);
-	fact("load.guest_steps", "%llu", steps_since(&out->vmm, steps));
+	fact("load.guest_steps", "%llu", steps_since(out->vmm, steps));
 	fact_tsc("loaded", rdtsc());
 }
 
@@ -144,11 +144,11 @@ static void close_session(struct outgoing *out)
 	u64 counters[GUEST_MAX_VCPUS], errors = 0;
 
 	close(out->session_fd);
-	vmm_read_counters(&out->vmm, counters);
-	vmm_wait_sweep(&out->vmm, counters, vmm_sweep_timeout_ms(&out->vmm));
-	for (unsigned int i = 0; i < out->vmm.nr_vcpus; i++)
-		errors += report_guest_errors(&out->vmm.vcpus[i]);
-	fact("closed.sweeps", "%llu", vmm_sweeps_since(&out->vmm, counters));
+	vmm_read_counters(out->vmm, counters);
+	vmm_wait_sweep(out->vmm, counters, vmm_sweep_timeout_ms(out->vmm));
+	for (unsigned int i = 0; i < out->vmm->nr_vcpus; i++)
+		errors += report_guest_errors(&out->vmm->vcpus[i]);
+	fact("closed.sweeps", "%llu", vmm_sweeps_since(out->vmm, counters));
 	fact("closed.guest_errors", "%llu", errors);
 }
 
@@ -159,19 +159,19 @@ static void pause_and_capture(struct outgoing *out)
 
 	await("pause");
 	pausing = rdtsc();
-	vmm_pause(&out->vmm);
+	vmm_pause(out->vmm);
 	state->paused_tsc = rdtsc();
-	vm_capture(&out->vmm, state);
+	vm_capture(out->vmm, state);
 	captured = rdtsc();
 	/* The host hashes the same pages from outside, while we do. */
 	dialogue_line("# at captured");
-	digest_pages(out->vmm.ram, state->pages, vm_state_digests(state));
+	digest_pages(out->vmm->ram, state->pages, vm_state_digests(state));
 	fact_tsc("digested", rdtsc());
 	fact_tsc("pausing", pausing);
 	fact_tsc("paused", state->paused_tsc);
 	fact_tsc("captured", captured);
 	report_ram_digest(vm_state_digests(state), state->pages);
-	report_paused_guest(&out->vmm, state);
+	report_paused_guest(out->vmm, state);
 }
 
 /* Does not return, but for a kernel that refuses. */
@@ -196,30 +196,41 @@ static int leave_kernel(void)
 	return kexec_reboot();
 }
 
+/* From a guest that runs to the kexec: all that a kernel does that will be left. */
+static int update(struct outgoing *out)
+{
+	u64 from_start[GUEST_MAX_VCPUS];
+
+	vmm_read_counters(out->vmm, from_start);
+	create_state(out);
+	rules_outgoing(out->luo_fd, out->nonce);
+	if (!param_control("guest-asleep") || !param_updates_done())
+		vmm_wait_sweep(out->vmm, from_start, vmm_sweep_timeout_ms(out->vmm));
+	fact_tsc("swept", rdtsc());
+
+	preserve(out);
+	load(out);
+	if (param_control("holder-killed"))
+		holder_request_kill();
+	report_pfns(vm_state_pfns(out->state), out->state->pages);
+	if (param_control("session-closed"))
+		close_session(out);
+	report_leaks();
+
+	pause_and_capture(out);
+	return leave_kernel();
+}
+
 static int before_kexec(void)
 {
 	static struct outgoing out;
-	static const u64 from_start[GUEST_MAX_VCPUS];
+	static struct vmm vmm;
 
+	out.vmm = &vmm;
 	out.nonce = param_nonce();
 	out.luo_fd = luo_must_open();
 	start_guest(&out);
-	create_state(&out);
-	rules_outgoing(out.luo_fd, out.nonce);
-	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
-	fact_tsc("swept", rdtsc());
-
-	preserve(&out);
-	load(&out);
-	if (param_control("holder-killed"))
-		holder_request_kill();
-	report_pfns(vm_state_pfns(out.state), out.state->pages);
-	if (param_control("session-closed"))
-		close_session(&out);
-	report_leaks();
-
-	pause_and_capture(&out);
-	return leave_kernel();
+	return update(&out);
 }
 
 /*
@@ -268,6 +279,8 @@ struct incoming {
 	u64 *digests;
 	struct vmm vmm;
 };
+
+static struct incoming incoming;
 
 /* True when there is all that a guest needs. */
 static bool retrieve(struct incoming *in)
@@ -448,33 +461,57 @@ static int taint_kernel(void)
 
 static int after_kexec(void)
 {
-	static struct incoming in;
+	struct incoming *in = &incoming;
 	bool resumed;
 
-	in.nonce = param_nonce();
+	in->nonce = param_nonce();
 	if (param_control("tainted"))
 		must(taint_kernel());
-	in.luo_fd = luo_must_open();
-	resumed = retrieve(&in);
+	in->luo_fd = luo_must_open();
+	resumed = retrieve(in);
 	if (resumed) {
-		compare_ram(&in);
+		compare_ram(in);
 		if (param_control("pages-copied"))
-			copy_pages(&in);
-		restore(&in);
-		resume(&in);
+			copy_pages(in);
+		restore(in);
+		resume(in);
 	}
 	/* The guest runs by now, so what follows is no part of the blackout. */
-	rules_incoming(in.luo_fd, in.nonce);
+	rules_incoming(in->luo_fd, in->nonce);
 	if (resumed) {
-		compare_pfns(&in);
-		finish_and_watch(&in);
+		compare_pfns(in);
+		finish_and_watch(in);
 	}
 	return 0;
+}
+
+/*
+ * In a chain: the guest that came goes on to the next kernel. It was paused to
+ * be looked at; its longest gap is asked for again, in each update its own.
+ */
+static int before_next_kexec(void)
+{
+	struct vmm *vmm = &incoming.vmm;
+	struct outgoing out = {
+		.nonce = incoming.nonce,
+		.luo_fd = incoming.luo_fd,
+		.vmm = vmm,
+	};
+
+	must_be(vmm->ram, "the guest did not come");
+	close(incoming.session_fd);
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+		vmm->vcpus[i].block->gap_max = (struct guest_gap){};
+	report_guest_options(vmm);
+	if (!param_control("guest-asleep"))
+		vmm_run(vmm);
+	return update(&out);
 }
 
 const struct stage_ops stage = {
 	.before_kexec = before_kexec,
 	.after_kexec = after_kexec,
+	.before_next_kexec = before_next_kexec,
 	.after_holder_kill = after_holder_kill,
 	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
 };
