@@ -16,6 +16,8 @@ from common.paths import CHECKOUT
 SNIPPETS = {
     "gitlab-ci.yml": ("vendor.gitlab-ci", "--data-transform", "gitlab-ci"),
     "github-workflow.yml": ("vendor.github-workflows",),
+    "gitlab-matrix.yml": ("vendor.gitlab-ci", "--data-transform", "gitlab-ci"),
+    "github-matrix.yml": ("vendor.github-workflows",),
 }
 
 
@@ -49,15 +51,24 @@ def test_the_lava_job_follows_lavas_own_schema() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("gitlab-ci.yml", 4), ("github-workflow.yml", 4), ("lava-job.yml", 2)]
+    ("name", "count"),
+    [
+        ("gitlab-ci.yml", 4),
+        ("github-workflow.yml", 4),
+        ("lava-job.yml", 2),
+        ("gitlab-matrix.yml", 3),
+        ("github-matrix.yml", 3),
+    ],
 )
 def test_a_snippet_uses_commands_that_there_are(name: str, count: int) -> None:
     text = (CHECKOUT / "docs" / "ci" / name).read_text()
     commands = re.findall(
-        r"^\s*(?:- )?(?:for .* do )?\S*/kexec-stages ((?:gate|report|bundle).*?)(?:;|\|\||$)",
+        r"^[\s#]*(?:- )?(?:for .* do )?(?:plan=\$\()?\S*/kexec-stages"
+        r" ((?:gate|report|bundle|matrix).*?)(?:;|\|\||\)$|>|$)",
         text,
         re.M,
     )
     assert len(commands) == count
     for command in commands:
-        build_parser().parse_args(shlex.split(command))
+        words = command.replace("$MATRIX", "--kernel linux-source-7.2 --stage 1 --refusal-ok")
+        build_parser().parse_args(shlex.split(words))
