@@ -280,8 +280,6 @@ struct incoming {
 	struct vmm vmm;
 };
 
-static struct incoming incoming;
-
 /* True when there is all that a guest needs. */
 static bool retrieve(struct incoming *in)
 {
@@ -449,6 +447,9 @@ static void finish_and_watch(struct incoming *in)
 	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);
 }
 
+/* What came to this kernel, for a chain to go on with. */
+static struct incoming *arrived;
+
 /* TAINT_USER: "userspace asked for it" */
 static int taint_kernel(void)
 {
@@ -461,26 +462,27 @@ static int taint_kernel(void)
 
 static int after_kexec(void)
 {
-	struct incoming *in = &incoming;
+	static struct incoming in;
 	bool resumed;
 
-	in->nonce = param_nonce();
+	arrived = &in;
+	in.nonce = param_nonce();
 	if (param_control("tainted"))
 		must(taint_kernel());
-	in->luo_fd = luo_must_open();
-	resumed = retrieve(in);
+	in.luo_fd = luo_must_open();
+	resumed = retrieve(&in);
 	if (resumed) {
-		compare_ram(in);
+		compare_ram(&in);
 		if (param_control("pages-copied"))
-			copy_pages(in);
-		restore(in);
-		resume(in);
+			copy_pages(&in);
+		restore(&in);
+		resume(&in);
 	}
 	/* The guest runs by now, so what follows is no part of the blackout. */
-	rules_incoming(in->luo_fd, in->nonce);
+	rules_incoming(in.luo_fd, in.nonce);
 	if (resumed) {
-		compare_pfns(in);
-		finish_and_watch(in);
+		compare_pfns(&in);
+		finish_and_watch(&in);
 	}
 	return 0;
 }
@@ -491,15 +493,15 @@ static int after_kexec(void)
  */
 static int before_next_kexec(void)
 {
-	struct vmm *vmm = &incoming.vmm;
+	struct vmm *vmm = &arrived->vmm;
 	struct outgoing out = {
-		.nonce = incoming.nonce,
-		.luo_fd = incoming.luo_fd,
+		.nonce = arrived->nonce,
+		.luo_fd = arrived->luo_fd,
 		.vmm = vmm,
 	};
 
 	must_be(vmm->ram, "the guest did not come");
-	close(incoming.session_fd);
+	close(arrived->session_fd);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		vmm->vcpus[i].block->gap_max = (struct guest_gap){};
 	report_guest_options(vmm);
