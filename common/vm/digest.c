@@ -4,8 +4,8 @@
  * CPU, so the hash is the cheapest that is good enough: a folded 64x64
  * multiplication per two words, in the manner of wyhash.
  */
+#include "guest_ram.h"
 #include "parallel.h"
-#include "vm_state.h"
 
 #define SECRET_0 0xa0761d6478bd642full
 #define SECRET_1 0xe7037ed1a0b428dbull

@@ -68,8 +68,4 @@ void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_ms
 u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper);
 void vcpu_state_vector(const struct vcpu_state *vcpu, struct guest_vector *vector);
 
-/* digest.c */
-void digest_pages(const u8 *ram, u64 pages, u64 *digests);
-u64 digest_words(const u64 *words, u64 count);
-
 #endif

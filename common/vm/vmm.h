@@ -7,8 +7,7 @@
 
 #include <linux/kvm.h>
 
-#include "guest.h"
-#include "workload.h"
+#include "guest_ram.h"
 
 enum vcpu_run_state {
 	VCPU_PARKED,
@@ -46,10 +45,6 @@ extern const u8 guest_image[], guest_image_end[];
 
 /* vmm.c */
 u64 ram_to_gpa(u64 offset);
-void allow_large_pages(void);
-int memfd_new(const char *name, u64 size);
-u8 *ram_map(int ram_fd, u64 size);
-void ram_populate(u8 *ram, u64 size);
 void vmm_create(struct vmm *vmm, int ram_fd, u8 *ram, u64 ram_size, unsigned int nr_vcpus);
 void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset);
 void vmm_load_guest(struct vmm *vmm, u64 nonce, u64 data_end);

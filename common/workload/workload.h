@@ -90,6 +90,9 @@ int kexec_unload_without_kho(void);
 int kexec_start(void);
 int kexec_reboot(void);
 
+/* leave.c */
+int leave_for_incoming(void);
+
 /* pagemap.c */
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
 

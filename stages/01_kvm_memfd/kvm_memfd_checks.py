@@ -9,7 +9,7 @@ from common.record import Trial
 from common.stage import Check, Claim, Outcome
 
 
-def _host_saw(trial: Trial) -> Outcome:
+def host_saw(trial: Trial) -> Outcome:
     """The same bytes in the same page frames, read in QEMU's memory from outside."""
     pages = _pages(trial)
     digests = trial.witness.get("sha256", {})
@@ -119,7 +119,7 @@ CLAIMS = (
             RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
-            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", _host_saw),
+            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
         ),
     ),
     Claim(

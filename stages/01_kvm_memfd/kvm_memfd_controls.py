@@ -20,7 +20,7 @@ ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 WITHOUT_GUEST = (ALL - LIVE - {"guest_ran_on", "outgoing_rules"}) | {"dialogue_complete"}
 
 
-def _not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
+def not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         spoken = trial.side(side)
         seen = spoken.facts.get(key) if spoken else None
@@ -33,7 +33,7 @@ def _not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
-def _has_fact(side: str, key: str) -> Callable[[Trial], Outcome]:
+def has_fact(side: str, key: str) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         spoken = trial.side(side)
         seen = spoken.facts.get(key) if spoken else None
@@ -105,7 +105,7 @@ def _memory_given_back(trial: Trial) -> Outcome:
     )
 
 
-def _ended(how: str) -> Callable[[Trial], Outcome]:
+def ended(how: str) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         setting = trial.setting
         return outcome(
@@ -118,7 +118,7 @@ def _ended(how: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
-def _panicked(trial: Trial) -> Outcome:
+def panicked(trial: Trial) -> Outcome:
     seen = [splat.text for splat in trial.console.splats if splat.fatal]
     return outcome(
         any("sysrq triggered crash" in text for text in seen),
@@ -128,7 +128,7 @@ def _panicked(trial: Trial) -> Outcome:
     )
 
 
-def _switched_off(word: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
+def switched_off(word: str) -> Callable[[tuple[str, ...]], tuple[str, ...]]:
     """The command line with NAME=on replaced by NAME=off."""
 
     def change(words: tuple[str, ...]) -> tuple[str, ...]:
@@ -181,19 +181,19 @@ CONTROLS = (
         name="register-spoiled",
         what="one bit of r15 is flipped in the restored registers",
         breaks=frozenset({"registers"}),
-        reason=reason(_not_zero(INCOMING, "guest.0.errors.gpr")),
+        reason=reason(not_zero(INCOMING, "guest.0.errors.gpr")),
     ),
     Control(
         name="vector-spoiled",
         what="one bit of a vector register is flipped in the restored state",
         breaks=frozenset({"vector_state"}),
-        reason=reason(_not_zero(INCOMING, "guest.0.errors.vector")),
+        reason=reason(not_zero(INCOMING, "guest.0.errors.vector")),
     ),
     Control(
         name="msr-spoiled",
         what="one bit of an MSR (STAR) is flipped in the restored state",
         breaks=frozenset({"guest_content"}),
-        reason=reason(_not_zero(INCOMING, "guest.0.errors.msr")),
+        reason=reason(not_zero(INCOMING, "guest.0.errors.msr")),
     ),
     Control(
         name="counter-spoiled",
@@ -231,7 +231,7 @@ CONTROLS = (
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",
         breaks=frozenset({"same_pages", "host_saw_guest"}),
-        reason=reason(_not_zero(INCOMING, "pfn.moved")),
+        reason=reason(not_zero(INCOMING, "pfn.moved")),
     ),
     Control(
         name="firmware-reboot",
@@ -246,7 +246,7 @@ CONTROLS = (
         what="power off instead of the kexec",
         breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
         may_break=None,
-        reason=reason(_ended("gone")),
+        reason=reason(ended("gone")),
     ),
     Control(
         name="same-kernel",
@@ -268,7 +268,7 @@ CONTROLS = (
                 facts_are(OUTGOING, {"closed.guest_errors": "0"}),
             ),
             Check(
-                "guest_swept", "Did it verify all its memory?", _not_zero(OUTGOING, "closed.sweeps")
+                "guest_swept", "Did it verify all its memory?", not_zero(OUTGOING, "closed.sweeps")
             ),
         ),
     ),
@@ -285,21 +285,21 @@ CONTROLS = (
         what="nobody finishes the session in the incoming kernel",
         breaks=frozenset({"session_finished"}),
         may_break=frozenset({"guest_content"}),
-        reason=reason(_has_fact(INCOMING, "guest.0.sweeps_after_resume")),
+        reason=reason(has_fact(INCOMING, "guest.0.sweeps_after_resume")),
     ),
     Control(
         name="wrong-nonce",
         what="the state memfd says that it is another run's",
         breaks=frozenset({"registers", "vector_state", "counter", "guest_content"}),
         may_break=WITHOUT_GUEST,
-        reason=reason(_has_fact(INCOMING, "retrieve.state_refused")),
+        reason=reason(has_fact(INCOMING, "retrieve.state_refused")),
     ),
     Control(
         name="liveupdate-off",
         what="both kernels with liveupdate=off",
         breaks=frozenset({"luo_number", "outgoing_rules", "incoming_rules", "memfds_retrieved"}),
         may_break=None,
-        cmdline=_switched_off("liveupdate"),
+        cmdline=switched_off("liveupdate"),
         reason=reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
         holds=(
             Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
@@ -310,7 +310,7 @@ CONTROLS = (
         what="both kernels with kho=off",
         breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved"}),
         may_break=None,
-        cmdline=_switched_off("kho"),
+        cmdline=switched_off("kho"),
         reason=reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),
         holds=(
             Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
@@ -321,7 +321,7 @@ CONTROLS = (
         what="the outgoing kernel panics instead of the kexec",
         breaks=frozenset({"no_splat", "both_sides_ended_well"}),
         may_break=None,
-        reason=reason(_panicked),
+        reason=reason(panicked),
     ),
 )
 

@@ -7,7 +7,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -21,22 +20,6 @@ enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
 };
-
-/*
- * A page that is just being moved has no PFN, and a large one may have to be
- * mapped anew after it; both are put right by an access.
- */
-static void read_pfns(u8 *ram, u64 pages, u64 *pfns)
-{
-	struct deadline deadline = deadline_in_ms(10000);
-	int ret = pagemap_read(ram, pages, pfns);
-
-	while (ret == -ENOENT && !deadline_passed(deadline)) {
-		must(sys(madvise(ram, pages * GUEST_PAGE_SIZE, MADV_POPULATE_READ)));
-		ret = pagemap_read(ram, pages, pfns);
-	}
-	must(ret);
-}
 
 static u64 guest_ram_size(void)
 {
@@ -103,7 +86,7 @@ static void preserve(struct outgoing *out)
 	u64 *pfns_before = must_be_memory(calloc(out->state->pages, sizeof(u64)));
 	u64 steps, start;
 
-	read_pfns(out->vmm->ram, out->state->pages, pfns_before);
+	ram_read_pfns(out->vmm->ram, out->state->pages, pfns_before);
 	if (param_control("paused-early"))
 		vmm_pause(out->vmm);
 	steps = vmm_steps(out->vmm);
@@ -122,7 +105,7 @@ static void preserve(struct outgoing *out)
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 
 	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
-	read_pfns(out->vmm->ram, out->state->pages, vm_state_pfns(out->state));
+	ram_read_pfns(out->vmm->ram, out->state->pages, vm_state_pfns(out->state));
 	fact("preserve.pages_moved", "%llu",
 	     count_different(pfns_before, vm_state_pfns(out->state), out->state->pages));
 	free(pfns_before);
@@ -174,28 +157,6 @@ static void pause_and_capture(struct outgoing *out)
 	report_paused_guest(out->vmm, state);
 }
 
-/* Does not return, but for a kernel that refuses. */
-static int leave_kernel(void)
-{
-	await("reboot");
-	fact_tsc("reboot", rdtsc());
-	if (param_control("firmware-reboot")) {
-		dialogue_drain();
-		return sys(reboot(RB_AUTOBOOT));
-	}
-	if (param_control("power-off")) {
-		dialogue_drain();
-		return sys(reboot(RB_POWER_OFF));
-	}
-	if (param_control("panic")) {
-		int fd = must(sys(open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC)));
-
-		dialogue_drain();
-		must(sys(write(fd, "c", 1)));
-	}
-	return kexec_reboot();
-}
-
 /* From a guest that runs to the kexec: all that a kernel does that will be left. */
 static int update(struct outgoing *out)
 {
@@ -218,7 +179,7 @@ static int update(struct outgoing *out)
 	report_leaks();
 
 	pause_and_capture(out);
-	return leave_kernel();
+	return leave_for_incoming();
 }
 
 static int before_kexec(void)
@@ -263,7 +224,7 @@ static int after_holder_kill(void)
 	must(kexec_unload());
 	fact("mem.available_kb.after_kill", "%llu", settled_available_kb());
 	must(kexec_load_incoming());
-	return leave_kernel();
+	return leave_for_incoming();
 }
 
 /* The incoming side */
@@ -420,7 +381,7 @@ static void compare_pfns(struct incoming *in)
 {
 	u64 *pfns = must_be_memory(calloc(in->state->pages, sizeof(u64)));
 
-	read_pfns(in->vmm.ram, in->state->pages, pfns);
+	ram_read_pfns(in->vmm.ram, in->state->pages, pfns);
 	report_pfn_difference(vm_state_pfns(in->state), pfns, in->state->pages);
 	report_pfns(pfns, in->state->pages);
 	free(pfns);
