@@ -18,7 +18,7 @@ from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
-from common.stage import Option, load_stage, stage_folders
+from common.stage import WORKLOADS, Option, all_stages
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
@@ -57,6 +57,7 @@ def build_parser() -> argparse.ArgumentParser:
     which = run.add_mutually_exclusive_group()
     which.add_argument("--control", action="append", metavar="NAME", help="this control only")
     which.add_argument("--no-controls", action="store_true", help="the main run only")
+    _workload_option(run)
     _lane_option(run)
     _chain_option(run)
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
@@ -143,6 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
     build.add_argument("--stage", type=int, default=1, metavar="N")
+    _workload_option(build)
     _lane_option(build)
     kernel_choice.add_options(build)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
@@ -154,6 +156,10 @@ def build_parser() -> argparse.ArgumentParser:
 
     bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
     bench.add_argument("--runs", type=_positive, default=5, metavar="N")
+    bench.add_argument(
+        "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
+    )
+    bench.add_argument("--sizes", default="128", metavar="MIB,MIB", help="of that guest")
     shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
     shell.add_argument("stage", type=int, metavar="N")
     _machine_options(shell)
@@ -175,7 +181,9 @@ def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> 
     machine.add_argument(
         "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
     )
-    for option in {o.flag: o for n in stage_folders() for o in load_stage(n).options}.values():
+    # The first of a flag: where a stage's workloads differ in it, the stage's own.
+    options = {o.flag: o for stage in reversed(all_stages()) for o in stage.options}
+    for option in options.values():
         machine.add_argument(
             option.flag,
             dest=option.parameter,
@@ -192,6 +200,15 @@ def _chain_option(parser: argparse.ArgumentParser) -> None:
         default=1,
         metavar="N",
         help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
+    )
+
+
+def _workload_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload",
+        choices=WORKLOADS,
+        default="vmm",
+        help="who runs the guest: our own VMM, or the host's QEMU (default: vmm)",
     )
 
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -26,12 +27,19 @@ class MachineSpec:
     initrd: Path
     cmdline: str
     devices: tuple[ET.Element, ...] = ()
+    ports: tuple[str, ...] = ()
+    """Names of virtio ports beside the two serial lines; each is a socket on the host."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
 
 
-def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: Path) -> str:
-    """The domain's XML; `console` is the file of ttyS0, `dialogue` the socket of ttyS1."""
+def domain_xml(
+    spec: MachineSpec, *, console: Path, dialogue: Path, ports: Mapping[str, Path], trace_log: Path
+) -> str:
+    """The domain's XML; `console` is the file of ttyS0, `dialogue` the socket of ttyS1.
+
+    `ports` are the sockets of the spec's virtio ports, by name.
+    """
     domain = ET.Element("domain", type="kvm" if spec.accelerator.name == "kvm" else "qemu")
     _text(domain, "name", spec.name)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
@@ -64,6 +72,10 @@ def domain_xml(spec: MachineSpec, *, console: Path, dialogue: Path, trace_log: P
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "memballoon", model="none")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
+    for name, path in ports.items():
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "source", mode="bind", path=str(path))
+        ET.SubElement(channel, "target", type="virtio", name=name)
     devices.extend(spec.devices)
     commandline = ET.SubElement(domain, f"{{{_QEMU}}}commandline")
     arguments = ["-D", str(trace_log), "-msg", "timestamp=on"]

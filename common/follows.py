@@ -18,6 +18,7 @@ from common.serial_line import read_stamped
 from common.stage import Stage
 
 _LINES = ("console", "dialogue")
+_MORE_LINES = ("guest",)
 _TOLD = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
 
 
@@ -60,7 +61,8 @@ def disagreements(folder: Path, run: Run, trials: tuple[Trial, ...]) -> Iterator
 
 def _unlike_bytes(folder: Path) -> Iterator[str]:
     """The stamped lines must be the lines of the bytes as they came."""
-    for name in _LINES:
+    more = [name for name in _MORE_LINES if (folder / f"{name}.jsonl").exists()]
+    for name in (*_LINES, *more):
         path = folder / f"{name}.log"
         if not path.exists():
             yield f"{folder.name}/{path.name} is missing"

@@ -22,14 +22,13 @@ dir /debugfs 755 0 0
 """
 
 
-def build_workload(stage_folder: Path, *, headers: Path) -> Path:
-    """The stage's static /init, built against the uapi `headers` of the kernel under test.
+def build_workload(sources: Path, *, headers: Path) -> Path:
+    """The static /init of a folder with a Makefile, built against a kernel's uapi `headers`.
 
     Cached by the content of its sources and headers' version. Raises HarnessError with
     the compiler's message.
     """
     shared = [CHECKOUT / "common" / name for name in ("workload", "vm", "device")]
-    sources = stage_folder / "workload"
     digest = hashlib.sha256(str(headers).encode())
     for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):
         digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")

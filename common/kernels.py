@@ -15,6 +15,7 @@ from common.paths import CHECKOUT
 from common.stage import Control, Stage, load_stage
 from kernel import config
 from kernel.build import KernelSpec, build
+from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting
 from kernel.prebuilt import Bootable, Prebuilt, prebuilt, read_header
 from kernel.source import Source, debian_source, tree_source
@@ -84,11 +85,34 @@ def _losses(kernel: Prebuilt) -> str:
     return f"{kernel.image} is configured otherwise than this stage asks for: {first}{more}"
 
 
+def guest_kernel(stage: Stage, choice: KernelChoice) -> Kernel | None:
+    """The kernel of the stage's guest; None without one.
+
+    It is of the outgoing kernel's source, or of the default one where that is an image.
+    """
+    if stage.guest is None:
+        return None
+    progress = BuildProgress()
+    origin = choice.outgoing
+    source = (
+        debian_source(DEFAULT_PACKAGE, progress=progress)
+        if origin.kind == "image"
+        else source_of(origin, progress)
+    )
+    spec = KernelSpec(
+        source=source,
+        label=f"{stage.label} guest",
+        localversion="-guest",
+        fragments=stage.guest.fragments,
+    )
+    return build(spec, progress=progress)
+
+
 def kernel_spec(
     stage: Stage, source: Source, side: str, control: Control | None = None
 ) -> KernelSpec:
     """What to build for one side ("out" or "in") of a stage, or of a control of it."""
-    name = stage.folder.name if control is None else f"{stage.folder.name} {control.name}"
+    name = stage.label if control is None else f"{stage.label} {control.name}"
     if stage.lane != "default":
         name += f" {stage.lane}"
     patches = stage.patches(control)

@@ -31,7 +31,7 @@ def stage_result(
         for answer in trial.answers
     ]
     count = len(answers) + len(verdict.controls) + len(worse)
-    lines = ["KTAP version 1", f"# Subtest: {stage.folder.name}", f"1..{count}"]
+    lines = ["KTAP version 1", f"# Subtest: {stage.label}", f"1..{count}"]
     for number, (name, answer) in enumerate(answers, start=1):
         lines += _answer(number, name, answer, expected)
     for number, control in enumerate(verdict.controls, start=len(answers) + 1):
@@ -50,7 +50,7 @@ def stage_result(
         [
             *(f"  {line}\n" for line in lines),
             "" if verdict.status == "PASS" else f"# {verdict.status}: {_line(verdict.why)}\n",
-            f"{word} {position} {stage.folder.name}{_directive(verdict)}\n",
+            f"{word} {position} {stage.label}{_directive(verdict)}\n",
         ]
     )
 
@@ -58,7 +58,7 @@ def stage_result(
 def not_run(position: int, stage: Stage, error: StagesError) -> str:
     """A stage of which there is no verdict: SKIP where that is nobody's fault, else ERROR."""
     word, directive = ("ok", "SKIP") if isinstance(error, CannotRunHere) else ("not ok", "ERROR")
-    return f"{word} {position} {stage.folder.name} # {directive} {_line(str(error))}\n"
+    return f"{word} {position} {stage.label} # {directive} {_line(str(error))}\n"
 
 
 def suite_result(position: int, suite: str, results: Sequence[UpstreamResult] | StagesError) -> str:

@@ -13,6 +13,7 @@ from dataclasses import replace
 from typing import Literal
 
 from common.checks import INCOMING, OUTGOING, no_data, outcome
+from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.record import Trial
 from common.stage import Check, Claim, Outcome, Size, Stage
@@ -68,9 +69,17 @@ CLAIM = Claim(
 
 
 def in_lane(stage: Stage, lane: Lane) -> Stage:
-    """The stage as it is run and judged in that lane."""
+    """The stage as it is run and judged in that lane.
+
+    Raises UsageError for a workload that the debug lane does not have.
+    """
     if lane == "default":
         return stage
+    if stage.workload != "vmm":
+        raise UsageError(
+            f"the debug lane has no --workload {stage.workload}: a Linux guest on an emulated CPU"
+            " under KASAN is too slow to be waited for"
+        )
 
     def size(options: Mapping[str, int]) -> Size:
         plain = stage.size({**options, "patience": _PATIENCE})

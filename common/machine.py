@@ -9,6 +9,7 @@ import shutil
 import threading
 import time
 from collections import deque
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,10 +78,12 @@ class Machine:
             sockets = self._hypervisor.folder / self.spec.name
             sockets.mkdir()
             console_file, dialogue_socket = self.folder / "console.log", sockets / "ttyS1"
+            self.ports: Mapping[str, Path] = {n: sockets / n for n in self.spec.ports}
             xml = domain_xml(
                 self.spec,
                 console=console_file,
                 dialogue=dialogue_socket,
+                ports=self.ports,
                 trace_log=self.folder / "qemu-trace.log",
             )
             (self.folder / "domain.xml").write_text(xml + "\n")

@@ -8,13 +8,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.accel import probe
+from common.errors import UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
-from common.kernels import control_kernels, kernel_pair
+from common.kernels import control_kernels, guest_kernel, kernel_pair
 from common.narrator import Narrator
 from common.record import Run
 from common.runner import Bench, Plan, check_size, new_run_folder, publish, run_stage
-from common.stage import Stage
+from common.stage import Option, Stage
 from common.verdict import Verdict, judge
 
 
@@ -34,7 +35,7 @@ def one_run(
     outgoing, incoming = kernel_pair(stage, choice)
     controls = [plan.control for plan in plans if plan.control]
     narrator = Narrator(stage)
-    folder = new_run_folder(stage.folder.name, hypervisor)
+    folder = new_run_folder(stage.label, hypervisor)
     bench = Bench(
         stage=stage,
         outgoing=outgoing,
@@ -44,6 +45,7 @@ def one_run(
         options=options,
         folder=folder,
         narrate=narrator.line,
+        guest=guest_kernel(stage, choice),
         control_kernels=control_kernels(stage, controls, choice),
     )
     record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
@@ -52,12 +54,16 @@ def one_run(
 
 def options_of(stage: Stage, arguments: argparse.Namespace) -> dict[str, int]:
     """The stage's numbers: what the user chose, else its defaults."""
-    return {
-        option.parameter: _chosen(arguments, option.parameter, option.default)
-        for option in stage.options
-    }
+    return {option.parameter: _chosen(arguments, option) for option in stage.options}
 
 
-def _chosen(arguments: argparse.Namespace, name: str, default: int) -> int:
-    value = getattr(arguments, name)
-    return default if value is None else int(value)
+def _chosen(arguments: argparse.Namespace, option: Option) -> int:
+    """Raises UsageError: the parser has one range for a flag of all stages, a stage its own."""
+    value = getattr(arguments, option.parameter)
+    if value is None:
+        return option.default
+    if not option.minimum <= value <= option.maximum:
+        raise UsageError(
+            f"{option.flag} {value}: here it has to be from {option.minimum} to {option.maximum}"
+        )
+    return int(value)

@@ -90,6 +90,7 @@ class Setting(Stored):
     """Unique within the run: "main", "control-NAME", "repeat-07"."""
     control: str | None
     options: dict[str, str]
+    workload: Literal["vmm", "qemu"] = "vmm"
     lane: Literal["default", "debug"] = "default"
     series: str = "ours"
     """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
@@ -101,6 +102,8 @@ class Setting(Stored):
     host: Host
     outgoing: KernelFacts
     incoming: KernelFacts
+    guest: KernelFacts | None = None
+    """The kernel of the guest, where the guest is a Linux."""
     cmdline: str
     argv: tuple[str, ...]
     clock_offset_ns: int

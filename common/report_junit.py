@@ -32,7 +32,7 @@ def report_junit(runs: Sequence[StoredRun]) -> str:
 
 
 def _suite(stored: StoredRun) -> ET.Element:
-    verdict, stage = stored.verdict, stored.stage.folder.name
+    verdict, stage = stored.verdict, stored.stage.label
     seconds = {
         trial.setting.name: (trial.setting.ended_ns - trial.setting.started_ns) / 1e9
         for trial in stored.run.trials

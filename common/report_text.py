@@ -54,6 +54,7 @@ def _setting(run: Run, stage: Stage) -> str:
     rows = [
         ("from", _kernel(setting.outgoing)),
         ("to", _kernel(setting.incoming)),
+        *([("guest", _kernel(setting.guest))] if setting.guest else []),
         ("kexec", f"{'; '.join(handover) or 'no KHO line'}; taint {taints}"),
         (
             "host",

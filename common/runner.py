@@ -28,6 +28,7 @@ from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal
 from common.serial_line import read_stamped
 from common.stage import Companion, Control, Stage
 from common.verdict import judge_trial
+from kernel.cache import Kernel
 from kernel.prebuilt import Bootable, Prebuilt
 
 RECORD = "record.json"
@@ -45,6 +46,8 @@ class Bench:
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
+    guest: Kernel | None = None
+    """The kernel of the workload's guest, where that is a Linux."""
     control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
 
@@ -91,9 +94,10 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             cpus=stage.cpus,
             accelerator=bench.accelerator,
             kernel=outgoing.image,
-            initrd=_pack(bench.stage, outgoing, _following(bench, control), workspace),
+            initrd=_pack(bench, outgoing, _following(bench, control), workspace),
             cmdline=cmdline,
             devices=stage.devices(bench.options),
+            ports=stage.ports,
             qemu_args=stage.qemu_args,
             traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
         )
@@ -105,6 +109,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             name=plan.name,
             control=control.name if control else None,
             options={name: str(value) for name, value in bench.options.items()},
+            workload=stage.workload,
             lane=stage.lane,
             series=str(stage.series),
             one_kernel=stage.one_kernel,
@@ -113,6 +118,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
+            guest=_facts(bench.guest) if bench.guest else None,
             cmdline=cmdline,
             argv=machine.argv,
             clock_offset_ns=machine.clock_offset_ns,
@@ -200,10 +206,15 @@ def _following(bench: Bench, control: Control | None) -> list[Bootable]:
     ]
 
 
-def _pack(stage: Stage, outgoing: Bootable, following: Sequence[Bootable], workspace: Path) -> Path:
+def _pack(bench: Bench, outgoing: Bootable, following: Sequence[Bootable], workspace: Path) -> Path:
     """The first initramfs; each carries the kernel that comes next and that one's initramfs."""
-    init = build_workload(stage.folder, headers=outgoing.headers)
-    tool, files = outgoing.gen_init_cpio, {"/init": init}
+    tool = outgoing.gen_init_cpio
+    files = {"/init": build_workload(bench.stage.sources, headers=outgoing.headers)}
+    if bench.stage.guest and bench.guest:
+        program = build_workload(bench.stage.guest.sources, headers=bench.guest.headers)
+        initrd = workspace / "guest.cpio"
+        make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
+        files |= {"/guest/bzImage": bench.guest.image, "/guest/initrd": initrd}
     packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")
     for number, kernel in enumerate(reversed(following)):
         here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}

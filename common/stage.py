@@ -125,6 +125,8 @@ class Surroundings(Protocol):
     folder: Path
     spec: MachineSpec
     process: QemuProcess
+    ports: Mapping[str, Path]
+    """Sockets of the spec's virtio ports, by name."""
 
 
 CompanionFactory = Callable[[Surroundings], AbstractContextManager[Companion]]
@@ -138,6 +140,20 @@ class _Silent:
 def no_companion(_machine: Surroundings) -> AbstractContextManager[Companion]:
     """For stages that need nothing on the host."""
     return nullcontext(_Silent())
+
+
+@dataclass(frozen=True)
+class LinuxGuest:
+    """The Linux that a workload's guest is: a kernel of the same source, and its /init."""
+
+    fragments: tuple[Path, ...]
+    """Kconfig, on top of tinyconfig."""
+    sources: Path
+    """A folder with a Makefile; see common/initramfs.py:build_workload."""
+
+
+Workload = Literal["vmm", "qemu"]
+WORKLOADS: tuple[Workload, ...] = ("vmm", "qemu")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +176,13 @@ class Stage:
     """Those phases that follow each other and make up the blackout; empty without one."""
     headline: Callable[[Trial], dict[str, str]]
     """What the stage's row of the summary says: blackout, bytes preserved, FDs."""
+    workload: Workload = "vmm"
+    """Who runs the guest; a stage's declaration of another workload stands beside its first."""
+    guest: LinuxGuest | None = None
+    kernel_config: tuple[str, ...] = ()
+    """Kconfig fragments of the workload, in the stage's folder, after the stage's own."""
+    demo_controls: frozenset[str] | None = None
+    """The controls that `demo` shows; None: all of them."""
     debug_options: Mapping[str, int] = field(default_factory=dict)
     """Defaults of the options in the debug lane, where they differ."""
     debug_controls: frozenset[str] = frozenset()
@@ -181,6 +204,8 @@ class Stage:
     cpus: int = 2
     devices: Callable[[Mapping[str, int]], tuple[ET.Element, ...]] = lambda _options: ()
     """libvirt elements, for given options."""
+    ports: tuple[str, ...] = ()
+    """Virtio ports of the machine; see MachineSpec."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
     witness: Callable[[Path], dict[str, Any]] = field(default=lambda _folder: {})
@@ -231,7 +256,8 @@ class Stage:
             found.append(ours)
         if isinstance(self.series, Path) and not stock:
             found += sorted(self.series.glob("*.config"))
-        return (*found, *self.extra_fragments)
+        own = (self.folder / name for name in self.kernel_config)
+        return (*found, *own, *self.extra_fragments)
 
     @property
     def possible_controls(self) -> tuple[Control, ...]:
@@ -239,9 +265,23 @@ class Stage:
         return tuple(c for c in self.controls if c.name not in self.left_out)
 
     @property
+    def label(self) -> str:
+        """What the stage, with this workload, is called in names of runs and kernels."""
+        return self.folder.name + ("" if self.workload == "vmm" else f"_{self.workload}")
+
+    @property
+    def sources(self) -> Path:
+        """Where the program that is /init of the machine stands."""
+        return self.folder / ("workload" if self.workload == "vmm" else f"{self.workload}_workload")
+
+    @property
     def checks(self) -> tuple[Check, ...]:
         """All checks of all claims, in order."""
         return tuple(check for claim in self.claims for check in claim.checks)
+
+    def shows(self, control: Control) -> bool:
+        """True for the controls that `demo` runs."""
+        return self.demo_controls is None or control.name in self.demo_controls
 
     def control(self, name: str) -> Control:
         """The control of that name. Raises UsageError naming those there are."""
@@ -268,13 +308,31 @@ def stage_folders() -> dict[int, Path]:
     }
 
 
-def load_stage(number: int) -> Stage:
-    """The stage's declaration, from stages/NN_name/name.py. Raises UsageError for unknown ones."""
+def stage_workloads(number: int) -> tuple[Workload, ...]:
+    """The workloads that the stage can be run with; the first is its own."""
+    folder = stage_folders()[number]
+    others = [w for w in WORKLOADS[1:] if (folder / f"{folder.name[3:]}_{w}.py").exists()]
+    return (WORKLOADS[0], *others)
+
+
+def all_stages() -> tuple[Stage, ...]:
+    """Every declaration of this checkout: the stages in order, each with all its workloads."""
+    return tuple(load_stage(n, w) for n in stage_folders() for w in stage_workloads(n))
+
+
+def load_stage(number: int, workload: Workload = "vmm") -> Stage:
+    """The stage's declaration, from stages/NN_name/name.py, or name_WORKLOAD.py beside it.
+
+    Raises UsageError for a stage, or a workload of it, that there is not.
+    """
     folders = stage_folders()
     if number not in folders:
         have = ", ".join(str(n) for n in folders)
         raise UsageError(f"there is no stage {number}; this checkout has: {have}")
-    path = folders[number] / f"{folders[number].name[3:]}.py"
+    stem = folders[number].name[3:] + ("" if workload == "vmm" else f"_{workload}")
+    path = folders[number] / f"{stem}.py"
+    if not path.exists():
+        raise UsageError(f"stage {number} has no workload {workload!r}")
     name = f"stage_{path.stem}"
     if name not in sys.modules:
         spec = importlib.util.spec_from_file_location(name, path)

@@ -36,10 +36,12 @@ class StoredRun:
     @cached_property
     def stage(self) -> Stage:
         """The declaration of its stage. Raises UsageError when this checkout has none."""
-        stage = load_stage(self.run.stage)
         settings = [trial.setting for trial in self.run.trials]
+        if not settings:
+            return load_stage(self.run.stage)
         # of a chain only the main runs and its own controls say that it is one
-        return as_recorded(stage, max(settings, key=lambda s: s.chain)) if settings else stage
+        longest = max(settings, key=lambda setting: setting.chain)
+        return as_recorded(load_stage(self.run.stage, longest.workload), longest)
 
     @cached_property
     def verdict(self) -> Verdict:

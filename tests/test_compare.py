@@ -182,6 +182,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
 
         monkeypatch.setattr(run_verbs, "one_run", run_one)
         monkeypatch.setattr(run_verbs, "Hypervisor", _NoHypervisor)
+        monkeypatch.setattr(run_verbs, "all_stages", lambda: (STAGE,))
         return main(["gate", "--until", "1", *words])
 
     return run

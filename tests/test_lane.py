@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
+from common.errors import UsageError
 from common.lane import in_lane
 from common.record import Trial
 from common.stage import Stage, load_stage, stage_folders
@@ -43,6 +44,11 @@ def test_the_debug_lane_is_slower_larger_and_asks_more(stage: Stage) -> None:
 def test_its_controls_are_the_stages(stage: Stage) -> None:
     names = {control.name for control in in_lane(stage, "debug").controls}
     assert names == stage.debug_controls != set()
+
+
+def test_qemu_is_refused_there() -> None:
+    with pytest.raises(UsageError, match="the debug lane has no --workload qemu"):
+        in_lane(load_stage(1, "qemu"), "debug")
 
 
 def saying(outgoing: str, incoming: str, debug: str = ON) -> Callable[[Lines], Lines]:

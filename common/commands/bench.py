@@ -1,6 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The bench verb; what is measured stands in bench/."""
 
-from bench.against_luo_kexec_simple import bench
+from __future__ import annotations
 
-__all__ = ["bench"]
+import argparse
+
+from bench.against_luo_kexec_simple import bench as against_luo_kexec_simple
+from bench.ways_to_cross import ways_to_cross
+
+
+def bench(arguments: argparse.Namespace) -> int:
+    """Stage 1 against upstream's program, or the ways to cross against each other."""
+    return ways_to_cross(arguments) if arguments.ways else against_luo_kexec_simple(arguments)

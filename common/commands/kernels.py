@@ -11,17 +11,19 @@ from tabulate import tabulate
 from common.as_run import as_run
 from common.errors import Exit
 from common.kernel_choice import chosen
-from common.kernels import kernel_pair
+from common.kernels import guest_kernel, kernel_pair
 from common.stage import load_stage
 from kernel import cache
 
 
 def build(arguments: argparse.Namespace) -> int:
-    """Build a stage's two kernels and print where they are."""
+    """Build a stage's two kernels, and its guest's, and print where they are."""
     choice = chosen(arguments)
-    stage = as_run(load_stage(arguments.stage), lane=arguments.lane, choice=choice)
-    for kernel in kernel_pair(stage, choice):
-        print(f"{kernel.release}  {kernel.image}")
+    stage = load_stage(arguments.stage, arguments.workload)
+    stage = as_run(stage, lane=arguments.lane, choice=choice)
+    for kernel in (*kernel_pair(stage, choice), guest_kernel(stage, choice)):
+        if kernel:
+            print(f"{kernel.release}  {kernel.image}")
     return Exit.PASS
 
 

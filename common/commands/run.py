@@ -21,7 +21,7 @@ from common.one_run import one_run
 from common.record import Run
 from common.report_text import controls_table, report_text
 from common.runner import Plan, plan_trials
-from common.stage import Control, Stage, load_stage, stage_folders
+from common.stage import Control, Stage, all_stages, load_stage, stage_folders
 from common.stored_run import opened
 from common.verdict import Verdict
 
@@ -29,9 +29,8 @@ from common.verdict import Verdict
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
     choice = chosen(arguments)
-    stage = as_run(
-        load_stage(arguments.stage), lane=arguments.lane, choice=choice, chain=arguments.chain
-    )
+    stage = load_stage(arguments.stage, arguments.workload)
+    stage = as_run(stage, lane=arguments.lane, choice=choice, chain=arguments.chain)
     if arguments.control:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
@@ -65,10 +64,10 @@ def demo(arguments: argparse.Namespace) -> int:
     verdicts: list[tuple[Stage, Verdict, Run]] = []
     choice = chosen(arguments)
     with Hypervisor(arguments.connect) as hypervisor:
-        for number in stage_folders():
-            stage = as_run(load_stage(number), choice=choice)
-            print(f"\nStage {number}: {stage.title}", file=sys.stderr)
-            plans = plan_trials(controls=_told_possible(stage))
+        for declared in all_stages():
+            stage = as_run(declared, choice=choice)
+            print(f"\nStage {stage.number}: {stage.title}", file=sys.stderr)
+            plans = plan_trials(controls=[c for c in _told_possible(stage) if stage.shows(c)])
             record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
             verdicts.append((stage, verdict, record))
             _show_stage(stage, verdict)
@@ -83,20 +82,20 @@ def gate(arguments: argparse.Namespace) -> int:
     if arguments.upstream:
         return gate_upstream(arguments)
     if arguments.until is None:
-        numbers = list(stage_folders())
+        stages = list(all_stages())
     elif arguments.until in stage_folders():
-        numbers = [n for n in stage_folders() if n <= arguments.until]
+        stages = [stage for stage in all_stages() if stage.number <= arguments.until]
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
-    baselines = _baselines(arguments.baseline, numbers)
+    baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
     choice = chosen(arguments)
-    print(f"KTAP version 1\n1..{len(numbers)}", flush=True)
+    print(f"KTAP version 1\n1..{len(stages)}", flush=True)
     status, error = Exit.PASS, None
     with Hypervisor(arguments.connect) as hypervisor:
-        for position, number in enumerate(numbers, start=1):
-            stage = as_run(load_stage(number), choice=choice)
+        for position, declared in enumerate(stages, start=1):
+            stage = as_run(declared, choice=choice)
             if status is not Exit.PASS or error:
-                print(f"ok {position} {stage.folder.name} # SKIP an earlier stage fell")
+                print(f"ok {position} {stage.label} # SKIP an earlier stage fell")
                 continue
             plans = plan_trials(controls=_told_possible(stage) if arguments.controls else ())
             try:
@@ -105,7 +104,7 @@ def gate(arguments: argparse.Namespace) -> int:
                 error = raised
                 print(ktap.not_run(position, stage, error), end="", flush=True)
                 continue
-            worse = worsened(baselines.get(number), verdict)
+            worse = worsened(baselines.get(stage.label), verdict)
             print(
                 ktap.stage_result(position, stage, record, verdict, worse=worse), end="", flush=True
             )
@@ -115,16 +114,16 @@ def gate(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _baselines(names: Sequence[str], numbers: Sequence[int]) -> dict[int, Verdict]:
+def _baselines(names: Sequence[str], labels: Sequence[str]) -> dict[str, Verdict]:
     """The verdicts to hold the stages against. Raises UsageError for one that cannot be used."""
-    found: dict[int, Verdict] = {}
+    found: dict[str, Verdict] = {}
     for name in names:
         with opened(name) as stored:
-            if stored.run.stage not in numbers:
+            if stored.stage.label not in labels:
                 raise UsageError(
                     f"baseline {name} is of stage {stored.run.stage}, which is not run"
                 )
-            found[stored.run.stage] = stored.verdict
+            found[stored.stage.label] = stored.verdict
     return found
 
 

@@ -41,7 +41,7 @@ def shell(arguments: argparse.Namespace) -> int:
         folder = Path(name)
         init = folder / "init"
         init.write_text(_INIT)
-        workload = build_workload(stage.folder, headers=outgoing.headers)
+        workload = build_workload(stage.sources, headers=outgoing.headers)
         initrd = make_initramfs(
             {
                 "/init": init,

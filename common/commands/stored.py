@@ -27,7 +27,7 @@ from common.report_json import schema_text as report_json_schema
 from common.report_junit import report_junit
 from common.report_mail import Envelope, report_mail
 from common.report_text import report_text
-from common.stage import Stage, load_stage, stage_folders
+from common.stage import Stage, all_stages
 from common.stored_run import StoredRun, opened
 from common.timeline_svg import timeline_svg
 
@@ -146,10 +146,10 @@ def judge(arguments: argparse.Namespace) -> int:
 def compare(arguments: argparse.Namespace) -> int:
     """Print what changed from one run of a stage to another; 1 when anything got worse."""
     with opened(arguments.before) as before, opened(arguments.after) as after:
-        if before.run.stage != after.run.stage:
+        if before.stage.label != after.stage.label:
             raise UsageError(
-                f"{before.name} is of stage {before.run.stage} and {after.name} of stage"
-                f" {after.run.stage}: there is nothing to compare"
+                f"{before.name} is of {before.stage.label} and {after.name} of"
+                f" {after.stage.label}: there is nothing to compare"
             )
         names, runs = (before.name, after.name), (before.run, after.run)
         verdicts = (before.verdict, after.verdict)
@@ -174,9 +174,8 @@ def list_stages(arguments: argparse.Namespace) -> int:
         text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
         sys.stdout.write(text)
         return Exit.PASS
-    for number in stage_folders():
-        stage = load_stage(number)
-        print(f"Stage {number}: {stage.title}\n")
+    for stage in all_stages():
+        print(f"Stage {stage.number}: {stage.title}\n")
         rows = [
             [f"{n}. {claim.text}" if check is claim.checks[0] else "", check.name, check.question]
             for n, claim in enumerate(stage.claims, start=1)

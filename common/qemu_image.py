@@ -1,0 +1,90 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The host's own QEMU on a disk for the machine: program, libraries, firmware; nothing is changed.
+
+The disk is an ext2 image, read-only in the machine: /bin/qemu-system-x86_64, /lib with every
+library that `ldd` names (and ld.so, which starts the program there), /share with what a
+microvm loads. It is made once for each QEMU and kept in the cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common.accel import QEMU
+from common.errors import HarnessError
+from common.paths import cache_root
+
+_PROGRAM = "bin/qemu-system-x86_64"
+_FIRMWARE = ("qboot.rom", "linuxboot_dma.bin", "kvmvapic.bin")
+_LIBRARY = re.compile(r"\t(?:(\S+) => )?(/\S+) \(0x[0-9a-f]+\)")
+_BLOCK = 4096
+
+
+def qemu_image() -> Path:
+    """The image; made where the cache has none. Raises HarnessError naming what is missing."""
+    files = _files()
+    key = hashlib.sha256(repr([(n, *_identity(p)) for n, p in files.items()]).encode())
+    image = cache_root() / "qemu" / f"{key.hexdigest()[:24]}.ext2"
+    if not image.exists():
+        image.parent.mkdir(parents=True, exist_ok=True)
+        _make(files, image)
+    return image
+
+
+def _files() -> dict[str, Path]:
+    """Name in the image -> file of the host."""
+    program = shutil.which(QEMU)
+    if program is None:
+        raise HarnessError(f"{QEMU} is not installed (./kexec-stages doctor)")
+    files = {_PROGRAM: Path(program)}
+    for match in _LIBRARY.finditer(_output("ldd", program)):
+        path = Path(match[2])
+        files[f"lib/{match[1] or path.name}"] = path
+    folders = [Path(line) for line in _output(QEMU, "-L", "help").splitlines()]
+    for name in _FIRMWARE:
+        found = next((folder / name for folder in folders if (folder / name).exists()), None)
+        if found is None:
+            raise HarnessError(f"QEMU's {name} is in none of {', '.join(map(str, folders))}")
+        files[f"share/{name}"] = found
+    return files
+
+
+def _output(*command: str) -> str:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise HarnessError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+    return done.stdout
+
+
+def _identity(path: Path) -> tuple[str, int, int]:
+    status = path.stat()
+    return str(path.resolve()), status.st_size, status.st_mtime_ns
+
+
+def _make(files: dict[str, Path], image: Path) -> None:
+    part = image.with_name(f"{image.name}.{os.getpid()}")
+    with tempfile.TemporaryDirectory(dir=image.parent) as name:
+        blocks = 0
+        for inside, path in files.items():
+            target = Path(name) / inside
+            target.parent.mkdir(exist_ok=True)
+            shutil.copy(path, target)
+            blocks += -(-target.stat().st_size // _BLOCK)
+        # A thousandth is needed for indirect blocks, and a little for inodes and bitmaps.
+        command = ["-q", "-t", "ext2", "-b", str(_BLOCK), "-m", "0", "-d", name, str(part)]
+        _output(mke2fs(), *command, str(blocks + blocks // 100 + 512))
+    part.rename(image)
+
+
+def mke2fs() -> str:
+    """The program's path; it is not in every user's PATH. Raises HarnessError without it."""
+    found = shutil.which("mke2fs", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if found is None:
+        raise HarnessError("mke2fs is not installed (./kexec-stages doctor)")
+    return found

@@ -1,0 +1,114 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What guest and QEMU say on their lines: parsed, and summed up for the record.
+
+The guest's PID 1 says ten times a second `beat key=value …` (qemu_guest/init.c). Pure
+functions: the same raw files give the same witness.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from kvm_memfd_witness import read_witness as read_ram_witness
+
+from common.dialogue import Line
+from common.serial_line import read_stamped
+
+GUEST, QMP_OUTGOING, QMP_INCOMING = "guest", "qmp.outgoing", "qmp.incoming"
+PORTS = (GUEST, QMP_OUTGOING, QMP_INCOMING)
+TRANSCRIPT = "guest-qmp.jsonl"
+
+# What may only grow, from one beat to the next.
+_COUNTS = ("n", "mono_ns", "boot_ns", "real_ns", "tsc")
+_COUNT_ENDS = (".count", ".steps", ".bytes", ".blocks", ".verified")
+
+
+@dataclass(frozen=True)
+class Beat:
+    """One beat; `t` is the host's CLOCK_MONOTONIC in ns at the end of the line."""
+
+    t: int
+    values: dict[str, str]
+
+    def number(self, key: str) -> int:
+        """The value as a number, 0 when it is not there."""
+        try:
+            return int(self.values.get(key, "0"))
+        except ValueError:
+            return 0
+
+
+def parse_beat(line: Line) -> Beat | None:
+    """The beat in this line, None when it holds none."""
+    return Beat(line.t, _pairs(line.text)) if line.text.startswith("beat ") else None
+
+
+def _pairs(text: str) -> dict[str, str]:
+    words = (word.partition("=") for word in text.split()[1:])
+    return {key: value for key, equals, value in words if equals}
+
+
+def read_witness(folder: Path) -> dict[str, Any]:
+    """What host and guest saw of a stored trial. Raises OSError or ValueError on damaged files."""
+    lines = read_stamped(folder / f"{GUEST}.jsonl")
+    entries = [json.loads(text) for text in (folder / TRANSCRIPT).read_text().splitlines()]
+    monitor = _monitor(entries)
+    return {
+        **read_ram_witness(folder),
+        "qemu": monitor,
+        "guest": _guest(lines, monitor.get("incoming", {}).get("cont")),
+    }
+
+
+def _monitor(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """For each side: QEMU's version, when it did what (host ns), and what failed."""
+    found: dict[str, Any] = {}
+    for entry in entries:
+        side = found.setdefault(entry["side"], {"failed": {}})
+        if "greeting" in entry:
+            side["version"] = entry["greeting"]["QMP"]["version"]["qemu"]
+        elif "command" in entry:
+            side.setdefault(entry["command"], entry["t"])
+        elif "event" in entry:
+            event = entry["event"]
+            name = event["event"].lower()
+            if name == "migration":
+                name += f".{event['data']['status']}"
+            side.setdefault(f"event.{name}", entry["t"])
+        elif "failed" in entry:
+            side["failed"][entry["failed"]] = entry["why"]
+        elif "answer" in entry and "status" in (entry["answer"].get("return") or {}):
+            side["status"] = entry["answer"]["return"]["status"]
+    return found
+
+
+def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
+    """The beats around the gap, what went back from one to the next, and the faults in words."""
+    beats = [beat for line in lines if (beat := parse_beat(line))]
+    before = [beat for beat in beats if resumed is None or beat.t < resumed]
+    after = [beat for beat in beats if resumed is not None and beat.t >= resumed]
+    return {
+        "hellos": [_pairs(line.text) for line in lines if line.text.startswith("hello ")],
+        "faults": [line.text for line in lines if line.text.startswith(("fault ", "died"))],
+        "spoiled": [line.text for line in lines if line.text.startswith("spoiled ")],
+        "beats": len(beats),
+        "beat_times": [beat.t for beat in beats],
+        "before": _stored(before[-1] if before else None),
+        "after": _stored(after[0] if after else None),
+        "last": _stored(after[-1] if after else None),
+        "went_back": sorted({key for pair in pairwise(beats) for key in _went_back(*pair)}),
+    }
+
+
+def _stored(beat: Beat | None) -> dict[str, Any] | None:
+    return {"t": beat.t, **beat.values} if beat else None
+
+
+def _went_back(one: Beat, next_one: Beat) -> list[str]:
+    keys = [key for key in one.values if key in _COUNTS or key.endswith(_COUNT_ENDS)]
+    return [key for key in keys if next_one.number(key) < one.number(key)]

@@ -1,0 +1,117 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 1 with QEMU: the host's own, and a Linux in it, unchanged, cross the kexec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from kvm_memfd_guest_lines import PORTS, read_witness
+from kvm_memfd_qemu_checks import CLAIMS
+from kvm_memfd_qemu_controls import CONTROLS
+from kvm_memfd_qemu_timing import blackout, headline, phases
+
+from common.qemu_image import qemu_image
+from common.stage import Companion, LinuxGuest, Option, Size, Stage, Surroundings
+
+_FOLDER = Path(__file__).parent
+
+
+def _size(options: Mapping[str, int]) -> Size:
+    """Guest RAM, what KHO's scratch takes, both kernels, and QEMU with its libraries."""
+    guest = options["guest_memory"]
+    scratch, kernels, qemu = 96, 416, 256
+    return Size(
+        guest + scratch + kernels + qemu,
+        f"guest {guest} + KHO scratch {scratch} + kernels and workload {kernels} + QEMU {qemu} MiB",
+    )
+
+
+def _devices(_options: Mapping[str, int]) -> tuple[ET.Element, ...]:
+    """The disk with QEMU, and the controller of the virtio ports, both straight on the root bus."""
+    disk = ET.Element("disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=str(qemu_image()))
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "readonly")
+    ports = ET.Element("controller", type="virtio-serial", index="0")
+    for element, slot in ((disk, "0x04"), (ports, "0x05")):
+        ET.SubElement(
+            element, "address", type="pci", domain="0x0000", bus="0x00", slot=slot, function="0x0"
+        )
+    return disk, ports
+
+
+def _companion(machine: Surroundings) -> AbstractContextManager[Companion]:
+    # Not at the top: what is stored is judged without a QMP library.
+    from kvm_memfd_qemu_host import qemu_host
+
+    return qemu_host(machine)
+
+
+NOT_CLAIMED = (
+    "No device is passed through: the guest's devices are QEMU's own, and QEMU saves them.",
+    "QEMU saves and loads its state by its own migration code; what that does not carry is lost.",
+    "The two kernels are two builds of one source unless two trees are given: LUO promises no ABI"
+    " between versions.",
+    "Under TCG no time says anything about hardware.",
+)
+
+STAGE = Stage(
+    number=1,
+    folder=_FOLDER,
+    name="kvm_memfd_qemu",
+    title="QEMU and its Linux guest survive a kexec",
+    workload="qemu",
+    guest=LinuxGuest(fragments=(_FOLDER / "qemu-guest.config",), sources=_FOLDER / "qemu_guest"),
+    kernel_config=("qemu.config",),
+    claims=CLAIMS,
+    not_claimed=NOT_CLAIMED,
+    controls=CONTROLS,
+    demo_controls=frozenset({"not-preserved", "byte-flipped", "wrong-nonce"}),
+    options=(
+        Option(
+            flag="--guest-memory",
+            parameter="guest_memory",
+            default=128,
+            minimum=64,
+            maximum=1 << 20,
+            step=2,
+            metavar="MIB",
+            help="RAM of QEMU's guest, in MiB (default 128)",
+        ),
+        Option(
+            flag="--vcpus",
+            parameter="vcpus",
+            default=1,
+            minimum=1,
+            maximum=8,
+            help="vCPUs of QEMU's guest (default 1)",
+        ),
+    ),
+    cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
+    size=_size,
+    devices=_devices,
+    ports=PORTS,
+    phases=phases,
+    blackout=blackout,
+    companion=_companion,
+    witness=read_witness,
+    narration={
+        "kernel.release": "kernel {} is up",
+        "guest.memory_mib": "QEMU with a guest of {} MiB started",
+        "preserve.ram.us": "the guest's RAM preserved while it runs, in {} us",
+        "load.us": "incoming kernel loaded while it runs, in {} us",
+        "await save": "QEMU saves",
+        "state.bytes": "QEMU's state: {} bytes",
+        "await reboot": "rebooting into the incoming kernel",
+        "retrieve.ram": "RAM retrieved: {}",
+        "ram.pages_different": "{} pages differ",
+        "await resume": "another QEMU is up; it loads",
+        "t.resumed": "guest resumed",
+        "finish": "session finished: {}",
+    },
+    headline=headline,
+)

@@ -1,0 +1,307 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The host's part in stage 1 with QEMU: it tells QEMU what to do, and hears the guest.
+
+QEMU's monitor and the guest's console are virtio ports of the machine, sockets here. At each
+rendezvous of the workload the host does what is due: it has QEMU save, or load and continue,
+and it waits for the guest to have gone round its memory. All of it is written down:
+
+    guest.jsonl      [host ns, text] for each line of the guest (.log: raw bytes)
+    guest-qmp.jsonl  each command, answer and event of either QEMU, with host ns and side
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kvm_memfd_guest_lines import GUEST, TRANSCRIPT, Beat, parse_beat
+from kvm_memfd_witness import FILE, RamWitness
+from qemu.qmp import QMPClient, QMPError
+
+from common.checks import INCOMING, OUTGOING
+from common.dialogue import Line, awaited
+from common.machine_ram import MachineRam
+from common.serial_line import SerialLine
+from common.stage import Companion, Surroundings
+
+# The controls that have the guest's own processes go wrong, and what is said to it.
+SPOILS = {
+    "process-restarted": "process",
+    "count-spoiled": "count",
+    "tcp-spoiled": "tcp",
+    "file-spoiled": "file",
+    "clock-turned-back": "clock",
+}
+
+# Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
+WITH_RAM = ("ram-in-stream", "disk")
+_UNLIMITED = {"max-bandwidth": 1 << 40}
+
+# Until the guest has booted, or has gone round its memory; less than the workload itself waits.
+_GUEST_SECONDS = 50.0
+_QMP_SECONDS = 20.0
+# QEMU that was killed says nothing more.
+_SAVE_SECONDS = 10.0
+_SIDES = (OUTGOING, INCOMING)
+# Without these there is no guest; and where the host waits for one.
+_NEEDED = ("qmp", "guest", "save", "resume")
+_WITH_GUEST = ("goes-on", "swept", "swept-again")
+_BEATS_WHILE_PRESERVED = 3
+_SILENCE_SECONDS = 1.5
+
+
+_T = TypeVar("_T")
+
+
+class _Failed(Exception):
+    """What was due at a rendezvous could not be done; the trial goes on, and its checks say so."""
+
+
+class _Guest:
+    """The guest's lines as they come. The last beat is kept, for those who wait for progress."""
+
+    def __init__(self, path: Path, folder: Path) -> None:
+        self._changed = threading.Condition()
+        self._last: Beat | None = None
+        self._line = SerialLine(GUEST, path, folder=folder, on_line=self._on_line)
+        self.close = self._line.close
+
+    def _on_line(self, line: Line) -> None:
+        if beat := parse_beat(line):
+            with self._changed:
+                self._last = beat
+                self._changed.notify_all()
+
+    def say(self, text: str) -> None:
+        self._line.send(f"{text}\n")
+
+    def wait(self, until: Callable[[Beat], bool], *, seconds: float, what: str) -> Beat:
+        """The first new beat that is so. Raises _Failed after `seconds`."""
+        deadline = time.monotonic() + seconds
+        with self._changed:
+            seen = self._last
+            while True:
+                self._changed.wait(max(0.0, deadline - time.monotonic()))
+                if self._last is not seen and self._last is not None:
+                    seen = self._last
+                    if until(seen):
+                        return seen
+                if time.monotonic() >= deadline:
+                    raise _Failed(f"the guest did not {what} within {seconds:.0f} s")
+
+
+class _Monitor:
+    """One QEMU's monitor. Everything said goes into the transcript."""
+
+    def __init__(self, line: socket.socket, side: str, write: Callable[..., None]) -> None:
+        self._side, self._transcript = side, write
+        self._loop = asyncio.new_event_loop()
+        self._client = QMPClient(side)
+        self._run(self._client.connect(line), _QMP_SECONDS)
+        assert self._client.greeting
+        self._write(greeting=self._client.greeting._asdict())
+
+    def _write(self, **entry: object) -> None:
+        self._transcript(side=self._side, **entry)
+
+    def _run(self, work: Awaitable[_T], seconds: float) -> _T:
+        return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
+
+    def do(self, command: str, **arguments: object) -> Any:
+        """The command's return value. Raises QMPError with QEMU's own words."""
+        self._write(command=command, arguments=arguments)
+        answer = self._run(self._client.execute(command, arguments), _QMP_SECONDS)
+        self._write(answer=answer)
+        return answer
+
+    def wait_migration(self, *, seconds: float) -> None:
+        """Returns when the state is saved or loaded. Raises _Failed with QEMU's reason."""
+        while True:
+            event = self._event(seconds)
+            status = event["data"]["status"] if event["event"] == "MIGRATION" else None
+            if status == "completed":
+                return
+            if status == "failed":
+                raise _Failed(self.do("query-migrate").get("error-desc", "no reason given"))
+
+    def wait_event(self, name: str) -> None:
+        """Returns when the event has come."""
+        while self._event(_QMP_SECONDS)["event"] != name:
+            pass
+
+    def _event(self, seconds: float) -> dict[str, Any]:
+        event = dict(self._run(self._client.events.get(), seconds))
+        self._write(event=event)
+        return event
+
+    def close(self) -> None:
+        """The connection is closed, whether or not QEMU is still there."""
+        try:
+            self._run(self._client.disconnect(), _QMP_SECONDS)
+        except (QMPError, OSError, EOFError, TimeoutError) as error:
+            self._write(failed="close", why=str(error))
+        self._loop.close()
+
+
+class QemuHost:
+    """The companion: what is due at each rendezvous."""
+
+    def __init__(self, machine: Surroundings, ram: RamWitness) -> None:
+        # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
+        self._lines = {side: _connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
+        self._ram = ram
+        self._control = _parameters(machine.spec.cmdline).get("control", "")
+        self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
+        self._guest = _Guest(machine.ports[GUEST], machine.folder)
+        self._monitor: _Monitor | None = None
+        self._lost = ""
+        self._side = OUTGOING
+        self._uri = ""
+        self._due: Mapping[str, Callable[[], None]] = {
+            "qmp": self._connect,
+            "guest": self._guest_is_up,
+            "preserved": self._guest_runs_on,
+            "save": self._save,
+            "goes-on": self._goes_on,
+            "resume": self._resume,
+            "swept": self._spoil_and_sweep,
+            "swept-again": self._sweep,
+        }
+
+    def heard(self, text: str) -> None:
+        """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
+        self._ram.heard(text)
+        if text in ("# side=incoming", "# at in-place"):
+            self._side = INCOMING
+        elif text.startswith("# qemu.uri="):
+            self._uri = text.partition("=")[2]
+        elif (name := awaited(text)) and name in self._due:
+            try:
+                if name in _WITH_GUEST and self._lost:
+                    raise _Failed(f"not after {self._lost!r} has failed")
+                self._due[name]()
+            except (_Failed, QMPError, TimeoutError, OSError) as error:
+                if name in _NEEDED:
+                    self._lost = name
+                self._write(failed=name, why=str(error) or type(error).__name__)
+
+    def close(self) -> None:
+        """The lines are closed; everything heard until now is on disk."""
+        if self._monitor:
+            self._monitor.close()
+        self._guest.close()
+        for line in self._lines.values():
+            line.close()
+        self._transcript.close()
+
+    def _write(self, **entry: object) -> None:
+        entry = {"t": time.monotonic_ns(), "side": self._side, **entry}
+        self._transcript.write(json.dumps(entry) + "\n")
+
+    def _qemu(self) -> _Monitor:
+        if self._monitor is None:
+            raise _Failed("QEMU's monitor is not connected")
+        return self._monitor
+
+    def _connect(self) -> None:
+        if self._monitor:
+            self._monitor.close()
+            self._monitor = None
+        self._monitor = _Monitor(self._lines[self._side], self._side, self._write)
+
+    def _guest_is_up(self) -> None:
+        self._guest.wait(
+            lambda beat: 0 < beat.number("checker.pages") <= beat.number("checker.steps"),
+            seconds=_GUEST_SECONDS,
+            what="come up and go round its memory",
+        )
+        if self._control == "paused-early":
+            self._qemu().do("stop")
+
+    def _guest_runs_on(self) -> None:
+        seconds = _SILENCE_SECONDS if self._control == "paused-early" else _GUEST_SECONDS
+        for _ in range(_BEATS_WHILE_PRESERVED):
+            self._guest.wait(lambda _beat: True, seconds=seconds, what="run on")
+
+    def _prepare_migration(self) -> None:
+        states = {"events": True, "x-ignore-shared": self._control not in WITH_RAM}
+        wanted = [{"capability": name, "state": state} for name, state in states.items()]
+        self._qemu().do("migrate-set-capabilities", capabilities=wanted)
+        self._qemu().do("migrate-set-parameters", mode="cpr-reboot", **_UNLIMITED)
+
+    def _save(self) -> None:
+        self._prepare_migration()
+        self._qemu().do("migrate", uri=self._uri)
+        self._qemu().wait_migration(
+            seconds=_GUEST_SECONDS if self._control in WITH_RAM else _SAVE_SECONDS
+        )
+        self._qemu().do("query-status")
+
+    def _goes_on(self) -> None:
+        self._qemu().do("cont")
+        self._sweep()
+
+    def _resume(self) -> None:
+        if self._control != "cold-guest":
+            self._prepare_migration()
+            self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
+            self._qemu().wait_migration(seconds=_QMP_SECONDS)
+        self._qemu().do("cont")
+        self._qemu().wait_event("RESUME")
+        self._qemu().do("query-status")
+
+    def _sweep(self) -> None:
+        start = self._guest.wait(
+            lambda beat: beat.number("checker.pages") > 0, seconds=_GUEST_SECONDS, what="run"
+        )
+        end = start.number("checker.steps") + start.number("checker.pages")
+        self._guest.wait(
+            lambda beat: beat.number("checker.steps") > end,
+            seconds=_GUEST_SECONDS,
+            what="go round its memory",
+        )
+
+    def _spoil_and_sweep(self) -> None:
+        first = self._guest.wait(lambda _beat: True, seconds=_GUEST_SECONDS, what="run")
+        if self._control in SPOILS:
+            self._guest.say(SPOILS[self._control])
+        self._sweep()
+        read = first.number("writer.verified") + 1024
+        self._guest.wait(
+            lambda beat: beat.number("writer.verified") > read,
+            seconds=_GUEST_SECONDS,
+            what="read its file",
+        )
+
+
+def _connected(path: Path) -> socket.socket:
+    line = socket.socket(socket.AF_UNIX)
+    line.connect(str(path))
+    return line
+
+
+def _parameters(cmdline: str) -> dict[str, str]:
+    """The workload's parameters: stage.NAME=VALUE."""
+    words = (word.partition("=") for word in cmdline.split() if word.startswith("stage."))
+    return {key.removeprefix("stage."): value for key, _, value in words}
+
+
+@contextmanager
+def qemu_host(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of the workload; leaves its files in the trial's folder."""
+    with MachineRam(machine.process.pid) as memory, ThreadPoolExecutor(1) as pool:
+        ram = RamWitness(memory, pool)
+        host = QemuHost(machine, ram)
+        try:
+            yield host
+        finally:
+            host.close()
+        (machine.folder / FILE).write_text(json.dumps(ram.result()) + "\n")

@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * The QEMU of the host's own package, on a read-only disk: its program, the
+ * libraries that it was linked with, and their own ld.so. It is started by
+ * that ld.so, so that nothing of it has to lie where it lay on the host.
+ */
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "qemu_process.h"
+
+#define DISK "/dev/vda"
+#define FOLDER "/qemu"
+#define LOG "/tmp/qemu.log"
+#define PORTS "/sys/class/virtio-ports"
+
+void qemu_mount(void)
+{
+	mkdir(FOLDER, 0755);
+	must(sys(mount(DISK, FOLDER, "ext2", MS_RDONLY, NULL)));
+}
+
+/* Path of the virtio port that the host gave this name to. */
+static void find_port(const char *name, char *path, size_t size)
+{
+	struct dirent *entry;
+	DIR *ports = opendir(PORTS);
+
+	must_be(ports, PORTS ": %s", errno_name(-errno));
+	while ((entry = readdir(ports))) {
+		char file[320], seen[64] = "";
+		FILE *stream;
+
+		snprintf(file, sizeof(file), PORTS "/%s/name", entry->d_name);
+		stream = fopen(file, "re");
+		if (!stream)
+			continue;
+		if (fgets(seen, sizeof(seen), stream))
+			seen[strcspn(seen, "\n")] = '\0';
+		fclose(stream);
+		if (!strcmp(seen, name))
+			break;
+	}
+	must_be(entry, "no virtio port is named %s", name);
+	snprintf(path, size, "/dev/%s", entry->d_name);
+	closedir(ports);
+}
+
+struct arguments {
+	char *word[64];
+	char text[4096];
+	size_t words, used;
+};
+
+static void __printf(2, 3) add(struct arguments *arguments, const char *format, ...)
+{
+	char *at = arguments->text + arguments->used;
+	size_t left = sizeof(arguments->text) - arguments->used;
+	va_list values;
+	int len;
+
+	va_start(values, format);
+	len = vsnprintf(at, left, format, values);
+	va_end(values);
+	must_be((size_t)len < left && arguments->words + 1 < ARRAY_SIZE(arguments->word),
+		"%zu words", arguments->words);
+	arguments->word[arguments->words++] = at;
+	arguments->used += len + 1;
+}
+
+static void add_machine(struct arguments *a, const struct qemu_config *config)
+{
+	add(a, "-nodefaults");
+	add(a, "-no-user-config");
+	add(a, "-display");
+	add(a, "none");
+	add(a, "-machine");
+	add(a, "microvm,accel=kvm,acpi=off,memory-backend=ram");
+	add(a, "-cpu");
+	add(a, "host");
+	add(a, "-smp");
+	add(a, "%llu", config->vcpus);
+	add(a, "-m");
+	add(a, "%lluM", config->ram_size >> 20);
+	add(a, "-object");
+	/* Aligned, so that KVM can map large pages of it as such. */
+	add(a, "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,share=on,align=2M",
+	    config->ram_size >> 20, config->ram_fd);
+}
+
+static void add_guest(struct arguments *a, const struct qemu_config *config)
+{
+	add(a, "-kernel");
+	add(a, "/guest/bzImage");
+	add(a, "-initrd");
+	add(a, "/guest/initrd");
+	add(a, "-append");
+	add(a, "console=hvc0 quiet nonce=%016llx", config->nonce);
+}
+
+/* A port is read and written like a pair of pipes. */
+static void add_lines(struct arguments *a, const struct qemu_config *config)
+{
+	char path[320];
+
+	find_port("guest", path, sizeof(path));
+	add(a, "-chardev");
+	add(a, "pipe,id=guest,path=%s", path);
+	add(a, "-device");
+	add(a, "virtio-serial-device");
+	add(a, "-device");
+	add(a, "virtconsole,chardev=guest");
+	find_port(config->qmp, path, sizeof(path));
+	add(a, "-chardev");
+	add(a, "pipe,id=qmp,path=%s", path);
+	add(a, "-mon");
+	add(a, "chardev=qmp,mode=control");
+}
+
+static void report_words(const struct qemu_config *config, const struct arguments *a)
+{
+	char key[64];
+	char line[4096];
+	size_t len = 0;
+
+	for (size_t i = 0; i < a->words; i++)
+		len += snprintf(line + len, sizeof(line) - len, "%s%s", i ? " " : "", a->word[i]);
+	snprintf(key, sizeof(key), "%s.argv", config->qmp);
+	fact(key, "%s", line);
+}
+
+static void keep_open(int fd)
+{
+	/* Not an open file: QEMU is to say so. */
+	if (fd >= 0)
+		fcntl(fd, F_SETFD, 0);
+}
+
+static void __noreturn become_qemu(const struct qemu_config *config, struct arguments *a)
+{
+	int log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0600);
+
+	dup2(log, STDOUT_FILENO);
+	dup2(log, STDERR_FILENO);
+	keep_open(config->ram_fd);
+	keep_open(config->state_fd);
+	execv(a->word[0], a->word);
+	_exit(127);
+}
+
+pid_t qemu_start(const struct qemu_config *config)
+{
+	static struct arguments a;
+	pid_t pid;
+
+	a.words = a.used = 0;
+	add(&a, FOLDER "/lib/ld-linux-x86-64.so.2");
+	add(&a, "--library-path");
+	add(&a, FOLDER "/lib");
+	add(&a, FOLDER "/bin/qemu-system-x86_64");
+	add(&a, "-L");
+	add(&a, FOLDER "/share");
+	add_machine(&a, config);
+	add_guest(&a, config);
+	add_lines(&a, config);
+	if (config->stopped)
+		add(&a, "-S");
+	if (config->incoming) {
+		add(&a, "-incoming");
+		add(&a, "defer");
+	}
+	a.word[a.words] = NULL;
+	report_words(config, &a);
+	pid = must(sys(fork()));
+	if (!pid)
+		become_qemu(config, &a);
+	return pid;
+}
+
+static void report_log(void)
+{
+	char text[1024] = "";
+	FILE *log = fopen(LOG, "re");
+	size_t len = log ? fread(text, 1, sizeof(text) - 1, log) : 0;
+
+	text[len] = '\0';
+	for (char *at = text; *at; at++)
+		if (*at == '\n')
+			*at = ' ';
+	if (log)
+		fclose(log);
+	fact("qemu.said", "%s", text);
+}
+
+/* True when it has ended within the time; how, and what it said, is reported. */
+bool qemu_ended(pid_t pid, u64 timeout_ms)
+{
+	struct deadline deadline = deadline_in_ms(timeout_ms);
+	int status;
+	pid_t ended;
+
+	do {
+		ended = must(sys(waitpid(pid, &status, WNOHANG)));
+		if (!ended)
+			poll_pause();
+	} while (!ended && !deadline_passed(deadline));
+	if (!ended)
+		return false;
+	if (WIFSIGNALED(status))
+		fact("qemu.signal", "%d", WTERMSIG(status));
+	else
+		fact("qemu.exit", "%d", WEXITSTATUS(status));
+	report_log();
+	return true;
+}
