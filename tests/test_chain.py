@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -30,9 +31,19 @@ def trial() -> Trial:
     return load("main")
 
 
+LATER = {"host_saw_guest"}
+"""Checks that are younger than the recorded chain, which has no data for them."""
+
+
 @pytest.fixture
 def stage(trial: Trial) -> Stage:
-    return as_recorded(load_stage(1), trial.setting)
+    whole = as_recorded(load_stage(1), trial.setting)
+    claims = (
+        replace(claim, checks=tuple(c for c in claim.checks if c.name not in LATER))
+        for claim in whole.claims
+    )
+    controls = (replace(c, breaks=c.breaks - LATER) for c in whole.controls)
+    return replace(whole, claims=tuple(claims), controls=tuple(controls))
 
 
 def fallen(trial: Trial, stage: Stage) -> dict[str, str]:
@@ -50,7 +61,8 @@ def with_fact(trial: Trial, side: int, key: str, value: str) -> Trial:
 
 def test_a_chain_passes_in_every_update(trial: Trial, stage: Stage) -> None:
     verdict = judge_trial(trial, stage)
-    assert (verdict.status, verdict.why) == ("PASS", f"{len(load_stage(1).checks) + 2} checks")
+    count = len(load_stage(1).checks) + 2 - len(LATER)
+    assert (verdict.status, verdict.why) == ("PASS", f"{count} checks")
 
 
 def test_the_second_update_goes_back(trial: Trial) -> None:
@@ -139,7 +151,9 @@ def test_a_stored_chain_is_judged_as_one(runs: Path) -> None:
         (CHAIN / "main", "main"),
     )
     with opened(folder.name) as one:
-        assert (one.verdict.status, one.stage.chain) == ("PASS", 2)
+        assert one.stage.chain == 2
+        assert one.verdict.why.split(":")[1].strip() in LATER
+        assert all(control.good for control in one.verdict.controls[:1])
     setting = json.loads((folder / "main" / "trial.json").read_text())
     assert setting["chain"] == 2
 
