@@ -17,6 +17,7 @@ from common.dialogue import Line
 
 _NO_ROOT = "Unable to mount root fs"
 _SKIP = re.compile(r"# SKIP\b ?(.*)")
+_BLAMES = re.compile(r"Bail out!|^not ok|[Ff]ail(ed|ure)")
 _SAID = re.compile(r"# |INIT: |K?TAP version|(not )?ok \d|1\.\.\d|Bail out!|--- |.*KHO restore")
 
 Status = Literal["PASS", "FAIL", "SKIP", "CRASHED", "TIMEOUT"]
@@ -78,12 +79,12 @@ def weigh(
         return result("FAIL", f"{outgoing} did not come up")
     if not in_time:
         return result("TIMEOUT", f"no end in time; last: {(said or ('nothing',))[-1]}")
-    last = [text for text in said if "fail" in text.lower() or text.startswith("not ok")]
+    blamed = (*(text for text in said if _BLAMES.search(text)), *said[::-1], "no word")[0]
     if not second or not console.jumps:
-        return result("FAIL", f"no kexec to {incoming}: {(last or said or ('no word',))[-1]}")
+        return result("FAIL", f"no kexec to {incoming}: {blamed}")
     if not handed_over:
         return result("FAIL", f"{incoming} says nothing of a handover from {outgoing}")
-    return result("FAIL", f"no {test.passed!r}: {(last or said or ('no word',))[-1]}")
+    return result("FAIL", f"no {test.passed!r}: {blamed}")
 
 
 def _boots(boots: Sequence[Boot], outgoing: str, incoming: str) -> tuple[Boot | None, Boot | None]:

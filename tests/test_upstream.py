@@ -13,6 +13,7 @@ from common import ktap
 from common.cli import main
 from common.dialogue import Line
 from common.errors import StagesError
+from common.serial_line import read_stamped
 from common.upstream_result import Status, UpstreamResult, UpstreamTest, over, weigh
 from common.upstream_tests import fragment, lacking, suite_tests
 from kernel.errors import ConfigSymbolLost
@@ -199,3 +200,22 @@ def test_what_goes_not_together(tmp_path: Path, capsys: pytest.CaptureFixture[st
         assert "gate --upstream runs no stage" in sentence(capsys)
     assert main(["gate", "--upstream", "--image", str(tmp_path / "bzImage")]) == 2
     assert "builds kernels and tests from one tree" in sentence(capsys)
+
+
+def test_a_kernel_that_loses_what_was_preserved() -> None:
+    """A real console: memfd_luo did not mark the folios up to date that it gave back."""
+    lines = read_stamped(Path(__file__).parent / "recorded_upstream" / "luo_kexec_simple.jsonl")
+    found = weigh(SIMPLE, lines, outgoing=OUT, incoming=IN, in_time=True)
+    bailed = "Bail out! [run_stage_2:56] Expected stage 2, but state file contains 0"
+    assert found.status == "FAIL"
+    assert found.why.startswith(f"no 'TEST PASSED': {bailed}")
+    assert over(lines, OUT)
+    mended = [
+        line.model_copy(update={"text": "--- SIMPLE KEXEC TEST PASSED ---"})
+        if bailed in line.text
+        else line
+        for line in lines
+    ]
+    assert weigh(SIMPLE, mended, outgoing=OUT, incoming=IN, in_time=True).status == "PASS"
+    swapped = weigh(SIMPLE, mended, outgoing=IN, incoming=OUT, in_time=True)
+    assert swapped.status == "FAIL"
