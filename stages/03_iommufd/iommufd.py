@@ -18,7 +18,7 @@ from common.stage import Option, Size, Stage
 
 GAP_SECONDS = 10
 """How long the ring may go unread, at most: kexec, boot, and the device taken back, with all
-that is tried wrongly before. Measured: 3 to 4 s on an emulated CPU; the rest is for a busy host."""
+that is tried wrongly before. Measured: 4 to 5 s on an emulated CPU of a busy host."""
 
 _BUFFER_KIB = 2
 _GUEST_MIB = 24
