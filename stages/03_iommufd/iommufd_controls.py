@@ -323,18 +323,6 @@ CONTROLS = (
         reason=reason(_given_away),
     ),
     Control(
-        name="stock-kernel",
-        what="a kernel without any patch: it can preserve neither iommufd nor device, and disables"
-        " translation",
-        stock=True,
-        breaks=WITHOUT_TRANSLATION,
-        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
-        reason=reason(_turned_off),
-        holds=(
-            Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
-        ),
-    ),
-    Control(
         name="iova-in-ram",
         what="the device is given IOVAs that are addresses of RAM",
         breaks=frozenset({"above_ram"}),
