@@ -67,7 +67,7 @@ def _kernels(texts: Sequence[str]) -> dict[str, Origin]:
         origin = origin_of(where if equals else text)
         if not equals:
             name = origin.path.resolve().name.removeprefix("linux-source-")
-        if not name or not all(c.isalnum() or c in "._+" for c in name):
+        if not name or "-to-" in name or not all(c.isalnum() or c in "._+-" for c in name):
             raise UsageError(f"--kernel {text}: {name!r} cannot name a job; give NAME=WHERE")
         if name in found:
             raise UsageError(f"--kernel {text}: there is a kernel {name} already; give NAME=WHERE")
