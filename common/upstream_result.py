@@ -15,7 +15,7 @@ from typing import Literal
 from common.console import Boot, parse, strip_prefix
 from common.dialogue import Line
 
-_NO_ROOT = "Unable to mount root fs"
+_NOTHING_TO_RUN = re.compile("Unable to mount root fs|No working init found")
 _SKIP = re.compile(r"# SKIP\b ?(.*)")
 _BLAMES = re.compile(r"Bail out!|^not ok|[Ff]ail(ed|ure)")
 _SAID = re.compile(r"# |INIT: |K?TAP version|(not )?ok \d|1\.\.\d|Bail out!|--- |.*KHO restore")
@@ -69,7 +69,9 @@ def weigh(
     )
     for splat in console.splats:
         # KHO's own test gives the incoming kernel nothing to run: it ends in this panic.
-        if splat.fatal and not (test.suite == "kho" and second and _NO_ROOT in splat.text):
+        if splat.fatal and not (
+            test.suite == "kho" and second and _NOTHING_TO_RUN.search(splat.text)
+        ):
             return result("CRASHED", splat.text)
     if skips := [found[1] or "no reason given" for t in texts if (found := _SKIP.search(t))]:
         return result("SKIP", f"the test says: {skips[0]}")

@@ -219,3 +219,12 @@ def test_a_kernel_that_loses_what_was_preserved() -> None:
     assert weigh(SIMPLE, mended, outgoing=OUT, incoming=IN, in_time=True).status == "PASS"
     swapped = weigh(SIMPLE, mended, outgoing=IN, incoming=OUT, in_time=True)
     assert swapped.status == "FAIL"
+
+
+def test_khos_own_test_on_a_real_console() -> None:
+    """Recorded with a tree whose script asks for no DEBUG_VM; the panic comes after the result."""
+    lines = read_stamped(Path(__file__).parent / "recorded_upstream" / "kho_restore.jsonl")
+    found = weigh(KHO, lines, outgoing=OUT, incoming=IN, in_time=True)
+    assert (found.status, found.why) == ("PASS", f"{IN} after a kexec from {OUT}")
+    lost = [line for line in lines if KHO.passed not in line.text]
+    assert weigh(KHO, lost, outgoing=OUT, incoming=IN, in_time=True).status == "FAIL"
