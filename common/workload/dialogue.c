@@ -133,17 +133,17 @@ void ktap_skip(const char *name, const char *reason)
 	dialogue_line(line);
 }
 
-static void read_line(char *line, size_t size, const char *awaited)
+static void read_line(char *line, size_t size, const char *awaited, u64 ms)
 {
-	struct deadline deadline = deadline_in_ms(AWAIT_MS);
+	struct deadline deadline = deadline_in_ms(ms);
 	size_t len = 0;
 
 	for (;;) {
 		struct pollfd input = { .fd = dialogue_fd, .events = POLLIN };
 		char byte;
 
-		must_be(!deadline_passed(deadline), "await %s: no answer within %d ms",
-			awaited, AWAIT_MS);
+		must_be(!deadline_passed(deadline), "await %s: no answer within %llu ms",
+			awaited, ms);
 		if (poll(&input, 1, 100) <= 0 || read(dialogue_fd, &byte, 1) != 1)
 			continue;
 		if (byte == '\n')
@@ -156,11 +156,17 @@ static void read_line(char *line, size_t size, const char *awaited)
 
 void await(const char *name)
 {
+	await_within(name, AWAIT_MS);
+}
+
+/* For a host that has to wait for something itself. */
+void await_within(const char *name, u64 ms)
+{
 	char line[LINE_SIZE], expected[LINE_SIZE];
 
 	snprintf(line, sizeof(line), "# await %s", name);
 	dialogue_line(line);
-	read_line(line, sizeof(line), name);
+	read_line(line, sizeof(line), name, ms);
 	snprintf(expected, sizeof(expected), "go %s", name);
 	must_be(!strcmp(line, expected), "await %s: the host said '%s'", name, line);
 }

@@ -60,6 +60,7 @@ void ktap_plan(unsigned int tests);
 bool ktap_ok(bool ok, const char *name);
 void ktap_skip(const char *name, const char *reason);
 void await(const char *name);
+void await_within(const char *name, u64 ms);
 void dialogue_line(const char *line);
 void dialogue_drain(void);
 void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);

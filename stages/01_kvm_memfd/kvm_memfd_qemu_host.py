@@ -45,8 +45,10 @@ SPOILS = {
 WITH_RAM = ("ram-in-stream", "disk")
 _UNLIMITED = {"max-bandwidth": 1 << 40}
 
-# Until the guest has booted, or has gone round its memory; less than the workload itself waits.
+# Until the guest has booted, or has gone round its memory; less than the workload itself waits
+# (qemu_workload/kvm_qemu.c).
 _GUEST_SECONDS = 50.0
+_GUEST_SECONDS_PER_GIB = 30.0
 _QMP_SECONDS = 20.0
 # QEMU that was killed says nothing more.
 _SAVE_SECONDS = 10.0
@@ -158,7 +160,10 @@ class QemuHost:
         # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
         self._lines = {side: _connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
         self._ram = ram
-        self._control = _parameters(machine.spec.cmdline).get("control", "")
+        parameters = _parameters(machine.spec.cmdline)
+        self._control = parameters.get("control", "")
+        gib = int(parameters.get("guest_memory", "0")) >> 10
+        self._patience = _GUEST_SECONDS + _GUEST_SECONDS_PER_GIB * gib
         self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
         self._guest = _Guest(machine.ports[GUEST], machine.folder)
         self._monitor: _Monitor | None = None
@@ -220,14 +225,14 @@ class QemuHost:
     def _guest_is_up(self) -> None:
         self._guest.wait(
             lambda beat: 0 < beat.number("checker.pages") <= beat.number("checker.steps"),
-            seconds=_GUEST_SECONDS,
+            seconds=self._patience,
             what="come up and go round its memory",
         )
         if self._control == "paused-early":
             self._qemu().do("stop")
 
     def _guest_runs_on(self) -> None:
-        seconds = _SILENCE_SECONDS if self._control == "paused-early" else _GUEST_SECONDS
+        seconds = _SILENCE_SECONDS if self._control == "paused-early" else self._patience
         for _ in range(_BEATS_WHILE_PRESERVED):
             self._guest.wait(lambda _beat: True, seconds=seconds, what="run on")
 
@@ -241,7 +246,7 @@ class QemuHost:
         self._prepare_migration()
         self._qemu().do("migrate", uri=self._uri)
         self._qemu().wait_migration(
-            seconds=_GUEST_SECONDS if self._control in WITH_RAM else _SAVE_SECONDS
+            seconds=self._patience if self._control in WITH_RAM else _SAVE_SECONDS
         )
         self._qemu().do("query-status")
 
@@ -260,24 +265,24 @@ class QemuHost:
 
     def _sweep(self) -> None:
         start = self._guest.wait(
-            lambda beat: beat.number("checker.pages") > 0, seconds=_GUEST_SECONDS, what="run"
+            lambda beat: beat.number("checker.pages") > 0, seconds=self._patience, what="run"
         )
         end = start.number("checker.steps") + start.number("checker.pages")
         self._guest.wait(
             lambda beat: beat.number("checker.steps") > end,
-            seconds=_GUEST_SECONDS,
+            seconds=self._patience,
             what="go round its memory",
         )
 
     def _spoil_and_sweep(self) -> None:
-        first = self._guest.wait(lambda _beat: True, seconds=_GUEST_SECONDS, what="run")
+        first = self._guest.wait(lambda _beat: True, seconds=self._patience, what="run")
         if self._control in SPOILS:
             self._guest.say(SPOILS[self._control])
         self._sweep()
         read = first.number("writer.verified") + 1024
         self._guest.wait(
             lambda beat: beat.number("writer.verified") > read,
-            seconds=_GUEST_SECONDS,
+            seconds=self._patience,
             what="read its file",
         )
 

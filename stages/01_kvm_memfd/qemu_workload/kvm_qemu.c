@@ -25,6 +25,10 @@
 #define NO_FILE 900
 #define QEMU_REFUSES_MS 20000
 
+/* More than the host waits for the guest; see kvm_memfd_qemu_host.py */
+#define GUEST_MS 60000
+#define GUEST_MS_PER_GIB 30000
+
 enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
@@ -36,6 +40,12 @@ static u64 guest_ram_size(void)
 
 	must_be(mib >= 64 && mib % 2 == 0, "stage.guest_memory=%llu", mib);
 	return mib << 20;
+}
+
+/* Once round its memory is what the guest needs most time for. */
+static void await_guest(const char *name, u64 ram_size)
+{
+	await_within(name, GUEST_MS + (ram_size >> 30) * GUEST_MS_PER_GIB);
 }
 
 /* Where the host is to tell QEMU to save to, or to load from. */
@@ -86,7 +96,7 @@ static void start_guest(struct outgoing *out)
 	fact_tsc("guest_started", rdtsc());
 	await("qmp");
 	must_be(!qemu_ended(out->qemu, 0), "QEMU has ended");
-	await("guest");
+	await_guest("guest", out->ram_size);
 }
 
 static void preserve(struct outgoing *out)
@@ -181,7 +191,7 @@ static int before_kexec(void)
 		return cross_in_place(out.config, out.qemu);
 	if (param_control("given-up")) {
 		close(out.session_fd);
-		await("goes-on");
+		await_guest("goes-on", out.ram_size);
 	}
 	return leave_for_incoming();
 }
@@ -314,10 +324,10 @@ static void resume(struct incoming *in)
 	await("resume");
 	fact_tsc("resumed", rdtsc());
 	compare_pfns(in);
-	await("swept");
+	await_guest("swept", in->handover->ram_size);
 	if (!param_control("session-unfinished"))
 		fact("finish", "%d", luo_finish(in->session_fd));
-	await("swept-again");
+	await_guest("swept-again", in->handover->ram_size);
 }
 
 /* TAINT_USER: "userspace asked for it" */
