@@ -13,6 +13,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -336,7 +337,8 @@ def test_a_damaged_entry_is_built_again(toy: Toy, damage: str) -> None:
     assert again.image.stat().st_size > 100 and again.build_id == kernel.build_id
 
 
-def _racer(toy: Toy, queue: multiprocessing.Queue[tuple[bool, bool, str]]) -> None:
+def _racer(toy: Toy, queue: multiprocessing.Queue[tuple[bool, bool, str]], start: Barrier) -> None:
+    start.wait(timeout=30)
     kernel = toy.build()
     cached = [event.cached for event in toy.events if isinstance(event, Finished)]
     waited = any(isinstance(event, Waiting) for event in toy.events)
@@ -345,10 +347,14 @@ def _racer(toy: Toy, queue: multiprocessing.Queue[tuple[bool, bool, str]]) -> No
 
 def test_of_two_that_race_one_builds_and_the_other_waits(toy: Toy) -> None:
     makefile = toy.tree / "Makefile"
-    makefile.write_text(makefile.read_text().replace("\t@gcc -fPIC -I", "\t@sleep 1; gcc -fPIC -I"))
+    slow = makefile.read_text().replace("\t@gcc $(KCFLAGS)", "\t@sleep 1; gcc $(KCFLAGS)")
+    assert "sleep 1" in slow
+    makefile.write_text(slow)
     context = multiprocessing.get_context("fork")
     queue: multiprocessing.Queue[tuple[bool, bool, str]] = context.Queue()
-    racers = [context.Process(target=_racer, args=(toy, queue)) for _ in range(3)]
+    # Who came when the first has done would neither build nor wait.
+    start = context.Barrier(3)
+    racers = [context.Process(target=_racer, args=(toy, queue, start)) for _ in range(3)]
     for racer in racers:
         racer.start()
     results = [queue.get(timeout=60) for _ in racers]
