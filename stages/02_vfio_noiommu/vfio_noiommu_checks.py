@@ -74,8 +74,6 @@ _FROZEN = (
 )
 # The errno of each stands beside its test in workload/rules.c.
 OUTGOING_RULES = (
-    "preserve_file_of_group",
-    "preserve_conventional_pci",
     "preserve_unbound_file",
     "preserve_device_before_memfd",
     "preserve_with_memfd_elsewhere",
@@ -93,9 +91,6 @@ OUTGOING_RULES = (
     "unmap",
     "resize_memfd",
     *_FROZEN,
-    "reboot_to_image_without_kho",
-    "reboot_when_a_later_file_fails",
-    "reset_after_refused_reboot",
     "map_after_abort",
     "unmap_after_abort",
     "write_command_after_abort",

@@ -32,6 +32,16 @@ GUEST = frozenset(
     }
 )
 BEFORE = frozenset({"preserved_meanwhile", "outgoing_rules", "aborts_unnoticed"})
+# The workload ends in the outgoing kernel.
+STOPPED = frozenset(
+    {
+        "both_sides_ended_well",
+        "memfds_retrieved",
+        "dma_in_gap",
+        "same_pages",
+        "ring_went_round",
+    }
+)
 WITHOUT_DMA = ALL - LIVE - GUEST - BEFORE
 WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"}
 
@@ -216,17 +226,10 @@ CONTROLS = (
         holds=(checks.ONE_QEMU,),
     ),
     Control(
-        name="with-vfs",
-        what="the second device has a VF: preserving either is refused, and nothing goes on",
-        breaks=frozenset(
-            {
-                "both_sides_ended_well",
-                "memfds_retrieved",
-                "dma_in_gap",
-                "same_pages",
-                "ring_went_round",
-            }
-        ),
+        name="others-refused",
+        what="a VF, its PF, a conventional device and a group's file are to be preserved as well:"
+        " each is refused, and nothing goes on",
+        breaks=STOPPED,
         may_break=None,
         reason=reason(
             facts_are(
@@ -235,7 +238,28 @@ CONTROLS = (
                     "preserve.device": "0",
                     "preserve.pf_with_vfs": "-95",
                     "preserve.vf": "-95",
-                    "preserve.vf.frames": "yes",
+                    "preserve.file_of_group": "-2",
+                    "preserve.conventional_pci": "-95",
+                    "preserve.others.frames": "yes",
+                },
+            )
+        ),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="reboot-refused",
+        what="a reboot to an image without KHO data, and one with a second device asleep: both are"
+        " refused, the device goes on, and so nothing else does",
+        breaks=STOPPED,
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "reboot.without_kho": "-22",
+                    "reboot.other_asleep": "-5",
+                    "reboot.then_reset": "-16",
+                    "reboot.frames": "yes",
                 },
             )
         ),

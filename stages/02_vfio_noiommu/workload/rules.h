@@ -19,11 +19,12 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 38
+#define RULES_OUTGOING 33
 #define RULES_INCOMING 27
 
-void rules_outgoing(struct nic *nic, const struct nic *other, int luo_fd);
-void preserve_vfs(struct nic *nic, const struct nic *other, int session_fd);
+void rules_outgoing(const struct nic *nic, int luo_fd);
+void preserve_others(struct nic *nic, const struct nic *other, int session_fd);
+void refused_reboots(struct nic *nic, const struct nic *other, int session_fd);
 void rules_before_bind(const struct nic *nic, int session_fd);
 void rules_before_retrieve(const struct nic *nic);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);

@@ -194,8 +194,12 @@ static bool preserve(struct outgoing *out)
 		if (ret < 0 && !out->nic.ring->left_behind)
 			return false;
 	}
-	if (param_control("with-vfs")) {
-		preserve_vfs(&out->nic, &out->other, out->session_fd);
+	if (param_control("others-refused")) {
+		preserve_others(&out->nic, &out->other, out->session_fd);
+		return false;
+	}
+	if (param_control("reboot-refused")) {
+		refused_reboots(&out->nic, &out->other, out->session_fd);
 		return false;
 	}
 	if (param_control("other-preserved")) {
@@ -286,7 +290,7 @@ static int before_kexec(void)
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 
 	out.nic.ring->left_behind = kernel_cannot_preserve_devices(&out);
-	rules_outgoing(&out.nic, &out.other, out.luo_fd);
+	rules_outgoing(&out.nic, out.luo_fd);
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, false);
 	abort_repeatedly(&out.nic, &out.luo_fd, param_u64("aborts", 20));
