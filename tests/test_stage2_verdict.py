@@ -10,12 +10,13 @@ from __future__ import annotations
 import array
 import json
 from collections.abc import Callable
+from itertools import chain
 from pathlib import Path
 
 import pytest
 
 from common import console
-from common.frames import Landing, read_landed, write_landed
+from common.frames import Landing, read_landed, read_sent, write_landed, write_sent
 from common.record import Trial, collect
 from common.serial_line import read_stamped
 from common.stage import load_stage
@@ -194,11 +195,11 @@ def test_a_second_device_that_was_silent_before_the_kexec_falls(
     """What was silent already shows nothing about the kexec."""
 
     def fall_silent(folder: Path) -> None:
-        path = folder / "other-landed.bin"
-        rows: array.array[int] = array.array("Q")
-        for one in read_landed(path)[:3]:
-            rows.extend((one.number, one.sent, one.seen))
-        write_landed(path, rows)
+        sent = read_sent(folder / "other-sent.bin")
+        early = [sent[0] - 500_000_000 * n for n in range(6, 0, -1)]
+        write_sent(folder / "other-sent.bin", array.array("Q", [*early, *sent]))
+        rows = [(number, t, t + 1) for number, t in enumerate(early[:3])]
+        write_landed(folder / "other-landed.bin", array.array("Q", chain.from_iterable(rows)))
 
     assert fallen(trial(fall_silent)) == {"other_silent"}
 
