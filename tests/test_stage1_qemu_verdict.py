@@ -16,33 +16,23 @@ from typing import Any
 import pytest
 
 from common.errors import UsageError
-from common.record import Trial, collect
+from common.record import Trial
 from common.stage import load_stage
 from common.verdict import judge_trial
+from tests.recorded_trial import Edit, RecordedTrial, fallen_checks
 
 STAGE = load_stage(1, "qemu")
 RECORDED = Path(__file__).parent / "recorded_kvm_memfd_qemu" / "main"
-Edit = Callable[[Path], None]
 
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Callable[..., Trial]:
-    """The recorded trial, after `edit` had its folder."""
-
-    def load(edit: Edit = lambda _folder: None) -> Trial:
-        folder = tmp_path / "main"
-        folder.mkdir()
-        for source in RECORDED.iterdir():
-            (folder / source.name).write_bytes(source.read_bytes())
-        edit(folder)
-        return collect(folder, witness=STAGE.witness)
-
-    return load
+    """The recorded trial, after an edit had its folder."""
+    return RecordedTrial(STAGE, RECORDED, tmp_path)
 
 
 def fallen(trial: Trial) -> set[str]:
-    answers = judge_trial(trial, STAGE).answers
-    return {answer.check for answer in answers if answer.outcome.status != "PASS"}
+    return fallen_checks(trial, STAGE)
 
 
 def last_beat(key: str, value: str) -> Edit:

@@ -17,34 +17,24 @@ import pytest
 
 from common import console
 from common.frames import Landing, read_landed, read_sent, write_landed, write_sent
-from common.record import Trial, collect
+from common.record import Trial
 from common.serial_line import read_stamped
 from common.stage import load_stage
 from common.verdict import judge_trial
+from tests.recorded_trial import Edit, RecordedTrial, fallen_checks, said
 
 STAGE = load_stage(2)
 RECORDED = Path(__file__).parent / "recorded_vfio_noiommu" / "main"
-Edit = Callable[[Path], None]
 
 
 @pytest.fixture
 def trial(tmp_path: Path) -> Callable[..., Trial]:
-    """The recorded trial, after `edit` had its folder."""
-
-    def load(edit: Edit = lambda _folder: None) -> Trial:
-        folder = tmp_path / "main"
-        folder.mkdir()
-        for source in RECORDED.iterdir():
-            (folder / source.name).write_bytes(source.read_bytes())
-        edit(folder)
-        return collect(folder, witness=STAGE.witness)
-
-    return load
+    """The recorded trial, after an edit had its folder."""
+    return RecordedTrial(STAGE, RECORDED, tmp_path)
 
 
 def fallen(trial: Trial) -> set[str]:
-    answers = judge_trial(trial, STAGE).answers
-    return {answer.check for answer in answers if answer.outcome.status != "PASS"}
+    return fallen_checks(trial, STAGE)
 
 
 def jump(folder: Path) -> int:
@@ -74,18 +64,6 @@ def traced(event: str, *, ms: int) -> Edit:
         path = folder / "qemu-trace.log"
         line = f"1@{us // 1_000_000}.{us % 1_000_000:06}:{event}\n"
         path.write_text(path.read_text() + line)
-
-    return edit
-
-
-def said(old: str, new: str) -> Edit:
-    """The last line of the dialogue with `old` in it, which is the incoming side's, with `new`."""
-
-    def edit(folder: Path) -> None:
-        path = folder / "dialogue.jsonl"
-        head, found, tail = path.read_text().rpartition(old)
-        assert found, f"{old!r} is not in the recording"
-        path.write_text(head + new + tail)
 
     return edit
 

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Damaged copies of a recorded main trial: what the tests of each stage's judge edit and ask."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from common.record import Trial, collect
+from common.stage import Stage
+from common.verdict import judge_trial
+
+Edit = Callable[[Path], None]
+
+
+@dataclass(frozen=True)
+class RecordedTrial:
+    """A trial in `source`; each call makes a copy below `folder`, so one call for each test."""
+
+    stage: Stage
+    source: Path
+    folder: Path
+
+    def __call__(self, edit: Edit = lambda _folder: None) -> Trial:
+        """The recorded trial, after `edit` had its folder."""
+        folder = self.folder / "main"
+        folder.mkdir()
+        for source in self.source.iterdir():
+            (folder / source.name).write_bytes(source.read_bytes())
+        edit(folder)
+        return collect(folder, witness=self.stage.witness)
+
+
+def fallen_checks(trial: Trial, stage: Stage) -> set[str]:
+    """The checks that do not pass."""
+    answers = judge_trial(trial, stage).answers
+    return {answer.check for answer in answers if answer.outcome.status != "PASS"}
+
+
+def said(old: str, new: str) -> Edit:
+    """The last line of the dialogue with `old` in it, which is the incoming side's, with `new`."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        head, found, tail = path.read_text().rpartition(old)
+        assert found, f"{old!r} is not in the recording"
+        path.write_text(head + new + tail)
+
+    return edit
