@@ -7,6 +7,10 @@
 
 /* Enough to make holes all over free memory. */
 #define HOG_SIZE (8ull << 20)
+
+#ifndef MADV_COLLAPSE
+#define MADV_COLLAPSE 25
+#endif
 #define PAGE_SIZE 4096
 
 /*
@@ -28,4 +32,14 @@ u64 compact_memory(void)
 	close(fd);
 	must(sys(munmap(hog, HOG_SIZE)));
 	return now_us() - start;
+}
+
+/*
+ * What khugepaged does to memory in small pages: it copies it into a large one.
+ * Compaction only moves what it finds a place for at higher addresses. Returns
+ * 0, or -errno of the first piece that had to stay where it is.
+ */
+int collapse_memory(void *memory, u64 size)
+{
+	return sys(madvise(memory, size, MADV_COLLAPSE));
 }

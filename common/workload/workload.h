@@ -99,6 +99,7 @@ int pagemap_read(const void *address, size_t pages, u64 *pfns);
 
 /* compact.c */
 u64 compact_memory(void);
+int collapse_memory(void *memory, u64 size);
 
 /* Result of a system call as -errno. */
 #define sys(call)							\

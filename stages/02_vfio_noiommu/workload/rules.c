@@ -180,16 +180,12 @@ static int preserve_from_group(int session_fd, const char *bdf)
 
 /*
  * VFs, a device that has some, one that is not PCI Express, and a file that came
- * from a group, while the first device receives. Meanwhile
- * nobody writes to its registers: QEMU 10.0 may end with "iotlb_to_section:
- * Assertion failed" when BARs come and go, as they do with a VF's reset, while
- * another CPU is in a memory-mapped register.
+ * from a group, while the first device receives.
  */
-void preserve_others(struct nic *nic, const struct nic *other, int session_fd)
+void preserve_others(const struct nic *other, int session_fd)
 {
 	int ret;
 
-	nic_stop_bell(nic);
 	must(vfio_set_vf_token(other->device, vf_token));
 	must(pci_attribute_write(other->bdf, "sriov_numvfs", "1"));
 	ret = luo_preserve_fd(session_fd, other->device, TOKEN_UNUSED);
@@ -201,7 +197,6 @@ void preserve_others(struct nic *nic, const struct nic *other, int session_fd)
 	fact("preserve.file_of_group", "%d", ret);
 	ret = preserve_opened(session_fd, must(vfio_cdev_open(CONVENTIONAL_DEVICE)), NULL);
 	fact("preserve.conventional_pci", "%d", ret);
-	fact("preserve.others.frames", "%s", nic_gets_frames(nic) ? "yes" : "no");
 }
 
 /* A device that cannot be preserved as it is; nothing of the attempt may be left. */
@@ -272,7 +267,7 @@ static void set_power_state(const struct nic *nic, u16 state)
  * Reboots that are refused, with everything in the session. The other device is
  * frozen after the first: what was frozen before must be as it was.
  */
-void refused_reboots(struct nic *nic, const struct nic *other, int session_fd)
+void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd)
 {
 	must(kexec_load_without_kho());
 	fact("reboot.without_kho", "%d", kexec_start());
@@ -281,12 +276,9 @@ void refused_reboots(struct nic *nic, const struct nic *other, int session_fd)
 	must(luo_preserve_fd(session_fd, other->memfd, TOKEN_OTHER_MEMORY));
 	must(luo_preserve_fd(session_fd, other->device, TOKEN_OTHER_DEVICE));
 	must(kexec_load_incoming());
-	/* A device asleep has no BARs; see preserve_others(). */
-	nic_stop_bell(nic);
 	set_power_state(other, 3);
 	fact("reboot.other_asleep", "%d", kexec_start());
 	fact("reboot.then_reset", "%d", vfio_reset(nic->device));
-	fact("reboot.frames", "%s", nic_gets_frames(nic) ? "yes" : "no");
 }
 
 /* As if nothing had been. */

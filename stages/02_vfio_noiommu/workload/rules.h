@@ -23,8 +23,8 @@ enum {
 #define RULES_INCOMING 27
 
 void rules_outgoing(const struct nic *nic, int luo_fd);
-void preserve_others(struct nic *nic, const struct nic *other, int session_fd);
-void refused_reboots(struct nic *nic, const struct nic *other, int session_fd);
+void preserve_others(const struct nic *other, int session_fd);
+void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
 void rules_before_bind(const struct nic *nic, int session_fd);
 void rules_before_retrieve(const struct nic *nic);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);

@@ -80,9 +80,16 @@ struct outgoing {
 	struct nic other;
 };
 
-static void start_guest(struct outgoing *out)
+/* How much of the guest's memory is its own; the ring comes after that. */
+static u64 guest_area(void)
 {
-	u64 size = guest_ram_size(), area = size - ring_area_size(ring_count());
+	return guest_ram_size() - ring_area_size(ring_count());
+}
+
+/* The device that will be preserved, and a ring for it in the memory of a guest to come. */
+static void start_device(struct outgoing *out)
+{
+	u64 size = guest_ram_size(), area = guest_area();
 	struct nic *nic = &out->nic;
 
 	_Static_assert(sizeof(struct ring) + RING_MAX / RING_PAGE_BUFFERS *
@@ -99,8 +106,15 @@ static void start_guest(struct outgoing *out)
 	ram_populate(nic->memory, nic->size);
 	nic_open(nic);
 	nic_place_ring(nic, area, ring_count(), out->nonce);
+	nic_start(nic);
+}
 
-	vmm_create(&out->vmm, nic->memfd, nic->memory, size, param_u64("vcpus", 1));
+static void start_guest(struct outgoing *out)
+{
+	struct nic *nic = &out->nic;
+	u64 area = guest_area();
+
+	vmm_create(&out->vmm, nic->memfd, nic->memory, nic->size, param_u64("vcpus", 1));
 	vmm_load_guest(&out->vmm, out->nonce, area);
 	vmm_prefault(&out->vmm);
 	vmm_start_threads(&out->vmm);
@@ -112,9 +126,8 @@ static void start_guest(struct outgoing *out)
 }
 
 /* The same kind of device, used in the same way, but never preserved. */
-static void *start_other(void *argument)
+static void start_other(struct outgoing *out)
 {
-	struct outgoing *out = argument;
 	struct nic *nic = &out->other;
 
 	nic->bdf = OTHER_DEVICE;
@@ -126,7 +139,6 @@ static void *start_other(void *argument)
 	nic_open(nic);
 	nic_place_ring(nic, OTHER_AREA, OTHER_COUNT, out->nonce);
 	nic_start(nic);
-	return NULL;
 }
 
 /* The host starts to send, and to watch the machine's memory. */
@@ -171,6 +183,27 @@ static bool kernel_cannot_preserve_devices(const struct outgoing *out)
 	return ret == -ENOENT;
 }
 
+/* For what lets BARs come and go; see before_kexec(). The device receives all the while. */
+static void leave_alone(struct outgoing *out)
+{
+	nic_stop_bell(&out->nic);
+	vmm_pause(&out->vmm);
+}
+
+/* The guest goes on, and gets more than what is waiting for it in the ring. */
+static bool new_frames_come(struct outgoing *out)
+{
+	const struct ring *ring = out->nic.ring;
+	u32 waiting = (igb_rx_head(&out->nic.igb) + ring->count - ring->next) % ring->count;
+	u64 old = ring->frames + waiting;
+
+	vmm_run(&out->vmm);
+	while (READ_ONCE(ring->frames) <= old)
+		if (!nic_gets_frames(&out->nic))
+			return false;
+	return true;
+}
+
 /* True when all that should be in the session is. */
 static bool preserve(struct outgoing *out)
 {
@@ -195,11 +228,15 @@ static bool preserve(struct outgoing *out)
 			return false;
 	}
 	if (param_control("others-refused")) {
-		preserve_others(&out->nic, &out->other, out->session_fd);
+		leave_alone(out);
+		preserve_others(&out->other, out->session_fd);
+		fact("preserve.others.frames", "%s", new_frames_come(out) ? "yes" : "no");
 		return false;
 	}
 	if (param_control("reboot-refused")) {
+		leave_alone(out);
 		refused_reboots(&out->nic, &out->other, out->session_fd);
+		fact("reboot.frames", "%s", new_frames_come(out) ? "yes" : "no");
 		return false;
 	}
 	if (param_control("other-preserved")) {
@@ -276,15 +313,20 @@ static int before_kexec(void)
 {
 	static const u64 from_start[GUEST_MAX_VCPUS];
 	static struct outgoing out;
-	pthread_t other;
 
 	out.nonce = param_nonce();
 	out.luo_fd = luo_must_open();
-	/* To open a device is to reset it, which takes half a second. */
-	must(-pthread_create(&other, NULL, start_other, &out));
+	/*
+	 * Devices are opened, and thereby reset, one after the other and before
+	 * there is a guest. Each time BARs come or go QEMU 10.0 exchanges its
+	 * memory map at once, and an emulated CPU's TLB, which has indices into
+	 * the map, some time later: what another CPU writes to a register in
+	 * between goes elsewhere. An interrupt whose end is lost like that is the
+	 * last one of its CPU. A guest's timer makes that likely.
+	 */
+	start_other(&out);
+	start_device(&out);
 	start_guest(&out);
-	nic_start(&out.nic);
-	must(-pthread_join(other, NULL));
 	start_traffic(&out);
 	out.state = vm_state_create(&out.vmm, out.nonce, &out.state_fd);
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
@@ -363,6 +405,8 @@ static bool retrieve_guest(struct incoming *in)
 	nic->bdf = PRESERVED_DEVICE;
 	nic->memory = ram_map(nic->memfd, nic->size);
 	nic->ring = (void *)(nic->memory + GUEST_STAGE);
+	fact("collapse", "%d", collapse_memory(nic->memory + nic->ring->area,
+					       nic->size - nic->ring->area));
 	in->frames_before = nic->ring->frames;
 	fact("ram.size", "%llu", nic->size);
 	fact_tsc("compacted", rdtsc());
