@@ -163,6 +163,43 @@ def _stood_still(trial: Trial) -> Outcome:
     )
 
 
+# What has no guest in it is the same with every workload.
+TAINTED = Control(
+    name="tainted",
+    what="the incoming kernel is tainted after it has come up",
+    breaks=frozenset({"not_tainted"}),
+    reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
+)
+FIRMWARE_REBOOT = Control(
+    name="firmware-reboot",
+    what="a reboot through the firmware instead of the kexec",
+    breaks=LIVE - {"no_splat", "one_qemu"},
+    may_break=None,
+    reason=reason(was_reset),
+    holds=(checks.ONE_QEMU,),
+)
+POWER_OFF = Control(
+    name="power-off",
+    what="power off instead of the kexec",
+    breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
+    may_break=None,
+    reason=reason(ended("gone")),
+)
+SAME_KERNEL = Control(
+    name="same-kernel",
+    what="the outgoing kernel on both sides",
+    breaks=frozenset({"other_kernel", "build_ids"}),
+    same_kernel=True,
+    reason=reason(same_fact("kernel.build_id")),
+)
+PANIC = Control(
+    name="panic",
+    what="the outgoing kernel panics instead of the kexec",
+    breaks=frozenset({"no_splat", "both_sides_ended_well"}),
+    may_break=None,
+    reason=reason(panicked),
+)
+
 CONTROLS = (
     Control(
         name="not-preserved",
@@ -221,40 +258,16 @@ CONTROLS = (
         breaks=frozenset({"guest_ran_on"}),
         reason=reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
     ),
-    Control(
-        name="tainted",
-        what="the incoming kernel is tainted after it has come up",
-        breaks=frozenset({"not_tainted"}),
-        reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
-    ),
+    TAINTED,
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",
         breaks=frozenset({"same_pages", "host_saw_guest"}),
         reason=reason(not_zero(INCOMING, "pfn.moved")),
     ),
-    Control(
-        name="firmware-reboot",
-        what="a reboot through the firmware instead of the kexec",
-        breaks=LIVE - {"no_splat", "one_qemu"},
-        may_break=None,
-        reason=reason(was_reset),
-        holds=(checks.ONE_QEMU,),
-    ),
-    Control(
-        name="power-off",
-        what="power off instead of the kexec",
-        breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
-        may_break=None,
-        reason=reason(ended("gone")),
-    ),
-    Control(
-        name="same-kernel",
-        what="the outgoing kernel on both sides",
-        breaks=frozenset({"other_kernel", "build_ids"}),
-        same_kernel=True,
-        reason=reason(same_fact("kernel.build_id")),
-    ),
+    FIRMWARE_REBOOT,
+    POWER_OFF,
+    SAME_KERNEL,
     Control(
         name="session-closed",
         what="the session is closed before the kexec; the guest runs on unharmed",
@@ -316,13 +329,7 @@ CONTROLS = (
             Check("named", "Is the cause named?", checks.bailed_with(OUTGOING, "/dev/liveupdate")),
         ),
     ),
-    Control(
-        name="panic",
-        what="the outgoing kernel panics instead of the kexec",
-        breaks=frozenset({"no_splat", "both_sides_ended_well"}),
-        may_break=None,
-        reason=reason(panicked),
-    ),
+    PANIC,
 )
 
 CHAIN_CONTROLS = (

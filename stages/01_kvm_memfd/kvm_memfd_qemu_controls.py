@@ -5,16 +5,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from kvm_memfd_controls import ended, has_fact, not_zero, panicked
+from kvm_memfd_controls import (
+    FIRMWARE_REBOOT,
+    LIVE,
+    PANIC,
+    POWER_OFF,
+    SAME_KERNEL,
+    TAINTED,
+    has_fact,
+    not_zero,
+)
 from kvm_memfd_qemu_checks import CLAIMS, MAX_STATE, beat, qemu
 
 from common import checks
-from common.checks import INCOMING, OUTGOING, no_data, outcome, same_fact
-from common.controls import reason, was_reset
+from common.checks import INCOMING, OUTGOING, no_data, outcome
+from common.controls import reason
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 
-LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 # What is asked before the kexec only.
 BEFORE = frozenset({"guest_ran_on", "qemu_saved"})
@@ -230,39 +238,9 @@ CONTROLS = (
         breaks=frozenset({"session_finished"}),
         reason=reason(has_fact(INCOMING, "t.resumed")),
     ),
-    Control(
-        name="tainted",
-        what="the incoming kernel is tainted after it has come up",
-        breaks=frozenset({"not_tainted"}),
-        reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
-    ),
-    Control(
-        name="firmware-reboot",
-        what="a reboot through the firmware instead of the kexec",
-        breaks=LIVE - {"no_splat", "one_qemu"},
-        may_break=None,
-        reason=reason(was_reset),
-        holds=(checks.ONE_QEMU,),
-    ),
-    Control(
-        name="power-off",
-        what="power off instead of the kexec",
-        breaks=frozenset({"one_qemu", "both_sides_ended_well", "kho_exec_from"}),
-        may_break=None,
-        reason=reason(ended("gone")),
-    ),
-    Control(
-        name="same-kernel",
-        what="the outgoing kernel on both sides",
-        breaks=frozenset({"other_kernel", "build_ids"}),
-        same_kernel=True,
-        reason=reason(same_fact("kernel.build_id")),
-    ),
-    Control(
-        name="panic",
-        what="the outgoing kernel panics instead of the kexec",
-        breaks=frozenset({"no_splat", "both_sides_ended_well"}),
-        may_break=None,
-        reason=reason(panicked),
-    ),
+    TAINTED,
+    FIRMWARE_REBOOT,
+    POWER_OFF,
+    SAME_KERNEL,
+    PANIC,
 )
