@@ -147,6 +147,19 @@ def build_parser() -> argparse.ArgumentParser:
     _workload_option(build)
     _lane_option(build)
     kernel_choice.add_options(build)
+    each = _verb(
+        actions, "each", "kernels:each", "each patch of a series: built, booted, updated live"
+    )
+    each.add_argument("--stage", type=int, default=2, metavar="N", help="default: 2")
+    _machine_options(each)
+    selftests = _verb(
+        actions,
+        "selftests",
+        "kernels:selftests",
+        "iommufd's selftests and the page tables' KUnit tests, without a series and with it",
+    )
+    selftests.add_argument("--stage", type=int, default=3, metavar="N", help="default: 3")
+    _machine_options(selftests)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
     amount = prune.add_mutually_exclusive_group(required=True)

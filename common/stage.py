@@ -241,6 +241,22 @@ class Stage:
         numbers = range(1, self.number + 1) if self.series == "ours" else ()
         return tuple(folder for n in numbers for folder in sorted(ours.glob(f"{n:02}_*")))
 
+    @property
+    def own_patches(self) -> tuple[Path, ...]:
+        """Of `patches()` those that no earlier stage has: the last ones."""
+        folders = self._series_folders()
+        if self.series == "ours":
+            folders = tuple(f for f in folders if f.name.startswith(f"{self.number:02}_"))
+        return tuple(patch for folder in folders for patch in series_patches(folder))
+
+    @property
+    def series_fragments(self) -> tuple[Path, ...]:
+        """The Kconfig fragments with the symbols that the series brings."""
+        if isinstance(self.series, Path):
+            return tuple(sorted(self.series.glob("*.config")))
+        ours = self.folder / "series.config"
+        return (ours,) if self.series == "ours" and ours.exists() else ()
+
     def fragments(
         self, control: Control | None = None, *, known: Callable[[Path], bool] = lambda _path: False
     ) -> tuple[Path, ...]:
@@ -252,10 +268,10 @@ class Stage:
         found = [self.folder / "kernel.config"]
         ours = self.folder / "series.config"
         stock = control is not None and control.stock
-        if not stock and ours.exists() and (self.series == "ours" or known(ours)):
+        if not stock and self.series != "ours" and ours.exists() and known(ours):
             found.append(ours)
-        if isinstance(self.series, Path) and not stock:
-            found += sorted(self.series.glob("*.config"))
+        if not stock:
+            found += self.series_fragments
         own = (self.folder / name for name in self.kernel_config)
         return (*found, *own, *self.extra_fragments)
 

@@ -4,14 +4,20 @@
 from __future__ import annotations
 
 import argparse
+import sys
 import time
 
 from tabulate import tabulate
 
+from common.accel import probe
 from common.as_run import as_run
-from common.errors import Exit
+from common.each_patch import steps
+from common.errors import Exit, HarnessError, UsageError
+from common.hypervisor import Hypervisor
 from common.kernel_choice import chosen
+from common.kernel_selftests import counts, fallen, run_selftests
 from common.kernels import guest_kernel, kernel_pair
+from common.runner import new_run_folder
 from common.stage import load_stage
 from kernel import cache
 
@@ -25,6 +31,50 @@ def build(arguments: argparse.Namespace) -> int:
         if kernel:
             print(f"{kernel.release}  {kernel.image}")
     return Exit.PASS
+
+
+def each(arguments: argparse.Namespace) -> int:
+    """Build, boot and update with the series up to each of its patches; a line for each.
+
+    Ends at the first that does not: its exit status is that of the build, or of the run. A
+    warning of the compiler is a failure.
+    """
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), choice=choice)
+    with Hypervisor(arguments.connect) as hypervisor:
+        for step in steps(stage, choice, arguments, hypervisor):
+            print(
+                f"{step.patch.stem}: built in {step.build_seconds:.0f} s; stage 1:"
+                f" {step.verdict.status}, {step.verdict.why} ({step.run.name})",
+                flush=True,
+            )
+            for line in step.warnings:
+                print(f"  {line}")
+            if step.verdict.exit is not Exit.PASS or step.warnings:
+                return step.verdict.exit or Exit.FAIL
+    return Exit.PASS
+
+
+def selftests(arguments: argparse.Namespace) -> int:
+    """The kernel's own tests without a stage's series and with it; 1 where a test has fallen."""
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), choice=choice)
+    if choice.prebuilt or not stage.patches():
+        raise UsageError("kernels are built without a series and with it: no --image, and a series")
+    with Hypervisor(arguments.connect) as hypervisor:
+        folder = new_run_folder("selftests", hypervisor)
+        accelerator = probe(wanted=arguments.accel)
+        before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
+        folder = folder.rename(folder.with_suffix(""))
+    rows = [[suite, *counts(before[suite]), *counts(after[suite])] for suite in before]
+    words = ["ok", "not ok", "skip"]
+    headers = ["", *(f"{word} before" for word in words), *(f"{word} after" for word in words)]
+    print(tabulate(rows, headers=headers))
+    print(f"Consoles: {folder}", file=sys.stderr)
+    print(*(lost := fallen(before, after)), sep="\n")
+    if silent := [suite for suite, tests in before.items() if "ok" not in tests.values()]:
+        raise HarnessError(f"no test of {', '.join(silent)} passed, even without the series")
+    return Exit.FAIL if lost else Exit.PASS
 
 
 def list_cache(_arguments: argparse.Namespace) -> int:
