@@ -235,6 +235,10 @@ def _look_at_trace(
     Times are in ms from "Starting new kernel".
     """
     zero = jump or (window[0] if window else 0)
+
+    def ms(event: TraceEvent) -> float:
+        return round((event.t - zero) / 1e6, 1)
+
     seen: dict[str, Any] = {"events": 0, "config_writes": 0, "command": [], "power": []}
     seen |= {"resets": [], "gated": [], "other_master_off": []}
     if window is None:
@@ -243,18 +247,17 @@ def _look_at_trace(
         if not window[0] <= event.t <= window[1]:
             continue
         seen["events"] += 1
-        ms = round((event.t - zero) / 1e6, 1)
         if write := config_write(event):
             seen["config_writes"] += write.bdf in (DEVICE, PORT)
             if _clears_master(write):
                 kind = "other_master_off" if write.bdf == OTHER else "command"
-                seen[kind].append([ms, write.bdf, write.value])
+                seen[kind].append([ms(event), write.bdf, write.value])
         elif event.name == "pci_pm_transition" and DEVICE in event.text:
-            seen["power"].append([ms, event.text])
+            seen["power"].append([ms(event), event.text])
         elif event.name in RESETS:
-            seen["resets"].append([ms, f"{event.name} {event.text}".strip()])
+            seen["resets"].append([ms(event), f"{event.name} {event.text}".strip()])
         elif event.name in GATED:
-            seen["gated"].append([ms, f"{event.name} {event.text}".strip()])
+            seen["gated"].append([ms(event), f"{event.name} {event.text}".strip()])
     for key in ("command", "power", "resets", "gated", "other_master_off"):
         seen[f"{key}_count"] = len(seen[key])
         seen[key] = seen[key][:8]

@@ -35,9 +35,9 @@ _PROGRAMS = ("iommufd", "iommufd_fail_nth")
 _TESTS = Path("tools/testing/selftests")
 _SOURCES = CHECKOUT / "common" / "selftests"
 _CONFIG = CHECKOUT / "kernel" / "configs" / "selftests.config"
-# Some of iommufd's tests map huge pages.
-_CMDLINE = "console=ttyS0 hugepages=32"
-_MEMORY_MIB, _CPUS = 2048, 2
+# Some of iommufd's tests map huge pages, up to 128 MiB twice.
+_CMDLINE = "console=ttyS0 hugepages=160"
+_MEMORY_MIB, _CPUS = 2048, 1
 _SECONDS = 1500.0
 
 Suites = Mapping[str, Mapping[str, Result]]

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 # util/log.c: "PID@SECONDS.MICROSECONDS:EVENT ARGUMENTS", CLOCK_REALTIME
 _LINE = re.compile(r"\d+@(\d+)\.(\d{6}):(\w+) ?(.*)$")
@@ -13,8 +14,7 @@ _LINE = re.compile(r"\d+@(\d+)\.(\d{6}):(\w+) ?(.*)$")
 _CONFIG = re.compile(r"\S+ ([0-9a-f]{2}:[0-9a-f]{2}\.[0-7]) @0x([0-9a-f]+) <- 0x([0-9a-f]+)")
 
 
-@dataclass(frozen=True)
-class TraceEvent:
+class TraceEvent(NamedTuple):
     """One line of the log; `t` is the host's CLOCK_MONOTONIC in ns."""
 
     t: int

@@ -168,28 +168,32 @@ def _faults(
     for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
         if stamp in last:
             begins.append((name, last[stamp]))
-    found: dict[str, dict[str, Any]] = {name: {} for name in ("proof", "unmapped", "mapped")}
+    faults: dict[str, dict[int, list[tuple[int, int, str]]]] = {
+        name: {} for name in ("proof", "unmapped", "mapped")
+    }
     for event in events:
         if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
             continue
         when = [name for name, begin in begins if event.t >= begin][-1]
-        address = int(match[3], 0)
-        seen = found[when].setdefault(
-            _bdf(int(match[1], 0)),
-            {
-                "count": 0,
-                "in_gap": 0,
-                "first": [_ms(event.t, zero), event.text],
-                "lowest": address,
-                "highest": address,
-            },
-        )
-        seen["count"] += 1
-        seen["in_gap"] += zero < event.t < begin_of_user
-        seen["last"] = _ms(event.t, zero)
-        seen["lowest"] = min(seen["lowest"], address)
-        seen["highest"] = max(seen["highest"], address)
-    return found
+        source, address = int(match[1], 0), int(match[3], 0)
+        faults[when].setdefault(source, []).append((event.t, address, event.text))
+    return {
+        when: {_bdf(source): _summary(seen, zero, begin_of_user) for source, seen in by.items()}
+        for when, by in faults.items()
+    }
+
+
+def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> dict[str, Any]:
+    times = [t for t, _, _ in faults]
+    addresses = [address for _, address, _ in faults]
+    return {
+        "count": len(faults),
+        "in_gap": sum(zero < t < begin_of_user for t in times),
+        "first": [_ms(times[0], zero), faults[0][2]],
+        "lowest": min(addresses),
+        "highest": max(addresses),
+        "last": _ms(times[-1], zero),
+    }
 
 
 def _bdf(source: int) -> str:
