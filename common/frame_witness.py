@@ -14,19 +14,19 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from common import console, dialogue, socket_buffer
+from common import socket_buffer
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import Landing, judge, look_at, read_landed, read_sent
 from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
 from common.paths import CHECKOUT
-from common.qemu_trace import ConfigWrite, TraceEvent, config_write, parse
-from common.serial_line import read_stamped
+from common.qemu_trace import ConfigWrite, TraceEvent, config_write
+from common.record import RawTrial
 from common.stage import Companion, Surroundings
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
@@ -166,13 +166,11 @@ def frame_witness(machine: Surroundings) -> Iterator[Companion]:
         witness.stop()
 
 
-def read_witness(folder: Path) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
-    setting = json.loads((folder / "trial.json").read_text())
-    sides = dialogue.parse(read_stamped(folder / "dialogue.jsonl"))
-    jumps = console.parse(read_stamped(folder / "console.jsonl")).jumps
+    folder, sides = raw.folder, raw.sides
     found: dict[str, Any] = {}
-    jump = jumps[0] if jumps else None
+    jump = raw.console.jumps[0] if raw.console.jumps else None
     incoming = next((side for side in sides if side.name == "incoming"), None)
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
@@ -183,9 +181,7 @@ def read_witness(folder: Path) -> dict[str, Any]:
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
         if jump and sent:
             found["other"] = _other(sent, landed, jump, sides)
-    with (folder / "qemu-trace.log").open(errors="replace") as lines:
-        events = parse(lines, clock_offset_ns=setting["clock_offset_ns"])
-        found["trace"] = _look_at_trace(events, traffic_window(sides), jump)
+    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump)
     return found
 
 
@@ -228,7 +224,7 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
 
 
 def _look_at_trace(
-    events: Iterator[TraceEvent], window: tuple[int, int] | None, jump: int | None
+    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None
 ) -> dict[str, Any]:
     """Counts of what must not be, with the first of each, between start and end of traffic.
 
@@ -247,7 +243,7 @@ def _look_at_trace(
         if not window[0] <= event.t <= window[1]:
             continue
         seen["events"] += 1
-        if write := config_write(event):
+        if event.name == "pci_cfg_write" and (write := config_write(event)):
             seen["config_writes"] += write.bdf in (DEVICE, PORT)
             if _clears_master(write):
                 kind = "other_master_off" if write.bdf == OTHER else "command"

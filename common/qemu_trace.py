@@ -36,8 +36,8 @@ def parse(lines: Iterable[str], *, clock_offset_ns: int) -> Iterator[TraceEvent]
     """The events of a log. Lines that are none (QEMU's own messages) are left out."""
     for line in lines:
         if match := _LINE.match(line):
-            t = int(match[1]) * 10**9 + int(match[2]) * 1000 - clock_offset_ns
-            yield TraceEvent(t, match[3], match[4])
+            seconds, micros, name, text = match.groups()
+            yield TraceEvent(int(seconds + micros) * 1000 - clock_offset_ns, name, text)
 
 
 def config_write(event: TraceEvent) -> ConfigWrite | None:

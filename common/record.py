@@ -16,16 +16,19 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from common import console, dialogue
+from common import console, dialogue, qemu_trace
 from common.console import Console
 from common.dialogue import Side, Stored
 from common.errors import UsageError
 from common.machine_identity import QemuProcess
+from common.qemu_trace import TraceEvent
 from common.serial_line import read_stamped
 
 SCHEMA = 1
@@ -159,22 +162,46 @@ class Run(Stored):
     trials: tuple[Trial, ...]
 
 
-def collect(folder: Path, *, witness: Callable[[Path], dict[str, Any]]) -> Trial:
+@dataclass(frozen=True)
+class RawTrial:
+    """A trial's folder with what every reader of it asks for, read once."""
+
+    folder: Path
+    setting: Setting
+    console: Console
+    sides: tuple[Side, ...]
+
+    @cached_property
+    def trace(self) -> tuple[TraceEvent, ...]:
+        """QEMU's trace log. Raises OSError."""
+        with (self.folder / "qemu-trace.log").open(errors="replace") as lines:
+            return tuple(qemu_trace.parse(lines, clock_offset_ns=self.setting.clock_offset_ns))
+
+
+Witness = Callable[[RawTrial], dict[str, Any]]
+
+
+def collect(folder: Path, *, witness: Witness) -> Trial:
     """The trial of a folder, from its raw files; `witness` reads the stage's own.
 
     Raises UsageError on missing or damaged ones.
     """
     try:
-        setting = Setting.model_validate_json((folder / "trial.json").read_text())
-        return Trial(
-            setting=setting,
+        raw = RawTrial(
+            folder=folder,
+            setting=Setting.model_validate_json((folder / "trial.json").read_text()),
             console=console.parse(read_stamped(folder / "console.jsonl")),
             sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
+        )
+        return Trial(
+            setting=raw.setting,
+            console=raw.console,
+            sides=raw.sides,
             qmp=tuple(
                 QmpEvent.model_validate_json(line)
                 for line in (folder / "qmp.jsonl").read_text().splitlines()
             ),
-            witness=witness(folder),
+            witness=witness(raw),
         )
     except FileNotFoundError as error:
         raise UsageError(

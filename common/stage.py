@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 from xml.etree import ElementTree as ET
 
 from common.dialogue import Stored
@@ -17,7 +17,7 @@ from common.domain import MachineSpec
 from common.errors import UsageError
 from common.machine_identity import QemuProcess
 from common.paths import CHECKOUT
-from common.record import Trial
+from common.record import Trial, Witness
 
 Status = Literal["PASS", "FAIL", "NO DATA"]
 Series = Literal["ours", "none"] | Path
@@ -208,7 +208,7 @@ class Stage:
     """Virtio ports of the machine; see MachineSpec."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
-    witness: Callable[[Path], dict[str, Any]] = field(default=lambda _folder: {})
+    witness: Witness = field(default=lambda _raw: {})
     companion: CompanionFactory = no_companion
     narration: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""

@@ -11,12 +11,12 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 from kvm_memfd_witness import read_witness as read_ram_witness
 
 from common.dialogue import Line
+from common.record import RawTrial
 from common.serial_line import read_stamped
 
 GUEST, QMP_OUTGOING, QMP_INCOMING = "guest", "qmp.outgoing", "qmp.incoming"
@@ -53,13 +53,13 @@ def _pairs(text: str) -> dict[str, str]:
     return {key: value for key, equals, value in words if equals}
 
 
-def read_witness(folder: Path) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What host and guest saw of a stored trial. Raises OSError or ValueError on damaged files."""
-    lines = read_stamped(folder / f"{GUEST}.jsonl")
-    entries = [json.loads(text) for text in (folder / TRANSCRIPT).read_text().splitlines()]
+    lines = read_stamped(raw.folder / f"{GUEST}.jsonl")
+    entries = [json.loads(text) for text in (raw.folder / TRANSCRIPT).read_text().splitlines()]
     monitor = _monitor(entries)
     return {
-        **read_ram_witness(folder),
+        **read_ram_witness(raw),
         "qemu": monitor,
         "guest": _guest(lines, monitor.get("incoming", {}).get("cont")),
     }

@@ -19,11 +19,11 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from common.guest_memory import count_written, vcpu_blocks
 from common.machine_ram import PAGE, MachineRam
+from common.record import RawTrial
 from common.stage import Companion, Surroundings
 
 FILE = "ram-witness.json"
@@ -115,7 +115,7 @@ def ram_witness(machine: Surroundings) -> Iterator[Companion]:
         (machine.folder / FILE).write_text(json.dumps(witness.result()) + "\n")
 
 
-def read_witness(folder: Path) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witness of a stored trial saw. Raises OSError or ValueError when it is damaged."""
-    found: dict[str, Any] = json.loads((folder / FILE).read_text())
+    found: dict[str, Any] = json.loads((raw.folder / FILE).read_text())
     return found

@@ -12,18 +12,18 @@ from __future__ import annotations
 import json
 import re
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
-from common import console, dialogue, frame_witness
+from common import frame_witness
 from common.dialogue import Side
 from common.frame_witness import FrameWitness
 from common.igb_machine import DEVICE, OTHER
 from common.machine_ram import MachineRam
 from common.qemu_trace import TraceEvent, parse
-from common.serial_line import read_stamped
+from common.record import RawTrial
 from common.stage import Companion, Surroundings
 from common.vtd_tables import context_entry, domain_ids, page_table
 
@@ -118,23 +118,19 @@ def translation_witness(machine: Surroundings) -> Iterator[Companion]:
         witness.stop()
 
 
-def read_witness(folder: Path) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
-    found = frame_witness.read_witness(folder)
-    setting = json.loads((folder / "trial.json").read_text())
-    sides = dialogue.parse(read_stamped(folder / "dialogue.jsonl"))
-    kernels = console.parse(read_stamped(folder / "console.jsonl"))
-    tables = folder / "tables.json"
+    found = frame_witness.read_witness(raw)
+    tables = raw.folder / "tables.json"
     found["tables"] = json.loads(tables.read_text()) if tables.exists() else []
-    with (folder / "qemu-trace.log").open(errors="replace") as lines:
-        events = list(parse(lines, clock_offset_ns=setting["clock_offset_ns"]))
-    zero = kernels.jumps[0] if kernels.jumps else setting["started_ns"]
+    kernels = raw.console
+    zero = kernels.jumps[0] if kernels.jumps else raw.setting.started_ns
     booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
     found["translation"] = {
-        "enables": [[_ms(t, zero), on] for t, on in _enables(events)],
-        "roots": [[_ms(t, zero), address] for t, address in _roots(events)],
+        "enables": [[_ms(t, zero), on] for t, on in _enables(raw.trace)],
+        "roots": [[_ms(t, zero), address] for t, address in _roots(raw.trace)],
         "incoming": None if booted is None else _ms(booted, zero),
-        "faults": _faults(events, sides, zero),
+        "faults": _faults(raw.trace, raw.sides, zero),
     }
     return found
 
@@ -164,18 +160,19 @@ def _faults(
     """
     begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
     last = sides[-1].stamps if sides else {}
-    begins = [("proof", 0)]
+    names, times = ["proof"], [0]
     for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
         if stamp in last:
-            begins.append((name, last[stamp]))
+            names.append(name)
+            times.append(last[stamp])
     faults: dict[str, dict[int, list[tuple[int, int, str]]]] = {
         name: {} for name in ("proof", "unmapped", "mapped")
     }
     for event in events:
         if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
             continue
-        when = [name for name, begin in begins if event.t >= begin][-1]
-        source, address = int(match[1], 0), int(match[3], 0)
+        when = names[bisect_right(times, event.t) - 1]
+        source, address = int(match[1], 16), int(match[3], 16)
         faults[when].setdefault(source, []).append((event.t, address, event.text))
     return {
         when: {_bdf(source): _summary(seen, zero, begin_of_user) for source, seen in by.items()}
