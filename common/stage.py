@@ -179,8 +179,6 @@ class Stage:
     workload: Workload = "vmm"
     """Who runs the guest; a stage's declaration of another workload stands beside its first."""
     guest: LinuxGuest | None = None
-    kernel_config: tuple[str, ...] = ()
-    """Kconfig fragments of the workload, in the stage's folder, after the stage's own."""
     demo_controls: frozenset[str] | None = None
     """The controls that `demo` shows; None: all of them."""
     debug_options: Mapping[str, int] = field(default_factory=dict)
@@ -272,8 +270,7 @@ class Stage:
             found.append(ours)
         if not stock:
             found += self.series_fragments
-        own = (self.folder / name for name in self.kernel_config)
-        return (*found, *own, *self.extra_fragments)
+        return (*found, *self.extra_fragments)
 
     @property
     def possible_controls(self) -> tuple[Control, ...]:

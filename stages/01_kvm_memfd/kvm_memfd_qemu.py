@@ -70,7 +70,6 @@ STAGE = Stage(
     title="QEMU and its Linux guest survive a kexec",
     workload="qemu",
     guest=LinuxGuest(fragments=(_FOLDER / "qemu-guest.config",), sources=_FOLDER / "qemu_guest"),
-    kernel_config=("qemu.config",),
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
