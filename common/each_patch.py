@@ -36,7 +36,6 @@ _WARNING = re.compile(r"\bwarning: ")
 class Step:
     """The series up to one of its patches."""
 
-    number: int
     patch: Path
     build_seconds: float
     warnings: tuple[str, ...]
@@ -55,12 +54,12 @@ def steps(
     """
     if choice.prebuilt:
         raise UsageError("each patch is built: give a --tree or a --package, not an --image")
-    patches = stage.patches()
-    before = len(patches) - len(stage.own_patches)
-    if not stage.own_patches:
+    patches, own = stage.patches(), stage.own_patches
+    before = len(patches) - len(own)
+    if not own:
         raise UsageError(f"stage {stage.number} has no series: its kernel is the source as it is")
-    for number, patch in enumerate(stage.own_patches, start=1):
-        print(f"{number} of {len(stage.own_patches)}: {patch.stem}", file=sys.stderr)
+    for number, patch in enumerate(own, start=1):
+        print(f"{number} of {len(own)}: {patch.stem}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="series-") as name:
             folder = Path(name)
             _prefix(patches[: before + number], stage.series_fragments, folder)
@@ -69,7 +68,7 @@ def steps(
             kernels = kernel_pair(booted, choice)
             seconds = time.monotonic() - begin
             _record, verdict, run = one_run(booted, plan_trials(), choice, arguments, hypervisor)
-        yield Step(number, patch, seconds, _warnings(kernels), verdict, run)
+        yield Step(patch, seconds, _warnings(kernels), verdict, run)
 
 
 def _prefix(patches: Sequence[Path], fragments: Sequence[Path], folder: Path) -> None:

@@ -243,7 +243,7 @@ def _look_at_trace(
         if not window[0] <= event.t <= window[1]:
             continue
         seen["events"] += 1
-        if event.name == "pci_cfg_write" and (write := config_write(event)):
+        if write := config_write(event):
             seen["config_writes"] += write.bdf in (DEVICE, PORT)
             if _clears_master(write):
                 kind = "other_master_off" if write.bdf == OTHER else "command"

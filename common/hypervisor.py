@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import TracebackType
 
@@ -58,6 +60,16 @@ class Hypervisor:
         traceback: TracebackType | None,
     ) -> None:
         self._stack.close()
+
+    @contextmanager
+    def workspace(self, name: str) -> Iterator[Path]:
+        """A new folder of that name for what a machine is started from; it goes with the block."""
+        folder = self.folder / name
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder)
 
     def _open(self) -> libvirt.virConnect:
         # Every error is raised as well; libvirt need not print it.

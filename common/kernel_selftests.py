@@ -8,10 +8,8 @@ while it boots. Both are of the tree under test, and run in our machine.
 from __future__ import annotations
 
 import secrets
-import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
 from pathlib import Path
 
 from common.accel import Accelerator
@@ -98,10 +96,7 @@ def _run(
     accelerator: Accelerator,
     folder: Path,
 ) -> None:
-    with ExitStack() as stack:
-        workspace = hypervisor.folder / f"selftests-{secrets.token_hex(4)}"
-        workspace.mkdir()
-        stack.callback(shutil.rmtree, workspace)
+    with hypervisor.workspace(f"selftests-{secrets.token_hex(4)}") as workspace:
         files = {"/init": build_workload(_SOURCES, headers=kernel.headers)}
         for name in _PROGRAMS:
             files[f"/tests/{name}"] = _build_program(name, source.path, kernel, workspace)
@@ -116,8 +111,8 @@ def _run(
             ),
             cmdline=_CMDLINE,
         )
-        machine = stack.enter_context(Machine(spec, hypervisor=hypervisor, folder=folder))
-        _wait(machine)
+        with Machine(spec, hypervisor=hypervisor, folder=folder) as machine:
+            _wait(machine)
 
 
 def _build_program(name: str, tree: Path, kernel: Kernel, folder: Path) -> Path:

@@ -85,9 +85,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
     with ExitStack() as stack:
-        workspace = bench.hypervisor.folder / f"trial-{nonce}"
-        workspace.mkdir()
-        stack.callback(shutil.rmtree, workspace)
+        workspace = stack.enter_context(bench.hypervisor.workspace(f"trial-{nonce}"))
         spec = MachineSpec(
             name=f"stages-{nonce}",
             memory_mib=size.machine_mib,

@@ -4,9 +4,7 @@
 from __future__ import annotations
 
 import secrets
-import shutil
 from collections.abc import Iterator
-from contextlib import ExitStack
 from pathlib import Path
 
 from common.accel import Accelerator
@@ -110,10 +108,7 @@ def _run_test(
     outgoing, incoming = pair
     target = folder / test.name
     target.mkdir()
-    with ExitStack() as stack:
-        workspace = hypervisor.folder / f"upstream-{secrets.token_hex(4)}"
-        workspace.mkdir()
-        stack.callback(shutil.rmtree, workspace)
+    with hypervisor.workspace(f"upstream-{secrets.token_hex(4)}") as workspace:
         spec = MachineSpec(
             name=f"stages-{workspace.name}",
             memory_mib=_MEMORY_MIB,

@@ -92,7 +92,7 @@ def test_what_has_no_patches(number: int, choice: dict[str, Any], says: str) -> 
 
 def _step(name: str, status: str, exit: Exit, warnings: tuple[str, ...] = ()) -> each_patch.Step:
     verdict: Any = SimpleNamespace(status=status, why="because", exit=exit)
-    return each_patch.Step(1, Path(name), 1.0, warnings, verdict, Path("run"))
+    return each_patch.Step(Path(name), 1.0, warnings, verdict, Path("run"))
 
 
 def walks(monkeypatch: pytest.MonkeyPatch, steps: Callable[..., Iterator[each_patch.Step]]) -> None:

@@ -71,7 +71,9 @@ def selftests(arguments: argparse.Namespace) -> int:
     headers = ["", *(f"{word} before" for word in words), *(f"{word} after" for word in words)]
     print(tabulate(rows, headers=headers))
     print(f"Consoles: {folder}", file=sys.stderr)
-    print(*(lost := fallen(before, after)), sep="\n")
+    lost = fallen(before, after)
+    for line in lost:
+        print(line)
     if silent := [suite for suite, tests in before.items() if "ok" not in tests.values()]:
         raise HarnessError(f"no test of {', '.join(silent)} passed, even without the series")
     return Exit.FAIL if lost else Exit.PASS

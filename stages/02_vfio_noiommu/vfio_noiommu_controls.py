@@ -211,16 +211,7 @@ CONTROLS = (
     Control(
         name="memfd-not-preserved",
         what="the memory is not put into the session: preserving the device is refused",
-        breaks=frozenset(
-            {
-                "both_sides_ended_well",
-                "memfds_retrieved",
-                "dma_in_gap",
-                "same_pages",
-                "iommufd_agrees",
-                "ring_went_round",
-            }
-        ),
+        breaks=STOPPED | {"iommufd_agrees"},
         may_break=None,
         reason=reason(fact_is(OUTGOING, "preserve.device", "-2")),
         holds=(checks.ONE_QEMU,),
