@@ -16,7 +16,7 @@ from typing import Any
 from common import __version__
 from common.chain import updates
 from common.dialogue import Side
-from common.printable import printable
+from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
 from common.serial_line import read_stamped
@@ -107,7 +107,7 @@ def _host(one: StoredRun) -> Iterable[str]:
         *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
         f"argv of {main.setting.name} (for a shell; words go on over the line's end)",
-        *shell_lines(main.setting.argv, WIDTH),
+        *_shell(main.setting.argv),
     ]
 
 
@@ -296,7 +296,7 @@ def _limits(one: StoredRun) -> Iterable[str]:
 
 
 def _reproduce(one: StoredRun) -> Iterable[str]:
-    yield from shell_lines(["./kexec-stages", *one.run.command], WIDTH)
+    yield from _shell(["./kexec-stages", *one.run.command])
     yield from _wrap(
         ", ".join(f"{t.setting.name} {t.setting.nonce}" for t in one.run.trials if _is_main(t)),
         "nonce (drawn anew each time): ",
@@ -304,7 +304,7 @@ def _reproduce(one: StoredRun) -> Iterable[str]:
     )
     yield f"run id: {one.name}"
     yield "judged again from its raw files, without QEMU, by:"
-    yield from shell_lines(["./kexec-stages", "judge", "BUNDLE", "--seal", one.seal], WIDTH)
+    yield from _shell(["./kexec-stages", "judge", "BUNDLE", "--seal", one.seal])
 
 
 def _made_by(one: StoredRun) -> Iterable[str]:
@@ -343,9 +343,13 @@ def _fact(side: Side | None, key: str) -> str:
     return side.facts.get(key, _NONE) if side else _NONE
 
 
+def _shell(words: Sequence[str]) -> list[str]:
+    return shell_lines([without_home(word) for word in words], WIDTH)
+
+
 def _wrap(text: str, first: str = "", then: str | None = None) -> list[str]:
     return textwrap.wrap(
-        text,
+        without_home(text),
         WIDTH,
         initial_indent=first,
         subsequent_indent=first if then is None else then,

@@ -24,6 +24,7 @@ from common.cli import main
 from common.errors import UsageError
 from common.ktap import suite_result
 from common.paths import CHECKOUT, cache_root
+from common.printable import without_home
 from common.record import Run, Setting
 from common.report_json import Report, schema_text
 from common.shell_lines import shell_lines
@@ -272,6 +273,19 @@ def test_mail_invents_nothing(run_folder: Path, run_2_folder: Path, printed: Pri
     gap = frames_of(run_2_folder)["gap"]
     assert f"{gap['landed']} of {gap['sent']} frames in {gap['ms']:.0f} ms" in body
     assert "BDF          0000:01:00.0" in body
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("/root/.cache/kexec-stages/x", "~/.cache/kexec-stages/x"),
+        ('{"file":"/home/jane/a/home/b/c"}', '{"file":"~/a/home/b/c"}'),
+        ("./kexec-stages run 1 --tree=/home/jane/linux", "./kexec-stages run 1 --tree=~/linux"),
+        ("/dev/root /homely/x /srv/home/x/y", "/dev/root /homely/x /srv/home/x/y"),
+    ],
+)
+def test_mail_names_nobodys_home(text: str, shown: str) -> None:
+    assert without_home(text) == shown
 
 
 def test_mail_of_a_failure_names_it(failed_folder: Path, printed: Printed) -> None:
