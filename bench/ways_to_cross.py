@@ -1,98 +1,140 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The same QEMU and guest by several ways across a change of the kernel, in turn, in one run.
 
-    ./kexec-stages bench --ways [--runs N] [--sizes MIB,MIB]
+    ./kexec-stages bench --ways [--runs N] [--sizes MIB,MIB] [--results FILE] [--svg FILE]
 
-a  live update  RAM in a memfd that LUO preserves, QEMU's state in a second one
-b  disk         QEMU saves RAM and all to a file on a virtio disk; kexec; QEMU loads it
-d  cold boot    as a, but the guest is booted anew
-e  in place     QEMU saves and another QEMU loads, in the same kernel: the floor
+a  live update   RAM in a memfd that LUO preserves, QEMU's state in a second one; large folios
+a4               the same with folios of 4 KiB
+b  disk          QEMU saves RAM and all to a file on a virtio disk; kexec; QEMU loads it
+c  PMEM          RAM in a file of an ext4 with DAX on emulated PMEM (memmap=); its state, too
+d  cold boot     as a, but the guest is booted anew
+e  in place      QEMU saves and another QEMU loads, in the same kernel: the floor
 
 The blackout goes from QEMU's event STOP to the guest's first beat after it, by the host's
-clock, so that a guest that boots is measured like one that goes on. The digest of all RAM
-before the kexec, which is only proof, is in a and d; it is taken off.
+clock, so that a guest that boots is measured like one that goes on. Nothing is digested and
+the guest does not go round its memory: that is for `run 1 --workload qemu`. It has filled it,
+and goes on verifying it; a guest that finds a fault, or was booted, ends the measurement.
 """
 
 from __future__ import annotations
 
 import argparse
-import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
-from tabulate import tabulate
-
+from bench.ways_table import Crossing, read_crossings, slopes, table, ways_svg
 from common.accel import probe
 from common.checks import INCOMING, OUTGOING, outcome
 from common.controls import reason
-from common.errors import Exit, HarnessError
+from common.errors import Exit, HarnessError, UsageError
+from common.guest_image import second_disk
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import guest_kernel, kernel_pair
 from common.qemu_image import mke2fs
 from common.record import Trial
 from common.runner import Bench, Plan, check_size, run_trial
-from common.stage import Control, Stage, load_stage
-from common.timing import tsc_ms
+from common.stage import Control, Size, Stage, load_stage
+
+CONFIG = Path(__file__).with_name("ways.config")
+
+# q35 has all RAM below this in one piece; of more, what is above 2 GiB lies from 4 GiB on.
+_LOW_MIB = 0xB000_0000 >> 20
+_SPLIT_MIB, _HIGH_MIB = 2048, 4096
 
 
 @dataclass(frozen=True)
 class Way:
-    """A way to cross: its letter in the table, its name, and what the workload calls it."""
+    """A way to cross; `prepare` gives the stage what it needs on this way, in a folder."""
 
     letter: str
     name: str
-    control: str | None
+    control: str
+    words: tuple[str, ...] = ()
+    prepare: Callable[[Stage, int, Path], Stage] = lambda stage, _size, _folder: stage
+    booted: bool = False
+    new_ram: bool = False
+
+
+def _with_disk(stage: Stage, size: int, folder: Path) -> Stage:
+    """An empty disk that takes all of RAM."""
+    path = folder / "disk.ext2"
+    path.unlink(missing_ok=True)
+    command = [mke2fs(), "-q", "-t", "ext2", "-b", "4096", "-m", "0", str(path)]
+    subprocess.run([*command, f"{size + size // 16 + 64}M"], check=True, capture_output=True)
+    devices = stage.devices
+    return replace(stage, devices=lambda options: (*devices(options), second_disk(path)))
+
+
+def _with_pmem(stage: Stage, size: int, _folder: Path) -> Stage:
+    """RAM that the kernel is told to take for PMEM, beside what it needs itself."""
+    pmem = -(-(size + size // 16 + 64) // 128) * 128
+    machine, start = _HIGH_MIB // 4 + pmem + 256, _HIGH_MIB // 4
+    if machine > _LOW_MIB:
+        machine, start = _SPLIT_MIB + pmem, _HIGH_MIB
+    cmdline = (*stage.cmdline, f"memmap={pmem}M!{start}M")
+    need = Size(machine, f"PMEM {pmem} + the rest {machine - pmem} MiB")
+    return replace(stage, cmdline=cmdline, size=lambda _options: need)
 
 
 WAYS = (
-    Way("a", "live update", None),
-    Way("b", "disk", "disk"),
-    Way("d", "cold boot", "cold-guest"),
+    Way("a", "live update", "live-update"),
+    Way("a4", "live update, 4 KiB", "small-folios", words=("stage.large_pages=0",)),
+    Way("b", "disk", "disk", prepare=_with_disk, new_ram=True),
+    Way("c", "PMEM", "pmem", prepare=_with_pmem),
+    Way("d", "cold boot", "cold-guest", booted=True),
     Way("e", "in place", "in-place"),
 )
 
 
-@dataclass(frozen=True)
-class Crossing:
-    """One guest that crossed."""
-
-    blackout_ms: float
-    bytes_moved: int
-
-
 def ways_to_cross(arguments: argparse.Namespace) -> int:
-    """Measure every way at every size, in turn; prints a table and the slopes."""
-    stage = load_stage(1, "qemu")
-    sizes = [int(size) for size in arguments.sizes.split(",")]
-    found: dict[tuple[int, str], list[Crossing]] = {}
+    """Measure every way at every size, in turn; prints a table and the slopes.
+
+    What `--results` names already is not measured again, so that a measurement of hours can be
+    taken up where it ended. Raises UsageError when it is of another machine or other kernels.
+    """
+    sizes = sorted({_size(word) for word in arguments.sizes.split(",")})
+    stage = replace(load_stage(1, "qemu"), extra_fragments=(CONFIG,))
+    results: Path | None = arguments.results
     with Hypervisor() as hypervisor, tempfile.TemporaryDirectory(prefix="ways-") as name:
-        for size in sizes:
-            bench = _bench(stage, size, hypervisor, Path(name))
+        benches = {size: _bench(stage, size, hypervisor, Path(name)) for size in sizes}
+        setup = _setup(benches[sizes[0]])
+        found = read_crossings(results, setup) if results else []
+        for size, bench in benches.items():
             for number in range(arguments.runs):
                 for way in WAYS:
-                    crossing = _cross(bench, way, number)
-                    found.setdefault((size, way.letter), []).append(crossing)
-                    print(
-                        f"{size} MiB, {way.name}: {crossing.blackout_ms:.0f} ms,"
-                        f" {crossing.bytes_moved} bytes",
-                        file=sys.stderr,
-                    )
-    print(_table(found, sizes))
-    print(f"\n{_slopes(found, sizes)}")
+                    if any(one.is_(size, way.letter, number) for one in found):
+                        continue
+                    crossing = _cross(bench, way, number, setup)
+                    found.append(crossing)
+                    if results:
+                        with results.open("a") as file:
+                            file.write(crossing.model_dump_json() + "\n")
+                    print(f"{crossing}", file=sys.stderr)
+    found = [one for one in found if one.size_mib in sizes]
+    print(f"{setup}\n\n{table(found)}\n\n{slopes(found)}")
+    if arguments.svg:
+        arguments.svg.write_text(ways_svg(found, title=f"QEMU's guest across a kexec: {setup}"))
     return Exit.PASS
+
+
+def _size(word: str) -> int:
+    if not word.isdecimal() or not 64 <= int(word) <= 1 << 20 or int(word) % 2:
+        raise UsageError(f"--sizes: {word!r} is no even number of MiB from 64 on")
+    return int(word)
 
 
 def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> Bench:
     choice = KernelChoice()
     outgoing, incoming = kernel_pair(stage, choice)
     options = {"guest_memory": size, "vcpus": 1}
-    check_size(stage, options)
+    for way in WAYS:
+        needed = replace(stage, size=_with_pmem(stage, size, folder).size)
+        check_size(needed if way.control == "pmem" else stage, options)
     return Bench(
         stage=stage,
         outgoing=outgoing,
@@ -105,97 +147,67 @@ def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> Ben
     )
 
 
-def _cross(bench: Bench, way: Way, number: int) -> Crossing:
+def _setup(bench: Bench) -> str:
+    """What has to be equal for two measurements to be compared."""
+    versions = bench.hypervisor.versions()
+    return (
+        f"{bench.outgoing.release} to {bench.incoming.release}"
+        f" ({bench.outgoing.build_id[:12]}, {bench.incoming.build_id[:12]}),"
+        f" QEMU {versions['qemu']}, {bench.accelerator.name}"
+    )
+
+
+def _cross(bench: Bench, way: Way, number: int, setup: str) -> Crossing:
     size = bench.options["guest_memory"]
-    plan = Plan(f"{way.letter}-{size}-{number}", _control(bench.stage, way.control))
-    if way.control == "disk":
-        disk = bench.folder / f"{plan.name}.ext2"
-        _make_disk(disk, mib=size + size // 16 + 64)
-        devices = (*bench.stage.devices(bench.options), _disk(disk))
-        stage = replace(bench.stage, devices=lambda _options: devices)
-        trial = run_trial(replace(bench, stage=stage), plan)
-        disk.unlink()
-    else:
-        trial = run_trial(bench, plan)
-    return _crossing(trial)
-
-
-def _control(stage: Stage, name: str | None) -> Control | None:
-    """A trial of that name; nothing judges it."""
-    if name is None or name in {control.name for control in stage.controls}:
-        return stage.control(name) if name else None
+    stage = way.prepare(bench.stage, size, bench.folder)
+    # Nothing judges this trial, so that nothing has to hold.
     nothing = reason(lambda _trial: outcome(True, expected="", seen="", evidence=""))
-    return Control(name=name, what=name, breaks=frozenset(), reason=nothing)
+    control = Control(
+        name=way.control,
+        what=way.name,
+        breaks=frozenset(),
+        reason=nothing,
+        cmdline=lambda words: (*words, "stage.proof=0", *way.words),
+    )
+    trial = run_trial(replace(bench, stage=stage), Plan(f"{way.letter}-{size}-{number}", control))
+    blackout_ms, bytes_moved, extra_kb = _crossed(trial, way)
+    return Crossing(
+        setup=setup,
+        way=way.letter,
+        name=way.name,
+        size_mib=size,
+        number=number,
+        blackout_ms=blackout_ms,
+        bytes_moved=bytes_moved,
+        extra_kb=extra_kb,
+    )
 
 
-def _make_disk(path: Path, *, mib: int) -> None:
-    command = [mke2fs(), "-q", "-t", "ext2", "-b", "4096", "-m", "0", str(path), f"{mib}M"]
-    subprocess.run(command, check=True, capture_output=True)
+def _crossed(trial: Trial, way: Way) -> tuple[float, int, int]:
+    """Blackout in ms, bytes moved, memory in KiB that it took beside the guest's RAM.
 
-
-def _disk(path: Path) -> ET.Element:
-    disk = ET.Element("disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type="raw")
-    ET.SubElement(disk, "source", file=str(path))
-    ET.SubElement(disk, "target", dev="vdb", bus="virtio")
-    address = {"type": "pci", "domain": "0x0000", "bus": "0x00", "slot": "0x06", "function": "0x0"}
-    ET.SubElement(disk, "address", address)
-    return disk
-
-
-def _crossing(trial: Trial) -> Crossing:
-    """Raises HarnessError when the guest did not come across."""
-    after, qemu = trial.witness["guest"]["after"], trial.witness["qemu"]
+    Raises HarnessError when the guest did not come across unharmed.
+    """
+    guest, qemu = trial.witness["guest"], trial.witness["qemu"]
+    before, after = guest["before"], guest["after"]
     stopped = qemu.get(OUTGOING, {}).get("event.stop")
-    side = trial.side(OUTGOING)
-    if after is None or stopped is None or side is None:
+    if after is None or stopped is None or guest["faults"] or trial.setting.ended != "done":
         failed = {name: one.get("failed") for name, one in qemu.items()}
         raise HarnessError(
             f"{trial.setting.name}: the guest did not come across: {trial.setting.ended}"
-            f" {trial.setting.ended_detail} {failed}"
+            f" {trial.setting.ended_detail} {failed} {guest['faults']}"
         )
-    proof = tsc_ms(side, "saved", "digested") or 0.0
-    moved = 0 if qemu[INCOMING].get("migrate-incoming") is None else side.number("state.bytes")
-    return Crossing((after["t"] - stopped) / 1e6 - proof, moved or 0)
+    if (before["boot_id"] != after["boot_id"]) != way.booted:
+        raise HarnessError(f"{trial.setting.name}: the guest was {'not ' * way.booted}booted")
+    facts = {**_facts(trial, INCOMING), **_facts(trial, OUTGOING)}
+    resuming = int(facts["mem.fell_kb.resuming"])
+    if way.new_ram:
+        resuming -= int(trial.setting.options["guest_memory"]) << 10
+    moved = 0 if way.booted else int(facts["state.bytes"])
+    extra = max(0, int(facts["mem.fell_kb.saving"]), resuming)
+    return (after["t"] - stopped) / 1e6, moved, extra
 
 
-def _table(found: Mapping[tuple[int, str], Sequence[Crossing]], sizes: Sequence[int]) -> str:
-    headers = ["guest", "way", "n", "min", "median", "max (ms)", "to a", "bytes moved"]
-    return tabulate(list(_rows(found, sizes)), headers=headers, floatfmt=("", "", "", *[".0f"] * 3))
-
-
-def _rows(
-    found: Mapping[tuple[int, str], Sequence[Crossing]], sizes: Sequence[int]
-) -> Iterator[list[object]]:
-    for size in sizes:
-        first = statistics.median(c.blackout_ms for c in found[size, "a"])
-        for way in WAYS:
-            crossings = found[size, way.letter]
-            times = [crossing.blackout_ms for crossing in crossings]
-            median = statistics.median(times)
-            yield [
-                f"{size} MiB",
-                f"{way.letter} {way.name}",
-                len(times),
-                min(times),
-                median,
-                max(times),
-                f"{median / first:.2f}",
-                statistics.median_high([crossing.bytes_moved for crossing in crossings]),
-            ]
-
-
-def _slopes(found: Mapping[tuple[int, str], Sequence[Crossing]], sizes: Sequence[int]) -> str:
-    """What a GiB more costs, from the medians at the smallest and at the largest guest."""
-    small, large = min(sizes), max(sizes)
-    if small == large:
-        return "one size: no slope"
-    rows = []
-    for way in WAYS:
-        medians = [
-            statistics.median(c.blackout_ms for c in found[size, way.letter])
-            for size in (small, large)
-        ]
-        slope = (medians[1] - medians[0]) / ((large - small) / 1024)
-        rows.append([f"{way.letter} {way.name}", slope])
-    return tabulate(rows, headers=["way", f"ms per GiB, {small} to {large} MiB"], floatfmt=".0f")
+def _facts(trial: Trial, name: str) -> dict[str, str]:
+    side = trial.side(name)
+    return dict(side.facts) if side else {}

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from common.chain import with_chain
+from common.errors import UsageError
 from common.kernel_choice import KernelChoice, with_kernels, with_recorded_kernels
 from common.lane import Lane, in_lane
 from common.record import Setting
@@ -11,10 +12,27 @@ from common.stage import Stage
 
 
 def as_run(
-    stage: Stage, *, lane: Lane = "default", choice: KernelChoice | None = None, chain: int = 1
+    stage: Stage,
+    *,
+    lane: Lane = "default",
+    choice: KernelChoice | None = None,
+    chain: int = 1,
+    own_guest: bool = False,
 ) -> Stage:
-    """The stage as the options ask for it."""
-    return with_chain(with_kernels(in_lane(stage, lane), choice or KernelChoice()), chain)
+    """The stage as the options ask for it. Raises UsageError where it cannot be so."""
+    stage = with_kernels(in_lane(stage, lane), choice or KernelChoice())
+    return with_chain(_with_guest(stage, own=own_guest), chain)
+
+
+def _with_guest(stage: Stage, *, own: bool) -> Stage:
+    if not own:
+        return stage
+    if stage.own_guest is None:
+        raise UsageError(
+            f"stage {stage.number} boots no guest here that could be another: --guest-image goes"
+            " with run 1 --workload qemu"
+        )
+    return stage.own_guest(stage)
 
 
 def left_out(stage: Stage) -> str:
@@ -26,4 +44,5 @@ def left_out(stage: Stage) -> str:
 
 def as_recorded(stage: Stage, setting: Setting) -> Stage:
     """The stage as a stored trial says that it was run."""
-    return with_chain(with_recorded_kernels(in_lane(stage, setting.lane), setting), setting.chain)
+    stage = with_recorded_kernels(in_lane(stage, setting.lane), setting)
+    return with_chain(_with_guest(stage, own=setting.guest_image is not None), setting.chain)

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from common import __version__, kernel_choice
+from common import __version__, guest_image, kernel_choice
 from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
@@ -61,6 +61,7 @@ def build_parser() -> argparse.ArgumentParser:
     _lane_option(run)
     _chain_option(run)
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    guest_image.add_options(run)
     _machine_options(run)
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
@@ -173,6 +174,10 @@ def build_parser() -> argparse.ArgumentParser:
         "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
     )
     bench.add_argument("--sizes", default="128", metavar="MIB,MIB", help="of that guest")
+    bench.add_argument(
+        "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"
+    )
+    bench.add_argument("--svg", type=Path, metavar="FILE", help="a picture of it")
     shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
     shell.add_argument("stage", type=int, metavar="N")
     _machine_options(shell)

@@ -75,7 +75,7 @@ def run_selftests(
         target = folder / name
         target.mkdir()
         _run(kernel, source, hypervisor, accelerator, target)
-        found.append(_results(target))
+        found.append(read_results(target))
     return found[0], found[1]
 
 
@@ -139,20 +139,27 @@ def _wait(machine: Machine) -> None:
         ) from error
 
 
-def _results(folder: Path) -> Suites:
-    """KUnit's results are on the console, those of a program follow its name in the dialogue."""
+def read_results(folder: Path) -> Suites:
+    """KUnit's results are on the console, those of a program follow its name in the dialogue.
+
+    "programs" has a result for each program: ok when it ended by itself, whatever it found.
+    """
     console = [strip_prefix(line.text) for line in read_stamped(folder / "console.jsonl")]
-    found: dict[str, Mapping[str, Result]] = {"KUnit": results(console)}
-    said: dict[str, list[str]] = {}
+    said: dict[str, list[str]] = {name: [] for name in _PROGRAMS}
+    ended: dict[str, Result] = dict.fromkeys(_PROGRAMS, "not ok")
     name = ""
     for line in read_stamped(folder / "dialogue.jsonl"):
         if line.text.startswith("# program="):
             name = line.text.removeprefix("# program=")
+        elif line.text.startswith("# exit="):
+            ended[name] = "ok"
         elif name:
             said.setdefault(name, []).append(line.text)
-    for name in _PROGRAMS:
-        found[name] = results(said.get(name, ()))
-    return found
+    return {
+        "KUnit": results(console),
+        "programs": ended,
+        **{name: results(lines) for name, lines in said.items()},
+    }
 
 
 def counts(tests: Mapping[str, Result]) -> Sequence[int]:

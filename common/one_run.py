@@ -9,6 +9,7 @@ from pathlib import Path
 
 from common.accel import probe
 from common.errors import UsageError
+from common.guest_image import GuestImage
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, guest_kernel, kernel_pair
@@ -25,6 +26,7 @@ def one_run(
     choice: KernelChoice,
     arguments: argparse.Namespace,
     hypervisor: Hypervisor,
+    guest_image: GuestImage | None = None,
 ) -> tuple[Run, Verdict, Path]:
     """The trials of `plans` on those kernels; `stage` is one `as_run`.
 
@@ -46,6 +48,7 @@ def one_run(
         folder=folder,
         narrate=narrator.line,
         guest=guest_kernel(stage, choice),
+        guest_image=guest_image,
         control_kernels=control_kernels(stage, controls, choice),
     )
     record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The host's own QEMU on a disk for the machine: program, libraries, firmware; nothing is changed.
 
-The disk is an ext2 image, read-only in the machine: /bin/qemu-system-x86_64, /lib with every
-library that `ldd` names (and ld.so, which starts the program there), /share with what a
+The disk is an ext2 image, read-only in the machine: /bin with QEMU and mke2fs, /lib with every
+library that `ldd` names (and ld.so, which starts the programs there), /share with what a
 microvm loads. It is made once for each QEMU and kept in the cache.
 """
 
@@ -20,8 +20,7 @@ from common.accel import QEMU
 from common.errors import HarnessError
 from common.paths import cache_root
 
-_PROGRAM = "bin/qemu-system-x86_64"
-_FIRMWARE = ("qboot.rom", "linuxboot_dma.bin", "kvmvapic.bin")
+_FIRMWARE = ("qboot.rom", "bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 _LIBRARY = re.compile(r"\t(?:(\S+) => )?(/\S+) \(0x[0-9a-f]+\)")
 _BLOCK = 4096
 
@@ -42,8 +41,9 @@ def _files() -> dict[str, Path]:
     program = shutil.which(QEMU)
     if program is None:
         raise HarnessError(f"{QEMU} is not installed (./kexec-stages doctor)")
-    files = {_PROGRAM: Path(program)}
-    for match in _LIBRARY.finditer(_output("ldd", program)):
+    programs = (Path(program), Path(mke2fs()))
+    files = {f"bin/{path.name}": path for path in programs}
+    for match in _LIBRARY.finditer(_output("ldd", *map(str, programs))):
         path = Path(match[2])
         files[f"lib/{match[1] or path.name}"] = path
     folders = [Path(line) for line in _output(QEMU, "-L", "help").splitlines()]

@@ -107,6 +107,8 @@ class Setting(Stored):
     incoming: KernelFacts
     guest: KernelFacts | None = None
     """The kernel of the guest, where the guest is a Linux."""
+    guest_image: dict[str, str] | None = None
+    """Name -> sha256 of the files that the user gave as the guest."""
     cmdline: str
     argv: tuple[str, ...]
     clock_offset_ns: int

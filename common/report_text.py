@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 
 from tabulate import tabulate
 
@@ -55,6 +55,7 @@ def _setting(run: Run, stage: Stage) -> str:
         ("from", _kernel(setting.outgoing)),
         ("to", _kernel(setting.incoming)),
         *([("guest", _kernel(setting.guest))] if setting.guest else []),
+        *([("guest", _files(setting.guest_image))] if setting.guest_image else []),
         ("kexec", f"{'; '.join(handover) or 'no KHO line'}; taint {taints}"),
         (
             "host",
@@ -71,6 +72,10 @@ def _setting(run: Run, stage: Stage) -> str:
         ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
     ]
     return "\n".join(_labelled(label, text) for label, text in rows)
+
+
+def _files(digests: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} (sha256 {digest[:12]})" for name, digest in digests.items())
 
 
 def _kernel(kernel: KernelFacts) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from common import __version__
 from common.accel import Accelerator
@@ -19,6 +20,7 @@ from common.crash import describe
 from common.dialogue import awaited
 from common.domain import MachineSpec
 from common.errors import CannotRunHere
+from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
@@ -48,6 +50,8 @@ class Bench:
     narrate: Callable[[str], None] = field(default=lambda _text: None)
     guest: Kernel | None = None
     """The kernel of the workload's guest, where that is a Linux."""
+    guest_image: GuestImage | None = None
+    """The user's own guest instead."""
     control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
 
@@ -94,7 +98,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             kernel=outgoing.image,
             initrd=_pack(bench, outgoing, _following(bench, control), workspace),
             cmdline=cmdline,
-            devices=stage.devices(bench.options),
+            devices=(*stage.devices(bench.options), *_guest_disk(bench, workspace)),
             ports=stage.ports,
             qemu_args=stage.qemu_args,
             traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
@@ -117,6 +121,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
             guest=_facts(bench.guest) if bench.guest else None,
+            guest_image=bench.guest_image.facts() if bench.guest_image else None,
             cmdline=cmdline,
             argv=machine.argv,
             clock_offset_ns=machine.clock_offset_ns,
@@ -181,6 +186,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     words = ("console=ttyS0", *bench.stage.cmdline, f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
+    if bench.guest_image:
+        words += ("stage.guest_image=1",)
     if (chain := _chain(bench.stage, plan.control)) > 1:
         words += (f"stage.chain={chain}",)
     if bench.stage.series != "ours":
@@ -213,11 +220,17 @@ def _pack(bench: Bench, outgoing: Bootable, following: Sequence[Bootable], works
         initrd = workspace / "guest.cpio"
         make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
         files |= {"/guest/bzImage": bench.guest.image, "/guest/initrd": initrd}
+    if bench.guest_image:
+        files |= bench.guest_image.initramfs_files(workspace)
     packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")
     for number, kernel in enumerate(reversed(following)):
         here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}
         packed = make_initramfs(here, gen_init_cpio=tool, target=workspace / f"{number}.cpio")
     return packed
+
+
+def _guest_disk(bench: Bench, workspace: Path) -> tuple[ET.Element, ...]:
+    return bench.guest_image.devices(workspace) if bench.guest_image else ()
 
 
 def _facts(kernel: Bootable) -> KernelFacts:

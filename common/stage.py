@@ -179,6 +179,10 @@ class Stage:
     workload: Workload = "vmm"
     """Who runs the guest; a stage's declaration of another workload stands beside its first."""
     guest: LinuxGuest | None = None
+    guest_image: bool = False
+    """The guest is an image of the user's."""
+    own_guest: Callable[[Stage], Stage] | None = None
+    """The stage with a guest of the user's own; None where it cannot have one."""
     demo_controls: frozenset[str] | None = None
     """The controls that `demo` shows; None: all of them."""
     debug_options: Mapping[str, int] = field(default_factory=dict)

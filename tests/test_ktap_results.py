@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from common.cli import main
 from common.commands import kernels as verbs
 from common.errors import Exit
-from common.kernel_selftests import Suites, counts, fallen
+from common.kernel_selftests import Suites, counts, fallen, read_results
 from common.ktap_results import results
 
 KUNIT = """\
@@ -81,6 +82,18 @@ def test_a_test_that_fails_or_is_gone_has_fallen() -> None:
         "KUnit amdv1_iommu_test.test_map_simple.fmt_0: not ok",
         "iommufd iommufd.simple_close: gone",
     ]
+
+
+@pytest.mark.parametrize(("end", "ended"), [("exit=1", "ok"), ("signal=11", "not ok")])
+def test_a_program_that_is_killed_has_not_ended(tmp_path: Path, end: str, ended: str) -> None:
+    lines = ["# program=iommufd", *KSELFTEST.splitlines(), f"# {end}", "# program=iommufd_fail_nth"]
+    for name, texts in (("console", KUNIT.splitlines()), ("dialogue", lines)):
+        stamped = "".join(f"{json.dumps([0, text])}\n" for text in texts)
+        (tmp_path / f"{name}.jsonl").write_text(stamped)
+    found = read_results(tmp_path)
+    assert found["programs"] == {"iommufd": ended, "iommufd_fail_nth": "not ok"}
+    assert found["iommufd"] == results(KSELFTEST.splitlines())
+    assert found["iommufd_fail_nth"] == {}
 
 
 def test_counts() -> None:

@@ -15,6 +15,7 @@ from common.as_run import as_run, left_out
 from common.commands.upstream import gate_upstream
 from common.compare import worsened
 from common.errors import Exit, StagesError, UsageError
+from common.guest_image import chosen_guest
 from common.hypervisor import Hypervisor
 from common.kernel_choice import chosen
 from common.one_run import one_run
@@ -28,16 +29,21 @@ from common.verdict import Verdict
 
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
-    choice = chosen(arguments)
-    stage = load_stage(arguments.stage, arguments.workload)
-    stage = as_run(stage, lane=arguments.lane, choice=choice, chain=arguments.chain)
+    choice, guest = chosen(arguments), chosen_guest(arguments)
+    stage = as_run(
+        load_stage(arguments.stage, arguments.workload),
+        lane=arguments.lane,
+        choice=choice,
+        chain=arguments.chain,
+        own_guest=guest is not None,
+    )
     if arguments.control:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
         controls = () if arguments.no_controls else _told_possible(stage)
         plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
-        record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
+        record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor, guest)
     sys.stdout.write(report_text(record, verdict, stage))
     print(f"\nRun folder: {folder}", file=sys.stderr)
     return verdict.exit

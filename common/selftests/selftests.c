@@ -43,12 +43,12 @@ static int run_all(void)
 		if (!pid)
 			run(path);
 		must(sys(waitpid(pid, &status, 0)));
-		fact("status", "%d", status);
+		fact(WIFSIGNALED(status) ? "signal" : "exit", "%d",
+		     WIFSIGNALED(status) ? WTERMSIG(status) : WEXITSTATUS(status));
 	}
 	return 0;
 }
 
 const struct stage_ops stage = {
 	.before_kexec = run_all,
-	.after_kexec = run_all,
 };

@@ -68,7 +68,7 @@ static bool field_of_file(const char *path, const char *field, char *value, size
 }
 
 /* Value of a line of /proc/meminfo, 0 when there is none. */
-static u64 meminfo_kb(const char *field)
+u64 meminfo_kb(const char *field)
 {
 	char value[64];
 

@@ -80,10 +80,12 @@ def _monitor(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
             if name == "migration":
                 name += f".{event['data']['status']}"
             side.setdefault(f"event.{name}", entry["t"])
+        elif "changed" in entry:
+            side["changed"] = entry["changed"]
         elif "failed" in entry:
             side["failed"][entry["failed"]] = entry["why"]
-        elif "answer" in entry and "status" in (entry["answer"].get("return") or {}):
-            side["status"] = entry["answer"]["return"]["status"]
+        elif "running" in (entry.get("answer") or {}):  # query-status; the last counts
+            side["status"] = entry["answer"]["status"]
     return found
 
 

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 from kvm_memfd_guest_lines import PORTS, read_witness
 from kvm_memfd_qemu_checks import CLAIMS
 from kvm_memfd_qemu_controls import CONTROLS
+from kvm_memfd_qemu_own import with_own_guest
 from kvm_memfd_qemu_timing import blackout, headline, phases
 
 from common.qemu_image import qemu_image
@@ -73,6 +74,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
+    own_guest=with_own_guest,
     demo_controls=frozenset({"not-preserved", "byte-flipped", "wrong-nonce"}),
     options=(
         Option(

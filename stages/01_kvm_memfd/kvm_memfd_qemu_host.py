@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import threading
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -22,82 +21,31 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kvm_memfd_guest_lines import GUEST, TRANSCRIPT, Beat, parse_beat
+from kvm_memfd_guest_lines import GUEST, TRANSCRIPT
+from kvm_memfd_qemu_guest import Failed, Guest, OurGuest, UnknownGuest
 from kvm_memfd_witness import FILE, RamWitness
 from qemu.qmp import QMPClient, QMPError
 
 from common.checks import INCOMING, OUTGOING
-from common.dialogue import Line, awaited
+from common.dialogue import awaited
 from common.machine_ram import MachineRam
-from common.serial_line import SerialLine
 from common.stage import Companion, Surroundings
-
-# The controls that have the guest's own processes go wrong, and what is said to it.
-SPOILS = {
-    "process-restarted": "process",
-    "count-spoiled": "count",
-    "tcp-spoiled": "tcp",
-    "file-spoiled": "file",
-    "clock-turned-back": "clock",
-}
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
 WITH_RAM = ("ram-in-stream", "disk")
 _UNLIMITED = {"max-bandwidth": 1 << 40}
 
-# Until the guest has booted, or has gone round its memory; less than the workload itself waits
-# (qemu_workload/kvm_qemu.c).
-_GUEST_SECONDS = 50.0
-_GUEST_SECONDS_PER_GIB = 30.0
 _QMP_SECONDS = 20.0
+_EVENTS_SECONDS = 0.2
 # QEMU that was killed says nothing more.
 _SAVE_SECONDS = 10.0
 _SIDES = (OUTGOING, INCOMING)
 # Without these there is no guest; and where the host waits for one.
 _NEEDED = ("qmp", "guest", "save", "resume")
 _WITH_GUEST = ("goes-on", "swept", "swept-again")
-_BEATS_WHILE_PRESERVED = 3
-_SILENCE_SECONDS = 1.5
 
 
 _T = TypeVar("_T")
-
-
-class _Failed(Exception):
-    """What was due at a rendezvous could not be done; the trial goes on, and its checks say so."""
-
-
-class _Guest:
-    """The guest's lines as they come. The last beat is kept, for those who wait for progress."""
-
-    def __init__(self, path: Path, folder: Path) -> None:
-        self._changed = threading.Condition()
-        self._last: Beat | None = None
-        self._line = SerialLine(GUEST, path, folder=folder, on_line=self._on_line)
-        self.close = self._line.close
-
-    def _on_line(self, line: Line) -> None:
-        if beat := parse_beat(line):
-            with self._changed:
-                self._last = beat
-                self._changed.notify_all()
-
-    def say(self, text: str) -> None:
-        self._line.send(f"{text}\n")
-
-    def wait(self, until: Callable[[Beat], bool], *, seconds: float, what: str) -> Beat:
-        """The first new beat that is so. Raises _Failed after `seconds`."""
-        deadline = time.monotonic() + seconds
-        with self._changed:
-            seen = self._last
-            while True:
-                self._changed.wait(max(0.0, deadline - time.monotonic()))
-                if self._last is not seen and self._last is not None:
-                    seen = self._last
-                    if until(seen):
-                        return seen
-                if time.monotonic() >= deadline:
-                    raise _Failed(f"the guest did not {what} within {seconds:.0f} s")
 
 
 class _Monitor:
@@ -125,14 +73,14 @@ class _Monitor:
         return answer
 
     def wait_migration(self, *, seconds: float) -> None:
-        """Returns when the state is saved or loaded. Raises _Failed with QEMU's reason."""
+        """Returns when the state is saved or loaded. Raises Failed with QEMU's reason."""
         while True:
             event = self._event(seconds)
             status = event["data"]["status"] if event["event"] == "MIGRATION" else None
             if status == "completed":
                 return
             if status == "failed":
-                raise _Failed(self.do("query-migrate").get("error-desc", "no reason given"))
+                raise Failed(self.do("query-migrate").get("error-desc", "no reason given"))
 
     def wait_event(self, name: str) -> None:
         """Returns when the event has come."""
@@ -143,6 +91,12 @@ class _Monitor:
         event = dict(self._run(self._client.events.get(), seconds))
         self._write(event=event)
         return event
+
+    def take_events(self) -> None:
+        """What has come until now is in the transcript."""
+        self._run(asyncio.sleep(_EVENTS_SECONDS), _QMP_SECONDS)
+        while not self._client.events.empty():
+            self._event(_QMP_SECONDS)
 
     def close(self) -> None:
         """The connection is closed, whether or not QEMU is still there."""
@@ -162,10 +116,8 @@ class QemuHost:
         self._ram = ram
         parameters = _parameters(machine.spec.cmdline)
         self._control = parameters.get("control", "")
-        gib = int(parameters.get("guest_memory", "0")) >> 10
-        self._patience = _GUEST_SECONDS + _GUEST_SECONDS_PER_GIB * gib
         self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
-        self._guest = _Guest(machine.ports[GUEST], machine.folder)
+        self._guest = self._guest_of(machine, parameters)
         self._monitor: _Monitor | None = None
         self._lost = ""
         self._side = OUTGOING
@@ -173,12 +125,12 @@ class QemuHost:
         self._due: Mapping[str, Callable[[], None]] = {
             "qmp": self._connect,
             "guest": self._guest_is_up,
-            "preserved": self._guest_runs_on,
+            "preserved": self._guest.run_on,
             "save": self._save,
             "goes-on": self._goes_on,
             "resume": self._resume,
-            "swept": self._spoil_and_sweep,
-            "swept-again": self._sweep,
+            "swept": self._guest.work_after_resume,
+            "swept-again": self._last_look,
         }
 
     def heard(self, text: str) -> None:
@@ -191,12 +143,25 @@ class QemuHost:
         elif (name := awaited(text)) and name in self._due:
             try:
                 if name in _WITH_GUEST and self._lost:
-                    raise _Failed(f"not after {self._lost!r} has failed")
+                    raise Failed(f"not after {self._lost!r} has failed")
                 self._due[name]()
-            except (_Failed, QMPError, TimeoutError, OSError) as error:
+            except (Failed, QMPError, TimeoutError, OSError) as error:
                 if name in _NEEDED:
                     self._lost = name
                 self._write(failed=name, why=str(error) or type(error).__name__)
+
+    def _guest_of(self, machine: Surroundings, parameters: Mapping[str, str]) -> Guest:
+        line, folder = machine.ports[GUEST], machine.folder
+        if parameters.get("guest_image") == "1":
+            return UnknownGuest(line, folder, ram=self._ram, write=self._write)
+        return OurGuest(
+            line,
+            folder,
+            control=self._control,
+            gib=int(parameters.get("guest_memory", "0")) >> 10,
+            # bench/ways_to_cross.py measures what a round of 4 GiB would take many times as long as
+            rounds=parameters.get("proof", "1") != "0",
+        )
 
     def close(self) -> None:
         """The lines are closed; everything heard until now is on disk."""
@@ -213,7 +178,7 @@ class QemuHost:
 
     def _qemu(self) -> _Monitor:
         if self._monitor is None:
-            raise _Failed("QEMU's monitor is not connected")
+            raise Failed("QEMU's monitor is not connected")
         return self._monitor
 
     def _connect(self) -> None:
@@ -223,18 +188,9 @@ class QemuHost:
         self._monitor = _Monitor(self._lines[self._side], self._side, self._write)
 
     def _guest_is_up(self) -> None:
-        self._guest.wait(
-            lambda beat: 0 < beat.number("checker.pages") <= beat.number("checker.steps"),
-            seconds=self._patience,
-            what="come up and go round its memory",
-        )
+        self._guest.come_up()
         if self._control == "paused-early":
             self._qemu().do("stop")
-
-    def _guest_runs_on(self) -> None:
-        seconds = _SILENCE_SECONDS if self._control == "paused-early" else self._patience
-        for _ in range(_BEATS_WHILE_PRESERVED):
-            self._guest.wait(lambda _beat: True, seconds=seconds, what="run on")
 
     def _prepare_migration(self) -> None:
         states = {"events": True, "x-ignore-shared": self._control not in WITH_RAM}
@@ -246,45 +202,29 @@ class QemuHost:
         self._prepare_migration()
         self._qemu().do("migrate", uri=self._uri)
         self._qemu().wait_migration(
-            seconds=self._patience if self._control in WITH_RAM else _SAVE_SECONDS
+            seconds=self._guest.patience if self._control in WITH_RAM else _SAVE_SECONDS
         )
         self._qemu().do("query-status")
 
     def _goes_on(self) -> None:
         self._qemu().do("cont")
-        self._sweep()
+        self._guest.work()
 
     def _resume(self) -> None:
         if self._control != "cold-guest":
             self._prepare_migration()
             self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
-            self._qemu().wait_migration(seconds=_QMP_SECONDS)
+            self._qemu().wait_migration(
+                seconds=self._guest.patience if self._control in WITH_RAM else _QMP_SECONDS
+            )
         self._qemu().do("cont")
         self._qemu().wait_event("RESUME")
         self._qemu().do("query-status")
 
-    def _sweep(self) -> None:
-        start = self._guest.wait(
-            lambda beat: beat.number("checker.pages") > 0, seconds=self._patience, what="run"
-        )
-        end = start.number("checker.steps") + start.number("checker.pages")
-        self._guest.wait(
-            lambda beat: beat.number("checker.steps") > end,
-            seconds=self._patience,
-            what="go round its memory",
-        )
-
-    def _spoil_and_sweep(self) -> None:
-        first = self._guest.wait(lambda _beat: True, seconds=self._patience, what="run")
-        if self._control in SPOILS:
-            self._guest.say(SPOILS[self._control])
-        self._sweep()
-        read = first.number("writer.verified") + 1024
-        self._guest.wait(
-            lambda beat: beat.number("writer.verified") > read,
-            seconds=self._patience,
-            what="read its file",
-        )
+    def _last_look(self) -> None:
+        self._guest.work()
+        self._qemu().take_events()
+        self._qemu().do("query-status")
 
 
 def _connected(path: Path) -> socket.socket:

@@ -15,6 +15,9 @@ good, for what only this guest can have written into them since.
 from __future__ import annotations
 
 import json
+import operator
+import time
+import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -56,6 +59,16 @@ class _OneUpdate:
                 digest.result()
             if text == "# await watched":
                 self._look("watched")
+
+    def changed(self, seconds: float) -> int:
+        """How many of the guest's pages are other ones after `seconds`, in the same frames."""
+        before = self._checksums()
+        time.sleep(seconds)
+        return sum(map(operator.ne, before, self._checksums()))
+
+    def _checksums(self) -> list[int]:
+        pages = ((pfn + n) * PAGE for pfn, count in self._extents for n in range(count))
+        return [zlib.crc32(self._ram.read(address, PAGE)) for address in pages]
 
     @property
     def begun(self) -> bool:
@@ -99,6 +112,10 @@ class RamWitness:
         if text == "# side=outgoing" and self._updates[-1].begun:
             self._updates.append(_OneUpdate(self._ram, self._pool))
         self._updates[-1].heard(text)
+
+    def changed(self, seconds: float = 1.0) -> int:
+        """How many of the guest's pages change in `seconds`, in their frames before the kexec."""
+        return self._updates[0].changed(seconds)
 
     def result(self) -> dict[str, Any]:
         """What was seen of the first update; of those after it in a list, "later"."""

@@ -21,6 +21,17 @@
 #define LOG "/tmp/qemu.log"
 #define PORTS "/sys/class/virtio-ports"
 
+#define KERNEL "/guest/bzImage"
+#define INITRD "/guest/initrd"
+#define CMDLINE "/guest/cmdline"
+#define GUEST_DISK "/dev/vdb"
+
+/* The user's, of which nothing is known. */
+static bool own_guest(void)
+{
+	return param_u64("guest_image", 0);
+}
+
 void qemu_mount(void)
 {
 	mkdir(FOLDER, 0755);
@@ -53,6 +64,30 @@ static void find_port(const char *name, char *path, size_t size)
 	closedir(ports);
 }
 
+static void run_mkfs(const char *device)
+{
+	int fd = open("/dev/null", O_RDWR);
+
+	dup2(fd, STDOUT_FILENO);
+	dup2(fd, STDERR_FILENO);
+	execl(FOLDER "/lib/ld-linux-x86-64.so.2", "ld.so", "--library-path", FOLDER "/lib",
+	      FOLDER "/bin/mke2fs", "-q", "-F", "-t", "ext4", "-b", "4096", "-m", "0",
+	      "-O", "^has_journal", device, NULL);
+	_exit(127);
+}
+
+/* An empty ext4 without a journal, by the host's own mke2fs. */
+void qemu_disk_mkfs(const char *device)
+{
+	pid_t pid = must(sys(fork()));
+	int status;
+
+	if (!pid)
+		run_mkfs(device);
+	must(sys(waitpid(pid, &status, 0)));
+	must_be(WIFEXITED(status) && !WEXITSTATUS(status), "mke2fs %s: status %#x", device, status);
+}
+
 struct arguments {
 	char *word[64];
 	char text[4096];
@@ -82,7 +117,9 @@ static void add_machine(struct arguments *a, const struct qemu_config *config)
 	add(a, "-display");
 	add(a, "none");
 	add(a, "-machine");
-	add(a, "microvm,accel=kvm,acpi=off,memory-backend=ram");
+	/* A guest of the user's may need firmware, PCI and ACPI. */
+	add(a, own_guest() ? "q35,accel=kvm,memory-backend=ram" :
+			     "microvm,accel=kvm,acpi=off,memory-backend=ram");
 	add(a, "-cpu");
 	add(a, "host");
 	add(a, "-smp");
@@ -95,12 +132,41 @@ static void add_machine(struct arguments *a, const struct qemu_config *config)
 	    config->ram_size >> 20, config->ram_fd);
 }
 
-static void add_guest(struct arguments *a, const struct qemu_config *config)
+static void add_kernel(struct arguments *a)
 {
 	add(a, "-kernel");
-	add(a, "/guest/bzImage");
+	add(a, KERNEL);
+	if (access(INITRD, F_OK))
+		return;
 	add(a, "-initrd");
-	add(a, "/guest/initrd");
+	add(a, INITRD);
+}
+
+static void add_own_guest(struct arguments *a)
+{
+	char line[2048] = "";
+	FILE *file;
+
+	if (access(KERNEL, F_OK)) {
+		add(a, "-drive");
+		add(a, "file=" GUEST_DISK ",format=raw,if=virtio");
+		return;
+	}
+	add_kernel(a);
+	file = fopen(CMDLINE, "re");
+	must_be(file && fgets(line, sizeof(line), file), CMDLINE ": %s", errno_name(-errno));
+	fclose(file);
+	add(a, "-append");
+	add(a, "%s", line);
+}
+
+static void add_guest(struct arguments *a, const struct qemu_config *config)
+{
+	if (own_guest()) {
+		add_own_guest(a);
+		return;
+	}
+	add_kernel(a);
 	add(a, "-append");
 	add(a, "console=hvc0 quiet nonce=%016llx", config->nonce);
 }
@@ -113,10 +179,15 @@ static void add_lines(struct arguments *a, const struct qemu_config *config)
 	find_port("guest", path, sizeof(path));
 	add(a, "-chardev");
 	add(a, "pipe,id=guest,path=%s", path);
-	add(a, "-device");
-	add(a, "virtio-serial-device");
-	add(a, "-device");
-	add(a, "virtconsole,chardev=guest");
+	if (own_guest()) {
+		add(a, "-serial");
+		add(a, "chardev:guest");
+	} else {
+		add(a, "-device");
+		add(a, "virtio-serial-device");
+		add(a, "-device");
+		add(a, "virtconsole,chardev=guest");
+	}
 	find_port(config->qmp, path, sizeof(path));
 	add(a, "-chardev");
 	add(a, "pipe,id=qmp,path=%s", path);

@@ -1,23 +1,34 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Other ways to get QEMU's guest across, measured beside the live update by
- * bench/ways_to_cross.py: in the same kernel, and by way of a disk.
+ * bench/ways_to_cross.py: in the same kernel, and by way of a place that
+ * outlives any kexec without LUO's help. That is a disk, to which QEMU saves
+ * RAM and all, or emulated PMEM (memmap=SIZE!START), in which RAM lies anyway.
  */
+#include <fcntl.h>
 #include <signal.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "free_memory.h"
+#include "guest_ram.h"
 #include "ways.h"
 
-#define DISK "/dev/vdb"
-#define FOLDER "/disk"
+#define FOLDER "/place"
+#define STATE FOLDER "/state"
+#define RAM FOLDER "/ram"
+#define PMEM "/dev/pmem0"
+
+/* A large guest's RAM goes to a disk and comes from it; the host gives up before. */
+#define MIGRATION_MS 900000
 
 static int go_on(const struct qemu_config *config)
 {
 	qemu_start(config);
 	await("qmp");
-	await("resume");
+	await_within("resume", MIGRATION_MS);
+	report_free_memory("resuming");
 	await("swept");
 	return 0;
 }
@@ -33,31 +44,57 @@ int cross_in_place(struct qemu_config config, pid_t outgoing)
 	return go_on(&config);
 }
 
-static void mount_disk(void)
+static bool in_pmem(void)
 {
-	mkdir(FOLDER, 0755);
-	must(sys(mount(DISK, FOLDER, "ext2", 0, NULL)));
-	fact("qemu.uri", "file:" FOLDER "/state");
+	return param_control("pmem");
 }
 
-/* Nothing is preserved: RAM and all goes to a file, and a plain kexec follows. */
-int save_to_disk(void)
+bool place_wanted(void)
+{
+	return param_control("disk") || in_pmem();
+}
+
+/* The host has made the disk's file system; PMEM is empty when the machine starts. */
+void place_prepare(void)
+{
+	mkdir(FOLDER, 0755);
+	if (in_pmem() && param_side() == SIDE_OUTGOING)
+		qemu_disk_mkfs(PMEM);
+	if (in_pmem())
+		must(sys(mount(PMEM, FOLDER, "ext4", 0, "dax=always")));
+	else
+		must(sys(mount("/dev/vdb", FOLDER, "ext2", 0, NULL)));
+	fact("qemu.uri", "file:" STATE);
+}
+
+/* RAM as it is on this side: the same in PMEM, new where it comes from a disk. */
+int place_ram(u64 size)
+{
+	int fd;
+
+	if (!in_pmem())
+		return memfd_new("guest-ram", size);
+	fd = must(sys(open(RAM, O_RDWR | O_CREAT | O_CLOEXEC, 0600)));
+	must(-posix_fallocate(fd, 0, size));
+	return fd;
+}
+
+/* Nothing is preserved: what QEMU saves goes to a file, and a plain kexec follows. */
+int save_to_place(void)
 {
 	struct stat stat;
 
-	mount_disk();
-	await("save");
-	must_be(!lstat(FOLDER "/state", &stat), "%s", errno_name(-errno));
+	await_within("save", MIGRATION_MS);
+	must_be(!lstat(STATE, &stat), "%s", errno_name(-errno));
 	fact("state.bytes", "%llu", (u64)stat.st_size);
-	fact("mem.available_kb.saved", "%llu", available_kb());
-	must(sys(umount(FOLDER)));
+	sync();
 	fact_tsc("synced", rdtsc());
+	report_free_memory("saving");
 	return leave_for_incoming();
 }
 
-int load_from_disk(struct qemu_config config)
+int load_from_place(struct qemu_config config)
 {
-	mount_disk();
 	config.qmp = "qmp.incoming";
 	config.stopped = config.incoming = true;
 	return go_on(&config);

@@ -6,7 +6,11 @@
 #include "qemu_process.h"
 
 int cross_in_place(struct qemu_config config, pid_t outgoing);
-int save_to_disk(void);
-int load_from_disk(struct qemu_config config);
+
+bool place_wanted(void);
+void place_prepare(void);
+int place_ram(u64 size);
+int save_to_place(void);
+int load_from_place(struct qemu_config config);
 
 #endif

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 1 with QEMU and a guest of the user's own: what can be asked of a guest nobody knows.
+
+Nothing in it answers to us. So the host looks, from outside, whether the pages in the page
+frames that RAM had before the kexec go on changing, and QEMU says whether it was reset.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from kvm_memfd_guest_lines import TRANSCRIPT
+from kvm_memfd_qemu_checks import CLAIMS, qemu
+
+from common.checks import INCOMING, OUTGOING, no_data, outcome
+from common.record import Trial
+from common.stage import Check, Claim, Outcome, Stage
+
+# Asked of our own guest's processes.
+_OF_OURS = frozenset(
+    {
+        "same_boot",
+        "same_processes",
+        "counts_go_on",
+        "guest_memory",
+        "guest_tcp",
+        "guest_file",
+        "guest_clocks",
+    }
+)
+# These spoil our own guest's processes, or ask them.
+_CONTROLS_OF_OURS = frozenset(
+    {
+        "byte-flipped",
+        "cold-guest",
+        "given-up",
+        "process-restarted",
+        "count-spoiled",
+        "tcp-spoiled",
+        "file-spoiled",
+        "clock-turned-back",
+    }
+)
+
+
+def _writes(side: str) -> Callable[[Trial], Outcome]:
+    """Pages of RAM that changed within a second, in their page frames of the outgoing kernel."""
+
+    def ask(trial: Trial) -> Outcome:
+        expected = "pages that change within a second"
+        changed = qemu(trial, side).get("changed")
+        if changed is None:
+            return no_data(f"{TRANSCRIPT}, changed", expected=expected)
+        return outcome(
+            changed > 0,
+            expected=expected,
+            seen=f"{changed} pages changed",
+            evidence=f"{TRANSCRIPT}, changed (read in the machine's RAM)",
+        )
+
+    return ask
+
+
+def _not_reset(trial: Trial) -> Outcome:
+    said = qemu(trial, INCOMING)
+    expected = "running, no RESET and no SHUTDOWN"
+    if "status" not in said:
+        return no_data(f"{TRANSCRIPT}, query-status", expected=expected)
+    events = [name for name in ("reset", "shutdown") if f"event.{name}" in said]
+    return outcome(
+        said["status"] == "running" and not events,
+        expected=expected,
+        seen=", ".join([said["status"], *(name.upper() for name in events)]),
+        evidence=f"{TRANSCRIPT}, events and query-status",
+    )
+
+
+_RAN_ON = Check("guest_ran_on", "Does the guest run while it is preserved?", _writes(OUTGOING))
+_GOES_ON = Claim(
+    "The guest goes on in the page frames it had, and was not reset.",
+    (
+        Check("guest_goes_on", "Does it write to them after the resume?", _writes(INCOMING)),
+        Check("not_reset", "Did QEMU see no reset of it?", _not_reset),
+    ),
+)
+
+
+def _without_ours(claim: Claim) -> Claim:
+    kept = (_RAN_ON if c.name == _RAN_ON.name else c for c in claim.checks)
+    return replace(claim, checks=tuple(c for c in kept if c.name not in _OF_OURS))
+
+
+def with_own_guest(stage: Stage) -> Stage:
+    """The stage with the checks that our own guest answers replaced, and that said."""
+    claims = tuple(claim for claim in map(_without_ours, CLAIMS) if claim.checks)
+    added = frozenset(check.name for check in _GOES_ON.checks)
+    controls = []
+    for control in stage.controls:
+        if control.name in _CONTROLS_OF_OURS:
+            continue
+        breaks = control.breaks - _OF_OURS
+        if control.name == "pages-copied":
+            breaks |= {"guest_goes_on"}
+        may_break = control.may_break
+        if may_break is not None:
+            may_break = may_break - _OF_OURS | (added - breaks if may_break & _OF_OURS else set())
+        controls.append(replace(control, breaks=breaks, may_break=may_break))
+    return replace(
+        stage,
+        guest=None,
+        guest_image=True,
+        patience=max(stage.patience, 3),
+        claims=(*claims, _GOES_ON),
+        controls=tuple(controls),
+        not_claimed=(
+            "The guest is the user's own: what its processes, connections, files and clocks would"
+            " say was not asked.",
+            *stage.not_claimed,
+        ),
+    )
