@@ -185,9 +185,10 @@ def test_collect_tells_of_cells_that_nobody_brought(
     assert "NO RESULT" in capsys.readouterr().out
 
 
-def test_a_cell_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_cell_that_there_is_not(runs: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["matrix", "--stage", "1", "--cell", "nonsense"]) == Exit.USAGE
     assert "this matrix has no cell nonsense; --plan lists those it has" in sentence(capsys)
+    assert not list(runs.iterdir())
 
 
 def test_planning_and_collecting_need_no_libvirt(tmp_path: Path) -> None:

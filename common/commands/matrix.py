@@ -38,8 +38,8 @@ def matrix(arguments: argparse.Namespace) -> int:
     if arguments.plan:
         sys.stdout.write(plan_text(cells(arguments), arguments.plan))
         return Exit.PASS
-    folder = _results_folder(arguments)
     wanted = _chosen_cells(arguments)
+    folder = _results_folder(arguments)
     from common.matrix_run import run_cells  # libvirt: not needed to plan or to collect
 
     run_cells(wanted, arguments, folder)
