@@ -133,8 +133,9 @@ def _finished(trial: Trial) -> Outcome:
 
 
 def _complete(trial: Trial) -> Outcome:
-    """KTAP plans kept, no line lost or damaged, and both sides hold this run's nonce."""
-    faults: list[str] = []
+    """KTAP plans kept, no line lost or damaged, each side once and with this run's nonce."""
+    names = [side.name for side in trial.sides]
+    faults = [f"{name} {names.count(name)} times" for name in set(names) if names.count(name) > 1]
     for side in trial.sides:
         numbers = [result.number for result in side.results]
         if side.planned is None or numbers != list(range(1, side.planned + 1)):
@@ -147,7 +148,7 @@ def _complete(trial: Trial) -> Outcome:
         return no_data("dialogue.log is empty", expected="plan kept, nonce of this run")
     return outcome(
         not faults,
-        expected="plan kept, no stray line, nonce of this run",
+        expected="each side once, plan kept, no stray line, nonce of this run",
         seen="; ".join(faults) or "as expected",
         evidence="dialogue.log",
     )

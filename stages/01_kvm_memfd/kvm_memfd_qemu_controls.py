@@ -4,7 +4,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 
 from kvm_memfd_controls import (
     FIRMWARE_REBOOT,
@@ -240,8 +239,7 @@ CONTROLS = (
         reason=reason(has_fact(INCOMING, "t.resumed")),
     ),
     TAINTED,
-    # No results are planned here: what the side said before it was cut off may be whole.
-    replace(FIRMWARE_REBOOT, breaks=FIRMWARE_REBOOT.breaks - {"dialogue_complete"}),
+    FIRMWARE_REBOOT,
     POWER_OFF,
     SAME_KERNEL,
     PANIC,

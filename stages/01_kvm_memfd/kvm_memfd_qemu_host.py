@@ -223,6 +223,8 @@ class QemuHost:
 
     def _last_look(self) -> None:
         self._guest.work()
+        if self._control == "guest-reset":
+            self._qemu().do("system_reset")
         self._qemu().take_events()
         self._qemu().do("query-status")
 

@@ -13,9 +13,10 @@ from dataclasses import replace
 from kvm_memfd_guest_lines import TRANSCRIPT
 from kvm_memfd_qemu_checks import CLAIMS, qemu
 
-from common.checks import INCOMING, OUTGOING, no_data, outcome
+from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.controls import reason
 from common.record import Trial
-from common.stage import Check, Claim, Outcome, Stage
+from common.stage import Check, Claim, Control, Outcome, Stage
 
 # Asked of our own guest's processes.
 _OF_OURS = frozenset(
@@ -32,7 +33,6 @@ _OF_OURS = frozenset(
 # These spoil our own guest's processes, or ask them.
 _CONTROLS_OF_OURS = frozenset(
     {
-        "byte-flipped",
         "cold-guest",
         "given-up",
         "process-restarted",
@@ -86,6 +86,21 @@ _GOES_ON = Claim(
 )
 
 
+def _was_reset(trial: Trial) -> Outcome:
+    seen = "event.reset" in qemu(trial, INCOMING)
+    return outcome(
+        seen, expected="RESET", seen="RESET" if seen else "no RESET", evidence=TRANSCRIPT
+    )
+
+
+_GUEST_RESET = Control(
+    name="guest-reset",
+    what="the guest is reset after the resume",
+    breaks=frozenset({"not_reset"}),
+    reason=reason(_was_reset),
+)
+
+
 def _without_ours(claim: Claim) -> Claim:
     kept = (_RAN_ON if c.name == _RAN_ON.name else c for c in claim.checks)
     return replace(claim, checks=tuple(c for c in kept if c.name not in _OF_OURS))
@@ -103,16 +118,20 @@ def with_own_guest(stage: Stage) -> Stage:
         if control.name == "pages-copied":
             breaks |= {"guest_goes_on"}
         may_break = control.may_break
-        if may_break is not None:
-            may_break = may_break - _OF_OURS | (added - breaks if may_break & _OF_OURS else set())
-        controls.append(replace(control, breaks=breaks, may_break=may_break))
+        # Whatever may harm our own guest may harm another one.
+        if may_break is not None and (control.breaks | may_break) & _OF_OURS:
+            may_break = may_break - _OF_OURS | added - breaks
+        control = replace(control, breaks=breaks, may_break=may_break)
+        if control.name == "byte-flipped":
+            control = replace(control, reason=reason(fact_is(INCOMING, "ram.pages_different", "1")))
+        controls.append(control)
     return replace(
         stage,
         guest=None,
         guest_image=True,
         patience=max(stage.patience, 3),
         claims=(*claims, _GOES_ON),
-        controls=tuple(controls),
+        controls=(*controls, _GUEST_RESET),
         not_claimed=(
             "The guest is the user's own: what its processes, connections, files and clocks would"
             " say was not asked.",

@@ -3,10 +3,16 @@
 
 from __future__ import annotations
 
+import subprocess
+from dataclasses import replace
+
 import pytest
 
 from common.accel import probe
+from common.as_run import as_run
+from common.guest_image import GuestImage
 from common.hypervisor import Hypervisor
+from common.initramfs import make_initramfs
 from common.kernel_choice import KernelChoice
 from common.kernels import guest_kernel, kernel_pair
 from common.runner import Bench, Plan, run_trial
@@ -14,6 +20,7 @@ from common.stage import load_stage
 from common.verdict import judge_control, judge_trial
 
 STAGE = load_stage(1, "qemu")
+OWN = as_run(STAGE, own_guest=True)
 
 
 @pytest.fixture(scope="module")
@@ -44,5 +51,49 @@ def test_control_fails_for_its_own_reason(bench: Bench, name: str) -> None:
 
 
 def test_every_check_is_broken_by_a_control() -> None:
-    broken = frozenset().union(*(control.breaks for control in STAGE.controls))
-    assert {check.name for check in STAGE.checks} == broken
+    for stage in (STAGE, OWN):
+        broken = frozenset().union(*(control.breaks for control in stage.controls))
+        assert {check.name for check in stage.checks} == broken
+
+
+# A guest that knows nothing of us: it says that it is there, and counts.
+_INIT = """
+#include <stdio.h>
+#include <unistd.h>
+
+static volatile unsigned long count;
+
+int main(void)
+{
+	puts("up");
+	for (;;) {
+		usleep(1000);
+		count++;
+	}
+}
+"""
+
+
+@pytest.fixture(scope="module")
+def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+    folder = tmp_path_factory.mktemp("own-guest")
+    init = folder / "init"
+    command = ["gcc", "-static", "-O2", "-x", "c", "-", "-o", str(init)]
+    subprocess.run(command, input=_INIT, text=True, check=True)
+    tool = bench.outgoing.gen_init_cpio
+    initrd = make_initramfs({"/init": init}, gen_init_cpio=tool, target=folder / "initrd")
+    assert bench.guest
+    image = GuestImage(kernel=bench.guest.image, initrd=initrd)
+    return replace(bench, stage=OWN, guest=None, guest_image=image, folder=folder)
+
+
+def test_a_guest_of_the_users_own_passes(own: Bench) -> None:
+    verdict = judge_trial(run_trial(own, Plan("main")), OWN)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(OWN.checks)} checks")
+
+
+@pytest.mark.parametrize("name", ["pages-copied", "paused-early"])
+def test_a_control_of_the_users_own_fails_for_its_own_reason(own: Bench, name: str) -> None:
+    control = OWN.control(name)
+    verdict = judge_control(run_trial(own, Plan(f"control-{name}", control)), control, OWN)
+    assert verdict.status == "FAILED AS IT MUST", verdict.why

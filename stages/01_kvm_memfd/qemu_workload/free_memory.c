@@ -31,11 +31,13 @@ void watch_free_memory(void)
 	must(-pthread_create(&thread, NULL, watch, NULL));
 }
 
-/* By how much MemFree has fallen at most since watch_free_memory(). */
+/* By how much MemFree has fallen at most since watch_free_memory(), if that was called. */
 void report_free_memory(const char *doing)
 {
 	char key[64];
 
+	if (!at_first_kb)
+		return;
 	snprintf(key, sizeof(key), "mem.fell_kb.%s", doing);
 	fact(key, "%llu", at_first_kb - READ_ONCE(least_kb));
 }

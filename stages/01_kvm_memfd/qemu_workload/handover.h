@@ -26,6 +26,7 @@ struct handover {
 	u64 stream_size;
 };
 
+bool proof_wanted(void);
 struct handover *handover_create(u64 nonce, u64 ram_size, u64 vcpus, int *fd);
 struct handover *handover_map(int fd);
 const char *handover_refused(const struct handover *handover, int fd, u64 nonce);

@@ -52,15 +52,6 @@ static void await_guest(const char *name, u64 ram_size)
 	await_within(name, boot_ms + (ram_size >> 30) * GUEST_MS_PER_GIB);
 }
 
-/*
- * Digests and page frames. bench/ways_to_cross.py leaves them out: they take
- * longer than what it measures.
- */
-static bool proof_wanted(void)
-{
-	return param_u64("proof", 1);
-}
-
 /* Where the host is to tell QEMU to save to, or to load from. */
 static void report_uri(int state_fd, u64 ram_size)
 {
@@ -88,8 +79,7 @@ static void start_guest(struct outgoing *out)
 {
 	if (param_u64("large_pages", 1))
 		allow_large_pages();
-	out->ram_fd = place_wanted() ? place_ram(out->ram_size) :
-				       memfd_new("guest-ram", out->ram_size);
+	out->ram_fd = ram_new(out->ram_size);
 	out->ram = ram_map(out->ram_fd, out->ram_size);
 	ram_populate(out->ram, out->ram_size);
 	out->handover = handover_create(out->nonce, out->ram_size, out->vcpus, &out->state_fd);
@@ -198,7 +188,8 @@ static int before_kexec(void)
 	if (place_wanted())
 		place_prepare();
 	start_guest(&out);
-	watch_free_memory();
+	if (!proof_wanted())
+		watch_free_memory();
 	if (!place_wanted())
 		preserve(&out);
 	start = now_us();
@@ -270,9 +261,11 @@ static bool retrieve(struct incoming *in)
 	return true;
 }
 
-/* A page of the guest's memory checker begins with the nonce. */
+/* A page of the guest's memory checker begins with the nonce; of the user's guest any will do. */
 static u8 *find_checked_page(const struct incoming *in)
 {
+	if (param_u64("guest_image", 0))
+		return in->ram + in->handover->pages / 2 * GUEST_PAGE_SIZE;
 	for (u64 page = in->handover->pages / 2; page < in->handover->pages; page++) {
 		u8 *at = in->ram + page * GUEST_PAGE_SIZE;
 
@@ -380,7 +373,7 @@ static int resume_from_place(struct incoming *in)
 	place_prepare();
 	if (param_u64("large_pages", 1))
 		allow_large_pages();
-	config.ram_fd = place_ram(config.ram_size);
+	config.ram_fd = ram_new(config.ram_size);
 	return load_from_place(config);
 }
 
@@ -393,7 +386,8 @@ static int after_kexec(void)
 		must(taint_kernel());
 	in.luo_fd = luo_must_open();
 	qemu_mount();
-	watch_free_memory();
+	if (!proof_wanted())
+		watch_free_memory();
 	if (place_wanted())
 		return resume_from_place(&in);
 	if (!retrieve(&in))

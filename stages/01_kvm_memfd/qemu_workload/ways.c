@@ -68,7 +68,7 @@ void place_prepare(void)
 }
 
 /* RAM as it is on this side: the same in PMEM, new where it comes from a disk. */
-int place_ram(u64 size)
+int ram_new(u64 size)
 {
 	int fd;
 

@@ -9,7 +9,7 @@ int cross_in_place(struct qemu_config config, pid_t outgoing);
 
 bool place_wanted(void);
 void place_prepare(void);
-int place_ram(u64 size);
+int ram_new(u64 size);
 int save_to_place(void);
 int load_from_place(struct qemu_config config);
 
