@@ -19,6 +19,7 @@
 #define STATE FOLDER "/state"
 #define RAM FOLDER "/ram"
 #define PMEM "/dev/pmem0"
+#define PMEM_MS 10000
 
 /* A large guest's RAM goes to a disk and comes from it; the host gives up before. */
 #define MIGRATION_MS 900000
@@ -54,10 +55,21 @@ bool place_wanted(void)
 	return param_control("disk") || in_pmem();
 }
 
+/* libnvdimm looks at its devices in the background, and at a large one for a while. */
+static void await_pmem(void)
+{
+	struct deadline deadline = deadline_in_ms(PMEM_MS);
+
+	while (access(PMEM, F_OK) && !deadline_passed(deadline))
+		poll_pause();
+}
+
 /* The host has made the disk's file system; PMEM is empty when the machine starts. */
 void place_prepare(void)
 {
 	mkdir(FOLDER, 0755);
+	if (in_pmem())
+		await_pmem();
 	if (in_pmem() && param_side() == SIDE_OUTGOING)
 		qemu_disk_mkfs(PMEM);
 	if (in_pmem())
