@@ -45,9 +45,15 @@ def mail_body(runs: Sequence[StoredRun]) -> str:
     return "".join(f"{line.rstrip()}\n" for long in lines for line in _at_most(long))
 
 
+def stage_name(one: StoredRun) -> str:
+    """Number of the run's stage, and its workload where that is not the stage's own VMM."""
+    workload = one.stage.workload
+    return f"stage {one.run.stage}{'' if workload == 'vmm' else f' {workload}'}"
+
+
 def _label(one: StoredRun, runs: Sequence[StoredRun]) -> str:
-    same = [other for other in runs if other.run.stage == one.run.stage]
-    return f"[stage {one.run.stage}{f', {one.name}' if len(same) > 1 else ''}]"
+    same = [other for other in runs if stage_name(other) == stage_name(one)]
+    return f"[{stage_name(one)}{f', {one.name}' if len(same) > 1 else ''}]"
 
 
 def _at_most(line: str) -> Iterable[str]:

@@ -18,7 +18,7 @@ from email.utils import format_datetime
 
 from common import __version__
 from common.errors import UsageError
-from common.mail_body import mail_body
+from common.mail_body import mail_body, stage_name
 from common.stored_run import StoredRun
 
 _MESSAGE_ID = re.compile(r"<?([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9._:\[\]-]+)>?")
@@ -88,7 +88,7 @@ def _message_id(text: str) -> str:
 
 
 def _subject(runs: Sequence[StoredRun]) -> str:
-    results = ", ".join(f"stage {one.run.stage} {one.verdict.status}" for one in runs)
+    results = ", ".join(f"{stage_name(one)} {one.verdict.status}" for one in runs)
     kernels = dict.fromkeys(
         f"{trial.setting.outgoing.release} to {trial.setting.incoming.release}"
         for one in runs
