@@ -14,9 +14,10 @@ from tabulate import tabulate
 
 from common.dialogue import Stored
 from common.errors import UsageError
+from common.svg import sheet, text_of, write
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 760, 160, 150, 22, 44
-_BAR, _SPREAD, _TEXT = "#3b6ea5", "#1d3753", "#222"
+_BAR, _SPREAD = "#3b6ea5", "#1d3753"
 
 
 class Crossing(Stored):
@@ -123,30 +124,20 @@ def ways_svg(found: Sequence[Crossing], *, title: str) -> str:
     groups = list(_groups(found))
     sizes = list(dict.fromkeys(size for size, _, _ in groups))
     height = _TOP + _ROW * (len(groups) + 2 * len(sizes))
-    svg = ET.Element(
-        "svg",
-        {
-            "xmlns": "http://www.w3.org/2000/svg",
-            "viewBox": f"0 0 {_WIDTH} {height}",
-            "font-family": "sans-serif",
-            "font-size": "12",
-        },
-    )
-    ET.SubElement(svg, "rect", width="100%", height="100%", fill="white")
-    _text(svg, 10, 22, title)
+    svg = sheet(_WIDTH, height)
+    write(svg, 10, 22, title)
     y = _TOP
     for size in sizes:
         of_size = [group for group in groups if group[0] == size]
         longest = max(one.blackout_ms for *_, ones in of_size for one in ones)
         scale = (_WIDTH - _LEFT - _RIGHT) / longest
-        _text(svg, 10, y + 14, f"guest of {size} MiB")
+        write(svg, 10, y + 14, f"guest of {size} MiB")
         y += _ROW
         for _, name, ones in of_size:
             _bar(svg, y, name, [one.blackout_ms for one in ones], scale)
             y += _ROW
         y += _ROW
-    ET.indent(svg)
-    return ET.tostring(svg, encoding="unicode") + "\n"
+    return text_of(svg)
 
 
 def _bar(svg: ET.Element, y: int, name: str, times: Sequence[float], scale: float) -> None:
@@ -155,9 +146,5 @@ def _bar(svg: ET.Element, y: int, name: str, times: Sequence[float], scale: floa
     ET.SubElement(svg, "rect", bar, fill=_BAR)
     ends = {"x1": f"{_LEFT + min(times) * scale:.1f}", "x2": f"{_LEFT + max(times) * scale:.1f}"}
     ET.SubElement(svg, "line", {**ends, "y1": str(y + 7), "y2": str(y + 7)}, stroke=_SPREAD)
-    _text(svg, 20, y + 11, name)
-    _text(svg, _LEFT + max(times) * scale + 6, y + 11, f"{median:.0f} ms (n = {len(times)})")
-
-
-def _text(parent: ET.Element, x: float, y: float, text: str) -> None:
-    ET.SubElement(parent, "text", {"x": f"{x:.1f}", "y": f"{y:.1f}"}, fill=_TEXT).text = text
+    write(svg, 20, y + 11, name)
+    write(svg, _LEFT + max(times) * scale + 6, y + 11, f"{median:.0f} ms (n = {len(times)})")

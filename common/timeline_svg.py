@@ -6,6 +6,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from xml.etree import ElementTree as ET
 
+from common.svg import sheet, text_of, write
+
 _WIDTH, _LEFT, _ROW, _TOP = 760, 150, 24, 46
 _WORK, _PROOF = "#3b6ea5", "#b9c7d6"
 
@@ -18,17 +20,8 @@ def timeline_svg(phases: Mapping[str, float], *, title: str) -> str:
     total = sum(phases.values()) or 1.0
     scale = (_WIDTH - _LEFT - 90) / total
     height = _TOP + _ROW * len(phases) + 34
-    svg = ET.Element(
-        "svg",
-        {
-            "xmlns": "http://www.w3.org/2000/svg",
-            "viewBox": f"0 0 {_WIDTH} {height}",
-            "font-family": "sans-serif",
-            "font-size": "12",
-        },
-    )
-    ET.SubElement(svg, "rect", width="100%", height="100%", fill="white")
-    _text(svg, 10, 22, title, size="14")
+    svg = sheet(_WIDTH, height)
+    write(svg, 10, 22, title, size="14")
     at = 0.0
     for row, (name, ms) in enumerate(phases.items()):
         y = _TOP + row * _ROW
@@ -36,16 +29,8 @@ def timeline_svg(phases: Mapping[str, float], *, title: str) -> str:
         colour = _PROOF if "(proof)" in name else _WORK
         bar = {"x": f"{x:.1f}", "y": str(y), "width": f"{width:.1f}", "height": "16"}
         ET.SubElement(svg, "rect", bar, fill=colour)
-        _text(svg, _LEFT - 8, y + 12, name, anchor="end")
-        _text(svg, x + width + 5, y + 12, f"{ms:.0f} ms")
+        write(svg, _LEFT - 8, y + 12, name, anchor="end")
+        write(svg, x + width + 5, y + 12, f"{ms:.0f} ms")
         at += ms
-    _text(svg, _LEFT, height - 12, f"in all {total:.0f} ms; pale: only for the proof")
-    ET.indent(svg)
-    return ET.tostring(svg, encoding="unicode") + "\n"
-
-
-def _text(
-    parent: ET.Element, x: float, y: float, text: str, *, anchor: str = "start", size: str = "12"
-) -> None:
-    attributes = {"x": f"{x:.1f}", "y": f"{y:.1f}", "text-anchor": anchor, "font-size": size}
-    ET.SubElement(parent, "text", attributes, fill="#222").text = text
+    write(svg, _LEFT, height - 12, f"in all {total:.0f} ms; pale: only for the proof")
+    return text_of(svg)
