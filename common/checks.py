@@ -29,6 +29,11 @@ def no_data(what: str, *, expected: object = "a value") -> Outcome:
     return Outcome(status="NO DATA", expected=str(expected), seen="no data", evidence=what)
 
 
+def disturbed(failed: Outcome, why: str) -> Outcome:
+    """An outcome that did not hold, and cannot be held against the kernel: the host is why."""
+    return failed.model_copy(update={"status": "DISTURBED", "seen": f"{failed.seen}; {why}"})
+
+
 def same_fact(key: str) -> Callable[[Trial], Outcome]:
     """The fact is the same on both sides of the kexec."""
 

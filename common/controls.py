@@ -10,9 +10,12 @@ from common.record import Trial
 from common.stage import Check, Outcome
 
 
-def reason(ask: Callable[[Trial], Outcome], *, of_chain: bool = False) -> Check:
+def reason(
+    ask: Callable[[Trial], Outcome], *, of_chain: bool = False, timed: bool = False
+) -> Check:
     """The check that a control asks for its reason; `of_chain`: of all its updates at once."""
-    return Check("reason", "Did it fail for its own reason?", ask, of_chain=of_chain)
+    question = "Did it fail for its own reason?"
+    return Check("reason", question, ask, of_chain=of_chain, timed=timed)
 
 
 def was_reset(trial: Trial) -> Outcome:

@@ -11,29 +11,49 @@ from common.record import Trial
 from common.stage import Check, Outcome
 
 
-def master_cleared(bdf: str, when: Callable[[float], bool], words: str) -> Check:
-    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf`, at that time."""
+def master_cleared_at_kexec(bdf: str) -> Check:
+    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf` from when the host let the
+    outgoing side go, to "Starting new kernel"."""
 
     def ask(trial: Trial) -> Outcome:
-        found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
-        return outcome(
-            bool(found),
-            expected=f"bus mastering of {bdf} cleared {words} 'Starting new kernel'",
-            seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
-            if found
-            else "never",
-            evidence="qemu-trace.log",
-        )
+        left = trial.witness["left_ms"]
+        if left is None:
+            return no_data("await reboot or snapshot-outgoing, and a jump", expected=_CLEARED)
+        return _cleared(trial, bdf, lambda ms: left < ms <= 0, "just before")
 
-    return reason(ask)
+    return reason(ask, timed=True)
+
+
+def master_cleared_later(bdf: str) -> Check:
+    """The same after that, in the incoming kernel."""
+
+    def ask(trial: Trial) -> Outcome:
+        return _cleared(trial, bdf, lambda ms: ms > 0, "after")
+
+    return reason(ask, timed=True)
+
+
+_CLEARED = "bus mastering cleared"
+
+
+def _cleared(trial: Trial, bdf: str, when: Callable[[float], bool], words: str) -> Outcome:
+    found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
+    return outcome(
+        bool(found),
+        expected=f"{_CLEARED} in {bdf} {words} 'Starting new kernel'",
+        seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+        if found
+        else "never",
+        evidence="qemu-trace.log",
+    )
 
 
 def silent_from_jump(trial: Trial) -> Outcome:
-    """Nothing landed in the gap."""
+    """Nothing that was sent in the gap landed in it."""
     frames = trial.witness.get("frames")
     if frames is None or frames["gap"] is None:
         return no_data("frames in the gap", expected="none")
-    landed = frames["gap"]["landed"]
+    landed = frames["gap"]["fresh"]
     return outcome(
         landed == 0,
         expected="no frame in the gap",

@@ -8,6 +8,10 @@ QEMU does. It does not go by a descriptor's done bit, which is gone as soon as t
 the descriptor, but by the number of the frame in the buffer. A device writes in the ring's order:
 a buffer that is still as it was when the one after it has a newer frame is never written.
 
+It also says how many frames the first ring takes (common/credit.py): by the descriptors that
+the reader has given back, whose done bit is gone. Where nobody tells the device of that, they are
+not yet its own: "hold" on stdin says so, "release" that the device is told again.
+
 A process of its own; it says "ready" when it watches, and ends with stdin.
 """
 
@@ -25,6 +29,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
+from common.away import AwayLog
+from common.credit import Credit
 from common.errors import HarnessError
 from common.frames import CRC, FRAME, HEADER_LENGTH, MAGIC, write_landed
 from common.machine_ram import PAGE, MachineRam
@@ -32,6 +38,8 @@ from common.vtd_tables import context_entry, translate
 
 _POLL_SECONDS = 0.0005
 _DESCRIPTOR = struct.Struct("<QQ")
+# Advanced receive descriptor, written back: its status, bit 0 of which is DD. Given back it is 0.
+_STATUS, _DONE = 8, 1
 
 Physical = Callable[[int], int]
 
@@ -66,7 +74,14 @@ class Ring:
             ram.offset(physical(packet) + HEADER_LENGTH)
             for packet, _ in _DESCRIPTOR.iter_unpack(raw)
         ]
+        pages = [ram.offset(physical(at)) for at in range(address, end, PAGE)]
+        self._status = [
+            pages[at // PAGE] + at % PAGE + _STATUS
+            for at in range(0, count * _DESCRIPTOR.size, _DESCRIPTOR.size)
+        ]
         self._next = self._expected = 0
+        self._used = 0
+        """Descriptors before the next one that the device has used and nobody has given back."""
         self._rows: array.array[int] = array.array("Q")
 
     def look(self) -> bool:
@@ -84,7 +99,19 @@ class Ring:
         self._rows.extend((number, sent, time.monotonic_ns()))
         self._expected = number + 1
         self._next = (self._next + ahead + 1) % len(self._buffers)
+        self._used += ahead + 1
         return True
+
+    def limit(self) -> int:
+        """How many frames may have been sent in all, by what has landed and was given back."""
+        count = len(self._buffers)
+        # The last one may not be written back yet: a device writes the buffer first.
+        while self._used > 1:
+            oldest = self._status[(self._next - self._used) % count]
+            if self._ram.view[oldest] & _DONE:
+                break
+            self._used -= 1
+        return self._expected + count - 1 - self._used
 
     def _landed(self, ahead: int) -> tuple[int, int] | None:
         """Number and send time of a new frame, `ahead` buffers after the next."""
@@ -98,6 +125,11 @@ class Ring:
         if CRC.unpack(self._ram.view[end : end + CRC.size])[0] != zlib.crc32(body):
             return None
         return number, sent
+
+    @property
+    def count(self) -> int:
+        """Its descriptors."""
+        return len(self._buffers)
 
     def close(self) -> None:
         write_landed(self._log, self._rows)
@@ -121,7 +153,10 @@ def main() -> None:
         type=lambda text: int(text, 0),
         help="root table of the IOMMU; without it, devices use physical addresses",
     )
+    parser.add_argument("--credit", type=Path, required=True, help="for the first ring")
+    parser.add_argument("--folder", type=Path, required=True, help="where away-watcher.jsonl goes")
     arguments = parser.parse_args()
+    credit, away = Credit.of(arguments.credit), AwayLog(arguments.folder, "watcher")
     with MachineRam(arguments.pid) as ram:
         rings = [
             Ring(
@@ -132,8 +167,9 @@ def main() -> None:
         ]
         print("ready", flush=True)
         try:
-            _watch(rings)
+            _watch(rings, credit, away)
         finally:
+            away.close()
             for ring in rings:
                 ring.close()
 
@@ -148,13 +184,20 @@ def _physical(ram: MachineRam, root: int | None, bdf: str) -> Physical:
     return lambda address: translate(ram.read, entry, address)
 
 
-def _watch(rings: list[Ring]) -> None:
+def _watch(rings: list[Ring], credit: Credit, away: AwayLog) -> None:
+    first, held = rings[0], False
     while True:
+        away.tick()
         for ring in rings:
             while ring.look():
                 pass
+        if not held:
+            credit.grant(first.limit(), first.count)
         if select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
-            return
+            word = sys.stdin.readline().strip()
+            if not word:
+                return
+            held = word == "hold"
 
 
 if __name__ == "__main__":

@@ -20,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from common import socket_buffer
+from common.away import read_away
+from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import Landing, judge, look_at, read_landed, read_sent
@@ -45,8 +47,6 @@ TRACES = (
 _COMMAND, _BUS_MASTER = 0x04, 0x4
 # Frames are on their way from the sender's socket to RAM; then nothing more will come.
 _DRAIN_SECONDS = 0.2
-# What landed before the kernel stopped a device may be seen, and said, a little later.
-_IN_FLIGHT_NS = 50_000_000
 # The last rendezvous before the kexec, of stages 2 and 3.
 _LEFT = ("await.reboot", "await.snapshot-outgoing")
 # "The last moments" are as long as so many frames of the second device take.
@@ -58,27 +58,39 @@ class FrameWitness:
 
     address_fact = "pa"
     """What the workload calls the address of a ring that it gave to a device."""
-    faster_at: str | None = "# t.adopted="
-    """From this line on all that is said of a steady rate is over; the ring goes round sooner."""
+    unread_from, unread_to = "# await pause", "# t.adopted="
+    """Between these lines nobody tells the device what was given back to it. After that all that
+    is said of a steady rate is over, and the ring goes round sooner."""
+    other_room = 1024
+    """Descriptors of the second device, which nobody refills."""
 
     def __init__(self, machine: Surroundings) -> None:
         self.machine = machine
         self._facts: dict[str, str] = {}
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
+        self._credit = machine.scratch / "credit"
 
     def heard(self, text: str) -> None:
-        """Start traffic at `await traffic`, more at `faster_at`, end it at `await silence`."""
+        """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
         if text.startswith(("# ring.", "# other.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
         elif text == "# await traffic":
             self._start_watcher()
             self.start_sender()
-        elif self.faster_at and text.startswith(self.faster_at) and self._running:
-            self._tell_sender("faster")
         elif text == "# await silence":
             self.stop()
+        elif not self._running:
+            return
+        elif text.startswith(self.unread_from):
+            self._tell(self._running[0], "hold")
+        elif text.startswith(self.unread_to):
+            self._tell(self._running[0], "release")
+            self._tell(self._running[-1], "faster")
+        elif text == "# await quiet":
+            self._tell(self._running[-1], "hold")
+            time.sleep(_DRAIN_SECONDS)
 
     def _parameter(self, name: str) -> str:
         words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
@@ -98,6 +110,7 @@ class FrameWitness:
     def _start_watcher(self) -> None:
         rings: list[object] = []
         folder = self.machine.folder.resolve()
+        Credit.of(self._credit, new=True)
         for name, bdf, prefix in (("device", DEVICE, "ring"), ("other", OTHER, "other.ring")):
             address = self._facts[f"{prefix}.{self.address_fact}"]
             count = self._facts[f"{prefix}.count"]
@@ -105,7 +118,7 @@ class FrameWitness:
         nonce = self._parameter("nonce")
         process = self._start(
             *("frame_watcher", "--pid", self.machine.process.pid, "--nonce", nonce),
-            *(*self.watcher_options(), *rings),
+            *("--folder", folder, "--credit", self._credit, *self.watcher_options(), *rings),
         )
         assert process.stdout
         if process.stdout.readline() != "ready\n":
@@ -116,7 +129,11 @@ class FrameWitness:
         return []
 
     def start_sender(self, *, prefix: str = "", first: int = 0) -> None:
-        """Send to both devices, frame `first` first; the logs' names begin with `prefix`."""
+        """Send to both devices, frame `first` first; the logs' names begin with `prefix`.
+
+        As much as the ring takes, where the watcher says how much that is.
+        """
+        credit = ("--credit", self._credit) if self._running else ()
         port, other_port = udp_ports(self.machine.spec.devices)
         self._buffer = socket_buffer.enlarge(self.machine.process.pid, port)
         folder = self.machine.folder.resolve()
@@ -125,14 +142,15 @@ class FrameWitness:
             *("--rate", self._parameter("rate"), "--port", port),
             *("--log", folder / f"{prefix}device-sent.bin", "--other-port", other_port),
             *("--other-log", folder / f"{prefix}other-sent.bin", "--other-every", OTHER_EVERY),
+            *("--other-room", self.other_room, *credit),
         )
-        self._tell_sender("go")
+        self._tell(self._running[-1], "go")
 
-    def _tell_sender(self, word: str) -> None:
-        sender = self._running[-1]
-        assert sender.stdin
-        sender.stdin.write(word + "\n")
-        sender.stdin.flush()
+    @staticmethod
+    def _tell(process: subprocess.Popen[str], word: str) -> None:
+        assert process.stdin
+        process.stdin.write(word + "\n")
+        process.stdin.flush()
 
     def stop(self) -> None:
         """End the sender, let what it sent land, end the watcher."""
@@ -175,13 +193,16 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        found["frames"] = judge(sent, landed, gap).stored()
+        away = read_away(folder) if raw.host else None
+        found["frames"] = judge(sent, landed, gap, away).stored()
         found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
         found["socket"] = json.loads((folder / "socket.json").read_text())
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
         if jump and sent:
             found["other"] = _other(sent, landed, jump, sides)
     found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump)
+    left = _left(sides)
+    found["left_ms"] = (left - jump) / 1e6 if left and jump else None
     return found
 
 
@@ -191,15 +212,21 @@ def _other(
     """The second device before the jump, in the last moments of the old kernel, and after."""
     end = max([*sent, *(landing.seen for landing in landed)])
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
-    left = next((stamps[key] for key in _LEFT if key in stamps), jump)
+    left = _left(sides) or jump
     times = {
         "before": (sent[0], jump),
         "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
         "after": (jump, end),
     }
     if "t.finished" in stamps:
-        times["finished"] = (stamps["t.finished"] + _IN_FLIGHT_NS, end)
+        times["finished"] = (stamps["t.finished"], end)
     return {name: vars(look_at(sent, landed, *window)) for name, window in times.items()}
+
+
+def _left(sides: tuple[Side, ...]) -> int | None:
+    """When the outgoing side last waited for the host: what is done at the kexec comes after."""
+    stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
+    return next((stamps[key] for key in _LEFT if key in stamps), None)
 
 
 def _sent_between(sides: tuple[Side, ...], sent: list[int], key: str) -> int | None:

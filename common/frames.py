@@ -18,18 +18,23 @@ import struct
 import sys
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+
+from common.away import Stretch, settled
+
+Away = Mapping[str, Sequence[Stretch]]
+"""Who did not run when: sender, qemu, watcher; see common/away.py."""
 
 MAGIC = 0x33746573656E6F69
 FRAME = struct.Struct("<QQQQ")
 """Magic, the run's nonce, number, send time (ns)."""
 CRC = struct.Struct("<I")
 HEADER_LENGTH = 16
-NAMED = 16
+NAMED = 64
 """So many missing frames are named by number."""
 # Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.
 _HEADER = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"\x00\x00"
@@ -91,14 +96,22 @@ def _from_bytes(raw: bytes) -> array.array[int]:
 class Window:
     """What happened between two times (ns). Silences count from edge to edge."""
 
+    begin: int
     ms: float
     sent: int
     landed: int
+    fresh: int
+    """Those of them that were sent in it too. What landed before may be seen in it."""
     silence_ms: float
     """Longest time without a landing."""
     latency_ms: float
     """Longest time from sending to being seen, of those that landed: QEMU queues frames
     that a device may not write, and writes them when it may."""
+    stall_ms: float | None = None
+    """Longest time for which a frame was due and none landed, although the host let it: counted
+    from when sender, QEMU and watcher had all run. None where that was not measured."""
+    unsent_ms: float = 0.0
+    """Longest time without a frame being sent: no silence of the device, and no proof either."""
 
 
 @dataclass(frozen=True)
@@ -126,9 +139,15 @@ class FrameReport:
 
 
 def judge(
-    sent: Sequence[int], landed: Sequence[Landing], gap: tuple[int, int] | None
+    sent: Sequence[int],
+    landed: Sequence[Landing],
+    gap: tuple[int, int] | None,
+    away: Away | None = None,
 ) -> FrameReport:
-    """What the two logs show; `gap` is its begin and end in ns, None when there was none."""
+    """What the two logs show; `gap` is its begin and end in ns, None when there was none.
+
+    `away` are the stretches in which sender, QEMU and watcher did not run, None when not measured.
+    """
     numbers = {landing.number for landing in landed}
     missing = [number for number in range(len(sent)) if number not in numbers]
     foreign = sum(
@@ -144,21 +163,55 @@ def judge(
         missing_first=tuple(missing[:NAMED]),
         repeated=len(landed) - len(numbers),
         foreign=foreign,
-        before=look_at(sent, landed, begin, gap[0] if gap else end),
+        before=look_at(sent, landed, begin, gap[0] if gap else end, away),
         whole=look_at(sent, landed, begin, end),
-        gap=look_at(sent, landed, *gap) if gap else None,
+        gap=look_at(sent, landed, *gap, away) if gap else None,
     )
 
 
-def look_at(sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int) -> Window:
+def look_at(
+    sent: Sequence[int],
+    landed: Sequence[Landing],
+    begin: int,
+    end: int,
+    away: Away | None = None,
+) -> Window:
     """What was sent and what was seen from `begin` to `end`, in ns."""
     times = [landing.seen for landing in landed]
     inside = landed[bisect_left(times, begin) : bisect_right(times, end)]
     edges = [begin, *(landing.seen for landing in inside), end]
+    departures = sent[bisect_left(sent, begin) : bisect_right(sent, end)]
     return Window(
+        begin=begin,
         ms=(end - begin) / 1e6,
-        sent=bisect_right(sent, end) - bisect_left(sent, begin),
+        sent=len(departures),
         landed=len(inside),
+        fresh=sum(landing.sent >= begin for landing in inside),
         silence_ms=max(b - a for a, b in pairwise(edges)) / 1e6,
         latency_ms=max((landing.seen - landing.sent for landing in inside), default=0) / 1e6,
+        stall_ms=None if away is None else _stall(sent, landed, begin, end, away) / 1e6,
+        unsent_ms=max(b - a for a, b in pairwise([begin, *departures, end])) / 1e6,
     )
+
+
+def _stall(sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int, away: Away) -> int:
+    """The longest time (ns) for which the device kept a frame waiting that it could have written.
+
+    A frame is due from when it was sent, or from when the one before it was seen: the device
+    writes them in turn. What sender, QEMU or watcher did not do because the host did not run them
+    is not the device's, so that the time counts from when each of them had run after that.
+    """
+    worst, previous = 0, begin
+    first = bisect_left(landed, begin, key=lambda frame: frame.seen)
+    for frame in landed[first:]:
+        due = max(frame.sent, previous, begin)
+        if due > end:
+            break
+        worst = max(worst, frame.seen - settled(due, away, ("sender", "qemu", "watcher")))
+        previous = frame.seen
+    # What was sent and never seen was due until the end.
+    last = bisect_right(sent, max((frame.sent for frame in landed), default=0))
+    for departure in sent[last : last + 1]:
+        if begin <= (due := max(departure, previous)) < end:
+            worst = max(worst, end - settled(due, away, ("sender", "qemu", "watcher")))
+    return worst

@@ -21,7 +21,7 @@ from common.initramfs import build_workload, make_initramfs
 from common.kernel_choice import KernelChoice
 from common.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.ktap_results import Result, results
-from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
+from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
 from common.serial_line import read_stamped
 from common.stage import Stage
@@ -128,7 +128,7 @@ def _build_program(name: str, tree: Path, kernel: Kernel, folder: Path) -> Path:
 
 
 def _wait(machine: Machine) -> None:
-    deadline = Deadline.after(_SECONDS)
+    deadline = machine.deadline(_SECONDS)
     try:
         while (text := machine.hear(silence=_SECONDS, deadline=deadline)) != "# done":
             if text.startswith("# bail "):

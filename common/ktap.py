@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from common.compare import Difference
 from common.errors import CannotRunHere, StagesError
+from common.host_report import attempts
 from common.printable import printable
 from common.record import Run
 from common.report_text import crash_lines
@@ -40,11 +41,11 @@ def stage_result(
     for number, one in enumerate(worse, start=count - len(worse) + 1):
         name = one.what.replace(" ", "_")
         lines += [f"# {_line(one.text)}", f"not ok {number} as_good_as_baseline_{name}"]
-    for trial in run.trials:
-        if trial.setting.control is None:
-            if crash := trial.setting.crash:
-                lines += [f"# {_line(text)}" for text in crash_lines(trial.setting.name, crash)]
-            lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]
+    lines += [f"# {_line(text)}" for text in attempts(verdict)]
+    for trial in (run.trial(main.trial) for main in verdict.trials):
+        if crash := trial.setting.crash:
+            lines += [f"# {_line(text)}" for text in crash_lines(trial.setting.name, crash)]
+        lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]
     word = "ok" if verdict.status in ("PASS", "XFAIL") and not worse else "not ok"
     return "".join(
         [
@@ -91,6 +92,8 @@ _UPSTREAM = {
 
 
 def _directive(verdict: Verdict) -> str:
+    if verdict.status == "DISTURBED":  # KTAP has no word for it but this one
+        return f" # ERROR {verdict.status}: {_line(verdict.why)}"
     if verdict.status in _DIRECTIVES:
         return f" # {verdict.status} {_line(verdict.why)}"
     return ""

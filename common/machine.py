@@ -4,14 +4,16 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import shutil
 import threading
 import time
 from collections import deque
 from collections.abc import Mapping
-from contextlib import ExitStack
-from dataclasses import dataclass
+from contextlib import ExitStack, suppress
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
@@ -22,13 +24,20 @@ import pexpect
 from common import console
 from common.dialogue import Line
 from common.domain import MachineSpec, domain_xml
+from common.echo import Echo
 from common.errors import HarnessError
+from common.host_witness import host_sampler
 from common.hypervisor import Hypervisor
 from common.machine_identity import QemuProcess, process_identity
+from common.patience import Deadline, Patience
 from common.serial_line import ConsoleFile, SerialLine
 
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
+_LOOK_SECONDS = 0.25
+_LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
+# From the end of file on a dialogue to QEMU's end; only a QEMU that hangs takes as long.
+_END_SECONDS = 30.0
 
 
 class KernelDied(Exception):
@@ -41,22 +50,6 @@ class MachineSilent(Exception):
 
 class MachineGone(Exception):
     """End of file on the dialogue: QEMU or the machine has ended."""
-
-
-@dataclass(frozen=True)
-class Deadline:
-    """A point in time (CLOCK_MONOTONIC, s) that several waits share."""
-
-    at: float
-
-    @classmethod
-    def after(cls, seconds: float) -> Deadline:
-        """The deadline `seconds` from now."""
-        return cls(time.monotonic() + seconds)
-
-    def remaining(self) -> float:
-        """Seconds left, 0 when it has passed."""
-        return max(0.0, self.at - time.monotonic())
 
 
 class Machine:
@@ -72,15 +65,17 @@ class Machine:
         self._events_lock = threading.Lock()
         self._last_words: threading.Timer | None = None
         self._heard: deque[str] = deque()
+        self._console_spoke = False
 
     def __enter__(self) -> Machine:
         with ExitStack() as stack:
-            sockets = self._hypervisor.folder / self.spec.name
+            sockets = self.scratch = self._hypervisor.folder / self.spec.name
             sockets.mkdir()
+            echo = stack.enter_context(Echo())
             console_file, dialogue_socket = self.folder / "console.log", sockets / "ttyS1"
             self.ports: Mapping[str, Path] = {n: sockets / n for n in self.spec.ports}
             xml = domain_xml(
-                self.spec,
+                replace(self.spec, qemu_args=(*self.spec.qemu_args, *echo.qemu_args())),
                 console=console_file,
                 dialogue=dialogue_socket,
                 ports=self.ports,
@@ -103,6 +98,8 @@ class Machine:
             self.clock_offset_ns = time.time_ns() - time.monotonic_ns()
             self.started_ns = time.monotonic_ns()
             self._domain.resume()
+            stack.enter_context(host_sampler(self.folder, self.process.pid, echo))
+            self._patience = stack.enter_context(Patience(self.folder))
             self._stack = stack.pop_all()
         return self
 
@@ -180,6 +177,7 @@ class Machine:
         libvirt_qemu.qemuMonitorEventDeregister(self._hypervisor.connection, registration)
 
     def _on_console_line(self, line: Line) -> None:
+        self._console_spoke = True
         if self._last_words is None and console.is_fatal(line.text):
             died = KernelDied(console.strip_prefix(line.text))
             self._last_words = threading.Timer(_LAST_WORDS_SECONDS, self.dialogue.wake, [died])
@@ -189,25 +187,44 @@ class Machine:
     def hear(self, *, silence: float, deadline: Deadline) -> str:
         """The workload's next line.
 
-        Raises MachineSilent after `silence` seconds or at the deadline, KernelDied when the
-        console shows a panic or oops, MachineGone at end of file.
+        Raises MachineSilent when for `silence` seconds neither the dialogue nor the console said
+        anything, or at the deadline; KernelDied when the console shows a panic or oops,
+        MachineGone at end of file. Time in which the host did not run us does not count.
         """
         if self._heard:
             return self._heard.popleft()
-        bound = min(silence, deadline.remaining())
-        try:
-            # All whole lines at once: one expect() for each of 2,000 lines took 5 s.
-            self.dialogue.expect(rb"(?s)(.*)\n", timeout=bound)
-        except pexpect.TIMEOUT:
-            raise MachineSilent(f"nothing on the dialogue for {bound:.0f} s") from None
-        except pexpect.EOF:
-            raise MachineGone("end of file on the dialogue") from None
+        quiet = self._patience.bound(silence)
+        while True:
+            try:
+                # All whole lines at once: one expect() for each of 2,000 lines took 5 s.
+                self.dialogue.expect(rb"(?s)(.*)\n", timeout=_LOOK_SECONDS)
+                break
+            except pexpect.TIMEOUT:
+                if self._console_spoke:
+                    self._console_spoke = False
+                    quiet = self._patience.bound(silence)
+                if quiet.passed() or deadline.passed():
+                    raise MachineSilent(self._last_sign(silence, late=not quiet.passed())) from None
+            except pexpect.EOF:
+                raise MachineGone("end of file on the dialogue") from None
         match = self.dialogue.match
         assert isinstance(match, re.Match)
         heard: bytes = match[1]
         lines = heard.decode("utf-8", "backslashreplace").split("\n")
         self._heard.extend(line.rstrip("\r") for line in lines)
         return self._heard.popleft()
+
+    def deadline(self, seconds: float) -> Deadline:
+        """A point in time that several waits share; time in which we did not run puts it off."""
+        return self._patience.bound(seconds)
+
+    def _last_sign(self, silence: float, *, late: bool) -> str:
+        said = (self.folder / "console.log").read_bytes().splitlines()
+        last = said[-1].decode("utf-8", "backslashreplace") if said else "nothing"
+        what = (
+            "not done in time" if late else f"nothing on dialogue and console for {silence:.0f} s"
+        )
+        return f"{what}; the console's last line: {console.strip_prefix(last)}"
 
     def go(self, rendezvous: str) -> None:
         """Let the workload go on from where it said ``# await RENDEZVOUS``."""
@@ -217,13 +234,16 @@ class Machine:
         """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt.
 
         For a machine that has fallen silent: it tells a CPU that is busy from one that waits for
-        an interrupt which never comes.
+        an interrupt which never comes. Asked twice, so that what stands still can be told.
         """
         questions = ["info status", "info registers -a"]
         questions += [f"info lapic {cpu}" for cpu in range(self.spec.cpus)]
         with (self.folder / "qemu-state.txt").open("w") as state:
-            for question in questions:
-                state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
+            for look in range(_LOOKS):
+                if look:
+                    time.sleep(_BETWEEN_LOOKS_SECONDS)
+                for question in questions:
+                    state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
 
     def note_last_words(self) -> None:
         """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
@@ -242,6 +262,15 @@ class Machine:
     def process_now(self) -> QemuProcess | None:
         """The identity of the machine's QEMU at this moment, None when it has ended."""
         return process_identity(self.process.pid)
+
+    def wait_end(self) -> None:
+        """Wait until QEMU has ended, whose end of the dialogue is closed: that comes first."""
+        with suppress(ProcessLookupError):
+            pidfd = os.pidfd_open(self.process.pid)
+            try:
+                select.select([pidfd], [], [], _END_SECONDS)
+            finally:
+                os.close(pidfd)
 
 
 def _argv(pid: int) -> tuple[str, ...]:

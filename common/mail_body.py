@@ -16,6 +16,7 @@ from typing import Any
 from common import __version__
 from common.chain import updates
 from common.dialogue import Side
+from common.host_report import attempts, host_lines
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
@@ -112,6 +113,8 @@ def _host(one: StoredRun) -> Iterable[str]:
         *_wrap(text, "host    ", " " * 8),
         *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
+        *(line for text in attempts(one.verdict) for line in _wrap(text)),
+        *(line for text in host_lines(main) for line in _wrap(text)),
         f"argv of {main.setting.name} (for a shell; words go on over the line's end)",
         *_shell(main.setting.argv),
     ]

@@ -152,7 +152,7 @@ def result(folders: Sequence[Path], name: str) -> Result:
 
 def _judged(name: str, bundle: Path) -> Result:
     with opened(str(bundle)) as one:
-        main = next((t for t in one.run.trials if t.setting.control is None), None)
+        main = one.run.trial(one.verdict.trials[0].trial) if one.verdict.trials else None
         good = main is not None and one.verdict.status == "PASS"
         headline = one.stage.headline(main) if main and good else {}
         return Result(name, one.verdict.status, one.verdict.why, headline)

@@ -43,4 +43,6 @@ class Narrator:
         else:
             main = judge_trial(trial, self._stage)
             said = f"{main.status}: {main.why}"
+            if main.status == "PASS" and main.away:
+                said += f" (host: {main.away})"
         print(f"  {seconds:5.1f} s  {trial.setting.name}: {said}", file=sys.stderr, flush=True)

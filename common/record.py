@@ -8,6 +8,7 @@ folder holds raw files; `collect` turns them into a Trial and nothing else enter
     console.jsonl    [host ns, text] for each line of the kernels' console (.log: raw bytes)
     dialogue.jsonl   the same for the workload's line
     qmp.jsonl        QMP events as they came
+    host.jsonl, away-*.jsonl    what the host did meanwhile (common/host_log.py)
     qemu-trace.log   QEMU's trace events (stages look into it themselves)
 """
 
@@ -27,7 +28,9 @@ from common import console, dialogue, qemu_trace
 from common.console import Console
 from common.dialogue import Side, Stored
 from common.errors import UsageError
+from common.host_log import HostLog, read_host
 from common.machine_identity import QemuProcess
+from common.qemu_fault import read_qemu_fault
 from common.qemu_trace import TraceEvent
 from common.serial_line import read_stamped
 
@@ -90,7 +93,9 @@ class Setting(Stored):
     schema_version: int = SCHEMA
     stage: int
     name: str
-    """Unique within the run: "main", "control-NAME", "repeat-07"."""
+    """Unique within the run: "main", "control-NAME", "repeat-07"; a further attempt at a disturbed
+    trial is "main-attempt-2"."""
+    attempt: int = 1
     control: str | None
     options: dict[str, str]
     workload: Literal["vmm", "qemu"] = "vmm"
@@ -121,6 +126,11 @@ class Setting(Stored):
     process_at_start: QemuProcess
     process_at_end: QemuProcess | None
 
+    @property
+    def plan(self) -> str:
+        """The name that all attempts at a trial share."""
+        return self.name.removesuffix(f"-attempt-{self.attempt}")
+
 
 class QmpEvent(Stored):
     """A QMP event; `t` is the host's CLOCK_MONOTONIC in ns when it reached the harness."""
@@ -135,6 +145,10 @@ class Trial(Stored):
     """Everything a verdict may look at."""
 
     setting: Setting
+    host: HostLog | None = None
+    """What the host did meanwhile; None where that was not measured."""
+    qemu_fault: str | None = None
+    """What shows that QEMU itself failed, and not the kernel; see common/qemu_fault.py."""
     console: Console
     sides: tuple[Side, ...]
     qmp: tuple[QmpEvent, ...]
@@ -163,6 +177,10 @@ class Run(Stored):
     command: tuple[str, ...]
     trials: tuple[Trial, ...]
 
+    def trial(self, name: str) -> Trial:
+        """The trial of that name. Raises KeyError."""
+        return {trial.setting.name: trial for trial in self.trials}[name]
+
 
 @dataclass(frozen=True)
 class RawTrial:
@@ -172,6 +190,7 @@ class RawTrial:
     setting: Setting
     console: Console
     sides: tuple[Side, ...]
+    host: HostLog | None
 
     @cached_property
     def trace(self) -> tuple[TraceEvent, ...]:
@@ -194,9 +213,12 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
             setting=Setting.model_validate_json((folder / "trial.json").read_text()),
             console=console.parse(read_stamped(folder / "console.jsonl")),
             sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
+            host=read_host(folder),
         )
         return Trial(
             setting=raw.setting,
+            host=raw.host,
+            qemu_fault=read_qemu_fault(folder),
             console=raw.console,
             sides=raw.sides,
             qmp=tuple(

@@ -71,7 +71,7 @@ def report_html(runs: Sequence[StoredRun]) -> str:
 
 
 def _told(one: StoredRun) -> dict[str, Any]:
-    main = next((t for t in one.run.trials if t.setting.control is None), None)
+    main = one.run.trial(one.verdict.trials[0].trial) if one.verdict.trials else None
     worst = next((t for t in one.verdict.trials if t.status != "PASS"), None)
     shown = worst or next(iter(one.verdict.trials), None)
     passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}

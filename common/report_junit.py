@@ -75,7 +75,7 @@ def _properties(run: Run, verdict: Verdict) -> Iterable[tuple[str, str]]:
 
 def _trial(stage: str, trial: TrialVerdict, seconds: float) -> Iterable[ET.Element]:
     end = _case(f"{stage}.{trial.trial}", "trial_ended", seconds)
-    if trial.status in ("ERROR", "CRASHED", "TIMEOUT"):
+    if trial.status in ("ERROR", "CRASHED", "TIMEOUT", "DISTURBED"):
         _add(end, "error", trial.why, trial.status)
     yield end
     for answer in trial.answers:
@@ -90,16 +90,15 @@ def _not_passed(case: ET.Element, answer: Answer, trial: TrialVerdict) -> None:
     if trial.status == "XFAIL":
         _add(case, "skipped", f"XFAIL: {trial.why}", "XFAIL")
         return
-    said = _add(
-        case, "failure", f"expected {outcome.expected}; seen {outcome.seen}", outcome.status
-    )
+    kind = "error" if outcome.status == "DISTURBED" else "failure"
+    said = _add(case, kind, f"expected {outcome.expected}; seen {outcome.seen}", outcome.status)
     said.text = _xml(f"{answer.question}\nevidence: {outcome.evidence}")
 
 
 def _control(stage: str, control: ControlVerdict, seconds: float) -> ET.Element:
     case = _case(f"{stage}.controls", control.control, seconds)
     if not control.good:
-        kind = "error" if control.status == "ERROR" else "failure"
+        kind = "error" if control.status in ("ERROR", "DISTURBED") else "failure"
         _add(case, kind, control.why, control.status)
     return case
 

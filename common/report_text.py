@@ -11,6 +11,8 @@ from tabulate import tabulate
 
 from common.as_run import left_out
 from common.chain import updates
+from common.host_report import attempts, host_lines
+from common.host_report import phase_table as host_phases
 from common.printable import printable
 from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
@@ -28,6 +30,7 @@ def report_text(run: Run, verdict: Verdict, stage: Stage) -> str:
         *_crashes(run),
         _claims(stage, verdict),
         _controls(verdict, stage),
+        _host(run, verdict),
         _timing(run, verdict, stage),
         _paragraphs("Not claimed", stage.not_claimed),
         _evidence(run),
@@ -154,6 +157,18 @@ def controls_table(controls: Iterable[ControlVerdict], *, width: int) -> str:
     rows = [[c.control, "as it must" if c.good else f"{c.status} >>", c.why] for c in controls]
     widths = [20, 12, width - 38]
     return tabulate(rows, headers=["control", "failed", "seen"], maxcolwidths=widths)
+
+
+def _host(run: Run, verdict: Verdict) -> str:
+    """Attempts that showed nothing, and what the host did beside the trial that is shown."""
+    shown = _worst(verdict.trials)
+    lines = [line for text in attempts(verdict) for line in _wrap(text)]
+    table = ""
+    if shown is not None:
+        trial = run.trial(shown.trial)
+        lines += [line for text in host_lines(trial) for line in _wrap(text)]
+        table = host_phases(trial)
+    return "\n".join(["Host", *lines, *([table] if table else [])]) if lines else ""
 
 
 def _timing(run: Run, verdict: Verdict, stage: Stage) -> str:

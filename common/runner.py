@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
@@ -24,16 +24,18 @@ from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
-from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
+from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
 from common.serial_line import read_stamped
 from common.stage import Companion, Control, Stage
-from common.verdict import judge_trial
+from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
 from kernel.prebuilt import Bootable, Prebuilt
 
 RECORD = "record.json"
+ATTEMPTS = 3
+"""So often a trial is run whose host, or QEMU, disturbs it; each attempt stays in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,10 +66,16 @@ class Bench:
 
 @dataclass(frozen=True)
 class Plan:
-    """A trial to be run."""
+    """A trial to be run; `attempt` counts from 1, where those before it were disturbed."""
 
     name: str
     control: Control | None = None
+    attempt: int = 1
+
+    @property
+    def folder(self) -> str:
+        """Where it leaves what it finds, in the run's folder."""
+        return self.name if self.attempt == 1 else f"{self.name}-attempt-{self.attempt}"
 
 
 def plan_trials(*, repeat: int = 1, controls: Sequence[Control] = ()) -> tuple[Plan, ...]:
@@ -81,7 +89,7 @@ def plan_trials(*, repeat: int = 1, controls: Sequence[Control] = ()) -> tuple[P
 def run_trial(bench: Bench, plan: Plan) -> Trial:
     """One machine from a cold boot to the workload's last word; its folder is left complete."""
     stage, control = bench.stage, plan.control
-    folder = bench.folder / plan.name
+    folder = bench.folder / plan.folder
     folder.mkdir()
     outgoing, incoming = bench.kernels(control)
     chain = _chain(bench.stage, control)
@@ -108,7 +116,8 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
         ended, detail = _converse(machine, bench, companion, size.machine_mib, chain)
         setting = Setting(
             stage=stage.number,
-            name=plan.name,
+            name=plan.folder,
+            attempt=plan.attempt,
             control=control.name if control else None,
             options={name: str(value) for name, value in bench.options.items()},
             workload=stage.workload,
@@ -146,7 +155,7 @@ def _converse(
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib, patience = machine_mib / 1024, bench.stage.patience
-    deadline = Deadline.after((90 + 60 * gib) * patience * chain)
+    deadline = machine.deadline((90 + 60 * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
     phase, left, arrived = "boot of the outgoing kernel", 0, 0
     try:
@@ -178,6 +187,7 @@ def _converse(
         machine.note_state()
         return "timeout", f"{phase}: {error}"
     except MachineGone as error:
+        machine.wait_end()
         machine.note_last_words()
         return "gone", f"{phase}: {error}"
 
@@ -267,7 +277,8 @@ def run_stage(
 ) -> Run:
     """All trials of `plans`, one after the other, as a sealed run in `bench.folder`.
 
-    No controls after a main run that failed for the named cause that was expected.
+    A disturbed trial is run again, up to `ATTEMPTS` times in all. No controls after a main run
+    that failed for the named cause that was expected.
     """
     trials: list[Trial] = []
     started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
@@ -278,9 +289,12 @@ def run_stage(
         # What a control breaks cannot be told apart where the main run is broken already.
         if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
             break
-        before(plan)
-        trials.append(run_trial(bench, plan))
-        after(trials[-1])
+        for attempt in range(1, ATTEMPTS + 1):
+            before(plan)
+            trials.append(run_trial(bench, replace(plan, attempt=attempt)))
+            after(trials[-1])
+            if not disturbed(trials[-1], bench.stage):
+                break
     run = Run(
         stage=bench.stage.number,
         tool=f"kexec-stages {__version__}",

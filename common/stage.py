@@ -19,7 +19,8 @@ from common.machine_identity import QemuProcess
 from common.paths import CHECKOUT
 from common.record import Trial, Witness
 
-Status = Literal["PASS", "FAIL", "NO DATA"]
+Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
+"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
 Series = Literal["ours", "none"] | Path
 """What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
 
@@ -42,6 +43,9 @@ class Check:
     ask: Callable[[Trial], Outcome]
     of_chain: bool = False
     """Asked of a chain of updates as a whole, not of each of them."""
+    timed: bool = False
+    """The answer depends on bounds in time inside the machine: where the machine stood still for
+    long because the host did, a failure shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -123,6 +127,9 @@ class Surroundings(Protocol):
     """What a companion may know of its machine."""
 
     folder: Path
+    """Where what is found stays."""
+    scratch: Path
+    """Where what is needed meanwhile may lie; it goes with the machine."""
     spec: MachineSpec
     process: QemuProcess
     ports: Mapping[str, Path]

@@ -13,7 +13,7 @@ from common.errors import StagesError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import BASE_CONFIG, BuildProgress, source_of
-from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSilent
+from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
 from common.serial_line import read_stamped
 from common.stage import stage_folders
@@ -126,12 +126,12 @@ def _run_test(
 
 def _wait(machine: Machine, folder: Path, outgoing: str) -> bool:
     """True when the test has ended, False when it had not in time. It has no dialogue with us."""
-    deadline = Deadline.after(_SECONDS)
+    deadline = machine.deadline(_SECONDS)
     while not _over(folder, outgoing):
         try:
             machine.hear(silence=0.3, deadline=deadline)
         except MachineSilent:
-            if not deadline.remaining():
+            if deadline.passed():
                 return False
         except (KernelDied, MachineGone):
             return True

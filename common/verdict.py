@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, TypeVar
 
 from common.chain import ask
 from common.dialogue import Stored
@@ -11,10 +11,21 @@ from common.errors import Exit
 from common.record import Run, Trial
 from common.stage import Check, Control, Outcome, Stage
 
-TrialStatus = Literal["PASS", "XFAIL", "REFUSED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"]
-ControlStatus = Literal["FAILED AS IT MUST", "PASSED", "WRONG REASON", "ERROR"]
+TrialStatus = Literal[
+    "PASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"
+]
+ControlStatus = Literal["FAILED AS IT MUST", "DISTURBED", "PASSED", "WRONG REASON", "ERROR"]
 RunStatus = Literal[
-    "PASS", "XFAIL", "SKIP", "REFUSED", "FAIL", "BROKEN", "ERROR", "CRASHED", "TIMEOUT"
+    "PASS",
+    "XFAIL",
+    "SKIP",
+    "REFUSED",
+    "DISTURBED",
+    "FAIL",
+    "BROKEN",
+    "ERROR",
+    "CRASHED",
+    "TIMEOUT",
 ]
 """From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
 of a stage that it could not run."""
@@ -24,6 +35,7 @@ EXIT_OF: dict[RunStatus, Exit] = {
     "XFAIL": Exit.PASS,
     "SKIP": Exit.SKIP,
     "REFUSED": Exit.FAIL,
+    "DISTURBED": Exit.HARNESS,
     "FAIL": Exit.FAIL,
     "BROKEN": Exit.FAIL,
     "ERROR": Exit.HARNESS,
@@ -47,6 +59,10 @@ class TrialVerdict(Stored):
     status: TrialStatus
     why: str
     answers: tuple[Answer, ...]
+    disturbed: tuple[str, ...] = ()
+    """Why each attempt before this one shows nothing."""
+    away: str | None = None
+    """The longest time for which the host did not run the machine, where it was long."""
 
 
 class ControlVerdict(Stored):
@@ -57,6 +73,8 @@ class ControlVerdict(Stored):
     status: ControlStatus
     why: str
     answers: tuple[Answer, ...]
+    disturbed: tuple[str, ...] = ()
+    """Why each attempt before this one shows nothing."""
 
     @property
     def good(self) -> bool:
@@ -80,15 +98,45 @@ class Verdict(Stored):
 
 
 def judge(run: Run, stage: Stage) -> Verdict:
-    """The verdict on a run, from its record alone."""
-    mains = tuple(judge_trial(t, stage) for t in run.trials if t.setting.control is None)
+    """The verdict on a run, from its record alone.
+
+    Of the attempts at a trial the first that was not disturbed counts: nothing but a disturbed
+    one may be tried again.
+    """
+    attempts: dict[str, list[Trial]] = {}
+    for trial in run.trials:
+        attempts.setdefault(trial.setting.plan, []).append(trial)
+    of_mains = [all_ for all_ in attempts.values() if all_[0].setting.control is None]
+    of_controls = [all_ for all_ in attempts.values() if all_[0].setting.control is not None]
+    mains = tuple(_decisive([judge_trial(t, stage) for t in all_]) for all_ in of_mains)
     controls = tuple(
-        judge_control(t, stage.control(t.setting.control), stage)
-        for t in run.trials
-        if t.setting.control is not None
+        _decisive([judge_control(t, stage.control(t.setting.control or ""), stage) for t in all_])
+        for all_ in of_controls
     )
     status, why = _sum_up(mains, controls)
     return Verdict(stage=stage.number, status=status, why=why, trials=mains, controls=controls)
+
+
+V = TypeVar("V", TrialVerdict, ControlVerdict)
+
+
+def _decisive(verdicts: list[V]) -> V:
+    """The first attempt that shows something, else the last, with why those before it do not."""
+    number = next(
+        (n for n, verdict in enumerate(verdicts) if verdict.status != "DISTURBED"),
+        len(verdicts) - 1,
+    )
+    before = tuple(verdict.why for verdict in verdicts[:number])
+    return verdicts[number].model_copy(update={"disturbed": before})
+
+
+def disturbed(trial: Trial, stage: Stage) -> bool:
+    """True where the trial shows nothing, because of the host or of QEMU."""
+    name = trial.setting.control
+    verdict = (
+        judge_control(trial, stage.control(name), stage) if name else judge_trial(trial, stage)
+    )
+    return verdict.status == "DISTURBED"
 
 
 def _sum_up(
@@ -102,8 +150,13 @@ def _sum_up(
     expected = [main for main in mains if main.status == "XFAIL"]
     for control in controls:
         # What a control breaks cannot be told apart where the main run is broken already.
-        if not control.good and not (expected and control.status == "WRONG REASON"):
+        if control.good or (expected and control.status == "WRONG REASON"):
+            continue
+        if control.status != "DISTURBED":
             return "BROKEN", f"{control.trial} {control.status}: {control.why}"
+    for control in controls:
+        if control.status == "DISTURBED":
+            return "DISTURBED", f"{control.trial}: {control.why}"
     if expected:
         return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
     failed = "no controls run"
@@ -119,7 +172,13 @@ def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
     """A run that must pass: every check, and there must be checks."""
     answers = _ask(trial, stage.checks)
     status, why = _trial_status(trial, stage, answers)
-    return TrialVerdict(trial=trial.setting.name, status=status, why=why, answers=answers)
+    return TrialVerdict(
+        trial=trial.setting.name,
+        status=status,
+        why=why,
+        answers=answers,
+        away=trial.host.stood_still() if trial.host else None,
+    )
 
 
 def _trial_status(
@@ -131,18 +190,39 @@ def _trial_status(
         return "REFUSED", f"the incoming kernel refuses the handover: {trial.console.refusals[0]}"
     if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
         return "CRASHED", detail
+    if cause := _disturbance(trial):
+        return "DISTURBED", cause
     if ended == "timeout":
         return "TIMEOUT", detail
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
     if not answers:
         return "ERROR", "the stage has no checks"
-    for answer in answers:
-        if answer.outcome.status != "PASS":
-            if cause := _expected_cause(trial, stage):
-                return "XFAIL", cause
-            return "FAIL", _sentence(answer)
+    fallen = [answer for answer in answers if answer.outcome.status != "PASS"]
+    # What the host had no part in comes first.
+    for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
+        if cause := _expected_cause(trial, stage):
+            return "XFAIL", cause
+        return (
+            "DISTURBED" if answer.outcome.status == "DISTURBED" else "FAIL",
+            _sentence(answer),
+        )
     return "PASS", f"{len(answers)} checks"
+
+
+def _disturbance(trial: Trial) -> str | None:
+    """Why the trial's end is neither the kernel's fault nor the workload's; None where it may be.
+
+    A workload that gave up waiting while the machine stood still did so because of the host.
+    """
+    setting, host = trial.setting, trial.host
+    if setting.ended in ("timeout", "gone") and trial.qemu_fault:
+        return trial.qemu_fault
+    if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
+        said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
+        if "deadline_passed" in said and host and (still := host.stood_still()):
+            return f"the workload gave up waiting; {still}"
+    return None
 
 
 def _expected_cause(trial: Trial, stage: Stage) -> str | None:
@@ -173,6 +253,8 @@ def _control_status(
 ) -> tuple[ControlStatus, str]:
     if trial.setting.ended == "interrupted":
         return "ERROR", trial.setting.ended_detail
+    if cause := _disturbance(trial):
+        return "DISTURBED", cause
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":
@@ -181,18 +263,35 @@ def _control_status(
     if control.may_break is not None:
         spared = control.breaks | control.may_break
         required |= {check.name for check in stage.checks} - spared
-    for answer in answers:
-        if answer.check in required and answer.outcome.status != "PASS":
+    wrong = [a for a in answers if a.check in required and a.outcome.status != "PASS"]
+    # What it is to break must be broken by the control, not by the host.
+    doubtful = [by_name[name] for name in sorted(control.breaks)]
+    doubtful = [a for a in (*wrong, *doubtful) if a.outcome.status == "DISTURBED"]
+    for answer in wrong:
+        if answer.outcome.status != "DISTURBED":
             return "WRONG REASON", _sentence(answer)
+    for answer in doubtful:
+        return "DISTURBED", _sentence(answer)
     return "FAILED AS IT MUST", by_name[control.reason.name].outcome.seen
 
 
 def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:
     return tuple(
-        Answer(check=check.name, question=check.question, outcome=ask(check, trial))
+        Answer(check=check.name, question=check.question, outcome=_answer(check, trial))
         for check in checks
         if trial.setting.chain > 1 or not check.of_chain
     )
+
+
+def _answer(check: Check, trial: Trial) -> Outcome:
+    """The check's answer. A bound in time inside a machine that stood still shows nothing."""
+    found = ask(check, trial)
+    if not check.timed or found.status in ("PASS", "DISTURBED") or trial.host is None:
+        return found
+    still = trial.host.stood_still()
+    if still is None:
+        return found
+    return found.model_copy(update={"status": "DISTURBED", "seen": f"{found.seen}; {still}"})
 
 
 def _sentence(answer: Answer) -> str:

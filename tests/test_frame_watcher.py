@@ -35,6 +35,10 @@ class Ram:
         assert frame[:6] == b"\xff" * 6
         self.view[begin : begin + len(frame)] = frame
 
+    def mark(self, index: int, *, done: bool) -> None:
+        """As the device writes a descriptor back, or the reader gives it back."""
+        struct.pack_into("<Q", self.view, index * 16 + 8, done)
+
 
 @pytest.fixture
 def ram() -> Ram:
@@ -83,3 +87,25 @@ def test_frames_of_the_round_before_are_none(ram: Ram, ring: Ring, tmp_path: Pat
     assert all(ring.look() for _ in range(4))
     assert not ring.look()
     assert numbers(ring, tmp_path) == [0, 1, 2, 3]
+
+
+def test_a_ring_takes_what_is_free_and_what_was_given_back(ram: Ram, ring: Ring) -> None:
+    """Head equal to tail is an empty ring: of four descriptors the device may use three."""
+    assert ring.limit() == 3
+    for number in range(3):
+        ram.land(number)
+        ram.mark(number, done=True)
+        assert ring.look()
+    assert ring.limit() == 3
+    ram.mark(0, done=False)
+    assert ring.limit() == 4
+    ram.mark(1, done=False)
+    assert ring.limit() == 5
+
+
+def test_a_frame_that_is_not_written_back_yet_was_not_given_back(ram: Ram, ring: Ring) -> None:
+    ram.land(0)
+    assert ring.look()
+    assert ring.limit() == 3
+    ram.mark(0, done=True)
+    assert ring.limit() == 3

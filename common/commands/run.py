@@ -16,6 +16,7 @@ from common.commands.upstream import gate_upstream
 from common.compare import worsened
 from common.errors import Exit, StagesError, UsageError
 from common.guest_image import chosen_guest
+from common.host_report import attempts, disturbed_attempts
 from common.hypervisor import Hypervisor
 from common.kernel_choice import chosen
 from common.one_run import one_run
@@ -79,6 +80,9 @@ def demo(arguments: argparse.Namespace) -> int:
             _show_stage(stage, verdict)
             print(f"\nreport: ./kexec-stages report {folder.name}")
     print("\n" + _summary(verdicts))
+    for stage, verdict, _ in verdicts:
+        for text in attempts(verdict):
+            print(textwrap.fill(f"{stage.label}: {text}", 100, subsequent_indent="   "))
     print(_not_claimed([stage for stage, _, _ in verdicts]))
     return max((verdict.exit for _, verdict, _ in verdicts), default=Exit.SKIP)
 
@@ -170,7 +174,7 @@ def _not_claimed(stages: Sequence[Stage]) -> str:
 def _summary(verdicts: Sequence[tuple[Stage, Verdict, Run]]) -> str:
     rows = []
     for stage, verdict, record in verdicts:
-        main = next((t for t in record.trials if t.setting.control is None), None)
+        main = record.trial(verdict.trials[0].trial) if verdict.trials else None
         headline = stage.headline(main) if main and verdict.status == "PASS" else {}
         good = sum(control.good for control in verdict.controls)
         rows.append(
@@ -180,6 +184,7 @@ def _summary(verdicts: Sequence[tuple[Stage, Verdict, Run]]) -> str:
                 "claims": len(stage.claims),
                 "checks": len(stage.checks),
                 "controls": f"{good}/{len(verdict.controls)} failed",
+                "disturbed": disturbed_attempts(verdict),
                 **headline,
             }
         )

@@ -115,7 +115,12 @@ CLAIMS = (
     Claim(
         "The guest's memory was preserved while it ran, and every byte of it is equal.",
         (
-            Check("guest_ran_on", "Did the guest run during preserve and load?", _ran_meanwhile),
+            Check(
+                "guest_ran_on",
+                "Did the guest run during preserve and load?",
+                _ran_meanwhile,
+                timed=True,
+            ),
             RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
@@ -159,11 +164,13 @@ CLAIMS = (
                 "guest_ticks",
                 "Do its timer interrupts go on?",
                 guest_checks.each_vcpu(guest_checks.guest_ticks),
+                timed=True,
             ),
             Check(
                 "guest_gap",
                 "Is the time it missed the blackout?",
                 guest_checks.each_vcpu(guest_checks.guest_gap),
+                timed=True,
             ),
         ),
     ),
@@ -174,11 +181,13 @@ CLAIMS = (
                 "outgoing_rules",
                 "Right errno for each misuse?",
                 results_ok(OUTGOING, OUTGOING_RULES),
+                timed=True,
             ),
             Check(
                 "incoming_rules",
                 "Right errno for each misuse?",
                 results_ok(INCOMING, INCOMING_RULES),
+                timed=True,
             ),
             FINISHED,
         ),

@@ -203,7 +203,12 @@ CLAIMS = (
     Claim(
         "The guest's memory was preserved while it ran, and every byte of it is equal.",
         (
-            Check("guest_ran_on", "Did the guest run during preserve and load?", _ran_meanwhile),
+            Check(
+                "guest_ran_on",
+                "Did the guest run during preserve and load?",
+                _ran_meanwhile,
+                timed=True,
+            ),
             RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),

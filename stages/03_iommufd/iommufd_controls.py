@@ -10,7 +10,7 @@ from iommufd_checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
 from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.controls import reason, was_reset
-from common.frame_controls import aborts_were_silent, master_cleared
+from common.frame_controls import aborts_were_silent, master_cleared_at_kexec
 from common.igb_machine import DEVICE
 from common.record import Trial
 from common.stage import Check, Control, Outcome
@@ -281,7 +281,7 @@ CONTROLS = (
             Check(
                 "master_cleared",
                 "Is bus mastering cleared at the kexec?",
-                master_cleared(DEVICE, lambda ms: -2000 < ms <= 0, "just before").ask,
+                master_cleared_at_kexec(DEVICE).ask,
             ),
         ),
     ),

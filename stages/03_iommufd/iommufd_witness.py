@@ -42,6 +42,8 @@ class TranslationWitness(FrameWitness):
     """Sender, watcher, and a look at the IOMMU's tables where the workload waits for it."""
 
     address_fact = "iova"
+    unread_from = "# t.unread="
+    other_room = 512
 
     def __init__(self, machine: Surroundings) -> None:
         super().__init__(machine)

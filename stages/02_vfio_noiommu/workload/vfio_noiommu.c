@@ -386,6 +386,9 @@ static bool retrieve_guest(struct incoming *in)
 		return false;
 
 	fact_tsc("retrieved", rdtsc());
+	/* Where pages move, the device would write into whatever comes in their place. */
+	if (param_control("pin-patch-off"))
+		await("quiet");
 	/*
 	 * Of the guest's memory only the pins that came with the memfd keep it in
 	 * place: nothing has mapped it yet. (Later a guest would have each of its

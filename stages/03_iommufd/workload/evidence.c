@@ -11,13 +11,14 @@
 #define CANARY 0xca
 
 /*
- * Descriptors that lead nowhere: from 0.5 s after the reader's last frame on, one
- * each quarter of a second, to 2.5 s. The kexec takes 2 s, and the gap is the
- * greater part of it. The IOVA is the address of a page of real memory.
+ * Descriptors that lead nowhere: one each quarter of a second, from half a second
+ * after the frame that comes next on, as long as half of the ring lasts. Some of
+ * them are in the gap, however long the host takes to get there. The IOVA is the
+ * address of a page of real memory.
  */
 #define POISON_FIRST (RATE / 2)
 #define POISON_STEP (RATE / 4)
-#define POISON_COUNT 9
+#define POISON_MOST 60
 
 /* Of what is available: the rest is for those who want to go on meanwhile. */
 #define HOG_PERCENT 80
@@ -142,13 +143,17 @@ void canary_check(const struct nic *nic)
 /* The frames that will be missing are told, so that all others have to be there. */
 void poison(const struct nic *nic)
 {
-	u64 first = nic->reader->sequence + POISON_FIRST;
+	/* Those that the device may be using at this moment are left alone. */
+	u32 head = igb_rx_head(&nic->igb), waiting = (head + COUNT - nic->reader->next) % COUNT;
+	u64 first = nic->reader->sequence + waiting + POISON_FIRST;
+	u32 count = (COUNT / 2 - POISON_FIRST) / POISON_STEP;
 
-	for (u32 i = 0; i < POISON_COUNT; i++)
-		reader_descriptor(nic->memory, (nic->reader->next + POISON_FIRST +
-						i * POISON_STEP) % COUNT)->read.packet =
-			nic->reader->canary;
+	if (count > POISON_MOST)
+		count = POISON_MOST;
+	for (u32 i = 0; i < count; i++)
+		reader_descriptor(nic->memory, (head + POISON_FIRST + i * POISON_STEP) % COUNT)
+			->read.packet = nic->reader->canary;
 	fact("poison.iova", "0x%llx", nic->reader->canary);
 	if (!param_control("poison-untold"))
-		fact("poison.frames", "%u from %llu, each %llu", POISON_COUNT, first, POISON_STEP);
+		fact("poison.frames", "%u from %llu, each %llu", count, first, POISON_STEP);
 }

@@ -292,16 +292,26 @@ static int bind(struct nic *nic)
 	return ret ?: vfio_bar_map(nic->device, 0, IGB_BAR0_SIZE, (void **)&nic->igb.bar0);
 }
 
-/* What was tried wrongly has left neither pins nor a trace in the page table. */
-static void try_wrongly(struct nic *nic, int session)
+/*
+ * What was tried wrongly has left neither pins nor a trace in the page table. False
+ * in the control whose memory is no more where the device has it: it must not go on.
+ */
+static bool try_wrongly(struct nic *nic, int session)
 {
 	rules_of_bound(nic, session);
+	/* Where pages move, the device would write into whatever comes in their place. */
+	if (param_control("pin-patch-off"))
+		await("quiet");
 	report_pins("pins.before");
 	compact_memory();
+	fact("collapse", "%d", collapse_memory(nic->memory, MEMORY_SIZE));
 	report_place(nic, "compacted.retrieved");
+	if (param_control("pin-patch-off"))
+		return false;
 	rules_of_restore(nic);
 	report_pins("pins.wrong");
 	await("snapshot-refused");
+	return true;
 }
 
 /* True when the page table that the device has been using is an HWPT of this kernel. */
@@ -338,8 +348,7 @@ static bool take_over(struct nic *nic, int session)
 	nic->igb.count = COUNT;
 	igb_report(&nic->igb, nic->bdf);
 	report(nic, "incoming.found");
-	try_wrongly(nic, session);
-	return restore(nic, session);
+	return try_wrongly(nic, session) && restore(nic, session);
 }
 
 /* All that came during the gap is in the ring. */

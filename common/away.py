@@ -1,0 +1,94 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""When the host did not run us: stretches of time in which one of our processes stood still.
+
+Each of them notes its own, so that what was seen late can be told from what happened late:
+
+    away-WHO.jsonl    [begin, end] for each stretch, both in ns of the host's CLOCK_MONOTONIC
+
+WHO is "host" (the sampler's own tick), "qemu" (its main loop served nothing), "sender",
+"watcher" or "harness". A stretch shorter than `LATE_NS` is none.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+
+LATE_NS = 5_000_000
+Stretch = tuple[int, int]
+"""Begin and end, in ns."""
+
+
+class AwayLog:
+    """Writes one process's stretches; `tick` is to be called at least every millisecond or two."""
+
+    def __init__(self, folder: Path, who: str, *, late_ns: int = LATE_NS) -> None:
+        self._file = (folder / f"away-{who}.jsonl").open("w", buffering=1)
+        self._late, self._last = late_ns, time.monotonic_ns()
+
+    def tick(self) -> int:
+        """Note that this process runs; the time, in ns."""
+        now = time.monotonic_ns()
+        self.note(self._last, now)
+        self._last = now
+        return now
+
+    def note(self, begin: int, end: int) -> None:
+        """A stretch, where it is long enough to be one."""
+        if end - begin > self._late:
+            self._file.write(f"[{begin}, {end}]\n")
+
+    def close(self) -> None:
+        """What was noted is on disk afterwards."""
+        self._file.close()
+
+
+def read_away(folder: Path) -> dict[str, tuple[Stretch, ...]]:
+    """Who -> stretches in the order of time. Raises ValueError on damaged lines."""
+    found = {}
+    for path in sorted(folder.glob("away-*.jsonl")):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        if any(len(row) != 2 or not row[0] < row[1] for row in rows):
+            raise ValueError(f"{path.name} has a stretch that is none")
+        found[path.stem.removeprefix("away-")] = tuple(_joined(sorted(rows)))
+    return found
+
+
+def _joined(rows: Iterable[Sequence[int]]) -> Iterator[Stretch]:
+    """Stretches that overlap are one: each echo that was under way says the same."""
+    begin = end = 0
+    for a, b in rows:
+        if a <= end:
+            end = max(end, b)
+            continue
+        if end:
+            yield begin, end
+        begin, end = a, b
+    if end:
+        yield begin, end
+
+
+def settled(t: int, away: Mapping[str, Sequence[Stretch]], path: Iterable[str]) -> int:
+    """When what began at `t` (ns) was through all of `path`, none of whom takes time itself.
+
+    Each of them is passed at once, or when the stretch ends in which it was away.
+    """
+    for who in path:
+        t = next((end for begin, end in away.get(who, ()) if begin <= t < end), t)
+    return t
+
+
+def longest(
+    away: Mapping[str, Sequence[Stretch]], begin: int, end: int, who: Iterable[str] | None = None
+) -> tuple[str, int, int] | None:
+    """Of what lies between two times (ns) the longest stretch: who, begin, end. None without."""
+    inside = [
+        (name, max(a, begin), min(b, end))
+        for name, stretches in away.items()
+        if who is None or name in who
+        for a, b in stretches
+        if a < end and b > begin
+    ]
+    return max(inside, key=lambda found: found[2] - found[1], default=None)

@@ -1,0 +1,214 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the host did: stretches, what of a silence is the device's, and faults of QEMU's own."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from common.away import AwayLog, longest, read_away, settled
+from common.frame_sender import pause
+from common.frames import Landing, look_at
+from common.host_log import read_host
+from common.qemu_fault import lost_end, read_qemu_fault
+
+MS = 1_000_000
+SECOND = 1000 * MS
+
+
+def test_stretches_that_overlap_are_one(tmp_path: Path) -> None:
+    log = AwayLog(tmp_path, "qemu")
+    for begin, end in ((5, 40), (10, 40), (15, 41), (100, 104), (200, 230)):
+        log.note(begin * MS, end * MS)
+    log.close()
+    assert read_away(tmp_path) == {"qemu": ((5 * MS, 41 * MS), (200 * MS, 230 * MS))}
+
+
+@pytest.mark.parametrize("row", ["[1]", "[2, 1]", "[1, 2, 3]"])
+def test_a_stretch_that_is_none_is_refused(tmp_path: Path, row: str) -> None:
+    (tmp_path / "away-qemu.jsonl").write_text(row + "\n")
+    with pytest.raises(ValueError, match=r"away-qemu\.jsonl"):
+        read_away(tmp_path)
+
+
+def test_who_is_away_is_passed_when_the_stretch_ends() -> None:
+    away = {"qemu": [(10, 30)], "watcher": [(25, 50), (60, 70)]}
+    assert settled(5, away, ("sender", "qemu", "watcher")) == 5
+    assert settled(12, away, ("sender", "qemu", "watcher")) == 50
+    assert settled(12, away, ("qemu",)) == 30
+    assert longest(away, 0, 100) == ("watcher", 25, 50)
+    assert longest(away, 40, 100, ["qemu"]) is None
+
+
+def silent(begin: int, end: int) -> tuple[list[int], list[Landing]]:
+    """A frame each ms for a second, seen at once, but for those from begin to end (ms): they are
+    seen one after the other at the end, a tenth of a ms apart."""
+    sent = [SECOND + n * MS for n in range(1000)]
+    late = SECOND + end * MS
+    landed: list[Landing] = []
+    for number, t in enumerate(sent):
+        seen = t + MS // 10
+        if begin <= number < end or (landed and landed[-1].seen >= seen):
+            seen = max(late, landed[-1].seen + MS // 10)
+        landed.append(Landing(number, t, seen))
+    return sent, landed
+
+
+def stall(begin: int, end: int, **away: list[tuple[int, int]]) -> float:
+    sent, landed = silent(begin, end)
+    stretches = {
+        who: [(SECOND + a * MS, SECOND + b * MS) for a, b in found] for who, found in away.items()
+    }
+    found = look_at(sent, landed, sent[0], sent[-1], stretches).stall_ms
+    assert found is not None
+    return found
+
+
+def test_a_silence_while_everybody_ran_is_the_devices() -> None:
+    assert stall(300, 450) == pytest.approx(150, abs=2)
+
+
+def test_a_silence_for_as_long_as_qemu_was_away_is_not() -> None:
+    assert stall(300, 450, qemu=[(299, 449)]) < 3
+
+
+def test_a_silence_may_be_the_watchers_after_qemus() -> None:
+    assert stall(300, 450, qemu=[(299, 380)], watcher=[(370, 449)]) < 3
+
+
+def test_an_absence_in_the_middle_of_a_silence_excuses_nothing_after_it() -> None:
+    assert stall(300, 450, qemu=[(320, 360), (400, 440)], watcher=[(330, 365)]) > 140
+    assert stall(300, 450, qemu=[(299, 340)]) == pytest.approx(110, abs=2)
+
+
+def test_what_has_piled_up_meanwhile_is_no_silence() -> None:
+    sent, landed = silent(100, 900)
+    away = {"qemu": [(SECOND + 99 * MS, SECOND + 899 * MS)]}
+    window = look_at(sent, landed, sent[0], sent[-1], away)
+    assert window.latency_ms > 700
+    assert window.stall_ms is not None
+    assert window.stall_ms < 3
+
+
+def test_a_device_that_never_writes_again_is_silent_to_the_end() -> None:
+    sent, landed = silent(0, 0)
+    window = look_at(sent, landed[:400], sent[0], sent[-1], {})
+    assert window.stall_ms == pytest.approx(599, abs=2)
+
+
+def test_a_sender_that_does_not_send_is_no_silence_of_the_device() -> None:
+    sent, landed = silent(0, 0)
+    sent, landed = sent[:300] + sent[600:], landed[:300] + landed[600:]
+    landed = [Landing(n, frame.sent, frame.seen) for n, frame in enumerate(landed)]
+    window = look_at(sent, landed, sent[0], sent[-1], {})
+    assert window.stall_ms is not None
+    assert window.stall_ms < 3
+    assert window.unsent_ms == pytest.approx(301, abs=2)
+    assert window.silence_ms == pytest.approx(301, abs=2)
+
+
+def test_without_a_measurement_nothing_is_excused() -> None:
+    sent, landed = silent(300, 450)
+    assert look_at(sent, landed, sent[0], sent[-1]).stall_ms is None
+
+
+def test_the_sender_slows_down_as_the_ring_fills_and_stops_before_it_is_full() -> None:
+    def each(room: int) -> float | None:
+        return pause(room, 8192, 1000)
+
+    assert [each(room) for room in (8191, 4097, 4096, 2048, 1024, 33)] == [
+        *(0.001, 0.001, 0.01, 0.02, 0.04, 0.04)
+    ]
+    assert each(32) is None
+    assert pause(4096, 8192, 50) == pytest.approx(0.02), "never faster than it was asked to be"
+    # How long the ring lasts from a full one on, in seconds, and how far apart frames are at most.
+    pauses = [p for room in range(8191, 0, -1) if (p := each(room)) is not None]
+    assert sum(pauses) > 80
+    assert max(pauses) <= 0.04
+
+
+def host_rows(folder: Path, *, suspended: int = 0) -> None:
+    rows = [
+        {"t": n * 100 * MS, "waits": {"CPU 0/TCG": 90.0} if n == 5 else {}, "pressure_us": n * 1000}
+        | {"steal_ms": 10.0 * n, "suspended_ns": 7 + (suspended if n > 6 else 0)}
+        for n in range(10)
+    ]
+    (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_a_folder_without_a_sampler_says_that_nothing_was_measured(tmp_path: Path) -> None:
+    assert read_host(tmp_path) is None
+
+
+def test_the_hosts_log_says_who_waited_and_for_how_long(tmp_path: Path) -> None:
+    host_rows(tmp_path)
+    (tmp_path / "away-qemu.jsonl").write_text(f"[{MS}, {7 * MS}]\n[{100 * MS}, {160 * MS}]\n")
+    host = read_host(tmp_path)
+    assert host is not None
+    assert host.away == {"qemu": ((100 * MS, 160 * MS),)}, "6 ms are not worth a line"
+    assert (host.pressure_ms, host.steal_ms, host.suspended_ms) == (9.0, 90.0, 0.0)
+    assert host.waited_ms(0, SECOND, "CPU ") == 90.0
+    assert host.waited_ms(600 * MS, SECOND, "CPU ") == 0.0
+    assert host.stood_still() is None
+
+
+@pytest.mark.parametrize("who", ["qemu", "harness", "sender"])
+def test_who_was_away_for_half_a_second_stood_still(tmp_path: Path, who: str) -> None:
+    host_rows(tmp_path)
+    (tmp_path / f"away-{who}.jsonl").write_text(f"[{100 * MS}, {700 * MS}]\n")
+    host = read_host(tmp_path)
+    assert host is not None
+    assert host.stood_still() == f"{who} not run for 600 ms at +0.1 s"
+
+
+def test_a_suspended_host_stood_still(tmp_path: Path) -> None:
+    host_rows(tmp_path, suspended=8 * SECOND)
+    host = read_host(tmp_path)
+    assert host is not None
+    assert host.suspended_ms == 8000.0
+    assert "host suspended for 8000 ms" in (host.stood_still() or "")
+
+
+def state(*, in_service: str, halted: int = 1, later: str | None = None) -> str:
+    def look(vectors: str) -> str:
+        return (
+            "(qemu) info status\nVM status: running\n\n(qemu) info registers -a\n"
+            "CPU#0\nRAX=00 RIP=ffffffff81000000 RFL=00000246 CPL=0 II=0 A20=1 SMM=0 HLT=0\n"
+            f"\nCPU#1\nRAX=00 RIP=ffffffff81000001 RFL=00000246 CPL=0 SMM=0 HLT={halted}\n\n"
+            "(qemu) info lapic 0\ndumping local APIC state for CPU 0\n\n"
+            "ISR\t (none)\nIRR\t (none)\n\n"
+            "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
+            f"ISR\t {vectors}\nIRR\t 34 236 \n\n"
+        )
+
+    return look(in_service) + look(in_service if later is None else later)
+
+
+def test_a_cpu_that_sleeps_with_an_interrupt_in_service_has_lost_its_end() -> None:
+    assert "CPU 1 sleeps with vector 236" in (lost_end(state(in_service="236 ")) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        state(in_service="(none)"),
+        state(in_service="236 ", halted=0),
+        state(in_service="236 ", later="(none)"),
+        state(in_service="236 ", later="235 "),
+        state(in_service="236 ").partition("(qemu) info status")[0],
+        "(qemu) info status\nno answer: it has ended\n",
+    ],
+)
+def test_every_other_silence_may_be_the_kernels(text: str) -> None:
+    assert lost_end(text) is None
+
+
+def test_qemus_own_assertion_is_named(tmp_path: Path) -> None:
+    assert read_qemu_fault(tmp_path) is None
+    (tmp_path / "qemu.log").write_text(
+        "qemu-system-x86_64: ../system/physmem.c:2418: iotlb_to_section:"
+        " Assertion `section_index < d->map.sections_nb' failed.\n"
+    )
+    assert "iotlb_to_section" in (read_qemu_fault(tmp_path) or "")
