@@ -42,7 +42,8 @@ def stage_result(
         name = one.what.replace(" ", "_")
         lines += [f"# {_line(one.text)}", f"not ok {number} as_good_as_baseline_{name}"]
     lines += [f"# {_line(text)}" for text in attempts(verdict)]
-    for trial in (run.trial(main.trial) for main in verdict.trials):
+    shown = {main.trial for main in verdict.trials}
+    for trial in (trial for trial in run.trials if trial.setting.name in shown):
         if crash := trial.setting.crash:
             lines += [f"# {_line(text)}" for text in crash_lines(trial.setting.name, crash)]
         lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]

@@ -357,7 +357,7 @@ def test_of_two_that_race_one_builds_and_the_other_waits(toy: Toy) -> None:
     racers = [context.Process(target=_racer, args=(toy, queue, start)) for _ in range(3)]
     for racer in racers:
         racer.start()
-    results = [queue.get(timeout=60) for _ in racers]
+    results = [queue.get(timeout=600) for _ in racers]
     for racer in racers:
         racer.join(timeout=10)
     assert sorted(cached for cached, _, _ in results) == [False, True, True]

@@ -88,6 +88,7 @@ def test_without_our_series_its_controls_are_left_out() -> None:
     assert stage.left_out == (
         "bus-mastering-patch-off",
         "adopt-patch-off",
+        "silenced",
         "d0-patch-off",
         "pin-patch-off",
         "stock-kernel",
@@ -162,5 +163,5 @@ def test_the_report_says_series_and_what_was_left_out(runs: Path) -> None:
     with opened(folder.name) as one:
         text = report_text(one.run, one.verdict, one.stage)
     assert "series  none" in text
-    assert "Left out: bus-mastering-patch-off, adopt-patch-off, d0-patch-off" in text
+    assert "Left out: bus-mastering-patch-off, adopt-patch-off, silenced" in text
     assert "None were run: the main run is an expected failure" in text

@@ -180,7 +180,7 @@ CONTROLS = (
     ),
     Control(
         name="silenced",
-        what="the incoming kernel silences the device for 150 ms when it finds it, then lets it go on",
+        what="the incoming kernel silences the device for 150 ms, then lets it go on",
         with_patch="faults/silenced.patch",
         breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept"}),
         may_break=frozenset({"never_gated"}),

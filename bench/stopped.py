@@ -1,0 +1,151 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a verdict says where QEMU, or the harness, is stopped for a while at a random moment.
+
+    python -m bench.stopped STAGE [--who qemu|harness] [--seconds S] [--times K] [--load N]
+
+Neither is the kernel's fault, so that no trial may FAIL; and a trial may PASS only where the report
+says that the machine stood still. Prints a row for each trial, then how many were what; exit status
+1 where a verdict was wrong. Run from the checkout with its environment's python and PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+from tabulate import tabulate
+
+from common.accel import probe
+from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
+from common.kernels import kernel_pair
+from common.machine_identity import process_identity
+from common.record import Trial
+from common.runner import Bench, Plan, run_trial
+from common.stage import load_stage
+from common.verdict import judge_trial
+
+# Stops a process, lets it go on. Another process, for the harness cannot let itself go on.
+_STOPPER = """
+import os, signal, sys, time
+pid, wait, seconds = int(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3])
+time.sleep(wait)
+os.kill(pid, signal.SIGSTOP)
+time.sleep(seconds)
+os.kill(pid, signal.SIGCONT)
+"""
+
+
+@contextmanager
+def _stopped(who: str, folder: Path, after: float, seconds: float) -> Iterator[None]:
+    """Somebody is stopped so many seconds after the machine was started."""
+    ended = threading.Event()
+
+    def wait_and_stop() -> None:
+        while not (folder / "qmp.jsonl").exists():
+            if ended.wait(0.02):
+                return
+        pid = os.getpid() if who == "harness" else _qemu()
+        command = [sys.executable, "-c", _STOPPER, str(pid), str(after), str(seconds)]
+        subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
+
+    thread = threading.Thread(target=wait_and_stop)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
+
+
+def _qemu() -> int:
+    """The QEMU that is our machine: it writes the console into the trial's folder."""
+    while True:
+        for folder in Path("/proc").glob("[0-9]*"):
+            try:
+                words = (folder / "cmdline").read_bytes()
+            except OSError:
+                continue
+            pid = int(folder.name)
+            if b"guest=stages-" in words and process_identity(pid):
+                return pid
+        time.sleep(0.01)
+
+
+@contextmanager
+def _busy(number: int) -> Iterator[None]:
+    command = [sys.executable, "-S", "-E", "-c", "while True: pass"]
+    processes = [subprocess.Popen(command) for _ in range(number)]
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def main() -> int:
+    """Measure; 1 where a verdict was wrong."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("stage", type=int)
+    parser.add_argument("--who", choices=("qemu", "harness"), default="qemu")
+    parser.add_argument("--seconds", type=float, default=8.0)
+    parser.add_argument("--times", type=int, default=10)
+    parser.add_argument("--span", type=float, default=8.0, help="stop within so many seconds")
+    parser.add_argument("--load", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=1)
+    arguments = parser.parse_args()
+    stage, moments = load_stage(arguments.stage), random.Random(arguments.seed)
+    outgoing, incoming = kernel_pair(stage, KernelChoice())
+    rows, wrong = [], 0
+    with ExitStack() as stack:
+        hypervisor = stack.enter_context(Hypervisor())
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kexec-stages-")))
+        stack.enter_context(_busy(arguments.load))
+        bench = Bench(
+            stage=stage,
+            outgoing=outgoing,
+            incoming=incoming,
+            accelerator=probe(),
+            hypervisor=hypervisor,
+            options={option.parameter: option.default for option in stage.options},
+            folder=folder,
+        )
+        for number in range(arguments.times):
+            plan = Plan(f"stopped-{number:02}")
+            after = moments.uniform(0.2, arguments.span)
+            with _stopped(arguments.who, folder / plan.folder, after, arguments.seconds):
+                trial = run_trial(bench, plan)
+            verdict = judge_trial(trial, stage)
+            good = verdict.status == "DISTURBED" or (
+                verdict.status == "PASS" and (verdict.away is not None or _over(trial, after))
+            )
+            wrong += not good
+            row = [number, f"{after:.1f}", verdict.status, "" if good else "WRONG"]
+            rows.append([*row, verdict.away or "-", verdict.why])
+            print(*rows[-1], file=sys.stderr, flush=True)
+    headers = ["trial", "stopped at (s)", "verdict", "", "the report says", "why"]
+    print(tabulate(rows, headers=headers, maxcolwidths=[None, None, None, None, 40, 60]))
+    print(dict(Counter(row[2] for row in rows)), f"{wrong} wrong")
+    return 1 if wrong else 0
+
+
+def _over(trial: Trial, after: float) -> bool:
+    """True where the trial had ended before that."""
+    return (trial.setting.ended_ns - trial.setting.started_ns) / 1e9 < after
+
+
+if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    sys.exit(main())
