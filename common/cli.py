@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from common import __version__, guest_image, kernel_choice
+from common import __version__, guest_image, kernel_choice, load
 from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
@@ -42,6 +42,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     _machine_options(demo)
+    load.add_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
         "--sabotage",
@@ -63,6 +64,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
     guest_image.add_options(run)
     _machine_options(run)
+    load.add_option(run)
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -194,6 +196,7 @@ def _verb(
 
 def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     kernel_choice.add_options(parser, sides=sides)
+    parser.set_defaults(load=0)  # for the verbs without --load
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     machine.add_argument(

@@ -16,6 +16,7 @@ from typing import Any
 from common import __version__
 from common.chain import updates
 from common.dialogue import Side
+from common.load import in_words
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
@@ -108,8 +109,10 @@ def _host(one: StoredRun) -> Iterable[str]:
     text = (
         f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}, Linux {host.kernel}"
     )
+    load = main.setting.load
     return [
         *_wrap(text, "host    ", " " * 8),
+        *(_wrap(in_words(load), "load    ", " " * 8) if load else []),
         *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
         f"argv of {main.setting.name} (for a shell; words go on over the line's end)",

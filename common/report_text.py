@@ -11,6 +11,7 @@ from tabulate import tabulate
 
 from common.as_run import left_out
 from common.chain import updates
+from common.load import in_words
 from common.printable import printable
 from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
@@ -62,6 +63,7 @@ def _setting(run: Run, stage: Stage) -> str:
             f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system},"
             f" Linux {host.kernel}",
         ),
+        *([("load", in_words(setting.load))] if setting.load else []),
         ("accel", f"{host.accelerator} ({host.accelerator_reason})"),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),

@@ -54,6 +54,8 @@ class Bench:
     """The user's own guest instead."""
     control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
+    load: int = 0
+    """Busy processes beside the trials."""
 
     def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
@@ -116,6 +118,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             series=str(stage.series),
             one_kernel=stage.one_kernel,
             chain=chain,
+            load=bench.load,
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
