@@ -28,6 +28,14 @@ the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 
 did not build
 """
 
+_SOAK_EPILOG = """\
+The same command again goes on where it was interrupted.
+
+exit status: 0 every trial was right; 1 at least one was wrong; 3 none was wrong, but at least one
+ended DISTURBED or with an error of the harness, or trial after trial could not be run; 130
+interrupted, whatever the table says; 2, 4, 125 as with every command
+"""
+
 
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Each verb names its function in `run`."""
@@ -82,6 +90,25 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
     _machine_options(gate)
+
+    soak = _verb(
+        verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
+    )
+    soak.epilog, soak.formatter_class = _SOAK_EPILOG, argparse.RawDescriptionHelpFormatter
+    soak.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    soak.add_argument("--workload", choices=WORKLOADS, help="default: all that the stages have")
+    soak.add_argument("--no-controls", action="store_true", help="main runs only")
+    limit = soak.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--rounds", type=_positive, metavar="K", help="in all; default: until Ctrl-C"
+    )
+    limit.add_argument("--hours", type=_hours, metavar="H", help="of trials, in all")
+    soak.add_argument("--name", help="default: made of the options, so that they go on")
+    begin = soak.add_mutually_exclusive_group()
+    begin.add_argument("--fresh", action="store_true", help="forget what that name has seen so far")
+    begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
+    _machine_options(soak)
+    load.add_option(soak)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
     matrix.add_argument(
@@ -246,6 +273,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} hours are no time")
     return value
 
 
