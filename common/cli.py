@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from common import __version__, guest_image, kernel_choice
+from common import __version__, guest_image, kernel_choice, load
 from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
@@ -26,6 +26,14 @@ _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
 the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
 did not build
+"""
+
+_SOAK_EPILOG = """\
+The same command again goes on where it was interrupted.
+
+exit status: 0 every trial was right; 1 at least one was wrong; 3 none was wrong, but at least one
+ended DISTURBED or with an error of the harness, or trial after trial could not be run; 130
+interrupted, whatever the table says; 2, 4, 125 as with every command
 """
 
 
@@ -42,6 +50,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     _machine_options(demo)
+    load.add_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
         "--sabotage",
@@ -63,6 +72,7 @@ def build_parser() -> argparse.ArgumentParser:
     run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
     guest_image.add_options(run)
     _machine_options(run)
+    load.add_option(run)
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -80,6 +90,25 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
     _machine_options(gate)
+
+    soak = _verb(
+        verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
+    )
+    soak.epilog, soak.formatter_class = _SOAK_EPILOG, argparse.RawDescriptionHelpFormatter
+    soak.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    soak.add_argument("--workload", choices=WORKLOADS, help="default: all that the stages have")
+    soak.add_argument("--no-controls", action="store_true", help="main runs only")
+    limit = soak.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--rounds", type=_positive, metavar="K", help="in all; default: until Ctrl-C"
+    )
+    limit.add_argument("--hours", type=_hours, metavar="H", help="of trials, in all")
+    soak.add_argument("--name", help="default: made of the options, so that they go on")
+    begin = soak.add_mutually_exclusive_group()
+    begin.add_argument("--fresh", action="store_true", help="forget what that name has seen so far")
+    begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
+    _machine_options(soak)
+    load.add_option(soak)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
     matrix.add_argument(
@@ -194,6 +223,7 @@ def _verb(
 
 def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     kernel_choice.add_options(parser, sides=sides)
+    parser.set_defaults(load=0)  # for the verbs without --load
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     machine.add_argument(
@@ -243,6 +273,13 @@ def _positive(text: str) -> int:
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} hours are no time")
     return value
 
 

@@ -10,6 +10,7 @@ harness is gone. QEMU is signalled through a pidfd: a recycled pid cannot be hit
 from __future__ import annotations
 
 import os
+import select
 import shutil
 import signal
 import subprocess
@@ -66,6 +67,7 @@ def _serve() -> None:
         if verb == "rm":
             folders.append(argument)
         elif verb == "kill":
+            processes = _living(processes)  # of thousands of trials: more than may be open at once
             with suppress(ProcessLookupError):
                 processes.append(os.pidfd_open(int(argument)))
     for pidfd in processes:
@@ -73,6 +75,17 @@ def _serve() -> None:
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _living(pidfds: list[int]) -> list[int]:
+    """Those whose process has not ended; the others are closed."""
+    poll = select.poll()
+    for pidfd in pidfds:
+        poll.register(pidfd, select.POLLIN)  # pidfd_open(2): readable when the process has ended
+    ended = {pidfd for pidfd, _ in poll.poll(0)}
+    for pidfd in ended:
+        os.close(pidfd)
+    return [pidfd for pidfd in pidfds if pidfd not in ended]
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from common import __version__
 from common.chain import updates
 from common.dialogue import Side
 from common.host_report import attempts, host_lines
+from common.load import in_words
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
@@ -109,8 +110,10 @@ def _host(one: StoredRun) -> Iterable[str]:
     text = (
         f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}, Linux {host.kernel}"
     )
+    load = main.setting.load
     return [
         *_wrap(text, "host    ", " " * 8),
+        *(_wrap(in_words(load), "load    ", " " * 8) if load else []),
         *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
         *(line for text in attempts(one.verdict) for line in _wrap(text)),

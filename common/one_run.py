@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from common.accel import probe
@@ -13,10 +14,11 @@ from common.guest_image import GuestImage
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, guest_kernel, kernel_pair
+from common.load import busy
 from common.narrator import Narrator
 from common.record import Run
 from common.runner import Bench, Plan, check_size, new_run_folder, publish, run_stage
-from common.stage import Option, Stage
+from common.stage import Control, Option, Stage
 from common.verdict import Verdict, judge
 
 
@@ -30,29 +32,43 @@ def one_run(
 ) -> tuple[Run, Verdict, Path]:
     """The trials of `plans` on those kernels; `stage` is one `as_run`.
 
-    Of `arguments` the machine's options are taken: accelerator and the stage's numbers.
+    Of `arguments` the machine's options are taken: accelerator, the stage's numbers, load.
     """
+    controls = [plan.control for plan in plans if plan.control]
+    bench = bench_of(stage, controls, choice, arguments, hypervisor, guest_image)
+    narrator = Narrator(stage)
+    folder = new_run_folder(stage.label, hypervisor)
+    bench = replace(bench, folder=folder, narrate=narrator.line)
+    with busy(bench.load, hypervisor.guardian):
+        record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
+    return record, judge(record, stage), publish(folder)
+
+
+def bench_of(
+    stage: Stage,
+    controls: Sequence[Control],
+    choice: KernelChoice,
+    arguments: argparse.Namespace,
+    hypervisor: Hypervisor,
+    guest_image: GuestImage | None = None,
+) -> Bench:
+    """What the trials of the stage and of those controls share, kernels built; no run's folder."""
     options = options_of(stage, arguments)
     check_size(stage, options)
     outgoing, incoming = kernel_pair(stage, choice)
-    controls = [plan.control for plan in plans if plan.control]
-    narrator = Narrator(stage)
-    folder = new_run_folder(stage.label, hypervisor)
-    bench = Bench(
+    return Bench(
         stage=stage,
         outgoing=outgoing,
         incoming=incoming,
         accelerator=probe(wanted=arguments.accel),
         hypervisor=hypervisor,
         options=options,
-        folder=folder,
-        narrate=narrator.line,
+        folder=hypervisor.folder,
         guest=guest_kernel(stage, choice),
         guest_image=guest_image,
         control_kernels=control_kernels(stage, controls, choice),
+        load=arguments.load,
     )
-    record = run_stage(bench, plans, before=narrator.begin, after=narrator.end)
-    return record, judge(record, stage), publish(folder)
 
 
 def options_of(stage: Stage, arguments: argparse.Namespace) -> dict[str, int]:

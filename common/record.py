@@ -106,6 +106,8 @@ class Setting(Stored):
     """The user gave one image for both sides."""
     chain: int = 1
     """Updates in this machine, one after the other; see common/chain.py."""
+    load: int = 0
+    """Busy processes that the harness ran beside the trial; see common/load.py."""
     nonce: str
     host: Host
     outgoing: KernelFacts

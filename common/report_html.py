@@ -19,6 +19,7 @@ from common import __version__, frame_picture
 from common.chain import updates
 from common.console import strip_prefix
 from common.errors import UsageError
+from common.load import in_words
 from common.printable import printable
 from common.record import KernelFacts, Trial
 from common.serial_line import read_stamped
@@ -170,6 +171,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("lane", setting.lane),
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
+        *([("load", in_words(setting.load))] if setting.load else []),
         ("accelerator", f"{host.accelerator} ({host.accelerator_reason})"),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("command line", setting.cmdline),

@@ -13,6 +13,7 @@ from common.as_run import left_out
 from common.chain import updates
 from common.host_report import attempts, host_lines
 from common.host_report import phase_table as host_phases
+from common.load import in_words
 from common.printable import printable
 from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
@@ -65,6 +66,7 @@ def _setting(run: Run, stage: Stage) -> str:
             f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system},"
             f" Linux {host.kernel}",
         ),
+        *([("load", in_words(setting.load))] if setting.load else []),
         ("accel", f"{host.accelerator} ({host.accelerator_reason})"),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),

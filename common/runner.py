@@ -56,6 +56,8 @@ class Bench:
     """The user's own guest instead."""
     control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
+    load: int = 0
+    """Busy processes beside the trials."""
 
     def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
@@ -125,6 +127,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             series=str(stage.series),
             one_kernel=stage.one_kernel,
             chain=chain,
+            load=bench.load,
             nonce=nonce,
             host=describe_host(bench.accelerator, bench.hypervisor.versions()),
             outgoing=_facts(outgoing),
@@ -157,13 +160,15 @@ def _converse(
     gib, patience = machine_mib / 1024, bench.stage.patience
     deadline = machine.deadline((90 + 60 * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
-    phase, left, arrived = "boot of the outgoing kernel", 0, 0
+    phase, left, arrived, ended = "boot of the outgoing kernel", 0, 0, False
     try:
         while True:
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
             companion.heard(text)
             if name := awaited(text):
+                if name == "end" and ended:
+                    return "done", ""  # not before: the line would be cut off in its middle
                 phase = f"after {name!r}"
                 machine.go(name)
             elif text == "# side=outgoing":
@@ -176,8 +181,7 @@ def _converse(
                 phase = "kexec and boot of the incoming kernel"
             elif text == "# done":
                 arrived += 1
-                if arrived == chain or left > arrived:
-                    return "done", ""
+                ended = arrived == chain or left > arrived
                 phase = f"between updates {arrived} and {arrived + 1}"
             elif text.startswith("# bail "):
                 return "bail", text.removeprefix("# bail ")

@@ -310,7 +310,8 @@ def test_commands_that_start_nothing_need_python_only(machine: FakeMachine, word
 
 
 @pytest.mark.parametrize(
-    "words", ["demo", "test -x", "run 1", "gate --until 2", "shell 1", "kernel build", "-v run 1"]
+    "words",
+    ["demo", "soak", "test -x", "run 1", "gate --until 2", "shell 1", "kernel build", "-v run 1"],
 )
 def test_commands_that_start_machines_need_all(machine: FakeMachine, words: str) -> None:
     done = machine.run(*words.split(), KEXEC_STAGES_NO_INSTALL="1")

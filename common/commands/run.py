@@ -41,7 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.control:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
-        controls = () if arguments.no_controls else _told_possible(stage)
+        controls = () if arguments.no_controls else told_possible(stage)
         plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
         record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor, guest)
@@ -59,7 +59,7 @@ def _possible(stage: Stage, name: str) -> Control:
     return stage.control(name)
 
 
-def _told_possible(stage: Stage) -> tuple[Control, ...]:
+def told_possible(stage: Stage) -> tuple[Control, ...]:
     """The controls that can be run; says which cannot."""
     if stage.left_out:
         print(f"controls left out: {left_out(stage)}", file=sys.stderr)
@@ -74,7 +74,7 @@ def demo(arguments: argparse.Namespace) -> int:
         for declared in all_stages():
             stage = as_run(declared, choice=choice)
             print(f"\nStage {stage.number}: {stage.title}", file=sys.stderr)
-            plans = plan_trials(controls=[c for c in _told_possible(stage) if stage.shows(c)])
+            plans = plan_trials(controls=[c for c in told_possible(stage) if stage.shows(c)])
             record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
             verdicts.append((stage, verdict, record))
             _show_stage(stage, verdict)
@@ -107,7 +107,7 @@ def gate(arguments: argparse.Namespace) -> int:
             if status is not Exit.PASS or error:
                 print(f"ok {position} {stage.label} # SKIP an earlier stage fell")
                 continue
-            plans = plan_trials(controls=_told_possible(stage) if arguments.controls else ())
+            plans = plan_trials(controls=told_possible(stage) if arguments.controls else ())
             try:
                 record, verdict, _folder = one_run(stage, plans, choice, arguments, hypervisor)
             except StagesError as raised:
