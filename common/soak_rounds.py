@@ -15,7 +15,7 @@ from common.printable import printable
 from common.record import Run
 from common.soak import HARNESS, Result, Soak, counts, give_up
 from common.stage import Stage
-from common.verdict import judge
+from common.verdict import ControlVerdict, TrialVerdict, judge
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,8 @@ RunOne = Callable[[str, str, Path], Judged]
 def judged(run: Run, stage: Stage) -> Judged:
     """What a run of one plan came to, by the attempt that counts, and how many that took."""
     verdict = judge(run, stage)
-    one = (*verdict.trials, *verdict.controls)[0]
+    of_trials: tuple[TrialVerdict | ControlVerdict, ...] = (*verdict.trials, *verdict.controls)
+    one = of_trials[0]
     return Judged(one.status, one.why, len(one.disturbed) + 1)
 
 
