@@ -70,6 +70,12 @@ def _joined(rows: Iterable[Sequence[int]]) -> Iterator[Stretch]:
         yield begin, end
 
 
+def unproved(away: Mapping[str, Sequence[Stretch]]) -> dict[str, tuple[Stretch, ...]]:
+    """The same, where nobody shows that QEMU ran while the sampler, which would see it, did not."""
+    both = sorted([*away.get("qemu", ()), *away.get("host", ())])
+    return {who: tuple(found) for who, found in away.items()} | {"qemu": tuple(_joined(both))}
+
+
 def settled(t: int, away: Mapping[str, Sequence[Stretch]], path: Iterable[str]) -> int:
     """When what began at `t` (ns) was through all of `path`, none of whom takes time itself.
 

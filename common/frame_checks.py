@@ -25,7 +25,7 @@ STALL_MS = 50.0
 a longer silence of which more than this is left is the device's own."""
 AT_LEAST_LANDED = 0.9
 """Part of the frames sent within the gap that must land within it."""
-_OUR_WAY = ("sender", "qemu", "watcher", "harness", "suspended")
+_OUR_WAY = ("sender", "qemu", "host", "watcher", "harness", "suspended")
 """Whose absence changes when a frame is sent, seen, or what counts as the gap."""
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from common import socket_buffer
-from common.away import read_away
+from common.away import read_away, unproved
 from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
@@ -193,7 +193,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        away = read_away(folder) if raw.host else None
+        away = unproved(read_away(folder)) if raw.host else None
         found["frames"] = judge(sent, landed, gap, away).stored()
         found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
         found["socket"] = json.loads((folder / "socket.json").read_text())

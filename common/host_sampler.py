@@ -27,7 +27,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from common.away import AwayLog
+from common.away import LATE_NS, AwayLog
 
 _TICK_SECONDS = 0.001
 _SO_TIMESTAMPNS = 35
@@ -50,7 +50,8 @@ class Echo:
         back.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._underway: list[int] = []
         self._due = 0
-        self._answered = False
+        self._ran = 0
+        """When QEMU last sent one back: until then it certainly ran, and not much longer."""
 
     def turn(self, now: int) -> None:
         """Send one where it is time, take what has come back."""
@@ -61,7 +62,7 @@ class Echo:
             self._underway.append(now)
             with suppress(OSError):  # refused as long as QEMU has not opened its socket
                 self._out.sendto(_STAMP.pack(now).ljust(60, b"\0"), ("127.0.0.1", self._port))
-        if not self._answered and len(self._underway) == _UNDERWAY:
+        if not self._ran and len(self._underway) == _UNDERWAY:
             self._underway.clear()
 
     def _take(self) -> bool:
@@ -75,15 +76,19 @@ class Echo:
         seconds, nanoseconds = _TIMESPEC.unpack_from(control[0][2])
         # The stamp is CLOCK_REALTIME's; both clocks are read now, one after the other.
         arrived = seconds * 10**9 + nanoseconds - time.time_ns() + time.monotonic_ns()
-        self._answered = True
         while self._underway and self._underway[0] <= sent:
-            self._log.note(self._underway.pop(0), arrived)
+            self._late(self._underway.pop(0), arrived)
+        self._ran = arrived
         return True
+
+    def _late(self, sent: int, arrived: int) -> None:
+        if arrived - sent > LATE_NS:
+            self._log.note(max(min(self._ran, sent), sent - 2 * _ECHO_NS), arrived)
 
     def close(self, now: int) -> None:
         """What has not come back yet is away until now."""
-        if self._answered and self._underway:
-            self._log.note(self._underway[0], now)
+        if self._ran and self._underway:
+            self._late(self._underway[0], now)
 
 
 class Threads:

@@ -94,7 +94,11 @@ def edited(*edits: Edit, **away: tuple[int, int]) -> Edit:
         ({"qemu": (410, 519)}, "FAIL"),
         # An absence in the middle of it, and one of somebody whom no frame needs.
         ({"qemu": (350, 460)}, "FAIL"),
-        ({"host": (299, 519)}, "FAIL"),
+        ({"harness": (299, 519)}, "FAIL"),
+        # The sampler did not run: nobody knows whether QEMU did.
+        ({"host": (299, 519)}, "DISTURBED"),
+        ({"host": (299, 400)}, "FAIL"),
+        ({"host": (299, 400), "qemu": (395, 519)}, "DISTURBED"),
     ],
 )
 def test_a_silence_is_the_devices_as_far_as_everybody_ran(
