@@ -34,12 +34,15 @@ def test_a_stretch_that_is_none_is_refused(tmp_path: Path, row: str) -> None:
 
 
 def test_who_is_away_is_passed_when_the_stretch_ends() -> None:
-    away = {"qemu": [(10, 30)], "watcher": [(25, 50), (60, 70)]}
-    assert settled(5, away, ("sender", "qemu", "watcher")) == 5
-    assert settled(12, away, ("sender", "qemu", "watcher")) == 50
-    assert settled(12, away, ("qemu",)) == 30
-    assert longest(away, 0, 100) == ("watcher", 25, 50)
-    assert longest(away, 40, 100, ["qemu"]) is None
+    away = {"qemu": [(100 * MS, 300 * MS)], "watcher": [(250 * MS, 500 * MS), (520 * MS, 600 * MS)]}
+    path = ("sender", "qemu", "watcher")
+    assert settled(50 * MS, away, path) == 50 * MS
+    assert settled(120 * MS, away, path) == 500 * MS, "one stretch of each, not the next as well"
+    assert settled(120 * MS, away, ("qemu",)) == 300 * MS
+    assert settled(91 * MS, away, ("qemu",)) == 300 * MS, "it may not have had its turn by then"
+    assert settled(89 * MS, away, ("qemu",)) == 89 * MS
+    assert longest(away, 0, SECOND) == ("watcher", 250 * MS, 500 * MS)
+    assert longest(away, 400 * MS, SECOND, ["qemu"]) is None
 
 
 def silent(begin: int, end: int) -> tuple[list[int], list[Landing]]:
