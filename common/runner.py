@@ -192,6 +192,9 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
         words += (f"stage.chain={chain}",)
     if bench.stage.series != "ours":
         words += ("stage.series=foreign",)
+    if bench.accelerator.name == "tcg":
+        # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
+        words += ("stage.stale_text=avoid",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words
