@@ -225,6 +225,18 @@ class Machine:
             for question in questions:
                 state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
 
+    def note_jit(self, word: str) -> None:
+        """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.
+
+        QEMU goes through all of them for its answer, which takes tens of ms, and devices stand
+        still meanwhile.
+        """
+        begin = time.monotonic_ns()
+        answer = self._ask_qemu("info jit")
+        ms = (time.monotonic_ns() - begin) / 1e6
+        with (self.folder / "jit.jsonl").open("a") as file:
+            file.write(json.dumps({"t": begin, "ms": ms, "word": word, "said": answer}) + "\n")
+
     def note_last_words(self) -> None:
         """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
         log = self._hypervisor.log_of(self.spec.name)

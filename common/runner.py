@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree as ET
 
-from common import __version__
+from common import __version__, jit
 from common.accel import Accelerator
 from common.crash import describe
 from common.dialogue import awaited
@@ -54,6 +55,10 @@ class Bench:
     """The user's own guest instead."""
     control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
     """Outgoing and incoming kernel of controls that have their own, by name."""
+    stale_text: Literal["avoid", "keep"] = "avoid"
+    """Whether the incoming kernel stays off the outgoing one's text, under TCG."""
+    jit_words: tuple[str, ...] = jit.WORDS
+    """The words of the workload at which TCG is asked for its counters."""
 
     def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
@@ -154,6 +159,8 @@ def _converse(
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
             companion.heard(text)
+            if bench.accelerator.name == "tcg" and text in bench.jit_words:
+                machine.note_jit(text)
             if name := awaited(text):
                 phase = f"after {name!r}"
                 machine.go(name)
@@ -194,7 +201,7 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
         words += ("stage.series=foreign",)
     if bench.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
-        words += ("stage.stale_text=avoid",)
+        words += (f"stage.stale_text={bench.stale_text}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words

@@ -22,8 +22,8 @@ static bool asked_for(void)
 
 	if (!param_get("stale_text", value, sizeof(value)))
 		return false;
-	must_be(!strcmp(value, "avoid"), "stage.stale_text=%s", value);
-	return true;
+	must_be(!strcmp(value, "avoid") || !strcmp(value, "keep"), "stage.stale_text=%s", value);
+	return !strcmp(value, "avoid");
 }
 
 /*
@@ -76,9 +76,10 @@ void stale_text_words(char *words, size_t size)
 /* Once on each side: a fact may be given only once, an image loaded more often. */
 void print_stale_text(void)
 {
+	char value[16];
 	u64 first, last;
 
-	if (!asked_for())
+	if (!param_get("stale_text", value, sizeof(value)))
 		return;
 	if (kernel_text(&first, &last))
 		fact("kernel.text", "0x%llx-0x%llx", first, last);

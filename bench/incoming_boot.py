@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long the incoming kernel takes to its first word, off the outgoing one's text and not.
+
+    ./kexec-stages bench --incoming-boot [--stage N]… [--runs N] [--results FILE]
+
+One trial with the mend and one without, in turn, so that both see the same host. TCG is asked
+for its counters four times in each trial, also at the last word before the kexec and at the first
+one after it: this costs tens of ms of blackout, and so it is done here only. Nothing is judged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal
+
+from tabulate import tabulate
+
+from common import jit
+from common.accel import probe
+from common.checks import INCOMING
+from common.errors import Exit, HarnessError
+from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
+from common.kernels import kernel_pair
+from common.record import Trial
+from common.runner import Bench, Plan, check_size, run_trial
+from common.stage import load_stage
+
+_SETUPS: tuple[Literal["keep", "avoid"], ...] = ("keep", "avoid")
+_NAMES = {"keep": "as it was", "avoid": "off the old text"}
+HEADERS = (
+    *("stage", "incoming kernel", "runs", "boot (s): median", "slowest", "ratio"),
+    *("TBs dropped: least", "median", "most", "asking (ms): median", "most"),
+)
+
+
+def incoming_boot(arguments: argparse.Namespace) -> int:
+    """Measure, print a line for each trial and a table in the end."""
+    found: list[dict[str, Any]] = []
+    with Hypervisor() as hypervisor, tempfile.TemporaryDirectory(prefix="boots-") as name:
+        benches = [_bench(number, hypervisor, Path(name)) for number in arguments.stage or [1]]
+        for number in range(arguments.runs):
+            for bench in benches:
+                for setup in _SETUPS:
+                    plan = Plan(f"{bench.stage.number}-{setup}-{number}")
+                    trial = run_trial(replace(bench, stale_text=setup), plan)
+                    found.append(_boot(trial, bench.folder / plan.name, setup))
+                    line = json.dumps(found[-1])
+                    print(line, file=sys.stderr, flush=True)
+                    if arguments.results:
+                        with arguments.results.open("a") as file:
+                            file.write(line + "\n")
+    print(table(found))
+    return Exit.PASS
+
+
+def _bench(number: int, hypervisor: Hypervisor, folder: Path) -> Bench:
+    stage = load_stage(number)
+    outgoing, incoming = kernel_pair(stage, KernelChoice())
+    options = {option.parameter: option.default for option in stage.options}
+    check_size(stage, options)
+    return Bench(
+        stage=stage,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(wanted="tcg"),
+        hypervisor=hypervisor,
+        options=options,
+        folder=folder,
+        jit_words=(jit.FIRST, jit.LEFT, jit.ARRIVED, jit.LAST),
+    )
+
+
+def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
+    """One line of the results. Raises HarnessError when there was no incoming kernel."""
+    side, jumps = trial.side(INCOMING), trial.console.jumps
+    dropped = jit.invalidations(folder, jit.LEFT, jit.ARRIVED)
+    if not side or not jumps or not dropped:
+        ended = f"{trial.setting.ended} {trial.setting.ended_detail}"
+        raise HarnessError(f"{trial.setting.name}: no incoming kernel: {ended}")
+    answers = jit.read(folder)
+    return {
+        "stage": trial.setting.stage,
+        "setup": setup,
+        "boot_s": round((side.started - jumps[0]) / 1e9, 4),
+        "dropped": dropped[0],
+        "dropped_in_all": sum(jit.invalidations(folder)),
+        "counts": {a["word"]: jit.counter(a["said"], "TB invalidate count") for a in answers},
+        "flushes": jit.counter(answers[-1]["said"], "TB flush count"),
+        "asking_ms": max(round(float(a["ms"]), 1) for a in answers),
+        "load": Path("/proc/loadavg").read_text().split()[0],
+        "ended": trial.setting.ended,
+    }
+
+
+def table(found: Sequence[Mapping[str, Any]]) -> str:
+    """A row for each stage and set-up. Pure."""
+    rows = []
+    for stage, setup in sorted({(one["stage"], one["setup"]) for one in found}):
+        these = [one for one in found if (one["stage"], one["setup"]) == (stage, setup)]
+        boots, dropped, asking = (
+            [one[key] for one in these] for key in ("boot_s", "dropped", "asking_ms")
+        )
+        median = statistics.median(boots)
+        rows.append(
+            [
+                *(stage, _NAMES[setup], len(these)),
+                *(f"{median:.2f}", f"{max(boots):.2f}", f"{max(boots) / median:.2f}"),
+                *(min(dropped), f"{statistics.median(dropped):.0f}", max(dropped)),
+                *(f"{statistics.median(asking):.0f}", f"{max(asking):.0f}"),
+            ]
+        )
+    return tabulate(rows, headers=HEADERS, disable_numparse=True)
