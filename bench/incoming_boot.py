@@ -94,7 +94,7 @@ def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
         "dropped_in_all": sum(jit.invalidations(folder)),
         "counts": {a["word"]: jit.counter(a["said"], "TB invalidate count") for a in answers},
         "flushes": jit.counter(answers[-1]["said"], "TB flush count"),
-        "asking_ms": max(round(float(a["ms"]), 1) for a in answers),
+        "asking_ms": max(round(a["ms"], 1) for a in answers),
         "load": Path("/proc/loadavg").read_text().split()[0],
         "ended": trial.setting.ended,
     }

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 LEFT, ARRIVED = "# kexec", "# side=incoming"
 FIRST, LAST = "# side=outgoing", "# done"
@@ -35,7 +36,7 @@ def invalidations(folder: Path, begin: str = FIRST, end: str = LAST) -> tuple[in
     return tuple(found)
 
 
-def read(folder: Path) -> list[dict[str, str]]:
+def read(folder: Path) -> list[dict[str, Any]]:
     """The answers in their order; none where there is no such file."""
     path = folder / "jit.jsonl"
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
