@@ -27,9 +27,11 @@ static bool asked_for(void)
 }
 
 /*
- * The text of a kernel that came by kexec lies in KHO's scratch memory, which
- * the next one is loaded to and cannot do without. The range of the first
- * one's text is in that kernel's own command line.
+ * The text of a kernel that came by kexec lies in KHO's scratch memory. That is
+ * memory to the next kernel whatever memmap= says (kho_populate()), and its
+ * direct mapping warns of the contradiction (set_pmd_init()). So it is only the
+ * kernel that was booted first whose text can be kept out; it stays out of the
+ * memory of all that follow, because nothing ever drops the translations.
  */
 static bool came_by_kexec(void)
 {
