@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import threading
@@ -228,14 +229,15 @@ class Machine:
     def note_jit(self, word: str) -> None:
         """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.
 
-        QEMU goes through all of them for its answer, which takes tens of ms, and devices stand
-        still meanwhile.
+        And the CPU time that QEMU has had, in s, which is the same on a busy host. QEMU goes
+        through all translations for its answer, which takes tens of ms, and devices stand still
+        meanwhile.
         """
-        begin = time.monotonic_ns()
+        begin, cpu_s = time.monotonic_ns(), _cpu_seconds(self.process.pid)
         answer = self._ask_qemu("info jit")
-        ms = (time.monotonic_ns() - begin) / 1e6
+        entry = {"t": begin, "ms": (time.monotonic_ns() - begin) / 1e6, "cpu_s": cpu_s}
         with (self.folder / "jit.jsonl").open("a") as file:
-            file.write(json.dumps({"t": begin, "ms": ms, "word": word, "said": answer}) + "\n")
+            file.write(json.dumps({**entry, "word": word, "said": answer}) + "\n")
 
     def note_last_words(self) -> None:
         """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
@@ -254,6 +256,15 @@ class Machine:
     def process_now(self) -> QemuProcess | None:
         """The identity of the machine's QEMU at this moment, None when it has ended."""
         return process_identity(self.process.pid)
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """User and system time of all threads, None when the process has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _argv(pid: int) -> tuple[str, ...]:
