@@ -145,6 +145,7 @@ def answers(*counts: tuple[str, int]) -> str:
     [
         ([(jit.FIRST, 9000), (jit.LAST, 18000)], (9000,)),
         ([(jit.FIRST, 1), (jit.LAST, 3), (jit.FIRST, 4), (jit.LAST, 9)], (2, 5)),
+        ([(jit.FIRST, 1), (jit.LAST, 3), (jit.LAST, 9)], (2,)),
         ([(jit.FIRST, 9000)], ()),
         ([(jit.LAST, 9000)], ()),
     ],
