@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import statistics
 import sys
 import tempfile
@@ -28,7 +29,7 @@ from tabulate import tabulate
 from common import jit
 from common.accel import probe
 from common.checks import INCOMING
-from common.errors import Exit, HarnessError
+from common.errors import Exit
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import kernel_pair
@@ -39,7 +40,7 @@ from common.stage import load_stage
 _SETUPS: tuple[Literal["keep", "avoid"], ...] = ("keep", "avoid")
 _NAMES = {"keep": "as it was", "avoid": "off the old text"}
 HEADERS = (
-    *("stage", "incoming kernel", "runs", "boot (s): median", "slowest", "ratio"),
+    *("stage", "incoming kernel", "runs", "none", "boot (s): median", "slowest", "ratio"),
     *("CPU (s): median", "slowest", "ratio"),
     *("TBs dropped: least", "median", "most", "asking (ms): median", "most"),
 )
@@ -85,12 +86,14 @@ def _bench(number: int, words: tuple[str, ...], hypervisor: Hypervisor, folder: 
 
 
 def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
-    """One line of the results. Raises HarnessError when there was no incoming kernel."""
+    """One line of the results; the folder of a trial without an incoming kernel is kept."""
     side, jumps = trial.side(INCOMING), trial.console.jumps
     dropped = jit.invalidations(folder, jit.LEFT, jit.ARRIVED)
     if not side or not jumps or not dropped:
-        ended = f"{trial.setting.ended} {trial.setting.ended_detail}"
-        raise HarnessError(f"{trial.setting.name}: no incoming kernel: {ended}")
+        kept = Path(tempfile.mkdtemp(prefix="no-incoming-kernel-")) / folder.name
+        shutil.copytree(folder, kept)
+        ended = f"{trial.setting.ended} {trial.setting.ended_detail}; {kept}"
+        return {"stage": trial.setting.stage, "setup": setup, "ended": ended}
     answers = jit.read(folder)
     return {
         "stage": trial.setting.stage,
@@ -117,11 +120,14 @@ def table(found: Sequence[Mapping[str, Any]]) -> str:
     """A row for each stage and set-up. Pure."""
     rows = []
     for stage, setup in sorted({(one["stage"], one["setup"]) for one in found}):
-        these = [one for one in found if (one["stage"], one["setup"]) == (stage, setup)]
+        all_of_it = [one for one in found if (one["stage"], one["setup"]) == (stage, setup)]
+        these = [one for one in all_of_it if "boot_s" in one]
+        if not these:
+            continue
         dropped, asking = ([one[key] for one in these] for key in ("dropped", "asking_ms"))
         rows.append(
             [
-                *(stage, _NAMES[setup], len(these)),
+                *(stage, _NAMES[setup], len(these), len(all_of_it) - len(these)),
                 *_spread([one["boot_s"] for one in these]),
                 *_spread([one["cpu_s"] for one in these]),
                 *(min(dropped), f"{statistics.median(dropped):.0f}", max(dropped)),

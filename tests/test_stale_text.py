@@ -183,8 +183,9 @@ def test_the_table_has_a_row_for_each_set_up() -> None:
         | {"cpu_s": boot / 2}
         for setup, boot, dropped in (("keep", 1.0, 8000), ("keep", 4.0, 60000), ("avoid", 2, 8100))
     ]
+    found.append({"stage": 1, "setup": "avoid", "ended": "timeout"})
     rows = [" ".join(line.split()) for line in table(found).splitlines()]
     assert rows[2:] == [
-        "1 off the old text 1 2.00 2.00 1.00 1.00 1.00 1.00 8100 8100 8100 30 30",
-        "1 as it was 2 2.50 4.00 1.60 1.25 2.00 1.60 8000 34000 60000 30 30",
+        "1 off the old text 1 1 2.00 2.00 1.00 1.00 1.00 1.00 8100 8100 8100 30 30",
+        "1 as it was 2 0 2.50 4.00 1.60 1.25 2.00 1.60 8000 34000 60000 30 30",
     ]
