@@ -92,6 +92,7 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
             "console": console.model_copy(update=seen),
             "sides": part(trial.sides, 2, 2),
             "witness": _witness(trial, index),
+            "tb_invalidations": part(trial.tb_invalidations),
         }
     )
 

@@ -202,6 +202,15 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
     )
+    bench.add_argument(
+        "--incoming-boot",
+        action="store_true",
+        help="instead: the incoming kernel's boot under TCG, off the outgoing one's text and not",
+    )
+    bench.add_argument("--stage", type=int, action="append", metavar="N", help="with it")
+    bench.add_argument(
+        "--word", action="append", default=[], metavar="WORD", help="with it, on the command lines"
+    )
     bench.add_argument("--sizes", default="128", metavar="MIB,MIB", help="of that guest")
     bench.add_argument(
         "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"

@@ -245,6 +245,19 @@ class Machine:
                 for question in questions:
                     state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
 
+    def note_jit(self, word: str) -> None:
+        """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.
+
+        And the CPU time that QEMU has had, in s, which is the same on a busy host. QEMU goes
+        through all translations for its answer, which takes tens of ms, and devices stand still
+        meanwhile.
+        """
+        begin, cpu_s = time.monotonic_ns(), _cpu_seconds(self.process.pid)
+        answer = self._ask_qemu("info jit")
+        entry = {"t": begin, "ms": (time.monotonic_ns() - begin) / 1e6, "cpu_s": cpu_s}
+        with (self.folder / "jit.jsonl").open("a") as file:
+            file.write(json.dumps({**entry, "word": word, "said": answer}) + "\n")
+
     def note_last_words(self) -> None:
         """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
         log = self._hypervisor.log_of(self.spec.name)
@@ -271,6 +284,15 @@ class Machine:
                 select.select([pidfd], [], [], _END_SECONDS)
             finally:
                 os.close(pidfd)
+
+
+def _cpu_seconds(pid: int) -> float | None:
+    """User and system time of all threads, None when the process has ended."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return None
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _argv(pid: int) -> tuple[str, ...]:

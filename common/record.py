@@ -10,6 +10,7 @@ folder holds raw files; `collect` turns them into a Trial and nothing else enter
     qmp.jsonl        QMP events as they came
     host.jsonl, away-*.jsonl    what the host did meanwhile (common/host_log.py)
     qemu-trace.log   QEMU's trace events (stages look into it themselves)
+    jit.jsonl        under TCG: its counters at two words of the workload (common/jit.py)
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from common import console, dialogue, qemu_trace
+from common import console, dialogue, jit, qemu_trace
 from common.console import Console
 from common.dialogue import Side, Stored
 from common.errors import UsageError
@@ -158,6 +159,9 @@ class Trial(Stored):
     """What a stage reads from its own raw files (traces, frames); see Stage.witness."""
     update: int = 1
     """Which update of its machine is looked at: 1 but in the views of common/chain.py."""
+    tb_invalidations: tuple[int, ...] = ()
+    """Translations that QEMU's TCG dropped, for each update, from the outgoing side's first word
+    to the incoming side's last; empty where that was not measured."""
 
     def side(self, name: str) -> Side | None:
         """The first side of that name ("outgoing" or "incoming"), None when it never spoke."""
@@ -228,6 +232,7 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
                 for line in (folder / "qmp.jsonl").read_text().splitlines()
             ),
             witness=witness(raw),
+            tb_invalidations=jit.invalidations(folder),
         )
     except FileNotFoundError as error:
         raise UsageError(

@@ -4,8 +4,9 @@
 from __future__ import annotations
 
 import shlex
+import statistics
 import textwrap
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
@@ -180,7 +181,17 @@ def _timing(run: Run, verdict: Verdict, stage: Stage) -> str:
         return ""
     accelerator = run.trials[0].setting.host.accelerator
     note = "TCG: an emulated CPU; compare with TCG only" if accelerator == "tcg" else accelerator
-    return f"Timing ({note})\n{phase_table(phases)}"
+    parts = [f"Timing ({note})", phase_table(phases)]
+    if dropped := [n for t in run.trials if t.setting.name in passed for n in t.tb_invalidations]:
+        parts += _wrap(_dropped(dropped))
+    return "\n".join(parts)
+
+
+def _dropped(dropped: Sequence[int]) -> str:
+    """A boot that is slow because of stale translations has several times as many."""
+    least, median, most = min(dropped), statistics.median(dropped), max(dropped)
+    spread = f", median {median:.0f}, most {most}" if len(dropped) > 1 else ""
+    return f"Translations that TCG dropped from first word to last: {least}{spread}"
 
 
 def _paragraphs(title: str, sentences: Iterable[str]) -> str:

@@ -12,9 +12,10 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Literal
 from xml.etree import ElementTree as ET
 
-from common import __version__
+from common import __version__, jit
 from common.accel import Accelerator
 from common.crash import describe
 from common.dialogue import awaited
@@ -58,6 +59,10 @@ class Bench:
     """Outgoing and incoming kernel of controls that have their own, by name."""
     load: int = 0
     """Busy processes beside the trials."""
+    stale_text: Literal["avoid", "keep"] = "avoid"
+    """Whether the incoming kernel stays off the outgoing one's text, under TCG."""
+    jit_words: tuple[str, ...] = jit.WORDS
+    """The words of the workload at which TCG is asked for its counters."""
 
     def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
@@ -166,6 +171,8 @@ def _converse(
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
             companion.heard(text)
+            if bench.accelerator.name == "tcg" and text in bench.jit_words:
+                machine.note_jit(text)
             if name := awaited(text):
                 if name == "end" and ended:
                     return "done", ""  # not before: the line would be cut off in its middle
@@ -206,6 +213,9 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
         words += (f"stage.chain={chain}",)
     if bench.stage.series != "ours":
         words += ("stage.series=foreign",)
+    if bench.accelerator.name == "tcg":
+        # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
+        words += (f"stage.stale_text={bench.stale_text}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words

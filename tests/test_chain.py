@@ -46,6 +46,11 @@ def stage(trial: Trial) -> Stage:
     return replace(whole, claims=tuple(claims), controls=tuple(controls))
 
 
+def test_each_update_has_its_own_count_of_dropped_translations(trial: Trial) -> None:
+    counted = trial.model_copy(update={"tb_invalidations": (8832, 92247)})
+    assert [view.tb_invalidations for view in updates(counted)] == [(8832,), (92247,)]
+
+
 def fallen(trial: Trial, stage: Stage) -> dict[str, str]:
     answers = judge_trial(trial, stage).answers
     return {a.check: a.outcome.seen for a in answers if a.outcome.status != "PASS"}

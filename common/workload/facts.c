@@ -153,6 +153,7 @@ void print_common_facts(enum side side)
 	fact_tsc_khz();
 	if (param_get("nonce", nonce, sizeof(nonce)))
 		fact("nonce", "%s", nonce);
+	print_stale_text();
 
 	luo_fd = luo_open();
 	fact("liveupdate.device", "%s", luo_fd >= 0 ? "yes" : "no");

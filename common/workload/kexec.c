@@ -25,6 +25,7 @@
 /* What a kernel that came by kexec has behind the words of the first one. */
 #define INCOMING_WORDS " stage.side=incoming"
 #define UNCOUNTED_DONE " stage.uncounted=done"
+#define STALE_TEXT_SIZE 64
 
 /* This kernel's command line, of CMDLINE_SIZE at most; its length or -errno. */
 static ssize_t own_cmdline(char *line)
@@ -45,12 +46,12 @@ static ssize_t own_cmdline(char *line)
 }
 
 /*
- * The first kernel's command line, the words that say how often there was a
- * kexec, and those of stage.incoming=.
+ * The first kernel's command line, what keeps later ones off its text, the
+ * words that say how often there was a kexec, and those of stage.incoming=.
  */
 static int incoming_cmdline(char *line)
 {
-	char words[CMDLINE_SIZE], *ours;
+	char words[CMDLINE_SIZE], stale[STALE_TEXT_SIZE], *ours;
 	ssize_t len;
 
 	len = own_cmdline(line);
@@ -67,7 +68,10 @@ static int incoming_cmdline(char *line)
 		if (*comma == ',')
 			*comma = ' ';
 
-	len += snprintf(line + len, CMDLINE_SIZE - len, INCOMING_WORDS " stage.updates=%llu%s%s",
+	/* Before INCOMING_WORDS: it stays there when the kernel after this one cuts them off. */
+	stale_text_words(stale, sizeof(stale));
+	len += snprintf(line + len, CMDLINE_SIZE - len,
+			"%s" INCOMING_WORDS " stage.updates=%llu%s%s", stale,
 			param_updates_done() + 1, words[0] ? " " : "", words);
 	return len < CMDLINE_SIZE ? 0 : -E2BIG;
 }
@@ -104,13 +108,14 @@ int kexec_load_incoming(void)
 /* The next kernel shall think that it is the first one. */
 int kexec_load_uncounted(void)
 {
-	char line[CMDLINE_SIZE + sizeof(UNCOUNTED_DONE)];
+	char line[CMDLINE_SIZE + STALE_TEXT_SIZE + sizeof(UNCOUNTED_DONE)];
 	ssize_t len;
 
 	len = own_cmdline(line);
 	if (len < 0)
 		return len;
-	strcpy(line + len, UNCOUNTED_DONE);
+	stale_text_words(line + len, STALE_TEXT_SIZE);
+	strcat(line, UNCOUNTED_DONE);
 	return load(line);
 }
 

@@ -92,6 +92,10 @@ int kexec_unload_without_kho(void);
 int kexec_start(void);
 int kexec_reboot(void);
 
+/* stale_text.c */
+void stale_text_words(char *words, size_t size);
+void print_stale_text(void);
+
 /* leave.c */
 int leave_for_incoming(void);
 
