@@ -8,7 +8,7 @@ QEMU does. It does not go by a descriptor's done bit, which is gone as soon as t
 the descriptor, but by the number of the frame in the buffer. A device writes in the ring's order:
 a buffer that is still as it was when the one after it has a newer frame is never written.
 
-A process of its own; it says "ready" when it watches, and ends with stdin.
+A process of its own; it says "ready" when it watches, or why it cannot, and ends with stdin.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -122,14 +123,20 @@ def main() -> None:
         help="root table of the IOMMU; without it, devices use physical addresses",
     )
     arguments = parser.parse_args()
-    with MachineRam(arguments.pid) as ram:
-        rings = [
-            Ring(
-                *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
-                *(int(address, 0), int(count), Path(log)),
-            )
-            for bdf, address, count, log in arguments.ring
-        ]
+    with ExitStack() as stack:
+        try:
+            ram = stack.enter_context(MachineRam(arguments.pid))
+            rings = [
+                Ring(
+                    *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
+                    *(int(address, 0), int(count), Path(log)),
+                )
+                for bdf, address, count, log in arguments.ring
+            ]
+        except (HarnessError, ValueError, struct.error) as error:
+            # An address, or a table, that leads nowhere; whoever started us tells the user.
+            print(error, flush=True)
+            sys.exit(1)
         print("ready", flush=True)
         try:
             _watch(rings)

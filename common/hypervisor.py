@@ -17,6 +17,7 @@ import libvirt
 from common.errors import HarnessError
 from common.guardian import Guardian
 from common.paths import cache_root
+from common.qemu_binary import qemu_path, qemu_version
 from common.reaper import Reaper
 
 # The embedded driver has no daemon beside it: no virtlogd, no cgroup manager, no
@@ -103,10 +104,13 @@ class Hypervisor:
         )
 
     def versions(self) -> dict[str, str]:
-        """Versions of libvirt and QEMU as the connection reports them."""
+        """Versions of libvirt, as the connection reports it, and of the QEMU that is used.
+
+        libvirt would tell the version of its default emulator, which may be another.
+        """
         return {
             "libvirt": _dotted(self.connection.getLibVersion()),
-            "qemu": _dotted(self.connection.getVersion()),
+            "qemu": qemu_version(qemu_path()),
         }
 
 

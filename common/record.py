@@ -24,11 +24,12 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from common import console, dialogue, qemu_trace
+from common.blindness import TRACE, blind
 from common.console import Console
 from common.dialogue import Side, Stored
 from common.errors import UsageError
 from common.machine_identity import QemuProcess
-from common.qemu_trace import TraceEvent
+from common.qemu_trace import TraceEvent, TraceLog
 from common.serial_line import read_stamped
 
 SCHEMA = 1
@@ -67,6 +68,8 @@ class Host(Stored):
     accelerator: str
     accelerator_reason: str
     versions: dict[str, str]
+    emulator: str | None = None
+    """The QEMU that ran the machine: its path."""
 
 
 class Crash(Stored):
@@ -139,7 +142,10 @@ class Trial(Stored):
     sides: tuple[Side, ...]
     qmp: tuple[QmpEvent, ...]
     witness: dict[str, Any]
-    """What a stage reads from its own raw files (traces, frames); see Stage.witness."""
+    """What a stage reads from its own raw files (traces, frames); see Stage.witness.
+
+    "blind", where it is there, says in a sentence why these are no evidence.
+    """
     update: int = 1
     """Which update of its machine is looked at: 1 but in the views of common/chain.py."""
 
@@ -174,10 +180,16 @@ class RawTrial:
     sides: tuple[Side, ...]
 
     @cached_property
-    def trace(self) -> tuple[TraceEvent, ...]:
+    def trace_log(self) -> TraceLog:
         """QEMU's trace log. Raises OSError."""
-        with (self.folder / "qemu-trace.log").open(errors="replace") as lines:
-            return tuple(qemu_trace.parse(lines, clock_offset_ns=self.setting.clock_offset_ns))
+        asked, offset = qemu_trace.asked_of(self.setting.argv), self.setting.clock_offset_ns
+        with (self.folder / TRACE).open(errors="replace") as lines:
+            return qemu_trace.read(lines, asked=asked, clock_offset_ns=offset)
+
+    @property
+    def trace(self) -> tuple[TraceEvent, ...]:
+        """What of it could be read. Raises OSError."""
+        return self.trace_log.events
 
 
 Witness = Callable[[RawTrial], dict[str, Any]]
@@ -195,6 +207,9 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
             console=console.parse(read_stamped(folder / "console.jsonl")),
             sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
         )
+        found = witness(raw)
+        if said := blind(raw, found):
+            found["blind"] = said
         return Trial(
             setting=raw.setting,
             console=raw.console,
@@ -203,7 +218,7 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
                 QmpEvent.model_validate_json(line)
                 for line in (folder / "qmp.jsonl").read_text().splitlines()
             ),
-            witness=witness(raw),
+            witness=found,
         )
     except FileNotFoundError as error:
         raise UsageError(

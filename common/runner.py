@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from common import __version__
+from common import __version__, qemu_trace
 from common.accel import Accelerator
 from common.crash import describe
 from common.dialogue import awaited
@@ -28,6 +28,7 @@ from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSi
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
 from common.serial_line import read_stamped
+from common.sight import prove
 from common.stage import Companion, Control, Stage
 from common.verdict import judge_trial
 from kernel.cache import Kernel
@@ -101,7 +102,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             devices=(*stage.devices(bench.options), *_guest_disk(bench, workspace)),
             ports=stage.ports,
             qemu_args=stage.qemu_args,
-            traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
+            traces=(*qemu_trace.ALWAYS, *stage.traces),
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         companion = stack.enter_context(stage.companion(machine))
@@ -160,6 +161,8 @@ def _converse(
             elif text == "# side=outgoing":
                 if left > arrived:
                     return "rebooted", "the outgoing kernel booted a second time"
+                if not left:
+                    prove(machine, now=time.monotonic_ns())
                 left += 1
             elif text == "# side=incoming":
                 phase = "incoming kernel"

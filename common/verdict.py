@@ -101,6 +101,8 @@ def _sum_up(
             return main.status, f"{main.trial}: {main.why}"
     expected = [main for main in mains if main.status == "XFAIL"]
     for control in controls:
+        if control.status == "ERROR":
+            return "ERROR", f"{control.trial}: {control.why}"
         # What a control breaks cannot be told apart where the main run is broken already.
         if not control.good and not (expected and control.status == "WRONG REASON"):
             return "BROKEN", f"{control.trial} {control.status}: {control.why}"
@@ -135,6 +137,8 @@ def _trial_status(
         return "TIMEOUT", detail
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
     if not answers:
         return "ERROR", "the stage has no checks"
     for answer in answers:
@@ -173,6 +177,8 @@ def _control_status(
 ) -> tuple[ControlStatus, str]:
     if trial.setting.ended == "interrupted":
         return "ERROR", trial.setting.ended_detail
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":

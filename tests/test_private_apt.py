@@ -38,7 +38,10 @@ echo "$*" >>"$LOG"
 case "$*" in
 *' update') exit "${UPDATE_STATUS:-0}" ;;
 *' download '*) echo deb >package_1.0_all.deb; exit "${DOWNLOAD_STATUS:-0}" ;;
-*' --download-only '*) [ -d partial ] && echo deb >library_1.0_all.deb; exit "${DOWNLOAD_STATUS:-0}" ;;
+*' --download-only '*)
+	[ -d partial ] && echo deb >library_1.0_all.deb
+	exit "${DOWNLOAD_STATUS:-0}"
+	;;
 esac
 """
 
