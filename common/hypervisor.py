@@ -73,6 +73,8 @@ class Hypervisor:
             shutil.rmtree(folder)
 
     def _open(self) -> libvirt.virConnect:
+        if self.embedded:
+            _keep_run_time_files()
         # Every error is raised as well; libvirt need not print it.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         _run_event_loop()
@@ -116,6 +118,17 @@ class Hypervisor:
 
 def _dotted(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _keep_run_time_files() -> None:
+    """Have libvirt put a user's run-time files (a token, locks of host devices) into our cache.
+
+    Those are for all drivers and know of no `root`. Where nothing names a folder for them, GLib
+    falls back to ~/.cache; it asks once in the life of a process, so it must be one that stays.
+    """
+    folder = cache_root() / "libvirt" / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder.absolute())
 
 
 _loop_lock = threading.Lock()

@@ -58,12 +58,8 @@ def _first_line(text: str) -> str:
 
 def qemu_path() -> Path:
     """The program. Raises HarnessError where there is none."""
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
-    for folder in os.get_exec_path():
-        path = Path(folder, QEMU)
-        if path.exists():
-            return path
+    if found := os.environ.get(VARIABLE) or shutil.which(QEMU):
+        return Path(found)
     raise HarnessError(f"{QEMU} is not installed; ./kexec-stages doctor says how to get it")
 
 

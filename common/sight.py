@@ -8,6 +8,7 @@ by common/blindness.py.
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 from typing import Protocol
 
@@ -20,6 +21,8 @@ from common.machine_ram import MachineRam
 from common.qemu_binary import qemu_version
 
 _RSDP_BEGIN, _RSDP_END, _RSDP_STEP = 0xE0000, 0x100000, 16
+# How often to look whether a machine that does not answer is ending.
+_GOING = 20
 
 
 class Seen(Protocol):
@@ -31,6 +34,9 @@ class Seen(Protocol):
     clock_offset_ns: int
     started_ns: int
 
+    def process_now(self) -> QemuProcess | None:
+        """Its QEMU, None when that has ended."""
+
     def traced(self, event: str) -> bool:
         """Whether QEMU says that it traces this event."""
 
@@ -38,14 +44,27 @@ class Seen(Protocol):
 def prove(machine: Seen, *, now: int) -> None:
     """Try every witness of a machine whose first program speaks at `now` (CLOCK_MONOTONIC, ns).
 
-    Raises HarnessError with what a witness should have seen.
+    Raises HarnessError with what a witness should have seen, unless the machine has ended
+    meanwhile: that is told by whoever listens to it.
     """
+    try:
+        _prove(machine, now)
+    except (HarnessError, OSError):
+        for _ in range(_GOING):
+            if machine.process_now() is None:
+                return
+            time.sleep(0.05)
+        raise
+
+
+def _prove(machine: Seen, now: int) -> None:
     asked, qemu = frozenset(machine.spec.traces), qemu_version(machine.spec.emulator)
     if needed := sorted(asked.difference(qemu_trace.ALWAYS)):
         for event in needed:
             if not machine.traced(event):
                 raise HarnessError(f"QEMU {qemu} has no trace event {event}, which is needed here")
         text = (machine.folder / TRACE).read_text(errors="replace")
+        # A last line that is not whole is just being written.
         lines = text[: text.rfind("\n") + 1].splitlines(keepends=True)
         log = qemu_trace.read(lines, asked=asked, clock_offset_ns=machine.clock_offset_ns)
         if said := unread(log, asked, qemu, (machine.started_ns, now)):
