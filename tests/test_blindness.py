@@ -14,7 +14,8 @@ import pytest
 from common.cli import main
 from common.record import Trial
 from common.stage import Stage, load_stage
-from common.verdict import judge_control, judge_trial
+from common.stored_run import read_record
+from common.verdict import judge, judge_control, judge_trial
 from tests.conftest import RECORDED, RECORDED_2, RECORDED_3, write_record
 from tests.recorded_trial import Edit, RecordedTrial
 
@@ -170,3 +171,18 @@ def test_judge_says_it_with_exit_status_3(
     write_record(run_2_folder, stage=2)
     assert main(["judge", str(run_2_folder)]) == 3
     assert "qemu-trace.log is empty" in capsys.readouterr().out
+
+
+def test_a_control_whose_witness_is_blind_makes_no_stage_broken(run_2_folder: Path) -> None:
+    run = read_record(run_2_folder)
+    main_trial = run.trials[0]
+    name = load_stage(2).controls[0].name
+    control = main_trial.model_copy(
+        update={
+            "setting": main_trial.setting.model_copy(update={"name": f"c-{name}", "control": name}),
+            "witness": main_trial.witness | {"blind": "nothing was seen"},
+        }
+    )
+    verdict = judge(run.model_copy(update={"trials": (main_trial, control)}), load_stage(2))
+    assert (verdict.status, verdict.why) == ("ERROR", f"c-{name}: nothing was seen")
+    assert verdict.exit == 3
