@@ -70,18 +70,21 @@ def unread(
 
 
 def _cut_off(raw: RawTrial, qemu: str) -> str | None:
-    """Each machine that does not go by itself is shut down by us, and that ends its trace."""
+    """Each machine that does not go by itself is shut down by us, and that ends its trace.
+
+    It need not be the very last line: a CPU may be in the middle of something.
+    """
     if raw.setting.ended in ("gone", "interrupted"):
         return None
-    last = raw.trace[-1] if raw.trace else None
-    if last and last.name == "runstate_set" and last.text.endswith("(shutdown)"):
+    if any(e.name == "runstate_set" and e.text.endswith("(shutdown)") for e in raw.trace):
         return None
+    last = raw.trace[-1] if raw.trace else None
     where = f"after {_quoted(f'{last.name} {last.text}')}" if last else "before its first event"
-    return f"QEMU {qemu}'s trace is cut off: {TRACE} ends {where}, and not with the shutdown"
+    return f"QEMU {qemu}'s trace is cut off: {TRACE} ends {where}, and has no shutdown"
 
 
 def _left_nothing(raw: RawTrial, witness: dict[str, Any]) -> str | None:
-    """Of those that watch frames and the IOMMU's tables, in the stages that have them."""
+    """Of those that look into the machine's RAM, in the stages that have them."""
     stamps = {key for side in raw.sides for key in side.stamps}
     if "await.traffic" in stamps:
         frames = witness.get("frames")
@@ -93,6 +96,10 @@ def _left_nothing(raw: RawTrial, witness: dict[str, Any]) -> str | None:
                 f"the watcher of the machine's RAM saw no frame, though the device's driver"
                 f" counted {counted} before the kexec"
             )
+    hashed = witness.get("sha256")
+    for point in ("captured", "retrieved"):
+        if hashed is not None and f"at.{point}" in stamps and point not in hashed:
+            return f"the host's digest of the guest's pages at {point!r} is not in ram-witness.json"
     looks = {look["when"] for look in witness.get("tables", ())}
     for stamp in sorted(stamps, key=str):
         when = stamp.removeprefix("await.snapshot-")

@@ -59,6 +59,8 @@ def _first_line(text: str) -> str:
 def qemu_path() -> Path:
     """The program. Raises HarnessError where there is none."""
     if found := os.environ.get(VARIABLE) or shutil.which(QEMU):
+        if not os.access(found, os.X_OK):
+            raise HarnessError(f"{VARIABLE}: {found} is no program that could be started")
         return Path(found)
     raise HarnessError(f"{QEMU} is not installed; ./kexec-stages doctor says how to get it")
 

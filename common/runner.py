@@ -28,7 +28,7 @@ from common.machine import Deadline, KernelDied, Machine, MachineGone, MachineSi
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
 from common.serial_line import read_stamped
-from common.sight import prove
+from common.sight import prove, prove_start
 from common.stage import Companion, Control, Stage
 from common.verdict import judge_trial
 from kernel.cache import Kernel
@@ -105,6 +105,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             traces=(*qemu_trace.ALWAYS, *stage.traces),
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
+        prove_start(machine)
         companion = stack.enter_context(stage.companion(machine))
         ended, detail = _converse(machine, bench, companion, size.machine_mib, chain)
         setting = Setting(

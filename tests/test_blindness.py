@@ -153,6 +153,17 @@ def test_stage_1_needs_the_monitor_as_well(tmp_path: Path) -> None:
     assert verdict.status == "ERROR" and "qmp.jsonl" in verdict.why
 
 
+def test_a_digest_of_pages_that_was_not_kept(tmp_path: Path) -> None:
+    def forget(folder: Path) -> None:
+        told = json.loads((folder / "ram-witness.json").read_text())
+        del told["sha256"]["retrieved"]
+        (folder / "ram-witness.json").write_text(json.dumps(told))
+
+    stage = load_stage(1)
+    verdict = judge_trial(RecordedTrial(stage, RECORDED / "main", tmp_path)(forget), stage)
+    assert verdict.status == "ERROR" and "pages at 'retrieved' is not in" in verdict.why
+
+
 def test_a_look_at_the_tables_that_was_not_kept(tmp_path: Path) -> None:
     def forget(folder: Path) -> None:
         looks = json.loads((folder / "tables.json").read_text())

@@ -96,6 +96,13 @@ def test_what_does_not_start_machines_does_not_ask(
     assert main(["list"]) == 0
 
 
+def test_a_variable_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`doctor` asks without having chosen."""
+    monkeypatch.setenv(VARIABLE, "/no/such/qemu")
+    with pytest.raises(HarnessError, match="/no/such/qemu is no program"):
+        qemu_path()
+
+
 def test_a_version_that_is_none() -> None:
     with pytest.raises(HarnessError, match="is no QEMU"):
         qemu_version(Path("/bin/true"))

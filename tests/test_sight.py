@@ -17,7 +17,7 @@ import pytest
 from common.errors import HarnessError
 from common.machine_identity import QemuProcess, process_identity
 from common.qemu_binary import qemu_path, qemu_version
-from common.sight import prove, prove_ram
+from common.sight import prove, prove_ram, prove_start
 
 OFFSET = 1795893315 * 10**9  # CLOCK_REALTIME minus CLOCK_MONOTONIC
 QEMU_10 = "23988@1795893316.041984:pci_cfg_write mch 00:00.0 @0x90 <- 0x33333330\n"
@@ -118,7 +118,19 @@ def test_an_event_that_this_qemu_does_not_have(machine: Machine) -> None:
     """QEMU itself only warns of it; what it would tell of was then never seen to happen."""
     machine.unknown = frozenset({"pci_cfg_write"})
     with pytest.raises(HarnessError, match="has no trace event pci_cfg_write"):
-        prove(machine, now=2 * 10**9)
+        prove_start(machine)
+
+
+def test_a_form_that_is_not_known_is_told_at_once(machine: Machine) -> None:
+    (machine.folder / "qemu-trace.log").write_text("[1] pci_cfg_write mch 00:00.0 @0x90 <- 0x3\n")
+    with pytest.raises(HarnessError, match=r"cannot be read: .*'\[1\] pci_cfg_write mch"):
+        prove_start(machine)
+
+
+def test_firmware_that_has_written(machine: Machine) -> None:
+    begin = time.monotonic()
+    prove_start(machine)
+    assert time.monotonic() - begin < 4
 
 
 def test_a_monitor_that_says_nothing(machine: Machine) -> None:
