@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from common import sight
 from common.errors import HarnessError
 from common.machine_identity import QemuProcess, process_identity
 from common.qemu_binary import qemu_path, qemu_version
@@ -125,6 +126,22 @@ def test_a_form_that_is_not_known_is_told_at_once(machine: Machine) -> None:
     (machine.folder / "qemu-trace.log").write_text("[1] pci_cfg_write mch 00:00.0 @0x90 <- 0x3\n")
     with pytest.raises(HarnessError, match=r"cannot be read: .*'\[1\] pci_cfg_write mch"):
         prove_start(machine)
+
+
+def test_a_trace_that_stays_empty(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sight, "_FIRMWARE_SECONDS", 0.1)
+    (machine.folder / "qemu-trace.log").write_text("")
+    with pytest.raises(HarnessError, match=r"wrote no trace: qemu-trace\.log is empty"):
+        prove_start(machine)
+
+
+def test_firmware_that_writes_nothing_yet_is_left_to_the_next_look(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sight, "_FIRMWARE_SECONDS", 0.1)
+    line = "2026-11-28T19:15:15Z runstate_set current_run_state 6 (prelaunch) new_state 9 (running)"
+    (machine.folder / "qemu-trace.log").write_text(f"{line}\n")
+    prove_start(machine)
 
 
 def test_firmware_that_has_written(machine: Machine) -> None:
