@@ -29,6 +29,7 @@ from common.serial_line import ConsoleFile, SerialLine
 
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
+_LAST_BREATH_SECONDS = 10.0
 
 
 class KernelDied(Exception):
@@ -226,7 +227,13 @@ class Machine:
                 state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
 
     def note_last_words(self) -> None:
-        """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
+        """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why.
+
+        Its lines are closed before it has ended: on a busy host, well before.
+        """
+        deadline = Deadline.after(_LAST_BREATH_SECONDS)
+        while self.process_now() and deadline.remaining():
+            time.sleep(0.02)
         log = self._hypervisor.log_of(self.spec.name)
         if log and log.exists():
             shutil.copyfile(log, self.folder / "qemu.log")
