@@ -20,11 +20,11 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from common.accel import QEMU
 from common.errors import Exit, HarnessError
 from common.kernel_choice import KernelChoice
 from common.kernels import debian_tree, kernel_pair
 from common.paths import CHECKOUT
+from common.qemu_binary import qemu_path
 from common.stage import load_stage
 from common.statistics_table import p90
 from common.upstream_result import UpstreamTest
@@ -68,8 +68,16 @@ def _time_ours() -> float:
 
 
 def _time_upstreams(kernel: Bootable, initrd: Path, serial: Path) -> float:
-    command = [QEMU, "-m", "1G", "-smp", "2", "-no-reboot", "-display", "none", "-nodefaults"]
-    command += ["-accel", "tcg", "-serial", f"file:{serial}", "-kernel", str(kernel.image)]
+    command = [str(qemu_path()), "-m", "1G", "-smp", "2", "-no-reboot", "-display", "none"]
+    command += [
+        "-nodefaults",
+        "-accel",
+        "tcg",
+        "-serial",
+        f"file:{serial}",
+        "-kernel",
+        str(kernel.image),
+    ]
     command += ["-initrd", str(initrd)]
     command += ["-append", "console=ttyS0 kho=on liveupdate=on panic=-1"]
     start = time.monotonic()

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from common.errors import HarnessError
 from common.paths import cache_root
+from common.qemu_binary import qemu_path
 
-QEMU = "qemu-system-x86_64"
 _PROBE_SECONDS = 5
 _NESTED, _NOT_NESTED = 0x2A, 0x15  # isa-debug-exit turns value v into exit status 2 v + 1
 
@@ -64,20 +64,13 @@ def _cached_probe() -> Accelerator:
 
 def _identity() -> list[str | int]:
     boot_id = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    qemu = _qemu_path().stat()
+    path = qemu_path()
+    qemu = path.stat()
     try:
         kvm = Path("/dev/kvm").stat().st_mode
     except OSError:
         kvm = 0
-    return [boot_id, qemu.st_size, qemu.st_mtime_ns, kvm, os.geteuid()]
-
-
-def _qemu_path() -> Path:
-    for folder in os.get_exec_path():
-        path = Path(folder, QEMU)
-        if path.exists():
-            return path
-    raise HarnessError(f"{QEMU} is not installed; ./kexec-stages doctor says how to get it")
+    return [boot_id, str(path), qemu.st_size, qemu.st_mtime_ns, kvm, os.geteuid()]
 
 
 def _probe() -> Accelerator:
@@ -106,7 +99,7 @@ def _try_firmware() -> Accelerator:
     with tempfile.NamedTemporaryFile(prefix="kexec-stages-probe-") as firmware:
         firmware.write(_firmware())
         firmware.flush()
-        command = [str(_qemu_path()), "-accel", "kvm", "-cpu", "host", "-machine", "q35"]
+        command = [str(qemu_path()), "-accel", "kvm", "-cpu", "host", "-machine", "q35"]
         command += ["-nodefaults", "-display", "none", "-m", "16", "-bios", firmware.name]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         try:

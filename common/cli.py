@@ -18,6 +18,7 @@ from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
+from common.qemu_binary import VARIABLE, choose
 from common.stage import WORKLOADS, Option, all_stages
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
@@ -215,6 +216,7 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"
     )
+    _qemu_option(bench)
     bench.add_argument("--svg", type=Path, metavar="FILE", help="a picture of it")
     shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
     shell.add_argument("stage", type=int, metavar="N")
@@ -235,6 +237,7 @@ def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> 
     parser.set_defaults(load=0)  # for the verbs without --load
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    _qemu_option(machine)
     machine.add_argument(
         "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
     )
@@ -248,6 +251,14 @@ def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> 
             metavar=option.metavar,
             help=option.help,
         )
+
+
+def _qemu_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--qemu",
+        metavar="PATH",
+        help=f"the QEMU that the machines use (default: ${VARIABLE}, else the one in PATH)",
+    )
 
 
 def _chain_option(parser: argparse.ArgumentParser) -> None:
@@ -332,6 +343,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = _parse(argv)
         signal.signal(signal.SIGTERM, _terminated)
+        if hasattr(arguments, "qemu"):
+            choose(arguments.qemu)
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.commands.{module}"), function)
         status = int(verb(arguments))

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from common.accel import Accelerator
+from common.qemu_binary import qemu_path
 
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 ET.register_namespace("qemu", _QEMU)
@@ -31,6 +32,7 @@ class MachineSpec:
     """Names of virtio ports beside the two serial lines; each is a socket on the host."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
+    emulator: Path = field(default_factory=qemu_path)
 
 
 def domain_xml(
@@ -63,6 +65,7 @@ def domain_xml(
     _text(domain, "on_reboot", "restart")
     _text(domain, "on_crash", "destroy")
     devices = ET.SubElement(domain, "devices")
+    _text(devices, "emulator", str(spec.emulator))
     kernels = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(kernels, "source", path=str(console), append="on")
     ET.SubElement(kernels, "target", type="isa-serial", port="0")

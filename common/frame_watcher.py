@@ -12,7 +12,7 @@ It also says how many frames the first ring takes (common/credit.py): by the des
 the reader has given back, whose done bit is gone. Where nobody tells the device of that, they are
 not yet its own: "hold" on stdin says so, "release" that the device is told again.
 
-A process of its own; it says "ready" when it watches, and ends with stdin.
+A process of its own; it says "ready" when it watches, or why it cannot, and ends with stdin.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Protocol
 
@@ -157,14 +158,20 @@ def main() -> None:
     parser.add_argument("--folder", type=Path, required=True, help="where away-watcher.jsonl goes")
     arguments = parser.parse_args()
     credit, away = Credit.of(arguments.credit), AwayLog(arguments.folder, "watcher")
-    with MachineRam(arguments.pid) as ram:
-        rings = [
-            Ring(
-                *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
-                *(int(address, 0), int(count), Path(log)),
-            )
-            for bdf, address, count, log in arguments.ring
-        ]
+    with ExitStack() as stack:
+        try:
+            ram = stack.enter_context(MachineRam(arguments.pid))
+            rings = [
+                Ring(
+                    *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
+                    *(int(address, 0), int(count), Path(log)),
+                )
+                for bdf, address, count, log in arguments.ring
+            ]
+        except (HarnessError, ValueError, struct.error) as error:
+            # An address, or a table, that leads nowhere; whoever started us tells the user.
+            print(error, flush=True)
+            sys.exit(1)
         print("ready", flush=True)
         try:
             _watch(rings, credit, away)

@@ -121,8 +121,10 @@ class FrameWitness:
             *("--folder", folder, "--credit", self._credit, *self.watcher_options(), *rings),
         )
         assert process.stdout
-        if process.stdout.readline() != "ready\n":
-            raise HarnessError("the watcher of the machine's RAM did not start")
+        if (said := process.stdout.readline()) != "ready\n":
+            raise HarnessError(
+                f"the watcher of the machine's RAM cannot see: {said.strip() or 'it ended'}"
+            )
 
     def watcher_options(self) -> list[object]:
         """Further arguments of the watcher; none where descriptors hold physical addresses."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.accel import Accelerator
 from common.paths import CHECKOUT
+from common.qemu_binary import qemu_path
 from common.record import Host
 
 
@@ -23,6 +24,7 @@ def describe_host(accelerator: Accelerator, versions: dict[str, str]) -> Host:
         system=_first("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         accelerator=accelerator.name,
         accelerator_reason=accelerator.reason,
+        emulator=str(qemu_path()),
         versions=versions | {"python": platform.python_version()},
     )
 

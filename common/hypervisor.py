@@ -17,6 +17,7 @@ import libvirt
 from common.errors import HarnessError
 from common.guardian import Guardian
 from common.paths import cache_root
+from common.qemu_binary import qemu_path, qemu_version
 from common.reaper import Reaper
 
 # The embedded driver has no daemon beside it: no virtlogd, no cgroup manager, no
@@ -72,6 +73,8 @@ class Hypervisor:
             shutil.rmtree(folder)
 
     def _open(self) -> libvirt.virConnect:
+        if self.embedded:
+            _keep_run_time_files()
         # Every error is raised as well; libvirt need not print it.
         libvirt.registerErrorHandler(lambda _context, _error: None, None)
         _run_event_loop()
@@ -103,15 +106,29 @@ class Hypervisor:
         )
 
     def versions(self) -> dict[str, str]:
-        """Versions of libvirt and QEMU as the connection reports them."""
+        """Versions of libvirt, as the connection reports it, and of the QEMU that is used.
+
+        libvirt would tell the version of its default emulator, which may be another.
+        """
         return {
             "libvirt": _dotted(self.connection.getLibVersion()),
-            "qemu": _dotted(self.connection.getVersion()),
+            "qemu": qemu_version(qemu_path()),
         }
 
 
 def _dotted(number: int) -> str:
     return f"{number // 1_000_000}.{number // 1000 % 1000}.{number % 1000}"
+
+
+def _keep_run_time_files() -> None:
+    """Have libvirt put a user's run-time files (a token, locks of host devices) into our cache.
+
+    Those are for all drivers and know of no `root`. Where nothing names a folder for them, GLib
+    falls back to ~/.cache; it asks once in the life of a process, so it must be one that stays.
+    """
+    folder = cache_root() / "libvirt" / "run"
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    os.environ["XDG_RUNTIME_DIR"] = str(folder.absolute())
 
 
 _loop_lock = threading.Lock()

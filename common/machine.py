@@ -259,10 +259,23 @@ class Machine:
             file.write(json.dumps({**entry, "word": word, "said": answer}) + "\n")
 
     def note_last_words(self) -> None:
-        """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why."""
+        """Keep QEMU's own log, as qemu.log: it has ended by itself, and says there why.
+
+        Its lines are closed before it has ended: on a busy host, well before.
+        """
+        self.wait_end()
         log = self._hypervisor.log_of(self.spec.name)
         if log and log.exists():
             shutil.copyfile(log, self.folder / "qemu.log")
+
+    def traced(self, event: str) -> bool:
+        """Whether QEMU says that it traces this event; False of one that it does not know."""
+        question = {"execute": "trace-event-get-state", "arguments": {"name": event}}
+        try:
+            answer = libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(question), 0)
+        except libvirt.libvirtError as error:
+            raise HarnessError(f"QEMU's monitor: {error.get_error_message()}") from error
+        return any(one["state"] == "enabled" for one in json.loads(answer).get("return", ()))
 
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP

@@ -21,6 +21,10 @@ _HIGH = 4 << 30
 _LOW_SMALL, _LOW_LARGE = 0xB000_0000, 0x8000_0000
 
 
+class NotRam(HarnessError, ValueError):
+    """An address at which the machine has no RAM."""
+
+
 class MachineRam:
     """Context manager: QEMU's RAM mapped read-only. Raises HarnessError when it cannot be found."""
 
@@ -43,10 +47,10 @@ class MachineRam:
         self._map.close()
 
     def offset(self, address: int) -> int:
-        """Where guest-physical `address` (bytes) stands in the RAM file; ValueError outside RAM."""
+        """Where guest-physical `address` (bytes) stands in the RAM file; NotRam outside RAM."""
         offset = address if address < self._low else address - _HIGH + self._low
         if not 0 <= offset < len(self._map) or (self._low <= address < _HIGH):
-            raise ValueError(f"{address:#x} is no RAM of this machine")
+            raise NotRam(f"{address:#x} is no RAM of this machine")
         return offset
 
     @property

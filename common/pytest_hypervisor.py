@@ -1,16 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""pytest plugin: the one hypervisor that the stages' tests share.
+"""pytest plugin: the one hypervisor that the stages' tests share, and a QEMU for it to use.
 
 libvirt's embedded driver can be opened with one folder only in the life of a process.
 """
 
 from __future__ import annotations
 
+import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from common.hypervisor import Hypervisor
+from common.paths import CHECKOUT
+from common.qemu_binary import qemu_path, qemu_version
 
 
 @pytest.fixture(scope="session")
@@ -18,3 +22,19 @@ def hypervisor() -> Iterator[Hypervisor]:
     """An open connection to the embedded driver."""
     with Hypervisor() as opened:
         yield opened
+
+
+@pytest.fixture(scope="session")
+def other_qemu() -> Path:
+    """A QEMU that writes its trace in the other form than the machine's own does.
+
+    Debian's, unpacked into the cache; tests that want it are skipped where it cannot be had.
+    """
+    own = int(qemu_version(qemu_path()).partition(".")[0])
+    suite = "trixie-backports" if own < 11 else "trixie"
+    command = ["sh", str(CHECKOUT / "common" / "other-qemu"), suite]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        pytest.skip(f"no QEMU of {suite}: {said[-1]} (it needs apt-get and a Debian mirror)")
+    return Path(done.stdout.strip())

@@ -16,9 +16,9 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from common.accel import QEMU
 from common.errors import HarnessError
 from common.paths import cache_root
+from common.qemu_binary import QEMU, qemu_path
 
 _FIRMWARE = ("qboot.rom", "bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
 _LIBRARY = re.compile(r"\t(?:(\S+) => )?(/\S+) \(0x[0-9a-f]+\)")
@@ -38,15 +38,21 @@ def qemu_image() -> Path:
 
 def _files() -> dict[str, Path]:
     """Name in the image -> file of the host."""
-    program = shutil.which(QEMU)
-    if program is None:
-        raise HarnessError(f"{QEMU} is not installed (./kexec-stages doctor)")
-    programs = (Path(program), Path(mke2fs()))
-    files = {f"bin/{path.name}": path for path in programs}
-    for match in _LIBRARY.finditer(_output("ldd", *map(str, programs))):
+    program, tool = qemu_path(), Path(mke2fs())
+    tree = program.parent
+    if (starter := tree / "start" / QEMU).exists():  # one of common/other-qemu: a script
+        binary = tree / "bin" / QEMU
+        libraries = _output(
+            str(starter), "--library-path", str(tree / "lib"), "--list", str(binary)
+        )
+    else:
+        binary, libraries = program, _output("ldd", str(program))
+    files = {f"bin/{QEMU}": binary, f"bin/{tool.name}": tool}
+    # QEMU's own come last: the tool has to make do with them where both have one.
+    for match in _LIBRARY.finditer(_output("ldd", str(tool)) + libraries):
         path = Path(match[2])
-        files[f"lib/{match[1] or path.name}"] = path
-    folders = [Path(line) for line in _output(QEMU, "-L", "help").splitlines()]
+        files[f"lib/{Path(match[1] or path).name}"] = path
+    folders = [Path(line) for line in _output(str(program), "-L", "help").splitlines()]
     for name in _FIRMWARE:
         found = next((folder / name for folder in folders if (folder / name).exists()), None)
         if found is None:

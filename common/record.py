@@ -26,13 +26,14 @@ from typing import Any, Literal
 from pydantic import ValidationError
 
 from common import console, dialogue, jit, qemu_trace
+from common.blindness import TRACE, blind
 from common.console import Console
 from common.dialogue import Side, Stored
 from common.errors import UsageError
 from common.host_log import HostLog, read_host
 from common.machine_identity import QemuProcess
 from common.qemu_fault import read_qemu_fault
-from common.qemu_trace import TraceEvent
+from common.qemu_trace import TraceEvent, TraceLog
 from common.serial_line import read_stamped
 
 SCHEMA = 1
@@ -71,6 +72,8 @@ class Host(Stored):
     accelerator: str
     accelerator_reason: str
     versions: dict[str, str]
+    emulator: str | None = None
+    """The QEMU that ran the machine: its path."""
 
 
 class Crash(Stored):
@@ -156,7 +159,10 @@ class Trial(Stored):
     sides: tuple[Side, ...]
     qmp: tuple[QmpEvent, ...]
     witness: dict[str, Any]
-    """What a stage reads from its own raw files (traces, frames); see Stage.witness."""
+    """What a stage reads from its own raw files (traces, frames); see Stage.witness.
+
+    "blind", where it is there, says in a sentence why these are no evidence.
+    """
     update: int = 1
     """Which update of its machine is looked at: 1 but in the views of common/chain.py."""
     tb_invalidations: tuple[int, ...] = ()
@@ -199,10 +205,16 @@ class RawTrial:
     host: HostLog | None
 
     @cached_property
-    def trace(self) -> tuple[TraceEvent, ...]:
+    def trace_log(self) -> TraceLog:
         """QEMU's trace log. Raises OSError."""
-        with (self.folder / "qemu-trace.log").open(errors="replace") as lines:
-            return tuple(qemu_trace.parse(lines, clock_offset_ns=self.setting.clock_offset_ns))
+        asked, offset = qemu_trace.asked_of(self.setting.argv), self.setting.clock_offset_ns
+        with (self.folder / TRACE).open(errors="replace") as lines:
+            return qemu_trace.read(lines, asked=asked, clock_offset_ns=offset)
+
+    @property
+    def trace(self) -> tuple[TraceEvent, ...]:
+        """What of it could be read. Raises OSError."""
+        return self.trace_log.events
 
 
 Witness = Callable[[RawTrial], dict[str, Any]]
@@ -221,6 +233,9 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
             sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
             host=read_host(folder),
         )
+        found = witness(raw)
+        if said := blind(raw, found):
+            found["blind"] = said
         return Trial(
             setting=raw.setting,
             host=raw.host,
@@ -231,7 +246,7 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
                 QmpEvent.model_validate_json(line)
                 for line in (folder / "qmp.jsonl").read_text().splitlines()
             ),
-            witness=witness(raw),
+            witness=found,
             tb_invalidations=jit.invalidations(folder),
         )
     except FileNotFoundError as error:

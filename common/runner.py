@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree as ET
 
-from common import __version__, jit
+from common import __version__, jit, qemu_trace
 from common.accel import Accelerator
 from common.crash import describe
 from common.dialogue import awaited
@@ -29,6 +29,7 @@ from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import runs_root
 from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
 from common.serial_line import read_stamped
+from common.sight import prove, prove_start
 from common.stage import Companion, Control, Stage
 from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
@@ -116,9 +117,10 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             devices=(*stage.devices(bench.options), *_guest_disk(bench, workspace)),
             ports=stage.ports,
             qemu_args=stage.qemu_args,
-            traces=("runstate_set", "qemu_system_shutdown_request", *stage.traces),
+            traces=(*qemu_trace.ALWAYS, *stage.traces),
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
+        prove_start(machine)
         companion = stack.enter_context(stage.companion(machine))
         ended, detail = _converse(machine, bench, companion, size.machine_mib, chain)
         setting = Setting(
@@ -181,6 +183,8 @@ def _converse(
             elif text == "# side=outgoing":
                 if left > arrived:
                     return "rebooted", "the outgoing kernel booted a second time"
+                if not left:
+                    prove(machine, now=time.monotonic_ns())
                 left += 1
             elif text == "# side=incoming":
                 phase = "incoming kernel"
@@ -198,7 +202,6 @@ def _converse(
         machine.note_state()
         return "timeout", f"{phase}: {error}"
     except MachineGone as error:
-        machine.wait_end()
         machine.note_last_words()
         return "gone", f"{phase}: {error}"
 

@@ -149,6 +149,8 @@ def _sum_up(
             return main.status, f"{main.trial}: {main.why}"
     expected = [main for main in mains if main.status == "XFAIL"]
     for control in controls:
+        if control.status == "ERROR":
+            return "ERROR", f"{control.trial}: {control.why}"
         # What a control breaks cannot be told apart where the main run is broken already.
         if control.good or (expected and control.status == "WRONG REASON"):
             continue
@@ -196,6 +198,8 @@ def _trial_status(
         return "TIMEOUT", detail
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
     if not answers:
         return "ERROR", "the stage has no checks"
     fallen = [answer for answer in answers if answer.outcome.status != "PASS"]
@@ -255,6 +259,8 @@ def _control_status(
         return "ERROR", trial.setting.ended_detail
     if cause := _disturbance(trial):
         return "DISTURBED", cause
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":

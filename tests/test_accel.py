@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from common import accel
+from common.qemu_binary import QEMU
 
 
 @pytest.mark.parametrize(
@@ -18,7 +19,7 @@ from common import accel
 def test_firmware_sees_svm(tmp_path: Path, cpu: str, status: int) -> None:
     firmware = tmp_path / "firmware"
     firmware.write_bytes(accel._firmware())
-    command = [accel.QEMU, "-accel", "tcg", "-cpu", cpu, "-machine", "q35", "-nodefaults"]
+    command = [QEMU, "-accel", "tcg", "-cpu", cpu, "-machine", "q35", "-nodefaults"]
     command += ["-display", "none", "-m", "16", "-bios", str(firmware)]
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)

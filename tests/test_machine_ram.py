@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from common.accel import QEMU
 from common.errors import HarnessError
 from common.machine_ram import PAGE, MachineRam
+from common.qemu_binary import QEMU
 
 
 @contextmanager

@@ -38,6 +38,10 @@ echo "$*" >>"$LOG"
 case "$*" in
 *' update') exit "${UPDATE_STATUS:-0}" ;;
 *' download '*) echo deb >package_1.0_all.deb; exit "${DOWNLOAD_STATUS:-0}" ;;
+*' --download-only '*)
+	[ -d partial ] && echo deb >library_1.0_all.deb
+	exit "${DOWNLOAD_STATUS:-0}"
+	;;
 esac
 """
 
@@ -108,6 +112,32 @@ def test_a_download_that_fails_leaves_no_package(debian: FakeDebian) -> None:
     done = debian.run("trixie-backports", "download", "package", DOWNLOAD_STATUS="100")
     assert done.returncode == 3
     assert "cannot download package of trixie-backports" in done.stderr
+    assert not list((debian.folder / "here").iterdir())
+
+
+def test_collect_takes_all_that_is_needed_of_another_release(debian: FakeDebian) -> None:
+    (debian.folder / "preferences").write_text("Package: x\nPin: version 1\nPin-Priority: 1\n")
+    done = debian.run("trixie-backports", "collect", "src:qemu", "qemu-system-x86")
+    assert done.returncode == 0, done.stderr
+    assert debian.sources("trixie-backports-collect") == [
+        "http://mirror.example/debian trixie-backports main",
+        "http://mirror.example/debian trixie main",
+        "http://mirror.example/debian trixie-updates main",
+        "http://security.example/debian-security trixie-security main",
+    ]
+    call = (debian.folder / "log").read_text().splitlines()[-1]
+    status = debian.state / "trixie-backports-collect" / "status"
+    assert f"Dir::State::status={status}" in call and status.read_text() == ""
+    assert call.endswith(" install qemu-system-x86") and "--download-only" in call
+    pins = (debian.state / "trixie-backports-collect" / "preferences").read_text()
+    assert pins.startswith("\nPackage: src:qemu:any\n")  # the machine's own say nothing of it
+    assert (debian.folder / "here" / "library_1.0_all.deb").exists()
+
+
+def test_a_collection_that_fails_leaves_no_package(debian: FakeDebian) -> None:
+    done = debian.run("trixie-backports", "collect", "qemu", DOWNLOAD_STATUS="100")
+    assert done.returncode == 3
+    assert "cannot download qemu of trixie-backports" in done.stderr
     assert not list((debian.folder / "here").iterdir())
 
 

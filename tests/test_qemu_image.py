@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from common import qemu_image
-from common.accel import QEMU
 from common.errors import HarnessError
+from common.qemu_binary import QEMU
 
 
 @pytest.fixture(autouse=True)

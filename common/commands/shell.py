@@ -9,13 +9,14 @@ import sys
 import tempfile
 from pathlib import Path
 
-from common.accel import QEMU, probe
+from common.accel import probe
 from common.as_run import as_run
 from common.errors import HarnessError
 from common.initramfs import build_workload, make_initramfs
 from common.kernel_choice import chosen
 from common.kernels import kernel_pair
 from common.one_run import options_of
+from common.qemu_binary import qemu_path
 from common.stage import load_stage
 
 _BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
@@ -53,7 +54,7 @@ def shell(arguments: argparse.Namespace) -> int:
             target=folder / "initrd",
         )
         accelerator = probe(wanted=arguments.accel)
-        command = [QEMU, "-machine", "q35", "-accel", accelerator.name, "-nographic"]
+        command = [str(qemu_path()), "-machine", "q35", "-accel", accelerator.name, "-nographic"]
         command += ["-cpu", "host" if accelerator.name == "kvm" else "EPYC,svm=on,npt=on"]
         command += ["-smp", str(stage.cpus), "-m", str(stage.size(options).machine_mib)]
         command += ["-kernel", str(outgoing.image), "-initrd", str(initrd), "-no-reboot"]

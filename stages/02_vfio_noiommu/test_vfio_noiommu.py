@@ -3,6 +3,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import pytest
 
 from common.accel import probe
@@ -10,6 +13,7 @@ from common.errors import UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, kernel_pair
+from common.qemu_binary import VARIABLE
 from common.runner import Bench, Plan, run_trial
 from common.stage import Control, load_stage
 from common.verdict import judge_control, judge_trial
@@ -39,6 +43,18 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
 
 def test_passes(bench: Bench) -> None:
     verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
+
+
+def test_passes_with_the_other_qemu(
+    bench: Bench, other_qemu: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the two forms in which QEMU writes a trace, the one that `test_passes` has not read."""
+    monkeypatch.setenv(VARIABLE, str(other_qemu))
+    with_other = replace(bench, accelerator=probe())
+    trial = run_trial(with_other, Plan("other-qemu"))
+    assert trial.setting.host.emulator == str(other_qemu)
+    verdict = judge_trial(trial, STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 

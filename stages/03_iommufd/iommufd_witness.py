@@ -10,7 +10,6 @@ is asked for neither.
 from __future__ import annotations
 
 import json
-import re
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
@@ -19,10 +18,11 @@ from typing import Any
 
 from common import frame_witness
 from common.dialogue import Side
+from common.errors import HarnessError
 from common.frame_witness import FrameWitness
 from common.igb_machine import DEVICE, OTHER
 from common.machine_ram import MachineRam
-from common.qemu_trace import TraceEvent, parse
+from common.qemu_trace import TEXTS, TraceEvent, parse
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
 from common.vtd_tables import context_entry, domain_ids, page_table
@@ -33,8 +33,7 @@ TRACES = (
     "vtd_reg_dmar_root",
     "vtd_dmar_fault",
 )
-_ROOT = re.compile(r"addr (0x[0-9a-f]+) ")
-_FAULT = re.compile(r"sid (0x[0-9a-f]+) fault (\d+) addr (0x[0-9a-f]+) write (\d)")
+_ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
 
 
@@ -67,9 +66,15 @@ class TranslationWitness(FrameWitness):
         return ["--root", self._root()]
 
     def _root(self) -> str:
+        """Raises HarnessError: an address made up would be read as a table all the same."""
         with (self.machine.folder / "qemu-trace.log").open(errors="replace") as lines:
             roots = [address for _, address in _roots(parse(lines, clock_offset_ns=0))]
-        return roots[-1] if roots else "0"
+        if not roots:
+            raise HarnessError(
+                "the host cannot read the IOMMU's tables: QEMU's trace tells of no root table that"
+                " the kernel set (no vtd_reg_dmar_root in qemu-trace.log)"
+            )
+        return roots[-1]
 
     def _look(self, when: str) -> None:
         root = self._root()
