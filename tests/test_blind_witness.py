@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from common.credit import Credit
 from common.errors import HarnessError
 from common.igb_machine import igb_devices
 from common.paths import CHECKOUT
@@ -25,6 +26,7 @@ def hear(folder: Path, lines: Sequence[str], *, pid: int = 1) -> None:
     """Let the companion of stage 3 hear these lines of a dialogue."""
     machine: Any = SimpleNamespace(
         folder=folder,
+        scratch=folder,
         process=SimpleNamespace(pid=pid),
         ports={},
         spec=SimpleNamespace(cmdline="stage.nonce=5afe stage.rate=100", devices=igb_devices({})),
@@ -59,6 +61,8 @@ def test_a_watcher_of_a_process_without_such_ram(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
         command = [sys.executable, "-m", "common.frame_watcher", "--pid", str(process.pid)]
         command += ["--nonce", "5afe", "--ring", "01:00.0", "0", "1", str(tmp_path / "log")]
+        Credit.of(tmp_path / "credit", new=True)
+        command += ["--folder", str(tmp_path), "--credit", str(tmp_path / "credit")]
         done = subprocess.run(
             command, cwd=CHECKOUT, stdin=subprocess.DEVNULL, capture_output=True, text=True
         )

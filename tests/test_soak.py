@@ -264,15 +264,18 @@ def test_exit_statuses(soak: Soak, found: list[Judged], status: int) -> None:
     assert exit_of(soak.results) == status
 
 
-def test_the_last_attempt_counts(recorded: Callable[..., Trial]) -> None:
+def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[..., Trial]) -> None:
     stage = load_stage(1)
     lost = recorded("main", setting={"ended": "timeout", "ended_detail": "after 'pause': silent"})
+    spoiled = lost.model_copy(update={"qemu_fault": "QEMU lost the end of an interrupt"})
+    second = recorded("main", setting={"name": "main-attempt-2", "attempt": 2})
 
     def run(*trials: Trial) -> Run:
         return Run(stage=1, tool="t", commit="c", started="s", command=("soak",), trials=trials)
 
-    assert judged(run(lost, recorded("main")), stage) == Judged("PASS", "28 checks", 2)
-    assert judged(run(lost), stage).status == "TIMEOUT"
+    assert judged(run(spoiled, second), stage) == Judged("PASS", "28 checks", 2)
+    assert judged(run(lost, second), stage).status == "TIMEOUT"
+    assert judged(run(spoiled), stage).status == "DISTURBED"
     control = judged(run(recorded("control-byte-flipped")), stage)
     assert (control.status, control.attempts) == ("FAILED AS IT MUST", 1)
 
