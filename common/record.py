@@ -36,7 +36,8 @@ from common.qemu_fault import read_qemu_fault
 from common.qemu_trace import TraceEvent, TraceLog
 from common.serial_line import read_stamped
 
-SCHEMA = 1
+SCHEMA = 2
+"""Of what a record holds. A run of another one is for the version of this program that made it."""
 SUMS = "SHA256SUMS"
 
 Ended = Literal["done", "bail", "crashed", "timeout", "gone", "rebooted", "interrupted"]

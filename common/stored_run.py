@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from common import bundle
 from common.as_run import as_recorded
 from common.errors import UsageError
 from common.paths import runs_root
-from common.record import SUMS, Run, seal_breaches, seal_entries, sha256
+from common.record import SCHEMA, SUMS, Run, seal_breaches, seal_entries, sha256
 from common.stage import Stage, load_stage
 from common.verdict import Verdict, judge
 
@@ -95,11 +96,24 @@ def check_seal(folder: Path) -> None:
 
 
 def read_record(folder: Path) -> Run:
-    """The stored record of a run. Raises UsageError when it is damaged."""
+    """The stored record of a run. Raises UsageError when it is damaged, or of another format."""
     try:
-        return Run.model_validate_json((folder / RECORD).read_bytes())
+        text = (folder / RECORD).read_bytes()
+        _check_format(folder.name, text)
+        return Run.model_validate_json(text)
     except FileNotFoundError:
         raise UsageError(f"{folder.name} is no finished run: it has no {RECORD}") from None
     except ValueError as error:
         first = str(error).splitlines()[0]
         raise UsageError(f"{folder}/{RECORD} is damaged: {first}") from None
+
+
+def _check_format(name: str, text: bytes) -> None:
+    """Raises UsageError for a record that another version of this program made."""
+    stored = json.loads(text)
+    version = stored.get("schema_version", 1) if isinstance(stored, dict) else None
+    if isinstance(version, int) and version != SCHEMA:
+        raise UsageError(
+            f"{name} was recorded by {stored.get('tool')}, commit {stored.get('commit')}, whose"
+            f" records have format {version}; this program reads {SCHEMA}: judge it with that one"
+        )

@@ -127,6 +127,18 @@ def test_half_a_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> Non
     assert "no finished run" in sentence(capsys)
 
 
+def test_a_record_of_another_format_is_for_another_version(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = run_folder / "record.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 1}))
+    seal(run_folder)
+    assert main(["judge", str(run_folder)]) == 2
+    said = sentence(capsys)
+    assert "recorded by kexec-stages 0.1.0, commit 0123456789ab" in said
+    assert "have format 1; this program reads 2" in said
+
+
 def test_damaged_record(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_folder / "record.json").write_text('{"stage": 1,')
     assert main(["report", run_folder.name]) == 2
