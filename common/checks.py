@@ -262,12 +262,15 @@ def _no_reset(trial: Trial) -> Outcome:
 
 def _no_splat(trial: Trial) -> Outcome:
     splats = trial.console.splats
-    return outcome(
+    answer = outcome(
         not splats and trial.console.lines > 0,
         expected="no warning, oops or panic in either kernel",
         seen=f"line {splats[0].number}: {splats[0].text}" if splats else "none",
         evidence=f"console.log ({trial.console.lines} lines)",
     )
+    still = trial.host.stood_still() if trial.host else None
+    of_time = bool(splats) and all(splat.of_time for splat in splats)
+    return disturbed(answer, still) if of_time and still else answer
 
 
 def _taint(allowed: int) -> Callable[[Trial], Outcome]:

@@ -25,6 +25,11 @@ SPLAT = re.compile(
     r"unreferenced object|pagealloc: |INFO: trying to register non-static key|"
     r"INFO: lockdep is turned off|Call Trace:"
 )
+# What a kernel says when time passes and it did not: on a host that does not run the machine, too.
+OF_TIME = re.compile(
+    r"soft lockup|rcu: INFO: |blocked for more than|IO-APIC \+ timer doesn't work|"
+    r"clocksource: .*unstable|hrtimer: interrupt took"
+)
 _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
 _KHO = re.compile(r"KHO: exec from: (.+) \(count (\d+)\)")
@@ -53,6 +58,11 @@ class Splat(Stored):
     number: int
     text: str
     fatal: bool
+
+    @property
+    def of_time(self) -> bool:
+        """True for a complaint that a machine whose host stands still has to make."""
+        return bool(OF_TIME.search(self.text))
 
 
 class Handover(Stored):

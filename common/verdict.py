@@ -190,10 +190,10 @@ def _trial_status(
     if trial.console.refusals:
         # LUO panics by its own decision then; that is no crash to look for a cause of
         return "REFUSED", f"the incoming kernel refuses the handover: {trial.console.refusals[0]}"
-    if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
-        return "CRASHED", detail
     if cause := _disturbance(trial):
         return "DISTURBED", cause
+    if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
+        return "CRASHED", detail
     if ended == "timeout":
         return "TIMEOUT", detail
     if ended in ("gone", "interrupted"):
@@ -220,6 +220,9 @@ def _disturbance(trial: Trial) -> str | None:
     A workload that gave up waiting while the machine stood still did so because of the host.
     """
     setting, host = trial.setting, trial.host
+    fatal = next((splat for splat in trial.console.splats if splat.fatal), None)
+    if fatal and fatal.of_time and host and (still := host.stood_still()):
+        return f"{fatal.text}; {still}"
     if setting.ended in ("timeout", "gone") and trial.qemu_fault:
         return trial.qemu_fault
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):

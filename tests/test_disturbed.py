@@ -230,6 +230,38 @@ def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(lost_end)), STAGE_1).status == "PASS"
 
 
+def complained(text: str) -> Edit:
+    def edit(folder: Path) -> None:
+        path = folder / "console.jsonl"
+        t = read_stamped(path)[-1].t
+        with path.open("a") as console:
+            console.write(json.dumps([t, text]) + "\n")
+
+    return edit
+
+
+LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!"
+NO_TIMER = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "away", "status"),
+    [
+        (LOCKUP, {"qemu": (0, 3000)}, "DISTURBED"),
+        (LOCKUP, {}, "FAIL"),
+        (NO_TIMER, {"qemu": (0, 3000)}, "DISTURBED"),
+        (NO_TIMER, {}, "CRASHED"),
+        ("Kernel panic - not syncing: no reason", {"qemu": (0, 3000)}, "CRASHED"),
+        ("WARNING: CPU: 0 PID: 1 at mm/memfd_luo.c:73", {"qemu": (0, 3000)}, "FAIL"),
+    ],
+)
+def test_a_kernel_may_complain_of_time_that_the_host_took(
+    trial_1: Loader, text: str, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    verdict = judge_trial(trial_1(edited(complained(text), **away)), STAGE_1)
+    assert verdict.status == status, verdict.why
+
+
 def run_of(*trials: Trial) -> Run:
     return Run(stage=2, tool="t", commit="c", started="s", command=(), trials=trials)
 
