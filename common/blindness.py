@@ -90,6 +90,8 @@ def _left_nothing(raw: RawTrial, witness: dict[str, Any]) -> str | None:
         frames = witness.get("frames")
         if frames is None:
             return "the watcher of the machine's RAM left nothing: device-landed.bin is missing"
+        if not frames["sent"]:
+            return "the host sent no frame, though the workload waited for some (device-sent.bin)"
         counted = max((_counted(side.facts) for side in raw.sides), default=0)
         if counted and not frames["landed"]:
             return (

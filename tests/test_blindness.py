@@ -135,6 +135,17 @@ def test_a_watcher_that_saw_nothing_at_all(trial: Callable[..., Trial], stage: S
     assert re.match("the watcher of the machine's RAM saw no frame, though .* counted", verdict.why)
 
 
+def test_a_sender_that_sent_nothing(trial: Callable[..., Trial], stage: Stage) -> None:
+    """Seen on a host so busy that the sender did not get to its first frame within 20 s."""
+
+    def edit(folder: Path) -> None:
+        for name in ("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin"):
+            emptied(name)(folder)
+
+    verdict = judge_trial(trial(edit), stage)
+    assert verdict.status == "ERROR" and "the host sent no frame" in verdict.why
+
+
 def test_a_watcher_that_left_nothing(trial: Callable[..., Trial], stage: Stage) -> None:
     verdict = judge_trial(trial(lambda folder: (folder / "device-landed.bin").unlink()), stage)
     assert verdict.status == "ERROR" and "device-landed.bin is missing" in verdict.why
