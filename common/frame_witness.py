@@ -27,6 +27,7 @@ from common.errors import HarnessError
 from common.frames import Landing, judge, look_at, read_landed, read_sent
 from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
 from common.paths import CHECKOUT
+from common.precedence import prefer
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
@@ -103,7 +104,9 @@ class FrameWitness:
             stdout=subprocess.PIPE,
             text=True,
             cwd=CHECKOUT,
+            start_new_session=True,
         )
+        prefer(process.pid)
         self._running.append(process)
         return process
 

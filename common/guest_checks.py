@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks import INCOMING, OUTGOING, no_data, outcome
+from common.checks import INCOMING, OUTGOING, disturbed, no_data, outcome
 from common.dialogue import Side
 from common.record import Trial
 from common.stage import Outcome
@@ -136,12 +136,19 @@ def counter(trial: Trial, vcpu: int) -> Outcome:
     loaded, before, after = (sides[1].number(f"guest.{vcpu}.{key}") for key in keys)
     if paused is None or loaded is None or before is None or after is None:
         return no_data(f"facts guest.{vcpu}.counter, .resume.counter_*", expected="a counter")
-    return outcome(
+    answer = outcome(
         loaded == paused and before <= paused <= after <= before + 1,
         expected=f"{paused} at pause and load, no gap, no repeat",
         seen=f"{loaded} at load; guest's log: {before}, then {after}",
         evidence=f"facts guest.{vcpu}.counter, .counter_at_load, .resume.counter_*",
     )
+    # The longest gap that it saw may be a later one, in which the host did not run it.
+    gap, resumed = sides[1].number(f"guest.{vcpu}.resume.gap_start"), sides[1].number("t.resume")
+    later = gap is not None and resumed is not None and gap >= resumed
+    still = trial.host.stood_still() if trial.host else None
+    if answer.status == "PASS" or loaded != paused or not later or still is None:
+        return answer
+    return disturbed(answer, still)
 
 
 def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:

@@ -14,7 +14,9 @@ from common.qemu_binary import qemu_path
 from common.record import Host
 
 
-def describe_host(accelerator: Accelerator, versions: dict[str, str]) -> Host:
+def describe_host(
+    accelerator: Accelerator, versions: dict[str, str], *, preferred: bool = False
+) -> Host:
     """The host as it stands in the record."""
     return Host(
         cpu=_first("/proc/cpuinfo", "model name", ":"),
@@ -24,6 +26,7 @@ def describe_host(accelerator: Accelerator, versions: dict[str, str]) -> Host:
         system=_first("/etc/os-release", "PRETTY_NAME", "=").strip('"'),
         accelerator=accelerator.name,
         accelerator_reason=accelerator.reason,
+        preferred=preferred,
         emulator=str(qemu_path()),
         versions=versions | {"python": platform.python_version()},
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from common.echo import Echo
 from common.paths import CHECKOUT
+from common.precedence import prefer
 
 
 @contextmanager
@@ -21,7 +22,10 @@ def host_sampler(folder: Path, qemu: int, echo: Echo) -> Iterator[None]:
     command = [sys.executable, "-m", "common.host_sampler", "--folder", str(folder.resolve())]
     command += ["--pid", str(qemu), "--pid", str(os.getpid())]
     command += ["--port", str(echo.port), "--back", str(back)]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, cwd=CHECKOUT, pass_fds=(back,))
+    process = subprocess.Popen(
+        command, stdin=subprocess.PIPE, cwd=CHECKOUT, pass_fds=(back,), start_new_session=True
+    )
+    prefer(process.pid)
     try:
         yield
     finally:

@@ -26,6 +26,7 @@ def busy(number: int, guardian: Guardian) -> Iterator[tuple[int, ...]]:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
+                start_new_session=True,  # as somebody else's are
             )
             processes.append(process)
             guardian.end_process(process.pid)

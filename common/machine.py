@@ -30,6 +30,7 @@ from common.host_witness import host_sampler
 from common.hypervisor import Hypervisor
 from common.machine_identity import QemuProcess, process_identity
 from common.patience import Deadline, Patience
+from common.precedence import prefer
 from common.serial_line import ConsoleFile, SerialLine
 
 # A dying kernel still prints its call trace; wait that long for it.
@@ -89,6 +90,7 @@ class Machine:
             stack.callback(self._destroy)
             self.process = self._find_process()
             self._hypervisor.guardian.end_process(self.process.pid)
+            self.preferred = prefer(self.process.pid)
             self.argv = _argv(self.process.pid)
             stack.callback(self._stop_events, self._watch_events())
             self.dialogue = SerialLine(

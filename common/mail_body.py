@@ -18,6 +18,7 @@ from common.chain import updates
 from common.dialogue import Side
 from common.host_report import attempts, host_lines
 from common.load import in_words
+from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
@@ -115,6 +116,7 @@ def _host(one: StoredRun) -> Iterable[str]:
         *_wrap(text, "host    ", " " * 8),
         *(_wrap(in_words(load), "load    ", " " * 8) if load else []),
         *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
+        *(_wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),
         *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
         *(line for text in attempts(one.verdict) for line in _wrap(text)),
         *(line for text in host_lines(main) for line in _wrap(text)),

@@ -72,6 +72,8 @@ class Host(Stored):
     system: str
     accelerator: str
     accelerator_reason: str
+    preferred: bool = False
+    """QEMU and the host's witnesses came before other processes (common/precedence.py)."""
     versions: dict[str, str]
     emulator: str | None = None
     """The QEMU that ran the machine: its path."""

@@ -15,6 +15,7 @@ from common.chain import updates
 from common.host_report import attempts, host_lines
 from common.host_report import phase_table as host_phases
 from common.load import in_words
+from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
 from common.record import Crash, KernelFacts, Run, Trial
 from common.stage import Stage
@@ -69,6 +70,7 @@ def _setting(run: Run, stage: Stage) -> str:
         ),
         *([("load", in_words(setting.load))] if setting.load else []),
         ("accel", f"{host.accelerator} ({host.accelerator_reason})"),
+        *([("prio", PREFERRED)] if host.preferred else []),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),

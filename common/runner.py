@@ -136,7 +136,9 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             chain=chain,
             load=bench.load,
             nonce=nonce,
-            host=describe_host(bench.accelerator, bench.hypervisor.versions()),
+            host=describe_host(
+                bench.accelerator, bench.hypervisor.versions(), preferred=machine.preferred
+            ),
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
             guest=_facts(bench.guest) if bench.guest else None,
