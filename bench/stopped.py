@@ -30,6 +30,7 @@ from common.accel import probe
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import kernel_pair
+from common.load import busy
 from common.machine_identity import process_identity
 from common.record import Trial
 from common.runner import Bench, Plan, run_trial
@@ -83,18 +84,6 @@ def _qemu() -> int:
         time.sleep(0.01)
 
 
-@contextmanager
-def _busy(number: int) -> Iterator[None]:
-    command = [sys.executable, "-S", "-E", "-c", "while True: pass"]
-    processes = [subprocess.Popen(command) for _ in range(number)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
 def main() -> int:
     """Measure; 1 where a verdict was wrong."""
     parser = argparse.ArgumentParser()
@@ -112,7 +101,7 @@ def main() -> int:
     with ExitStack() as stack:
         hypervisor = stack.enter_context(Hypervisor())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kexec-stages-")))
-        stack.enter_context(_busy(arguments.load))
+        stack.enter_context(busy(arguments.load, hypervisor.guardian))
         bench = Bench(
             stage=stage,
             outgoing=outgoing,
