@@ -7,6 +7,7 @@ libvirt's embedded driver can be opened with one folder only in the life of a pr
 from __future__ import annotations
 
 import subprocess
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,8 @@ import pytest
 from common.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.qemu_binary import qemu_path, qemu_version
+from common.record import Trial
+from common.runner import Bench, Plan, run_attempts
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,15 @@ def hypervisor() -> Iterator[Hypervisor]:
     """An open connection to the embedded driver."""
     with Hypervisor() as opened:
         yield opened
+
+
+def quiet_trial(bench: Bench, plan: Plan) -> Trial:
+    """The trial, by the attempt that counts; those before it are told in pytest's summary."""
+    *before, last = run_attempts(bench, plan)
+    for trial in before:
+        folder = bench.folder / trial.setting.name
+        warnings.warn(f"{plan.name} was disturbed, and run again: {folder}", stacklevel=2)
+    return last
 
 
 @pytest.fixture(scope="session")

@@ -289,6 +289,24 @@ def check_size(stage: Stage, options: Mapping[str, int]) -> None:
         )
 
 
+def run_attempts(
+    bench: Bench,
+    plan: Plan,
+    *,
+    before: Callable[[Plan], None] = lambda _plan: None,
+    after: Callable[[Trial], None] = lambda _trial: None,
+) -> list[Trial]:
+    """A trial, and as long as it is disturbed another attempt at it, up to `ATTEMPTS` in all."""
+    trials: list[Trial] = []
+    for attempt in range(1, ATTEMPTS + 1):
+        before(plan)
+        trials.append(run_trial(bench, replace(plan, attempt=attempt)))
+        after(trials[-1])
+        if not disturbed(trials[-1], bench.stage):
+            break
+    return trials
+
+
 def run_stage(
     bench: Bench,
     plans: Sequence[Plan],
@@ -310,12 +328,7 @@ def run_stage(
         # What a control breaks cannot be told apart where the main run is broken already.
         if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
             break
-        for attempt in range(1, ATTEMPTS + 1):
-            before(plan)
-            trials.append(run_trial(bench, replace(plan, attempt=attempt)))
-            after(trials[-1])
-            if not disturbed(trials[-1], bench.stage):
-                break
+        trials += run_attempts(bench, plan, before=before, after=after)
     run = Run(
         stage=bench.stage.number,
         tool=f"kexec-stages {__version__}",

@@ -22,6 +22,7 @@ from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import kernel_pair
 from common.paths import CHECKOUT
+from common.pytest_hypervisor import quiet_trial
 from common.runner import Bench, Plan, run_trial
 from common.stage import Check, Control, Surroundings, load_stage
 from common.verdict import judge_control, judge_trial
@@ -44,19 +45,19 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
 
 
 def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 def test_two_vcpus(bench: Bench, tmp_path: Path) -> None:
     more = Bench(**{**vars(bench), "options": {"guest_memory": 64, "vcpus": 2}, "folder": tmp_path})
-    verdict = judge_trial(run_trial(more, Plan("main")), STAGE)
+    verdict = judge_trial(quiet_trial(more, Plan("main")), STAGE)
     assert verdict.status == "PASS", verdict.why
 
 
 @pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
 def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
-    trial = run_trial(bench, Plan(f"control-{control.name}", control))
+    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 

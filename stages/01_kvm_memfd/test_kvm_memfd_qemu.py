@@ -15,7 +15,8 @@ from common.hypervisor import Hypervisor
 from common.initramfs import make_initramfs
 from common.kernel_choice import KernelChoice
 from common.kernels import guest_kernel, kernel_pair
-from common.runner import Bench, Plan, run_trial
+from common.pytest_hypervisor import quiet_trial
+from common.runner import Bench, Plan
 from common.stage import load_stage
 from common.verdict import judge_control, judge_trial
 
@@ -39,14 +40,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
 
 
 def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("name", ["not-preserved", "byte-flipped"])
 def test_control_fails_for_its_own_reason(bench: Bench, name: str) -> None:
     control = STAGE.control(name)
-    verdict = judge_control(run_trial(bench, Plan(f"control-{name}", control)), control, STAGE)
+    verdict = judge_control(quiet_trial(bench, Plan(f"control-{name}", control)), control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
 
@@ -88,12 +89,12 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
 
 
 def test_a_guest_of_the_users_own_passes(own: Bench) -> None:
-    verdict = judge_trial(run_trial(own, Plan("main")), OWN)
+    verdict = judge_trial(quiet_trial(own, Plan("main")), OWN)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(OWN.checks)} checks")
 
 
 @pytest.mark.parametrize("name", ["pages-copied", "paused-early"])
 def test_a_control_of_the_users_own_fails_for_its_own_reason(own: Bench, name: str) -> None:
     control = OWN.control(name)
-    verdict = judge_control(run_trial(own, Plan(f"control-{name}", control)), control, OWN)
+    verdict = judge_control(quiet_trial(own, Plan(f"control-{name}", control)), control, OWN)
     assert verdict.status == "FAILED AS IT MUST", verdict.why

@@ -13,8 +13,9 @@ from common.errors import UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, kernel_pair
+from common.pytest_hypervisor import quiet_trial
 from common.qemu_binary import VARIABLE
-from common.runner import Bench, Plan, run_trial
+from common.runner import Bench, Plan
 from common.stage import Control, load_stage
 from common.verdict import judge_control, judge_trial
 
@@ -42,7 +43,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
 
 
 def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
@@ -52,7 +53,7 @@ def test_passes_with_the_other_qemu(
     """Of the two forms in which QEMU writes a trace, the one that `test_passes` has not read."""
     monkeypatch.setenv(VARIABLE, str(other_qemu))
     with_other = replace(bench, accelerator=probe())
-    trial = run_trial(with_other, Plan("other-qemu"))
+    trial = quiet_trial(with_other, Plan("other-qemu"))
     assert trial.setting.host.emulator == str(other_qemu)
     verdict = judge_trial(trial, STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
@@ -60,7 +61,7 @@ def test_passes_with_the_other_qemu(
 
 @pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
 def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
-    trial = run_trial(bench, Plan(f"control-{control.name}", control))
+    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 

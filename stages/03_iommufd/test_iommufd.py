@@ -14,7 +14,8 @@ from common.errors import UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, kernel_pair
-from common.runner import Bench, Plan, run_trial
+from common.pytest_hypervisor import quiet_trial
+from common.runner import Bench, Plan
 from common.stage import Control, load_stage
 from common.verdict import judge_control, judge_trial
 
@@ -48,13 +49,13 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
 
 
 def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(run_trial(bench, Plan("main")), STAGE)
+    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("control", REAL, ids=lambda control: control.name)
 def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
-    trial = run_trial(bench, Plan(f"control-{control.name}", control))
+    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
