@@ -19,7 +19,9 @@ from common import __version__, frame_picture
 from common.chain import updates
 from common.console import strip_prefix
 from common.errors import UsageError
+from common.host_report import attempts, host_lines
 from common.load import in_words
+from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
 from common.record import KernelFacts, Trial
 from common.serial_line import read_stamped
@@ -172,6 +174,9 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         *([("load", in_words(setting.load))] if setting.load else []),
+        *([("priority", PREFERRED)] if host.preferred else []),
+        ("host meanwhile", " ".join(host_lines(main))),
+        *(("disturbed", text) for text in attempts(one.verdict)),
         ("accelerator", f"{host.accelerator} ({host.accelerator_reason})"),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("command line", setting.cmdline),
