@@ -38,7 +38,18 @@ def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
             return said
     if not told_of_start(raw.folder):
         return f"qmp.jsonl: QEMU {qemu} did not even tell that the machine was started"
-    return _left_nothing(raw, witness)
+    return _unmeasured(raw) or _left_nothing(raw, witness)
+
+
+def _unmeasured(raw: RawTrial) -> str | None:
+    """What of the host beside the trial is missing; trials of format 1 were not measured."""
+    if raw.setting.schema_version < 2:
+        return None
+    if raw.host is None:
+        return "what the host did was not measured: host.jsonl is missing or empty"
+    if not raw.host.echoes:
+        return "whether QEMU ran was not measured: no echo came back through it (host.jsonl)"
+    return None
 
 
 def told_of_start(folder: Path) -> bool:

@@ -37,6 +37,8 @@ class HostLog(Stored):
     """For so long some task of the host waited for a CPU (PSI)."""
     steal_ms: float
     suspended_ms: float
+    echoes: int
+    """Datagrams that went through QEMU and came back."""
 
     def longest(
         self, begin: int, end: int, who: Iterable[str] | None = None
@@ -109,4 +111,5 @@ def read_host(folder: Path) -> HostLog | None:
         pressure_ms=None if None in pressure else round((pressure[1] - pressure[0]) / 1000, 1),
         steal_ms=round(last["steal_ms"] - first["steal_ms"], 1),
         suspended_ms=round((last["suspended_ns"] - first["suspended_ns"]) / 1e6, 1),
+        echoes=last["echoes"],
     )

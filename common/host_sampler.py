@@ -50,6 +50,8 @@ class Echo:
         back.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._underway: list[int] = []
         self._due = 0
+        self.answers = 0
+        """How many have come back."""
         self._ran = 0
         """When QEMU last sent one back: until then it certainly ran, and not much longer."""
 
@@ -79,6 +81,7 @@ class Echo:
         while self._underway and self._underway[0] <= sent:
             self._late(self._underway.pop(0), arrived)
         self._ran = arrived
+        self.answers += 1
         return True
 
     def _late(self, sent: int, arrived: int) -> None:
@@ -161,6 +164,7 @@ def main() -> None:
                     "pressure_us": _pressure_us(),
                     "steal_ms": _steal_ms(),
                     "suspended_ns": _suspended_ns(),
+                    "echoes": echo.answers,
                 }
                 rows.write(json.dumps(row) + "\n")
         if all(Path(f"/proc/{pid}").exists() for pid in arguments.pid):

@@ -48,7 +48,7 @@ def host(folder: Path, **away: tuple[int, int]) -> None:
     """A host's log; who did not run from when to when, in ms from the jump."""
     zero, setting = jump(folder), json.loads((folder / "trial.json").read_text())
     rows = [
-        {"t": t, "waits": {}, "pressure_us": 0, "steal_ms": 0.0, "suspended_ns": 0}
+        {"t": t, "waits": {}, "pressure_us": 0, "steal_ms": 0.0, "suspended_ns": 0, "echoes": 9}
         for t in (setting["started_ns"], setting["ended_ns"])
     ]
     (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -228,6 +228,37 @@ def test_a_machine_that_stands_still_without_that_is_a_timeout(trial_1: Loader) 
 
 def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(lost_end)), STAGE_1).status == "PASS"
+
+
+def of_today(folder: Path) -> None:
+    path = folder / "trial.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
+
+
+def without_echoes(folder: Path) -> None:
+    path = folder / "host.jsonl"
+    path.write_text(path.read_text().replace('"echoes": 9', '"echoes": 0'))
+
+
+def test_a_trial_of_whose_host_nothing_is_known_is_no_verdict(trial_1: Loader) -> None:
+    verdict = judge_trial(trial_1(of_today), STAGE_1)
+    assert verdict.status == "ERROR"
+    assert "host.jsonl is missing" in verdict.why
+
+
+def test_a_trial_in_which_no_echo_came_back_is_none_either(trial_1: Loader) -> None:
+    def edit(folder: Path) -> None:
+        of_today(folder)
+        host(folder)
+        without_echoes(folder)
+
+    verdict = judge_trial(trial_1(edit), STAGE_1)
+    assert verdict.status == "ERROR"
+    assert "no echo came back" in verdict.why
+
+
+def test_a_trial_of_today_whose_host_was_measured_is_judged(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited(of_today)), STAGE_1).status == "PASS"
 
 
 def complained(text: str) -> Edit:

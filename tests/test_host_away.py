@@ -135,7 +135,7 @@ def test_the_sender_slows_down_as_the_ring_fills_and_stops_before_it_is_full() -
 def host_rows(folder: Path, *, suspended: int = 0) -> None:
     rows = [
         {"t": n * 100 * MS, "waits": {"CPU 0/TCG": 90.0} if n == 5 else {}, "pressure_us": n * 1000}
-        | {"steal_ms": 10.0 * n, "suspended_ns": 7 + (suspended if n > 6 else 0)}
+        | {"steal_ms": 10.0 * n, "suspended_ns": 7 + (suspended if n > 6 else 0), "echoes": n}
         for n in range(10)
     ]
     (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
