@@ -142,11 +142,15 @@ def counter(trial: Trial, vcpu: int) -> Outcome:
         seen=f"{loaded} at load; guest's log: {before}, then {after}",
         evidence=f"facts guest.{vcpu}.counter, .counter_at_load, .resume.counter_*",
     )
-    # The longest gap that it saw may be a later one, in which the host did not run it.
-    gap, resumed = sides[1].number(f"guest.{vcpu}.resume.gap_start"), sides[1].number("t.resume")
-    later = gap is not None and resumed is not None and gap >= resumed
+    # The longest gap that it saw may be another one, in which the host did not run it.
+    begin, end = (sides[1].number(f"guest.{vcpu}.resume.gap_{edge}") for edge in ("start", "end"))
+    stood, resumed = sides[0].number("t.paused"), sides[1].number("t.resume")
     still = trial.host.stood_still() if trial.host else None
-    if answer.status == "PASS" or loaded != paused or not later or still is None:
+    if answer.status == "PASS" or loaded != paused or still is None:
+        return answer
+    if begin is None or end is None or stood is None or resumed is None:
+        return answer
+    if begin <= resumed and end >= stood:
         return answer
     return disturbed(answer, still)
 

@@ -230,6 +230,35 @@ def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(lost_end)), STAGE_1).status == "PASS"
 
 
+def another_gap(folder: Path) -> None:
+    """The guest's longest gap ended before it was paused; its log has the counter of then."""
+    for key, change in (
+        ("guest.0.resume.gap_start", -9_200_000_000),
+        ("guest.0.resume.gap_end", -9_200_000_000),
+        ("guest.0.resume.counter_before", -50),
+        ("guest.0.resume.counter_after", -50),
+    ):
+        path = folder / "dialogue.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            t, text = json.loads(line)
+            if text.startswith(f"# {key}="):
+                value = int(text.partition("=")[2]) + change
+                lines[number] = json.dumps([t, f"# {key}={value}"]) + "\n"
+        path.write_text("".join(lines))
+
+
+@pytest.mark.parametrize(("away", "status"), [({"qemu": (-3000, -500)}, "DISTURBED"), ({}, "FAIL")])
+def test_a_guest_whose_longest_gap_was_another_one(
+    trial_1: Loader, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    """It says nothing of the blackout then; what was captured and loaded still has to agree."""
+    verdict = judge_trial(trial_1(edited(another_gap, **away)), STAGE_1)
+    answers = {a.check: a.outcome.status for a in verdict.answers}
+    assert answers["counter"] == status
+    assert verdict.status == status, verdict.why
+
+
 def of_today(folder: Path) -> None:
     path = folder / "trial.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"schema_version": 2}))
