@@ -296,7 +296,7 @@ def _head_went_on(trial: Trial) -> Outcome:
         return answer
     # The host's stamp of a fact is late where the harness, or who sends, was: by as many frames.
     near = [
-        trial.host.longest(stamp - _EDGE_NS, stamp + _EDGE_NS, _OUR_WAY)
+        trial.host.around(stamp, _EDGE_NS, _OUR_WAY)
         for stamp in (side.stamps["device.head"] for side in sides or ())
     ]
     late = [found for found in near if found]

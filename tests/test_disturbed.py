@@ -230,6 +230,40 @@ def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(lost_end)), STAGE_1).status == "PASS"
 
 
+def stamped_late(ms: int) -> Edit:
+    """The incoming side's fact reaches a harness that was stopped, so much later."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        number = max(n for n, row in enumerate(rows) if row[1].startswith("# device.head="))
+        for row in rows[number:]:
+            row[0] += ms * MS
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        zero = jump(folder)
+        t = (rows[number][0] - zero) // MS
+        host(folder, harness=(t - ms, t - 3))
+
+    return edit
+
+
+def test_a_fact_that_is_stamped_late_excuses_as_many_frames_as_came_meanwhile(
+    trial_2: Loader,
+) -> None:
+    trial = trial_2(stamped_late(900))
+    answers = {a.check: a.outcome for a in judge_trial(trial, STAGE_2).answers}
+    assert answers["head_went_on"].status == "DISTURBED"
+
+
+def test_and_not_more(trial_2: Loader) -> None:
+    def edit(folder: Path) -> None:
+        said("device.head=", "device.head=9")(folder)
+        stamped_late(300)(folder)
+
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(edit), STAGE_2).answers}
+    assert answers["head_went_on"].status == "FAIL", answers["head_went_on"]
+
+
 def another_gap(folder: Path) -> None:
     """The guest's longest gap ended before it was paused; its log has the counter of then."""
     for key, change in (
