@@ -159,6 +159,8 @@ def a_silent_abort(folder: Path) -> None:
         # A bound in time inside the machine, with the host away, and with it there.
         (a_silent_abort, 8000, "DISTURBED"),
         (a_silent_abort, 400, "FAIL"),
+        # Nobody said anything of it: that was no matter of time.
+        (said("aborts.killed=", "aborts.other="), 8000, "FAIL"),
         # What is no matter of time is the kernel's, wherever the host was.
         (said("pfn.moved=0", "pfn.moved=1"), 8000, "FAIL"),
         (said("finish=0", "finish=-16"), 8000, "FAIL"),
