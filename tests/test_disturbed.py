@@ -257,6 +257,12 @@ def test_a_fact_that_is_stamped_late_excuses_as_many_frames_as_came_meanwhile(
     assert answers["head_went_on"].status == "DISTURBED"
 
 
+def test_a_stamp_that_is_a_little_late_is_allowed_for(trial_2: Loader) -> None:
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(stamped_late(300)), STAGE_2).answers}
+    assert answers["head_went_on"].status == "PASS", answers["head_went_on"]
+    assert "sent before a late stamp" in answers["head_went_on"].expected
+
+
 def test_and_not_more(trial_2: Loader) -> None:
     def edit(folder: Path) -> None:
         said("device.head=", "device.head=9")(folder)
