@@ -57,7 +57,7 @@ def _stopped(who: str, folder: Path, after: float, seconds: float) -> Iterator[N
         while not (folder / "qmp.jsonl").exists():
             if ended.wait(0.02):
                 return
-        pid = os.getpid() if who == "harness" else _qemu()
+        pid = os.getpid() if who == "harness" else _qemu(folder)
         command = [sys.executable, "-c", _STOPPER, str(pid), str(after), str(seconds)]
         subprocess.run(command, check=False, stderr=subprocess.DEVNULL)
 
@@ -70,16 +70,17 @@ def _stopped(who: str, folder: Path, after: float, seconds: float) -> Iterator[N
         thread.join()
 
 
-def _qemu() -> int:
-    """The QEMU that is our machine: it writes the console into the trial's folder."""
+def _qemu(folder: Path) -> int:
+    """The QEMU that is our machine, and no other run's: its trace goes into the trial's folder."""
+    trace = str(folder / "qemu-trace.log").encode()
     while True:
-        for folder in Path("/proc").glob("[0-9]*"):
+        for process in Path("/proc").glob("[0-9]*"):
             try:
-                words = (folder / "cmdline").read_bytes()
+                words = (process / "cmdline").read_bytes()
             except OSError:
                 continue
-            pid = int(folder.name)
-            if b"guest=stages-" in words and process_identity(pid):
+            pid = int(process.name)
+            if trace in words and process_identity(pid):
                 return pid
         time.sleep(0.01)
 

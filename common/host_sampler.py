@@ -141,7 +141,7 @@ def _suspended_ns() -> int:
 
 
 def main() -> None:
-    """Sample until stdin ends; a line on it names one more process to look at."""
+    """Sample until stdin ends."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--pid", type=int, action="append", required=True)
