@@ -93,6 +93,11 @@ def strip_prefix(text: str) -> str:
     return _PREFIX.sub("", text, count=1)
 
 
+def is_beginning(text: str) -> bool:
+    """Whether this line is a kernel's first."""
+    return _VERSION.match(strip_prefix(text)) is not None
+
+
 def is_fatal(text: str) -> bool:
     """True for a line after which this kernel will not go on."""
     return bool(FATAL.search(strip_prefix(text)))

@@ -36,6 +36,8 @@ from common.serial_line import ConsoleFile, SerialLine
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
+# Kernels that begin without a word of the workload between them: two are a kexec unheard of.
+_BEGINNINGS = 4
 _LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
 # From the end of file on a dialogue to QEMU's end; only a QEMU that hangs takes as long.
 _END_SECONDS = 30.0
@@ -67,6 +69,7 @@ class Machine:
         self._last_words: threading.Timer | None = None
         self._heard: deque[str] = deque()
         self._console_spoke = False
+        self._beginnings = 0
 
     def __enter__(self) -> Machine:
         with ExitStack() as stack:
@@ -180,6 +183,7 @@ class Machine:
 
     def _on_console_line(self, line: Line) -> None:
         self._console_spoke = True
+        self._beginnings += console.is_beginning(line.text)
         if self._last_words is None and console.is_fatal(line.text):
             died = KernelDied(console.strip_prefix(line.text))
             self._last_words = threading.Timer(_LAST_WORDS_SECONDS, self.dialogue.wake, [died])
@@ -190,12 +194,14 @@ class Machine:
         """The workload's next line.
 
         Raises MachineSilent when for `silence` seconds neither the dialogue nor the console said
-        anything, or at the deadline; KernelDied when the console shows a panic or oops,
-        MachineGone at end of file. Time in which the host did not run us does not count.
+        anything, at the deadline, or when a kernel begins again and again; KernelDied when the
+        console shows a panic or oops, MachineGone at end of file. Time in which the host did not
+        run us does not count.
         """
         if self._heard:
             return self._heard.popleft()
         quiet = self._patience.bound(silence)
+        self._beginnings = 0
         while True:
             try:
                 # All whole lines at once: one expect() for each of 2,000 lines took 5 s.
@@ -205,8 +211,14 @@ class Machine:
                 if self._console_spoke:
                     self._console_spoke = False
                     quiet = self._patience.bound(silence)
-                if quiet.passed() or deadline.passed():
-                    raise MachineSilent(self._last_sign(silence, late=not quiet.passed())) from None
+                if self._beginnings >= _BEGINNINGS:
+                    what = f"a kernel began {self._beginnings} times, and no workload spoke"
+                    raise MachineSilent(self._last_sign(what)) from None
+                if quiet.passed():
+                    what = f"nothing on dialogue and console for {silence:.0f} s"
+                    raise MachineSilent(self._last_sign(what)) from None
+                if deadline.passed():
+                    raise MachineSilent(self._last_sign("not done in time")) from None
             except pexpect.EOF:
                 raise MachineGone("end of file on the dialogue") from None
         match = self.dialogue.match
@@ -220,12 +232,9 @@ class Machine:
         """A point in time that several waits share; time in which we did not run puts it off."""
         return self._patience.bound(seconds)
 
-    def _last_sign(self, silence: float, *, late: bool) -> str:
+    def _last_sign(self, what: str) -> str:
         said = (self.folder / "console.log").read_bytes().splitlines()
         last = said[-1].decode("utf-8", "backslashreplace") if said else "nothing"
-        what = (
-            "not done in time" if late else f"nothing on dialogue and console for {silence:.0f} s"
-        )
         return f"{what}; the console's last line: {console.strip_prefix(last)}"
 
     def go(self, rendezvous: str) -> None:

@@ -183,6 +183,8 @@ def _converse(
                 phase = f"after {name!r}"
                 machine.go(name)
             elif text == "# side=outgoing":
+                if ended:
+                    return "done", ""  # one side too many; the dialogue tells it
                 if left > arrived:
                     return "rebooted", "the outgoing kernel booted a second time"
                 if not left:

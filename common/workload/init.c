@@ -143,6 +143,9 @@ int main(void)
 	if (param_side() == SIDE_INCOMING && param_control("silent"))
 		for (;;)
 			pause();
+	/* And with one that starts over and over. */
+	if (param_control("restarting"))
+		reboot(RB_AUTOBOOT);
 
 	update_uncounted();
 	ret = dialogue_open("/dev/ttyS1");

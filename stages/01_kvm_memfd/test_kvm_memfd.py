@@ -119,14 +119,26 @@ def _left(folder: Path) -> list[str]:
     ]
 
 
-def test_a_silent_incoming_kernel_is_a_timeout(bench: Bench) -> None:
-    silent = Control(
-        name="silent",
-        what="the incoming workload never says a word",
+def mishap(name: str, what: str) -> Control:
+    """What the harness has to get along with, and no claim can be of."""
+    return Control(
+        name=name,
+        what=what,
         breaks=frozenset({"both_sides_ended_well"}),
         may_break=None,
         reason=Check("reason", "", lambda _trial: outcome(True, expected="", seen="", evidence="")),
     )
+
+
+def test_a_machine_that_starts_over_and_over_is_a_timeout(bench: Bench) -> None:
+    restarting = mishap("restarting", "no workload says a word: the kernel is started again")
+    verdict = judge_trial(run_trial(bench, Plan("restarting", restarting)), STAGE)
+    assert verdict.status == "TIMEOUT"
+    assert "boot of the outgoing kernel: a kernel began 4 times" in verdict.why
+
+
+def test_a_silent_incoming_kernel_is_a_timeout(bench: Bench) -> None:
+    silent = mishap("silent", "the incoming workload never says a word")
     trial = run_trial(bench, Plan("silent", silent))
     verdict = judge_trial(trial, STAGE)
     assert verdict.status == "TIMEOUT"
