@@ -13,6 +13,7 @@ from pydantic import BaseModel
 
 from common.console import strip_prefix
 from common.errors import UsageError
+from common.last_look import FILE, LOG
 from common.record import Run, Trial, collect, sha256
 from common.serial_line import read_stamped
 from common.stage import Stage
@@ -54,6 +55,7 @@ def disagreements(folder: Path, run: Run, trials: tuple[Trial, ...]) -> Iterator
                 )
         yield from _unlike_bytes(folder / name)
         yield from _unlike_command_line(folder / name, trial)
+        yield from _unlike_log(folder / name, trial)
     for name in sorted(stored.keys() - {trial.setting.name for trial in trials}):
         yield f"record.json has a trial {name} that left no raw files"
     yield from _unlike_configs(folder, trials)
@@ -79,6 +81,15 @@ def _unlike_bytes(folder: Path) -> Iterator[str]:
                 min(len(raw), len(stamped)) + 1,
             )
             yield f"{folder.name}/{name}.jsonl, line {number}, is not what {name}.log has"
+
+
+def _unlike_log(folder: Path, trial: Trial) -> Iterator[str]:
+    """A log that was read in RAM lies there once more, as text for people."""
+    look, path = trial.last_look, folder / LOG
+    wanted = look.log_text() if look else ""
+    found = path.read_text(errors="replace") if path.exists() else ""
+    if found != wanted:
+        yield f"{folder.name}/{LOG} is not what {FILE} has"
 
 
 def _unlike_command_line(folder: Path, trial: Trial) -> Iterator[str]:
