@@ -82,7 +82,8 @@ def death(look: LastLook) -> Death | None:
     if any(FATAL.search(text) for text in texts):
         return _by_log(texts)
     if look.why == "reset":
-        return Death(what="the machine was reset, by a triple fault it seems", place=None)
+        said = f"; its log ends with {texts[-1]!r}" if texts else "; its log is not in RAM any more"
+        return Death(what=f"the machine was reset, by a triple fault it seems{said}", place=None)
     if _stopped_for_good(look.samples):
         if any(_AT.match(text) for text in texts):
             return _by_registers_told(texts)
@@ -98,7 +99,7 @@ def sentence(look: LastLook, setting: Setting, console: Console) -> str | None:
     if found is None:
         return None
     where = f"{look.place_of(found.place)}, " if found.place else ""
-    early = "" if has_console(console) else ", before its console"
+    early = "" if look.why == "reset" or has_console(console) else ", before its console"
     return f"{_whose(look, setting)}: {where}{found.what}{early}"
 
 
