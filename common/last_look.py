@@ -116,8 +116,9 @@ def standing(look: LastLook) -> str | None:
 
 
 def has_console(console: Console) -> bool:
-    """Whether the kernel that was last jumped to said a word on the console."""
-    return not console.jumps or bool(console.boots and console.boots[-1].t >= console.jumps[-1])
+    """Whether the kernel that was last started said a word on the console."""
+    begun = console.jumps[-1] if console.jumps else 0
+    return bool(console.boots and console.boots[-1].t >= begun)
 
 
 def read_last_look(folder: Path) -> LastLook | None:

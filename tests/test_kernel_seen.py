@@ -13,6 +13,7 @@ import pytest
 
 from common.cpu_samples import FILE, CpuWitness, read_samples
 from common.cpu_state import parse_registers
+from common.errors import UsageError
 from common.kernel_layout import KernelLayout, build_id_of_note
 from common.page_tables import START_MAP, Walk, follows, image_start, walk
 from common.record import Trial
@@ -219,6 +220,16 @@ def test_no_samples_and_no_layout_are_no_data(asked: Callable[..., Outcome]) -> 
 def test_without_a_layout_there_is_no_data(asked: Callable[..., Outcome]) -> None:
     found = asked(setting=lambda s: s["incoming"].update(layout=None))
     assert found.status == "NO DATA"
+
+
+@pytest.mark.parametrize("line", ["{}", "[]", "x", '{"t": 1, "point": "x", "cpus": [{}]}', "\x00"])
+def test_damaged_samples_are_refused(tmp_path: Path, line: str) -> None:
+    def spoil(folder: Path) -> None:
+        with (folder / FILE).open("a") as file:
+            file.write(line + "\n")
+
+    with pytest.raises(UsageError, match="damaged trial"):
+        RecordedTrial(STAGE, RECORDED / "main", tmp_path)(spoil)
 
 
 def test_the_last_point_of_a_side_counts(asked: Callable[..., Outcome]) -> None:

@@ -86,6 +86,15 @@ def test_a_loop_is_a_timeout_that_names_its_function(tmp_path: Path) -> None:
     )
 
 
+def test_a_first_kernel_without_a_console_is_no_data_either(recorded: Callable[..., Trial]) -> None:
+    trial = recorded("main", edit=lambda _lines: [], setting={"ended": "timeout"})
+    seen = {answer.check: answer.outcome for answer in judge_trial(trial, STAGE).answers}
+    assert (seen["no_splat"].status, seen["no_splat"].evidence) == (
+        "NO DATA",
+        "the outgoing kernel had no console",
+    )
+
+
 def changed(found: LastLook, **cpu: object) -> LastLook:
     """The look, with these registers in all CPUs and samples; no log."""
     data = json.loads(found.model_dump_json())
