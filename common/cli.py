@@ -54,11 +54,16 @@ def build_parser() -> argparse.ArgumentParser:
     load.add_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
+        "--mutants",
         "--sabotage",
         nargs="*",
-        metavar="LIE",
-        help="instead: put each lie of tests/sabotage into a copy of this checkout, and see it"
-        " caught by the check that claims to (all, or those named)",
+        metavar="MUTANT",
+        help="instead: put each mutant of tests/mutants into a copy of this checkout, and see it"
+        " noticed by the check that claims to (all, or those named). The path of a patch to the"
+        " kernel, or of a folder of them: whatever check notices it",
+    )
+    test.add_argument(
+        "--stage", type=int, default=1, metavar="N", help="the stage for patches given by path (1)"
     )
     test.set_defaults(further=())
 
@@ -332,7 +337,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; words that only `test` takes are pytest's."""
     parser = build_parser()
     arguments, further = parser.parse_known_args(argv)
-    if further and (not hasattr(arguments, "further") or arguments.sabotage is not None):
+    if further and (not hasattr(arguments, "further") or arguments.mutants is not None):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     arguments.further = further
     return arguments

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each lie of tests/sabotage that changes a workload still builds; `test --sabotage` runs them."""
+"""Each mutant of tests/mutants that changes a workload still builds; `test --mutants` runs them."""
 
 from __future__ import annotations
 
@@ -10,20 +10,22 @@ import pytest
 
 from common.kernel_choice import KernelChoice
 from common.kernels import kernel_pair
+from common.mutants import Mutant, apply_mutant, mutants
 from common.paths import CHECKOUT
-from common.sabotage import Lie, lies, plant
 from common.stage import load_stage
 
 IN_C = [
-    lie for lie in lies() if "workload/" in lie.checkout_diff or "common/vm/" in lie.checkout_diff
+    mutant
+    for mutant in mutants()
+    if "workload/" in mutant.checkout_diff or "common/vm/" in mutant.checkout_diff
 ]
 
 
-@pytest.mark.parametrize("lie", IN_C, ids=lambda lie: lie.name)
-def test_a_lie_builds(lie: Lie, tmp_path: Path) -> None:
-    stage = load_stage(lie.stage)
+@pytest.mark.parametrize("mutant", IN_C, ids=lambda mutant: mutant.name)
+def test_a_mutant_builds(mutant: Mutant, tmp_path: Path) -> None:
+    stage = load_stage(mutant.stage)
     outgoing, _ = kernel_pair(stage, KernelChoice())
-    plant(lie, tmp_path / "checkout")
+    apply_mutant(mutant, tmp_path / "checkout")
     sources = tmp_path / "checkout" / stage.sources.relative_to(CHECKOUT)
     command = ["make", "-s", f"O={tmp_path / 'out'}", f"UAPI={outgoing.headers}"]
     done = subprocess.run(command, cwd=sources, capture_output=True, text=True, check=False)
