@@ -198,7 +198,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        away = unproved(read_away(folder)) if raw.host else None
+        away = unproved(read_away(folder)) if raw.host else {}
         found["frames"] = judge(sent, landed, gap, away).stored()
         found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
         found["socket"] = json.loads((folder / "socket.json").read_text())
@@ -225,7 +225,7 @@ def _other(
     }
     if "t.finished" in stamps:
         times["finished"] = (stamps["t.finished"], end)
-    return {name: vars(look_at(sent, landed, *window)) for name, window in times.items()}
+    return {name: vars(look_at(sent, landed, *window, {})) for name, window in times.items()}
 
 
 def _left(sides: tuple[Side, ...]) -> int | None:

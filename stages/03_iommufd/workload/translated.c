@@ -385,14 +385,18 @@ static void change_mapping(struct nic *nic)
 	u64 first = descriptors_read(nic) + chunk * CHUNK_DESCRIPTORS - nic->reader->next;
 	u64 frames, missing = nic->reader->missing;
 
-	/* It must not be reached before it is unmapped. */
+	fact("again.first", "%llu", nic->reader->sequence);
+	await("traffic-again");
+	/*
+	 * It must not be reached before it is unmapped. The one after it may be
+	 * the one that is written to now, which has to be left first.
+	 */
 	if (first < descriptors_read(nic) + UNMAP_FRAMES) {
+		read_until(nic, first);
 		first += CHUNK_DESCRIPTORS;
 		chunk++;
 	}
 	chunk %= CHUNKS;
-	fact("again.first", "%llu", nic->reader->sequence);
-	await("traffic-again");
 	if (!param_control("unmap-left-out"))
 		fact("unmap", "%d",
 		     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(nic, chunk), CHUNK));
