@@ -11,11 +11,14 @@ import errno
 import re
 from collections.abc import Callable
 
+from common.clocks import Drift, drift, tsc_readings
 from common.dialogue import Side
 from common.record import Trial
 from common.stage import Check, Claim, Outcome, Status
 
 OUTGOING, INCOMING = "outgoing", "incoming"
+# Late stamps of a loaded host were up to 122 ms in 350 sides.
+_DRIFT_MS, _DRIFT_PART = 250, 0.02
 
 
 def outcome(ok: bool, *, expected: object, seen: object, evidence: str) -> Outcome:
@@ -260,6 +263,30 @@ def _no_reset(trial: Trial) -> Outcome:
     )
 
 
+def _clocks(trial: Trial) -> Outcome:
+    """On both sides; the one that is further off is told."""
+    found = {
+        side.name: drift(tsc_readings(side))
+        for side in (trial.side(OUTGOING), trial.side(INCOMING))
+        if side is not None
+    }
+    known = {name: one for name, one in found.items() if one is not None}
+    expected = f"as fast as the host's, but for {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
+    if len(known) < 2:
+        return no_data("facts t.*, tsc.khz on both sides", expected=expected)
+    name, worst = max(known.items(), key=lambda one: abs(one[1].ms) / _allowed_ms(one[1]))
+    return outcome(
+        abs(worst.ms) <= _allowed_ms(worst),
+        expected=expected,
+        seen=f"{name}: {worst.ms:+.0f} ms in {worst.span_ms:.0f} ms of its own",
+        evidence="facts t.*, tsc.khz; stamps in dialogue.jsonl",
+    )
+
+
+def _allowed_ms(found: Drift) -> float:
+    return _DRIFT_MS + _DRIFT_PART * found.span_ms
+
+
 def _no_splat(trial: Trial) -> Outcome:
     splats = trial.console.splats
     answer = outcome(
@@ -313,6 +340,9 @@ def live_update(*, taint: int = 0) -> Claim:
             ONE_QEMU,
             Check("no_reset", "Was the platform never reset?", _no_reset),
             Check("no_splat", "Are both consoles free of splats?", _no_splat),
+            Check(
+                "clock_rate", "Is each kernel's clock as fast as the host's?", _clocks, timed=True
+            ),
             Check("not_tainted", question, _taint(taint)),
         ),
     )

@@ -23,6 +23,7 @@ from common.domain import MachineSpec
 from common.errors import CannotRunHere
 from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
+from common.host_tsc import host_tsc_khz
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
@@ -225,6 +226,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     if bench.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
         words += (f"stage.stale_text={bench.stale_text}",)
+        if khz := host_tsc_khz():
+            words += (f"tsc_early_khz={khz}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words

@@ -22,6 +22,7 @@ from common.mutants import (
     mutants,
     read_mutant,
 )
+from common.promises import promises
 from common.record import Run, Trial
 from common.stage import load_stage
 from common.verdict import judge
@@ -173,6 +174,12 @@ def test_a_mutant_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert f", {NAMES[-1]}" in said
     with pytest.raises(UsageError):
         mutants(("nothing",))
+
+
+def test_the_page_of_promises_is_up_to_date() -> None:
+    page = (FOLDER.parents[1] / "docs" / "promises.md").read_text()
+    assert page == promises(), "./kexec-stages list --promises > docs/promises.md"
+    assert "| `same_pages`: Is each page of the memfd in the page frame it was in? |" in page
 
 
 def test_words_that_only_pytest_knows(capsys: pytest.CaptureFixture[str]) -> None:
