@@ -10,6 +10,11 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "given_back.h"
+#include "ledger.h"
+#include "many.h"
+#include "memfd_states.h"
+#include "racers.h"
 #include "report.h"
 #include "rules.h"
 #include "vm_state.h"
@@ -165,6 +170,11 @@ static int update(struct outgoing *out)
 	vmm_read_counters(out->vmm, from_start);
 	create_state(out);
 	rules_outgoing(out->luo_fd, out->nonce);
+	rules_ioctl_outgoing(out->luo_fd);
+	given_back_outgoing(out->luo_fd);
+	states_outgoing(out->luo_fd, out->nonce);
+	many_outgoing(out->luo_fd, out->nonce);
+	fact_tsc("files", rdtsc());
 	if (!param_control("guest-asleep") || !param_updates_done())
 		vmm_wait_sweep(out->vmm, from_start, vmm_sweep_timeout_ms(out->vmm));
 	fact_tsc("swept", rdtsc());
@@ -179,6 +189,9 @@ static int update(struct outgoing *out)
 	report_leaks();
 
 	pause_and_capture(out);
+	/* The host counts what is registered with KHO, before others change it again. */
+	await("kho-reboot");
+	racers_start(out->luo_fd, out->nonce);
 	return leave_for_incoming();
 }
 
@@ -441,10 +454,17 @@ static int after_kexec(void)
 	}
 	/* The guest runs by now, so what follows is no part of the blackout. */
 	rules_incoming(in.luo_fd, in.nonce);
+	rules_ioctl_incoming(in.luo_fd);
+	given_back_incoming(in.luo_fd);
+	states_incoming(in.luo_fd, in.nonce);
+	many_incoming(in.luo_fd, in.nonce);
+	racers_incoming(in.luo_fd, in.nonce);
+	fact_tsc("files", rdtsc());
 	if (resumed) {
 		compare_pfns(&in);
 		finish_and_watch(&in);
 	}
+	ledger("end");
 	return 0;
 }
 
@@ -476,5 +496,8 @@ const struct stage_ops stage = {
 	.after_kexec = after_kexec,
 	.before_next_kexec = before_next_kexec,
 	.after_holder_kill = after_holder_kill,
-	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
+	.tests = {
+		[SIDE_OUTGOING] = RULES_OUTGOING + RULES_IOCTL_OUTGOING + GIVEN_BACK_OUTGOING,
+		[SIDE_INCOMING] = RULES_INCOMING + RULES_IOCTL_INCOMING + GIVEN_BACK_INCOMING,
+	},
 };
