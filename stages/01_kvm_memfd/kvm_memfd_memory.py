@@ -34,6 +34,7 @@ _NAMES = {
     "areas": "vmalloc areas of KHO",
     "kho": "pages registered with KHO",
     "available": "MemAvailable kB",
+    "taint": "taint flags (512: the kernel warned)",
 }
 
 
@@ -219,6 +220,7 @@ _REFUSALS = (
     "preserve_second_open_elsewhere",
     "preserve_too_large",
     "resize_after_refusal",
+    "preserve_after_abort",
     "preserve_without_memory",
     "empty_after_refusal",
     "preserve_after_refusal",

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A line for each point: MemAvailable (with the CPUs' own lists), MemTotal,
- * Shmem, Committed_AS, pins, and the vmalloc areas that LUO and KHO made. The
- * counters are exact once vm.stat_refresh has added up what CPUs keep for
- * themselves (mm/vmstat.c); MemAvailable is not.
+ * Shmem, Committed_AS, pins, the vmalloc areas that LUO and KHO made, and the
+ * taint flags, which tell whether the kernel has warned by then. The counters
+ * are exact once vm.stat_refresh has added up what CPUs keep for themselves
+ * (mm/vmstat.c); MemAvailable is not.
  */
 #include <fcntl.h>
 #include <stdio.h>
@@ -64,15 +65,27 @@ static unsigned int areas(void)
 	return count;
 }
 
+/* Of /proc/sys/kernel/tainted; a kernel that warned says so there. */
+static u64 taint(void)
+{
+	unsigned long long flags = 0;
+	FILE *file = fopen("/proc/sys/kernel/tainted", "re");
+
+	must_be(file && fscanf(file, "%llu", &flags) == 1, "the taint flags cannot be read");
+	fclose(file);
+	return flags;
+}
+
 void ledger(const char *point)
 {
 	char key[64];
 
 	refresh_counters();
 	snprintf(key, sizeof(key), "memory.%s", point);
-	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%u",
+	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%u"
+	     " taint=%llu",
 	     available_kb(), meminfo_kb("MemTotal"), meminfo_kb("Shmem"),
-	     meminfo_kb("Committed_AS"), pins(), areas());
+	     meminfo_kb("Committed_AS"), pins(), areas(), taint());
 }
 
 /* At the rendezvous the host reads what is registered with KHO in the machine's RAM. */
