@@ -171,6 +171,11 @@ CLAIMS = (
                 "Does the counter go on without gap or repeat?",
                 guest_checks.each_vcpu(guest_checks.counter),
             ),
+            Check(
+                "msrs_taken",
+                "Did KVM take every MSR that was captured?",
+                facts_are(INCOMING, {"restore.msrs_refused": "0"}),
+            ),
         ),
     ),
     Claim(

@@ -21,6 +21,10 @@
 
 #define SESSION "kexec-stages"
 
+/* arch/x86/include/asm/msr-index.h; and a number that no CPU has. */
+#define MSR_STAR 0xc0000081
+#define MSR_NONE 0x0badc0de
+
 enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
@@ -327,14 +331,14 @@ static void compare_ram(struct incoming *in)
 	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
 }
 
-static void spoil_msr(struct vcpu_state *state, u32 index)
+static struct kvm_msr_entry *find_msr(struct vcpu_state *state, u32 index)
 {
 	u32 at = 0;
 
 	while (at < state->msrs && state->msr[at].index != index)
 		at++;
 	must_be(at < state->msrs, "MSR 0x%x is not in the state", index);
-	state->msr[at].data ^= BIT(0);
+	return &state->msr[at];
 }
 
 static void spoil_state(struct vm_state *state)
@@ -349,9 +353,10 @@ static void spoil_state(struct vm_state *state)
 		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
 	if (param_control("counter-spoiled"))
 		first->regs.r14++;
-	/* STAR */
 	if (param_control("msr-spoiled"))
-		spoil_msr(first, 0xc0000081);
+		find_msr(first, MSR_STAR)->data ^= BIT(0);
+	if (param_control("msr-unknown"))
+		find_msr(first, MSR_STAR)->index = MSR_NONE;
 	/* LVT timer, mask bit */
 	if (param_control("timer-dropped"))
 		first->lapic.regs[0x320 + 2] |= BIT(0);
