@@ -163,15 +163,15 @@ def _complete(trial: Trial) -> Outcome:
 
 
 def _other_release(trial: Trial) -> Outcome:
-    setting, incoming = trial.setting, trial.side(INCOMING)
-    if incoming is None:
-        return no_data("incoming side never spoke", expected=setting.incoming.release)
-    seen = incoming.facts.get("kernel.release", "")
+    built = trial.setting.outgoing.release, trial.setting.incoming.release
+    seen = tuple(_fact(trial.side(name), "kernel.release") for name in (OUTGOING, INCOMING))
+    if None in seen:
+        return no_data("fact kernel.release on both sides", expected=f"{built[0]}, then {built[1]}")
     return outcome(
-        seen == setting.incoming.release != setting.outgoing.release,
-        expected=f"{setting.incoming.release}, not {setting.outgoing.release}",
-        seen=seen,
-        evidence="incoming fact kernel.release",
+        seen == built and built[0] != built[1],
+        expected=f"{built[0]}, then {built[1]}",
+        seen=f"{seen[0]}, then {seen[1]}",
+        evidence="facts kernel.release",
     )
 
 
@@ -331,7 +331,7 @@ def live_update(*, taint: int = 0) -> Claim:
         (
             Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
             Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
-            Check("other_kernel", "Is the release the incoming kernel's?", _other_release),
+            Check("other_kernel", "Are the releases those of two kernels?", _other_release),
             Check("build_ids", "Are the running kernels those that were built?", _build_ids),
             Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
             Check("luo_number", "Does LUO count the live update?", _luo_number),

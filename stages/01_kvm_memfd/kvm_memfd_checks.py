@@ -3,6 +3,10 @@
 
 from __future__ import annotations
 
+import kvm_memfd_files
+import kvm_memfd_many
+import kvm_memfd_memory
+
 from common import checks, guest_checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.record import Trial
@@ -93,6 +97,16 @@ OUTGOING_RULES = (
     "resize_preserved_memfd",
     "punch_preserved_memfd",
     "resize_memfd_of_closed_session",
+    "create_to_read_only_memory",
+    "create_after_fault",
+    "session_name",
+    "preserve_linked_tmpfs_file",
+    "preserve_device",
+    "argument_too_small",
+    "argument_of_the_future",
+    "reserved_field",
+    "unknown_ioctl",
+    "argument_of_the_future_unused",
 )
 INCOMING_RULES = (
     "second_open_of_device",
@@ -108,6 +122,13 @@ INCOMING_RULES = (
     "orphan_content",
     "orphan_content_after_close",
     "orphan_session_gone_after_close",
+    "session_name",
+    "retrieve_without_free_fd",
+    "retrieve_to_read_only_memory",
+    "retrieve_after_fault",
+    "finish_reserved_field",
+    "finish_ioctl_session",
+    *kvm_memfd_memory.INCOMING_RULES,
 )
 
 CLAIMS = (
@@ -149,6 +170,11 @@ CLAIMS = (
                 "counter",
                 "Does the counter go on without gap or repeat?",
                 guest_checks.each_vcpu(guest_checks.counter),
+            ),
+            Check(
+                "msrs_taken",
+                "Did KVM take every MSR that was captured?",
+                facts_are(INCOMING, {"restore.msrs_refused": "0"}),
             ),
         ),
     ),
@@ -192,4 +218,7 @@ CLAIMS = (
             FINISHED,
         ),
     ),
+    kvm_memfd_files.CLAIM,
+    kvm_memfd_memory.CLAIM,
+    kvm_memfd_many.CLAIM,
 )

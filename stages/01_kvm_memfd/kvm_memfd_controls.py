@@ -242,6 +242,13 @@ CONTROLS = (
         reason=reason(not_zero(INCOMING, "guest.0.errors.msr")),
     ),
     Control(
+        name="msr-unknown",
+        what="one MSR of the restored state (STAR) is called by a number that there is not",
+        breaks=frozenset({"msrs_taken"}),
+        may_break=frozenset({"guest_content"}),
+        reason=reason(checks.fact_is(INCOMING, "restore.msrs_refused", "1 0xbadc0de")),
+    ),
+    Control(
         name="counter-spoiled",
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),
@@ -306,7 +313,7 @@ CONTROLS = (
     Control(
         name="session-unfinished",
         what="nobody finishes the session in the incoming kernel",
-        breaks=frozenset({"session_finished"}),
+        breaks=frozenset({"session_finished", "all_restored"}),
         may_break=frozenset({"guest_content"}),
         reason=reason(has_fact(INCOMING, "guest.0.sweeps_after_resume")),
     ),
