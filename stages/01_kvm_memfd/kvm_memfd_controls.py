@@ -197,7 +197,7 @@ POWER_OFF = Control(
 SAME_KERNEL = Control(
     name="same-kernel",
     what="the outgoing kernel on both sides",
-    breaks=frozenset({"other_kernel", "build_ids"}),
+    breaks=frozenset({"other_kernel", "build_ids", "host_saw_kernels"}),
     same_kernel=True,
     reason=reason(same_fact("kernel.build_id")),
 )
