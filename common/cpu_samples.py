@@ -24,8 +24,9 @@ from common.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, 
 
 FILE = "cpu-samples.jsonl"
 NOTE_BYTES = 36
-TRIES = 12
-"""Looks at one point: a CPU that is inside a guest of KVM's shows the guest's registers."""
+TRIES, TRIES_FOR_GUEST = 12, 60
+"""Looks at one point: a CPU that is inside a guest of KVM's shows the guest's registers, and one
+that is on its way there or back the kernel's."""
 _BETWEEN_SECONDS = 0.004
 _STACK_BYTES = 2048
 _KERNEL_CS = 0x10
@@ -75,6 +76,11 @@ class CpuSample(Stored):
     trapped: tuple[int, ...] = ()
     """In a look at a silent machine: instructions to which an exception will return, by the
     CPU's stack: what stands there before the kernel's code segment."""
+
+    @property
+    def in_guest(self) -> bool:
+        """Whether it runs, privileged, by tables that map no kernel: inside a guest of KVM's."""
+        return self.cpu.paging and self.cpu.cpl == 0 and self.root is None
 
 
 class Sample(Stored):
@@ -167,16 +173,21 @@ class CpuWitness:
         """A sample that is not kept."""
         return take(self._ask, self._ram, self._layouts, point)
 
-    def note(self, point: str) -> Sample:
-        """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept."""
+    def note(self, point: str, *, guest: bool = False) -> None:
+        """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept.
+
+        With `guest` also until a CPU was seen inside a guest.
+        """
+        kernel_seen, guest_seen = False, not guest
         with self._path.open("a") as file:
-            for left in reversed(range(TRIES)):
+            for _ in range(TRIES_FOR_GUEST if guest else TRIES):
                 sample = self.look(point)
                 file.write(sample.model_dump_json() + "\n")
-                if not left or any(c.looks and c.cpu.in_kernel_half for c in sample.cpus):
-                    return sample
+                kernel_seen |= any(c.looks and c.cpu.in_kernel_half for c in sample.cpus)
+                guest_seen |= any(c.in_guest for c in sample.cpus)
+                if kernel_seen and guest_seen:
+                    return
                 time.sleep(_BETWEEN_SECONDS)
-        raise AssertionError
 
 
 def read_samples(folder: Path) -> tuple[Sample, ...]:

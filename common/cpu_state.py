@@ -11,7 +11,9 @@ import re
 from common.dialogue import Stored
 
 _CPU = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
-_WORD = re.compile(r"\b(RIP|EIP|RSP|ESP|RFL|EFL|CPL|HLT|CR0|CR2|CR3|CR4|EFER) ?=([0-9a-fA-F]+)")
+_WORD = re.compile(
+    r"\b(RIP|EIP|RSP|ESP|RFL|EFL|CPL|HLT|CR0|CR2|CR3|CR4|EFER|R12|R13|R14|R15) ?=([0-9a-fA-F]+)"
+)
 _IDT = re.compile(r"^IDT= +([0-9a-f]+)", re.MULTILINE)
 _INTERRUPTS, _PAGING, _LONG_MODE, _LA57 = 1 << 9, 1 << 31, 1 << 10, 1 << 12
 KERNEL_HALF = 1 << 63
@@ -32,6 +34,8 @@ class Cpu(Stored):
     cr4: int
     efer: int
     idt: int
+    saved: tuple[int, ...] = ()
+    """R12 to R15, which a guest of ours has for its own."""
 
     @property
     def stopped(self) -> bool:
@@ -83,6 +87,7 @@ def _cpu(number: int, text: str) -> Cpu | None:
             cr4=words["CR4"],
             efer=words["EFER"],
             idt=int(idt[1], 16) if idt else 0,
+            saved=tuple(words[f"R{n}"] for n in range(12, 16)),
         )
     except KeyError:
         return None

@@ -11,6 +11,9 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from common.page_tables import Ram, read_virtual, walk
 
 PAGE = 4096
 SAMPLES = 256
@@ -18,7 +21,9 @@ SAMPLES = 256
 MOST_PAGES = 1 << 16
 """Pages of a vCPU's share that are looked at, at most; all of them up to 256 MiB."""
 
-_VCPUS, _VCPU_SIZE, _MAX_VCPUS = 0x80000, 0x8000, 8
+PAGE_TABLES, CODE, CODE_END = 0x2000, 0x40000, 0x41000
+VCPUS, VCPU_SIZE = 0x80000, 0x8000
+_MAX_VCPUS, _CODE_BYTES = 8, 64
 # self, id, nonce, first_page, nr_pages; then version, cursor and counter at their offsets
 _HEAD = struct.Struct("<5Q")
 _VERSION, _CURSOR, _COUNTER = 72, 136, 144
@@ -65,7 +70,7 @@ def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
     """The vCPUs' blocks, as far as there are any; `read` gives a page, b"" for an unknown one."""
     found: list[VcpuBlock] = []
     for vcpu in range(_MAX_VCPUS):
-        page = read((_VCPUS + vcpu * _VCPU_SIZE) // PAGE)
+        page = read((VCPUS + vcpu * VCPU_SIZE) // PAGE)
         if len(page) < PAGE:
             break
         _self, _id, nonce, first_page, nr_pages = _HEAD.unpack_from(page)
@@ -76,6 +81,33 @@ def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
             break
         found.append(VcpuBlock(nonce, first_page, nr_pages, version, cursor, counter))
     return found
+
+
+class _GuestPhysical:
+    """The guest's memory by its own physical addresses; `page` gives a page, b"" if unknown."""
+
+    def __init__(self, page: Callable[[int], bytes]) -> None:
+        self._page = page
+
+    def read(self, address: int, length: int) -> bytes:
+        found = self._page(address // PAGE)[address % PAGE :][:length]
+        if len(found) < length:
+            raise ValueError(f"{address:#x} is not known")
+        return found
+
+
+def guest_tables(ram: Ram, page: Callable[[int], bytes]) -> dict[str, Any]:
+    """What the guest's CR3 leads to, for the address of its code.
+
+    `nested`: by the guest's memory, its guest-physical address; None where it leads nowhere.
+    `flat`: whether the machine's own memory has the same code behind the same CR3: then no nested
+    page tables are needed to run it.
+    """
+    guest = _GuestPhysical(page)
+    nested = walk(guest, PAGE_TABLES, CODE).physical
+    code = read_virtual(guest, PAGE_TABLES, CODE, _CODE_BYTES)
+    flat = code is not None and read_virtual(ram, PAGE_TABLES, CODE, _CODE_BYTES) == code
+    return {"nested": None if nested is None else hex(nested), "flat": flat}
 
 
 def count_written(block: VcpuBlock, read: Callable[[int], bytes]) -> tuple[int, int]:

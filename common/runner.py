@@ -124,7 +124,9 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         prove_start(machine)
         ram = stack.enter_context(MachineRam(machine.process.pid))
-        watch = DeathWatch(machine.registers, ram, (outgoing, incoming), folder)
+        watch = DeathWatch(
+            machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
+        )
         companion = stack.enter_context(stage.companion(machine))
         ended, detail = _converse(machine, bench, companion, watch, chain)
         setting = Setting(
