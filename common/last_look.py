@@ -116,7 +116,7 @@ def standing(look: LastLook) -> str | None:
 
 def has_console(console: Console) -> bool:
     """Whether the kernel that was last jumped to said a word on the console."""
-    return not console.jumps or bool(console.boots and console.boots[-1].t > console.jumps[-1])
+    return not console.jumps or bool(console.boots and console.boots[-1].t >= console.jumps[-1])
 
 
 def read_last_look(folder: Path) -> LastLook | None:

@@ -80,6 +80,7 @@ def test_each_claim_that_can_be_faked_has_its_mutant() -> None:
         (1, "same_pages"),
         (1, "host_saw_guest"),
         (1, "build_ids"),
+        (1, "host_saw_kernels"),
         (1, "console_order"),
         (1, "no_reset"),
         (1, "outgoing_rules"),
