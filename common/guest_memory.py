@@ -16,7 +16,8 @@ PAGE = 4096
 SAMPLES = 256
 """Pages of each vCPU's share that are looked at."""
 
-_VCPUS, _VCPU_SIZE, _MAX_VCPUS = 0x80000, 0x8000, 8
+_VCPUS, _VCPU_SIZE = 0x80000, 0x8000
+MAX_VCPUS = 8
 # self, id, nonce, first_page, nr_pages; then version, cursor and counter at their offsets
 _HEAD = struct.Struct("<5Q")
 _VERSION, _CURSOR, _COUNTER = 72, 136, 144
@@ -62,7 +63,7 @@ def page_content(nonce: int, page: int, version: int) -> bytes:
 def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
     """The vCPUs' blocks, as far as there are any; `read` gives a page, b"" for an unknown one."""
     found: list[VcpuBlock] = []
-    for vcpu in range(_MAX_VCPUS):
+    for vcpu in range(MAX_VCPUS):
         page = read((_VCPUS + vcpu * _VCPU_SIZE) // PAGE)
         if len(page) < PAGE:
             break

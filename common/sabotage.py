@@ -33,7 +33,6 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError, UsageError
 from common.paths import CHECKOUT
-from common.rejudge import rejudged
 from common.stage import load_stage
 from common.stored_run import opened
 from common.verdict import Verdict
@@ -167,7 +166,7 @@ def find_out(lie: Lie, run: Path) -> Finding:
     """Judge the lie's run from its raw files, and say whether it was caught as it must be."""
     try:
         with opened(str(run)) as stored:
-            verdict = rejudged(stored)
+            verdict = stored.verdict
     except UsageError as error:
         seen = f"judge: {error}"
         return Finding(lie, lie.refused_with is not None and lie.refused_with in str(error), seen)
