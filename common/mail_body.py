@@ -86,6 +86,8 @@ def _kernels(one: StoredRun) -> Iterable[str]:
     setting = main.setting
     lines = [f"lane    {setting.lane}", "series  Message-ID not recorded"]
     lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
+    if setting.append:
+        lines += _wrap(" ".join(setting.append), "append  ", " " * 8)
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
         lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
         config = kernel.config_sha256 or "unknown"

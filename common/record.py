@@ -106,13 +106,15 @@ class Setting(Stored):
     control: str | None
     options: dict[str, str]
     workload: Literal["vmm", "qemu"] = "vmm"
-    lane: Literal["default", "debug"] = "default"
+    lane: Literal["default", "debug", "server"] = "default"
     series: str = "ours"
     """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
     one_kernel: bool = False
     """The user gave one image for both sides."""
     chain: int = 1
     """Updates in this machine, one after the other; see common/chain.py."""
+    append: tuple[str, ...] = ()
+    """The user's own words on both kernels' command lines; see common/append.py."""
     load: int = 0
     """Busy processes that the harness ran beside the trial; see common/load.py."""
     nonce: str

@@ -174,6 +174,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         *([("load", in_words(setting.load))] if setting.load else []),
+        *([("append", " ".join(setting.append))] if setting.append else []),
         *([("priority", PREFERRED)] if host.preferred else []),
         ("host meanwhile", " ".join(host_lines(main))),
         *(("disturbed", text) for text in attempts(one.verdict)),

@@ -68,6 +68,8 @@ def _properties(run: Run, verdict: Verdict) -> Iterable[tuple[str, str]]:
     if run.trials:
         setting = run.trials[0].setting
         yield "lane", setting.lane
+        if setting.append:
+            yield "append", " ".join(setting.append)
         yield "from", f"{setting.outgoing.release} {setting.outgoing.build_id}"
         yield "to", f"{setting.incoming.release} {setting.incoming.build_id}"
         yield "accelerator", f"{setting.host.accelerator} ({setting.host.accelerator_reason})"

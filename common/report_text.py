@@ -73,6 +73,7 @@ def _setting(run: Run, stage: Stage) -> str:
         *([("prio", PREFERRED)] if host.preferred else []),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),
+        *([("append", " ".join(setting.append))] if setting.append else []),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
         *([("lane", setting.lane)] if setting.lane != "default" else []),
         *([("chain", f"{stage.chain} updates in each main run")] if stage.chain > 1 else []),

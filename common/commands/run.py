@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from common import ktap
+from common.append import check
 from common.as_run import as_run, left_out
 from common.commands.upstream import gate_upstream
 from common.compare import worsened
@@ -31,6 +32,7 @@ from common.verdict import Verdict
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
     choice, guest = chosen(arguments), chosen_guest(arguments)
+    check(arguments.append, [load_stage(arguments.stage, arguments.workload)])
     stage = as_run(
         load_stage(arguments.stage, arguments.workload),
         lane=arguments.lane,
@@ -70,6 +72,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Every stage with its controls, narrated; a table at the end; the reports are stored."""
     verdicts: list[tuple[Stage, Verdict, Run]] = []
     choice = chosen(arguments)
+    check(arguments.append, all_stages())
     with Hypervisor(arguments.connect) as hypervisor:
         for declared in all_stages():
             stage = as_run(declared, choice=choice)
@@ -90,6 +93,8 @@ def demo(arguments: argparse.Namespace) -> int:
 def gate(arguments: argparse.Namespace) -> int:
     """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
     if arguments.upstream:
+        if arguments.append:
+            raise UsageError("--append is for the stages' kernels, not for --upstream")
         return gate_upstream(arguments)
     if arguments.until is None:
         stages = list(all_stages())
@@ -97,6 +102,7 @@ def gate(arguments: argparse.Namespace) -> int:
         stages = [stage for stage in all_stages() if stage.number <= arguments.until]
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
+    check(arguments.append, stages)
     baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
     choice = chosen(arguments)
     print(f"KTAP version 1\n1..{len(stages)}", flush=True)
