@@ -173,4 +173,5 @@ void print_last_facts(void)
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.clocksource",
 		       "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }
