@@ -180,6 +180,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the JSON Schema of the record, or of `report --format json`",
     )
 
+    listing.add_argument(
+        "--promises",
+        action="store_true",
+        help="each claim with the checks, controls and mutants that stand for it, as Markdown",
+    )
+
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")

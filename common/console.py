@@ -108,6 +108,11 @@ def is_fatal(text: str) -> bool:
     return bool(FATAL.search(strip_prefix(text)))
 
 
+def is_refusal(text: str) -> bool:
+    """True for what an incoming kernel says of a handover that it does not know the format of."""
+    return bool(_REFUSAL.match(text))
+
+
 def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []

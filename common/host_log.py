@@ -46,16 +46,6 @@ class HostLog(Stored):
         """The longest stretch between two times: who, begin, end; None without one."""
         return longest(self.away, begin, end, who)
 
-    def around(self, t: int, edge: int, who: Iterable[str]) -> tuple[str, int, int] | None:
-        """The longest stretch, whole, that reaches to within `edge` ns of a time; None without."""
-        found = [
-            (name, begin, end)
-            for name in who
-            for begin, end in self.away.get(name, ())
-            if begin <= t + edge and end >= t - edge
-        ]
-        return max(found, key=lambda one: one[2] - one[1], default=None)
-
     def waited_ms(self, begin: int, end: int, thread: str) -> float:
         """How long threads whose names begin so waited for a CPU between two times, in ms."""
         return round(

@@ -11,6 +11,10 @@ folder holds raw files; `collect` turns them into a Trial and nothing else enter
     host.jsonl, away-*.jsonl    what the host did meanwhile (common/host_log.py)
     qemu-trace.log   QEMU's trace events (stages look into it themselves)
     jit.jsonl        under TCG: its counters at two words of the workload (common/jit.py)
+    cpu-samples.jsonl  registers, page tables and build-id notes at points of the trial, read from
+                     outside (common/cpu_samples.py)
+    last-look.json   of a kernel that died before its console, or of a machine that fell silent
+                     (common/last_look.py); log-from-ram.txt is its log alone
 """
 
 from __future__ import annotations
@@ -28,9 +32,12 @@ from pydantic import ValidationError
 from common import console, dialogue, jit, qemu_trace
 from common.blindness import TRACE, blind
 from common.console import Console
+from common.cpu_samples import Sample, read_samples
 from common.dialogue import Side, Stored
 from common.errors import UsageError
 from common.host_log import HostLog, read_host
+from common.kernel_layout import KernelLayout
+from common.last_look import LastLook, read_last_look
 from common.machine_identity import QemuProcess
 from common.qemu_fault import read_qemu_fault
 from common.qemu_trace import TraceEvent, TraceLog
@@ -55,6 +62,8 @@ class KernelFacts(Stored):
     config_sha256: str | None
     patches: tuple[str, ...] = ()
     prebuilt: bool = False
+    layout: KernelLayout | None = None
+    """Where note, banner and text stand in its image; None where its ELF file does not tell."""
 
     @property
     def config(self) -> str:
@@ -173,6 +182,10 @@ class Trial(Stored):
     tb_invalidations: tuple[int, ...] = ()
     """Translations that QEMU's TCG dropped, for each update, from the outgoing side's first word
     to the incoming side's last; empty where that was not measured."""
+    samples: tuple[Sample, ...] = ()
+    """What the CPUs' page tables lead to, seen from outside; see common/cpu_samples.py."""
+    last_look: LastLook | None = None
+    """What was seen of a machine that fell silent; None where none had to be looked at."""
 
     def side(self, name: str) -> Side | None:
         """The first side of that name ("outgoing" or "incoming"), None when it never spoke."""
@@ -253,6 +266,8 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
             ),
             witness=found,
             tb_invalidations=jit.invalidations(folder),
+            samples=read_samples(folder),
+            last_look=read_last_look(folder),
         )
     except FileNotFoundError as error:
         raise UsageError(

@@ -422,6 +422,8 @@ def test_junit_of_a_crash_with_bytes_that_xml_has_not(
     setting = Setting.model_validate_json(path.read_text())
     crash: dict[str, object] = {"ended": "crashed", "ended_detail": "panic \x00\x1b[0m\ud7ff"}
     path.write_text(setting.model_copy(update=crash).model_dump_json())
+    with (folder / "main" / "console.jsonl").open("a") as console:
+        console.write(json.dumps([setting.ended_ns, "Kernel panic - not syncing: x"]) + "\n")
     write_record(folder)
     (suite,) = junit(printed("report", folder.name, "--format", "junit"), tmp_path)
     (case,) = [case for case in suite if case.name == "trial_ended"]

@@ -20,6 +20,7 @@ from common.bundle import pack
 from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
 from common.printable import printable
+from common.promises import promises
 from common.record import Run
 from common.rejudge import rejudged
 from common.report_json import report_json
@@ -173,6 +174,9 @@ def list_stages(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
         sys.stdout.write(text)
+        return Exit.PASS
+    if arguments.promises:
+        sys.stdout.write(promises())
         return Exit.PASS
     for stage in all_stages():
         print(f"Stage {stage.number}: {stage.title}\n")

@@ -163,15 +163,9 @@ void print_common_facts(enum side side)
 		close(luo_fd);
 }
 
-/*
- * What may have changed since print_common_facts(); just before the last line
- * of a side. A clocksource other than tsc tells that the kernel no longer
- * trusts the counter that the times are taken from.
- */
+/* What may have changed since print_common_facts(); just before the last line of a side. */
 void print_last_facts(void)
 {
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
-	fact_from_file("kernel.clocksource",
-		       "/sys/devices/system/clocksource/clocksource0/current_clocksource");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }

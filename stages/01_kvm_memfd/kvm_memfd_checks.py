@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import kvm_memfd_files
+import kvm_memfd_many
+import kvm_memfd_memory
+
 from common import checks, guest_checks
-from common.checks import INCOMING, OUTGOING, no_data, outcome, results_ok
+from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.guest_seen import HOST_SAW_GUEST_RUN
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
 
@@ -86,6 +91,16 @@ OUTGOING_RULES = (
     "resize_preserved_memfd",
     "punch_preserved_memfd",
     "resize_memfd_of_closed_session",
+    "create_to_read_only_memory",
+    "create_after_fault",
+    "session_name",
+    "preserve_linked_tmpfs_file",
+    "preserve_device",
+    "argument_too_small",
+    "argument_of_the_future",
+    "reserved_field",
+    "unknown_ioctl",
+    "argument_of_the_future_unused",
 )
 INCOMING_RULES = (
     "second_open_of_device",
@@ -101,6 +116,13 @@ INCOMING_RULES = (
     "orphan_content",
     "orphan_content_after_close",
     "orphan_session_gone_after_close",
+    "session_name",
+    "retrieve_without_free_fd",
+    "retrieve_to_read_only_memory",
+    "retrieve_after_fault",
+    "finish_reserved_field",
+    "finish_ioctl_session",
+    *kvm_memfd_memory.INCOMING_RULES,
 )
 
 CLAIMS = (
@@ -134,9 +156,15 @@ CLAIMS = (
     Claim(
         "The vCPUs go on where they were: registers, vector state, counter.",
         (
+            HOST_SAW_GUEST_RUN,
             guest_checks.REGISTERS,
             guest_checks.VECTOR_STATE,
             guest_checks.COUNTER,
+            Check(
+                "msrs_taken",
+                "Did KVM take every MSR that was captured?",
+                facts_are(INCOMING, {"restore.msrs_refused": "0"}),
+            ),
         ),
     ),
     Claim(
@@ -169,4 +197,7 @@ CLAIMS = (
             checks.FINISHED,
         ),
     ),
+    kvm_memfd_files.CLAIM,
+    kvm_memfd_memory.CLAIM,
+    kvm_memfd_many.CLAIM,
 )

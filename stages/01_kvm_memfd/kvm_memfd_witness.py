@@ -24,7 +24,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any
 
-from common.guest_memory import count_written, vcpu_blocks
+from common.guest_memory import count_written, guest_tables, vcpu_blocks
 from common.machine_ram import PAGE, MachineRam
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
@@ -42,6 +42,7 @@ class _OneUpdate:
         self._first_pages: list[int] = []
         self._running: dict[str, Future[str]] = {}
         self._looks: dict[str, list[dict[str, int]]] = {}
+        self._tables: dict[str, Any] | None = None
 
     def heard(self, text: str) -> None:
         """Start a digest at `# at NAME`; at the rendezvous after it, wait for it to end."""
@@ -59,6 +60,7 @@ class _OneUpdate:
                 digest.result()
             if text == "# await watched":
                 self._look("watched")
+                self._tables = guest_tables(self._ram, self._page)
 
     def changed(self, seconds: float) -> int:
         """How many of the guest's pages are other ones after `seconds`, in the same frames."""
@@ -97,6 +99,7 @@ class _OneUpdate:
             "page_size": PAGE,
             "sha256": {name: digest.result() for name, digest in self._running.items()},
             "guest": self._looks,
+            "guest_tables": self._tables,
         }
 
 

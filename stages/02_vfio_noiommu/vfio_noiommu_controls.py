@@ -170,6 +170,7 @@ CONTROLS = (
             {
                 "dma_in_gap",
                 "no_silence",
+                "never_held_up",
                 "host_saw_all",
                 "bus_mastering_kept",
                 "head_went_on",
@@ -192,7 +193,7 @@ CONTROLS = (
         name="silenced",
         what="the incoming kernel silences the device for 150 ms, then lets it go on",
         with_patch="faults/silenced.patch",
-        breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept"}),
+        breaks=frozenset({"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept"}),
         may_break=frozenset({"never_gated"}),
         reason=master_cleared_later(),
         holds=(Check("went_on", "Was no frame lost by that?", frame_checks.HOST_SAW_ALL.ask),),
@@ -236,7 +237,9 @@ CONTROLS = (
         what="a kernel without any patch, which cannot preserve a device: the PCI core clears bus"
         " mastering at kexec",
         stock=True,
-        breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
+        breaks=frozenset(
+            {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
+        ),
         may_break=WITHOUT_DEVICE | BEFORE,
         reason=master_cleared_at_kexec(),
         holds=(
@@ -246,7 +249,9 @@ CONTROLS = (
     Control(
         name="device-not-preserved",
         what="the device is not put into the session",
-        breaks=frozenset({"dma_in_gap", "no_silence", "bus_mastering_kept", "device_retrieved"}),
+        breaks=frozenset(
+            {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
+        ),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
     ),
@@ -317,13 +322,17 @@ CONTROLS = (
         name="tail-left",
         what="nobody moves the ring's tail on in the incoming kernel",
         breaks=frozenset({"ring_went_round"}),
-        may_break=frozenset({"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated"}),
+        may_break=frozenset(
+            {"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated", "never_held_up"}
+        ),
         reason=reason(_ring_ran_empty),
     ),
     Control(
         name="receiver-off",
         what="the device's receiver is off during aborts, preserve and load",
-        breaks=frozenset({"preserved_meanwhile", "aborts_unnoticed", "never_gated"}),
+        breaks=frozenset(
+            {"preserved_meanwhile", "aborts_unnoticed", "never_gated", "never_held_up"}
+        ),
         may_break=WITHOUT_DMA,
         reason=reason(aborts_were_silent),
     ),
@@ -364,7 +373,8 @@ CONTROLS = (
     Control(
         name="firmware-reboot",
         what="a reboot through the firmware instead of the kexec",
-        breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "no_device_reset"},
+        breaks=(LIVE - {"no_splat", "one_qemu"})
+        | {"no_silence", "never_held_up", "no_device_reset"},
         may_break=None,
         reason=reason(was_reset),
         holds=(checks.ONE_QEMU,),

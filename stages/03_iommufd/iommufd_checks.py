@@ -499,6 +499,7 @@ CLAIMS = (
                     {
                         "retrieve.session": "0",
                         "retrieve.ram": "0",
+                        "retrieve.canary": "0",
                         "retrieve.iommufd": "0",
                         "retrieve.device": "0",
                         "bind.device": "0",

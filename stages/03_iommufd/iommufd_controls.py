@@ -24,6 +24,7 @@ WITHOUT_TRANSLATION = frozenset(
     {
         "dma_in_gap",
         "no_silence",
+        "never_held_up",
         "bus_mastering_kept",
         "never_off",
         "one_handover",
@@ -360,6 +361,7 @@ CONTROLS = (
                 "device_counted_all",
                 "reader_saw_all",
                 "never_gated",
+                "never_held_up",
                 "unmap_faults",
                 "map_lands",
             }
@@ -396,7 +398,7 @@ CONTROLS = (
     Control(
         name="receiver-off",
         what="the device's receiver is off during the aborts",
-        breaks=frozenset({"aborts_unnoticed", "never_gated"}),
+        breaks=frozenset({"aborts_unnoticed", "never_gated", "never_held_up"}),
         # Ten seconds of frames are kept back, and then come at once, more than the ring takes.
         may_break=frozenset(
             {
@@ -416,7 +418,8 @@ CONTROLS = (
     Control(
         name="firmware-reboot",
         what="a reboot through the firmware instead of the kexec",
-        breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "never_off", "same_entry"},
+        breaks=(LIVE - {"no_splat", "one_qemu"})
+        | {"no_silence", "never_held_up", "never_off", "same_entry"},
         may_break=None,
         reason=reason(was_reset),
         holds=(checks.ONE_QEMU,),

@@ -34,7 +34,7 @@ enum {
 static unsigned int rules_tried;
 
 /* An outcome other than the expected one is told before the "not ok". */
-static void rule(const char *name, long expected, long seen)
+void rule(const char *name, long expected, long seen)
 {
 	char key[32];
 
@@ -49,7 +49,7 @@ static void rule(const char *name, long expected, long seen)
 }
 
 /* For calls that return a fd when they should not: 0 then, and no fd is left open. */
-static long closed(long fd)
+long closed(long fd)
 {
 	if (fd < 0)
 		return fd;
@@ -165,7 +165,7 @@ static long same_inode(int a, int b)
 	return stat_a.st_dev == stat_b.st_dev && stat_a.st_ino == stat_b.st_ino;
 }
 
-static void skip_all(const char * const *names, size_t count)
+void skip_all(const char * const *names, size_t count)
 {
 	for (size_t i = 0; i < count; i++)
 		ktap_skip(names[i], "its session was not carried over");

@@ -391,8 +391,12 @@ static void change_mapping(struct nic *nic)
 	missing = nic->reader->missing;
 	chunk = nic->reader->next / CHUNK_DESCRIPTORS + 1;
 	first = descriptors_read(nic) + chunk * CHUNK_DESCRIPTORS - nic->reader->next;
-	/* It must not be reached before it is unmapped. */
+	/*
+	 * It must not be reached before it is unmapped. The one after it may be
+	 * the one that is written to now, which has to be left first.
+	 */
 	if (first < descriptors_read(nic) + UNMAP_FRAMES) {
+		read_until(nic, first);
 		first += CHUNK_DESCRIPTORS;
 		chunk++;
 	}
