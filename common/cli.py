@@ -76,7 +76,15 @@ def build_parser() -> argparse.ArgumentParser:
     _workload_option(run)
     _lane_option(run)
     _chain_option(run)
-    run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often = run.add_mutually_exclusive_group()
+    often.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often.add_argument(
+        "--layouts",
+        type=_positive,
+        metavar="K",
+        help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
+        " as a usage error where they cannot, and the report says how many layouts there were",
+    )
     guest_image.add_options(run)
     _machine_options(run)
     load.add_option(run)

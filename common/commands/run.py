@@ -20,6 +20,7 @@ from common.guest_image import chosen_guest
 from common.host_report import attempts, disturbed_attempts
 from common.hypervisor import Hypervisor
 from common.kernel_choice import chosen
+from common.layouts import layouts_asked
 from common.one_run import one_run
 from common.record import Run
 from common.report_text import controls_table, report_text
@@ -44,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
         controls = () if arguments.no_controls else told_possible(stage)
-        plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
+        times = layouts_asked(arguments.layouts, stage, arguments.append) or arguments.repeat
+        plans = list(plan_trials(repeat=times, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
         record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor, guest)
     sys.stdout.write(report_text(record, verdict, stage))
