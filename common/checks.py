@@ -217,8 +217,8 @@ def _boot_ids(trial: Trial) -> Outcome:
 
 def _console_order(trial: Trial) -> Outcome:
     setting, console = trial.setting, trial.console
-    events = [(boot.t, f"Linux version {boot.release}") for boot in console.boots]
-    events += [(t, "Starting new kernel") for t in console.jumps]
+    events = [(boot.number, f"Linux version {boot.release}") for boot in console.boots]
+    events += [(number, "Starting new kernel") for number in console.jump_lines]
     seen = [text for _, text in sorted(events)]
     expected = [
         f"Linux version {setting.outgoing.release}",

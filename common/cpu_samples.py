@@ -17,10 +17,13 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from common.cpu_state import Cpu, parse_registers
 from common.dialogue import Stored
 from common.kernel_layout import BANNER_BYTES, KernelLayout, build_id_of_note
 from common.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, walk
+from common.stored_file import read_rows
 
 FILE = "cpu-samples.jsonl"
 NOTE_BYTES = 36
@@ -196,5 +199,7 @@ def read_samples(folder: Path) -> tuple[Sample, ...]:
     Raises OSError or ValueError when it is damaged.
     """
     path = folder / FILE
-    lines = path.read_text().splitlines() if path.exists() else []
-    return tuple(Sample.model_validate_json(line) for line in lines)
+    return tuple(read_rows(path, _SAMPLES)) if path.exists() else ()
+
+
+_SAMPLES = TypeAdapter(list[Sample])

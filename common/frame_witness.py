@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from common import socket_buffer
-from common.away import read_away, unproved
+from common.away import unproved
 from common.clocks import host_time
 from common.credit import Credit
 from common.dialogue import Side
@@ -32,6 +34,7 @@ from common.precedence import prefer
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Strict, read_json
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
 # A VF's reset is none of its PF; and no device with VFs is preserved.
@@ -55,6 +58,16 @@ _LEFT = ("await.reboot", "await.snapshot-outgoing")
 _CLOCK_NS = 5_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
+
+
+class Socket(Strict):
+    """socket.json: of QEMU's socket, frames that the host dropped there, and its size in bytes."""
+
+    drops: Count | None
+    buffer: Count | None
+
+
+_SOCKET = TypeAdapter(Socket)
 
 
 class FrameWitness:
@@ -202,11 +215,15 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        away = unproved(read_away(folder)) if raw.host else {}
+        away = unproved(raw.away) if raw.host else {}
         found["frames"] = judge(sent, landed, gap, away).stored()
+        raw.within("device-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("device-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
         found["between_heads"] = _between_heads(sides, sent, landed)
-        found["socket"] = json.loads((folder / "socket.json").read_text())
+        found["socket"] = read_json(folder / "socket.json", _SOCKET).model_dump()
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
+        raw.within("other-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
         if jump and sent:
             found["other"] = _other(sent, landed, jump, sides)
     at = places(raw.setting.options)

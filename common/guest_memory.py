@@ -11,9 +11,12 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated
+
+from pydantic import Field
 
 from common.page_tables import Ram, read_virtual, walk
+from common.stored_file import Strict
 
 PAGE = 4096
 SAMPLES = 256
@@ -22,8 +25,8 @@ MOST_PAGES = 1 << 16
 """Pages of a vCPU's share that are looked at, at most; all of them up to 256 MiB."""
 
 PAGE_TABLES, CODE, CODE_END = 0x2000, 0x40000, 0x41000
-VCPUS, VCPU_SIZE = 0x80000, 0x8000
-_MAX_VCPUS, _CODE_BYTES = 8, 64
+VCPUS, VCPU_SIZE, MAX_VCPUS = 0x80000, 0x8000, 8
+_CODE_BYTES = 64
 # self, id, nonce, first_page, nr_pages; then version, cursor and counter at their offsets
 _HEAD = struct.Struct("<5Q")
 _VERSION, _CURSOR, _COUNTER = 72, 136, 144
@@ -69,7 +72,7 @@ def page_content(nonce: int, page: int, version: int) -> bytes:
 def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
     """The vCPUs' blocks, as far as there are any; `read` gives a page, b"" for an unknown one."""
     found: list[VcpuBlock] = []
-    for vcpu in range(_MAX_VCPUS):
+    for vcpu in range(MAX_VCPUS):
         page = read((VCPUS + vcpu * VCPU_SIZE) // PAGE)
         if len(page) < PAGE:
             break
@@ -96,18 +99,23 @@ class _GuestPhysical:
         return found
 
 
-def guest_tables(ram: Ram, page: Callable[[int], bytes]) -> dict[str, Any]:
-    """What the guest's CR3 leads to, for the address of its code.
+class GuestTables(Strict):
+    """What the guest's CR3 leads to, for the address of its code."""
 
-    `nested`: by the guest's memory, its guest-physical address; None where it leads nowhere.
-    `flat`: whether the machine's own memory has the same code behind the same CR3: then no nested
-    page tables are needed to run it.
-    """
+    nested: Annotated[str, Field(pattern="^0x[0-9a-f]+$", max_length=20)] | None
+    """By the guest's memory: its guest-physical address; None where it leads nowhere."""
+    flat: bool
+    """The machine's own memory has the same code behind the same CR3: then no nested page tables
+    are needed to run it."""
+
+
+def guest_tables(ram: Ram, page: Callable[[int], bytes]) -> GuestTables:
+    """Look at them now."""
     guest = _GuestPhysical(page)
     nested = walk(guest, PAGE_TABLES, CODE).physical
     code = read_virtual(guest, PAGE_TABLES, CODE, _CODE_BYTES)
     flat = code is not None and read_virtual(ram, PAGE_TABLES, CODE, _CODE_BYTES) == code
-    return {"nested": None if nested is None else hex(nested), "flat": flat}
+    return GuestTables(nested=None if nested is None else hex(nested), flat=flat)
 
 
 def count_written(block: VcpuBlock, read: Callable[[int], bytes]) -> tuple[int, int]:

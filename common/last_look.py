@@ -15,10 +15,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from pydantic import TypeAdapter
+
 from common.console import FATAL, Console, strip_prefix
 from common.cpu_samples import CpuSample, Sample
 from common.dialogue import Stored
 from common.ram_log import RamLog
+from common.stored_file import read_json
 
 if TYPE_CHECKING:
     from common.record import Setting
@@ -122,7 +125,10 @@ def has_console(console: Console) -> bool:
 def read_last_look(folder: Path) -> LastLook | None:
     """The look of a stored trial, None without one. Raises OSError or ValueError when damaged."""
     path = folder / FILE
-    return LastLook.model_validate_json(path.read_text()) if path.exists() else None
+    return read_json(path, _LAST_LOOK) if path.exists() else None
+
+
+_LAST_LOOK = TypeAdapter(LastLook)
 
 
 def _all(look: LastLook) -> list[CpuSample]:

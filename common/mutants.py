@@ -39,7 +39,6 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError, UsageError
 from common.paths import CHECKOUT
-from common.rejudge import rejudged
 from common.stage import Workload, load_stage, series_patches
 from common.stored_run import opened
 from common.verdict import Verdict
@@ -236,7 +235,7 @@ def find_out(mutant: Mutant, run: Path) -> Finding:
     """Judge the mutant's run from its raw files, and say whether it was noticed as it must be."""
     try:
         with opened(str(run)) as stored:
-            verdict = rejudged(stored)
+            verdict = stored.verdict
     except UsageError as error:
         refused = mutant.refused_with is not None and mutant.refused_with in str(error)
         return Finding(mutant, refused or mutant.catcher == "any check", "judge", str(error))

@@ -22,7 +22,7 @@ from common.crash import crash_of
 from common.death_watch import DeathWatch, layout_of_kernel
 from common.dialogue import awaited
 from common.domain import MachineSpec
-from common.errors import CannotRunHere
+from common.errors import CannotRunHere, HarnessError, UsageError
 from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
 from common.host_tsc import host_tsc_khz
@@ -31,16 +31,25 @@ from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.machine_ram import MachineRam
 from common.paths import runs_root
-from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
+from common.record import (
+    ATTEMPTS,
+    Ended,
+    KernelFacts,
+    Made,
+    Run,
+    Setting,
+    Trial,
+    collect,
+    seal,
+    sha256,
+)
 from common.sight import prove, prove_start
+from common.sources import digests
 from common.stage import Companion, Control, Stage
+from common.trial_files import MADE, RECORD
 from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
 from kernel.prebuilt import Bootable, Prebuilt
-
-RECORD = "record.json"
-ATTEMPTS = 3
-"""So often a trial is run whose host, or QEMU, disturbs it; each attempt stays in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +64,8 @@ class Bench:
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
+    nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
+    """The nonce of the trial of that name."""
     guest: Kernel | None = None
     """The kernel of the workload's guest, where that is a Linux."""
     guest_image: GuestImage | None = None
@@ -106,7 +117,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     folder.mkdir()
     outgoing, incoming = bench.kernels(control)
     chain = _chain(bench.stage, control)
-    nonce = secrets.token_hex(8)
+    nonce = bench.nonce(plan.folder)
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
     with ExitStack() as stack:
@@ -163,11 +174,15 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             process_at_start=machine.process,
             process_at_end=machine.process_now(),
         )
+    setting = setting.model_copy(update={"ended_ns": time.monotonic_ns()})
     if ended in ("crashed", "rebooted"):  # by now the console is whole
         crash = crash_of(detail.partition(": ")[0], folder, (outgoing, incoming))
         setting = setting.model_copy(update={"crash": crash})
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
-    return collect(folder, witness=stage.witness)
+    try:
+        return collect(folder, witness=stage.witness)
+    except UsageError as error:
+        raise HarnessError(str(error)) from error  # it is no user's folder, but our own
 
 
 def _converse(
@@ -340,7 +355,9 @@ def run_stage(
     that failed for the named cause that was expected.
     """
     trials: list[Trial] = []
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = _made(bench.stage, plans)
+    (bench.folder / MADE).write_text(made.text())
+    bench = replace(bench, nonce=made.nonce)
     for kernel, name in ((bench.outgoing, "outgoing"), (bench.incoming, "incoming")):
         if kernel.config:
             shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
@@ -349,17 +366,24 @@ def run_stage(
         if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
             break
         trials += run_attempts(bench, plan, before=before, after=after)
-    run = Run(
-        stage=bench.stage.number,
-        tool=f"kexec-stages {__version__}",
-        commit=checkout_commit(),
-        started=started,
-        command=tuple(sys.argv[1:]),
-        trials=tuple(trials),
-    )
-    (bench.folder / RECORD).write_text(run.model_dump_json() + "\n")
+    run = Run(**dict(made), trials=tuple(trials))
+    (bench.folder / RECORD).write_text(run.text())
     seal(bench.folder)
     return run
+
+
+def _made(stage: Stage, plans: Sequence[Plan]) -> Made:
+    """What makes a run that begins now."""
+    return Made(
+        id=secrets.token_hex(8),
+        stage=stage.number,
+        tool=f"kexec-stages {__version__}",
+        commit=checkout_commit(),
+        sources=digests(),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=tuple(sys.argv[1:]),
+        planned=tuple(plan.name for plan in plans),
+    )
 
 
 def _fails_as_expected(trial: Trial, stage: Stage) -> bool:

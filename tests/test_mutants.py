@@ -27,7 +27,8 @@ from common.record import Run, Trial
 from common.stage import load_stage
 from common.verdict import judge
 from kernel.errors import PatchError
-from tests.conftest import sentence, write_record
+from tests.conftest import sentence
+from tests.stored import write_record
 from tests.test_verdict import replacing
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.patch"))
