@@ -322,6 +322,7 @@ def _taint(allowed: int) -> Callable[[Trial], Outcome]:
 
 
 ONE_QEMU = Check("one_qemu", "Is it the same QEMU process?", _one_qemu)
+FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
 
 
 def live_update(*, taint: int = 0) -> Claim:
