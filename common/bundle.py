@@ -94,9 +94,7 @@ def _whole(path: Path) -> bytes:
 
 def _plain(name: str) -> bool:
     """Whether it can be typed and shown: no option, not hidden, nothing that steers a terminal."""
-    return (
-        printable(name) == name and name[:1] not in "-." and "\N{REPLACEMENT CHARACTER}" not in name
-    )
+    return printable(name) == name and name[:1] not in ("-", ".")
 
 
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> str:

@@ -245,7 +245,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, help: str
+    verbs: argparse._SubParsersAction[_Parser], name: str, target: str, help: str
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     verb.set_defaults(target=target)

@@ -32,7 +32,7 @@ def test_a_tool_that_was_killed_is_said_to_be(tmp_path: Path) -> None:
     tool = tmp_path / "gen_init_cpio"
     tool.write_text("#!/bin/sh\nkill -9 $$\n")
     tool.chmod(0o755)
-    with pytest.raises(HarnessError, match="gen_init_cpio could not make .*: ended by SIGKILL"):
+    with pytest.raises(HarnessError, match=r"gen_init_cpio could not make .*: ended by SIGKILL"):
         make_initramfs({}, gen_init_cpio=tool, target=tmp_path / "out")
 
 
