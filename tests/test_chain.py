@@ -31,7 +31,10 @@ def trial() -> Trial:
     return load("main")
 
 
-LATER = {"host_saw_guest"}
+LATER = {
+    "host_saw_guest",
+    *(check.name for claim in load_stage(1).claims[-3:] for check in claim.checks),
+}
 """Checks that are younger than the recorded chain, which has no data for them."""
 
 
