@@ -87,7 +87,7 @@ EDITS = {
     "one page less": (word("memory.end", "total", "1000"), {"all_restored"}),
     "one file of many": (word("many.files", "right", "199"), {"many_came"}),
     "none of none": (word("many.folios", "of", "0"), {"many_came"}),
-    "a later round": (word("race.0", "round", "999"), {"serialised_at_once"}),
+    "a file without a session": (word("race.0", "files", "7"), {"serialised_at_once"}),
     "two sessions of a racer": (word("race.1", "sessions", "2"), {"serialised_at_once"}),
     "no errno": (said("failed.again=-28", "failed.again=-22"), {"failed_retrieve"}),
     "an MSR was refused": (
