@@ -36,7 +36,7 @@ def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
         window = (raw.setting.started_ns, side.started) if side else None
         if said := unread(raw.trace_log, asked, qemu, window) or _cut_off(raw, qemu):
             return said
-    if not told_of_start(raw.folder):
+    if not any(event.event == "RESUME" for event in raw.qmp):
         return f"qmp.jsonl: QEMU {qemu} did not even tell that the machine was started"
     return _unmeasured(raw) or _left_nothing(raw, witness)
 

@@ -18,7 +18,8 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common.errors import UsageError
-from common.record import SUMS, seal_entries
+from common.record import seal_entries
+from common.trial_files import SUMS
 
 MAX_FILES = 20_000
 MAX_BYTES = 1 << 30

@@ -14,11 +14,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from common.checks import OUTGOING, no_data, outcome
+from common.cpu_samples import Sample
 from common.errors import UsageError
 from common.record import Trial
 from common.stage import Check, Claim, Outcome, Size, Stage
 
-LONGEST = 16
 _SCRATCH = "kho_scratch=16M,64M,16M"
 _MIB_EACH = 10
 """For the kernels and initramfs that are still to come, which each one carries with it: what a
@@ -82,6 +82,7 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
     seen = {
         "boots": part(console.boots, size=2),
         "jumps": part(console.jumps),
+        "jump_lines": part(console.jump_lines),
         "handovers": part(console.handovers),
         "luo_numbers": part(console.luo_numbers),
     }
@@ -93,8 +94,18 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
             "sides": part(trial.sides, 2, 2),
             "witness": _witness(trial, index),
             "tb_invalidations": part(trial.tb_invalidations),
+            "samples": _samples(trial, index, last=last),
         }
     )
+
+
+def _samples(trial: Trial, index: int, *, last: bool) -> tuple[Sample, ...]:
+    """Those from the update's first word to the next one's."""
+    begins = [side.started for side in trial.sides[::2]]
+    if len(begins) <= index:
+        return ()
+    end = None if last or len(begins) <= index + 1 else begins[index + 1]
+    return tuple(s for s in trial.samples if begins[index] <= s.t and (end is None or s.t < end))
 
 
 def _witness(trial: Trial, index: int) -> dict[str, Any]:

@@ -11,27 +11,20 @@ import errno
 import re
 from collections.abc import Callable
 
+from common.clocks import Drift, drift, tsc_readings
+from common.console import SPLAT
 from common.dialogue import Side
+from common.kernel_seen import HOST_SAW_KERNELS
+from common.last_look import LOG, has_console
+from common.outcomes import disturbed as disturbed
+from common.outcomes import no_data as no_data
+from common.outcomes import outcome as outcome
 from common.record import Trial
-from common.stage import Check, Claim, Outcome, Status
+from common.stage import Check, Claim, Outcome
 
 OUTGOING, INCOMING = "outgoing", "incoming"
-
-
-def outcome(ok: bool, *, expected: object, seen: object, evidence: str) -> Outcome:
-    """PASS or FAIL, with what was expected and seen in words."""
-    status: Status = "PASS" if ok else "FAIL"
-    return Outcome(status=status, expected=str(expected), seen=str(seen), evidence=evidence)
-
-
-def no_data(what: str, *, expected: object = "a value") -> Outcome:
-    """The record does not say: as bad as a failure, but another sentence."""
-    return Outcome(status="NO DATA", expected=str(expected), seen="no data", evidence=what)
-
-
-def disturbed(failed: Outcome, why: str) -> Outcome:
-    """An outcome that did not hold, and cannot be held against the kernel: the host is why."""
-    return failed.model_copy(update={"status": "DISTURBED", "seen": f"{failed.seen}; {why}"})
+# Late stamps of a loaded host were up to 122 ms in 350 sides.
+_DRIFT_MS, _DRIFT_PART = 250, 0.02
 
 
 def same_fact(key: str) -> Callable[[Trial], Outcome]:
@@ -224,8 +217,8 @@ def _boot_ids(trial: Trial) -> Outcome:
 
 def _console_order(trial: Trial) -> Outcome:
     setting, console = trial.setting, trial.console
-    events = [(boot.t, f"Linux version {boot.release}") for boot in console.boots]
-    events += [(t, "Starting new kernel") for t in console.jumps]
+    events = [(boot.number, f"Linux version {boot.release}") for boot in console.boots]
+    events += [(number, "Starting new kernel") for number in console.jump_lines]
     seen = [text for _, text in sorted(events)]
     expected = [
         f"Linux version {setting.outgoing.release}",
@@ -260,17 +253,52 @@ def _no_reset(trial: Trial) -> Outcome:
     )
 
 
+def _clocks(trial: Trial) -> Outcome:
+    """On both sides; the one that is further off is told."""
+    found = {
+        side.name: drift(tsc_readings(side))
+        for side in (trial.side(OUTGOING), trial.side(INCOMING))
+        if side is not None
+    }
+    known = {name: one for name, one in found.items() if one is not None}
+    expected = f"as fast as the host's, but for {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
+    if len(known) < 2:
+        return no_data("facts t.*, tsc.khz on both sides", expected=expected)
+    name, worst = max(known.items(), key=lambda one: abs(one[1].ms) / _allowed_ms(one[1]))
+    return outcome(
+        abs(worst.ms) <= _allowed_ms(worst),
+        expected=expected,
+        seen=f"{name}: {worst.ms:+.0f} ms in {worst.span_ms:.0f} ms of its own",
+        evidence="facts t.*, tsc.khz; stamps in dialogue.jsonl",
+    )
+
+
+def _allowed_ms(found: Drift) -> float:
+    return _DRIFT_MS + _DRIFT_PART * found.span_ms
+
+
 def _no_splat(trial: Trial) -> Outcome:
     splats = trial.console.splats
+    expected = "no warning, oops or panic in either kernel"
+    if not splats and not has_console(trial.console):
+        return _no_splat_in_ram(trial, expected)
     answer = outcome(
         not splats and trial.console.lines > 0,
-        expected="no warning, oops or panic in either kernel",
+        expected=expected,
         seen=f"line {splats[0].number}: {splats[0].text}" if splats else "none",
         evidence=f"console.log ({trial.console.lines} lines)",
     )
     still = trial.host.stood_still() if trial.host else None
     of_time = bool(splats) and all(splat.of_time for splat in splats)
     return disturbed(answer, still) if of_time and still else answer
+
+
+def _no_splat_in_ram(trial: Trial, expected: str) -> Outcome:
+    """Of a kernel without a console its log in RAM is all there is: it shows, or nothing does."""
+    texts = trial.last_look.texts if trial.last_look else ()
+    if splat := next((text for text in texts if SPLAT.search(text)), None):
+        return outcome(False, expected=expected, seen=splat, evidence=LOG)
+    return no_data("the incoming kernel had no console", expected=expected)
 
 
 def _taint(allowed: int) -> Callable[[Trial], Outcome]:
@@ -306,6 +334,7 @@ def live_update(*, taint: int = 0) -> Claim:
             Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
             Check("other_kernel", "Are the releases those of two kernels?", _other_release),
             Check("build_ids", "Are the running kernels those that were built?", _build_ids),
+            HOST_SAW_KERNELS,
             Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
             Check("luo_number", "Does LUO count the live update?", _luo_number),
             Check("new_boot_id", "Is it another boot?", _boot_ids),
@@ -313,6 +342,9 @@ def live_update(*, taint: int = 0) -> Claim:
             ONE_QEMU,
             Check("no_reset", "Was the platform never reset?", _no_reset),
             Check("no_splat", "Are both consoles free of splats?", _no_splat),
+            Check(
+                "clock_rate", "Is each kernel's clock as fast as the host's?", _clocks, timed=True
+            ),
             Check("not_tainted", question, _taint(taint)),
         ),
     )

@@ -14,19 +14,19 @@ from pathlib import Path
 from types import FrameType
 
 from common import __version__, guest_image, kernel_choice, load
-from common.chain import LONGEST
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
 from common.qemu_binary import VARIABLE, choose
+from common.record import LONGEST
 from common.stage import WORKLOADS, Option, all_stages
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
-the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
-did not build
+the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the
+run was made by other code than this, 125 the kernel did not build
 """
 
 _SOAK_EPILOG = """\
@@ -174,6 +174,12 @@ def build_parser() -> argparse.ArgumentParser:
         const="record",
         choices=("record", "report"),
         help="the JSON Schema of the record, or of `report --format json`",
+    )
+
+    listing.add_argument(
+        "--promises",
+        action="store_true",
+        help="each claim with the checks, controls and mutants that stand for it, as Markdown",
     )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
@@ -368,7 +374,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             _drop_output()
-        print(f"kexec-stages: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        what = printable(str(error.filename or "output"))
+        print(f"kexec-stages: {what}: {error.strerror}", file=sys.stderr)
         return Exit.HARNESS
 
 

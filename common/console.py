@@ -32,8 +32,8 @@ OF_TIME = re.compile(
 )
 _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
-_KHO = re.compile(r"KHO: exec from: (.+) \(count (\d+)\)")
-_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: (\d+)")
+_KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")
+_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1,9})\b")
 # What an incoming kernel says of data whose format is not its own: kexec_handover.c:kho_populate,
 # kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
 _REFUSAL = re.compile(
@@ -47,6 +47,8 @@ class Boot(Stored):
     """One kernel's start, as its own first line says it."""
 
     t: int
+    number: int
+    """Of the line, counted from 1: lines that came at once have one stamp."""
     release: str
     banner: str
 
@@ -79,6 +81,8 @@ class Console(Stored):
     boots: tuple[Boot, ...] = ()
     jumps: tuple[int, ...] = ()
     """Host times of "kexec_core: Starting new kernel"."""
+    jump_lines: tuple[int, ...] = ()
+    """The numbers of these lines."""
     handovers: tuple[Handover, ...] = ()
     luo_numbers: tuple[int, ...] = ()
     refusals: tuple[str, ...] = ()
@@ -103,10 +107,16 @@ def is_fatal(text: str) -> bool:
     return bool(FATAL.search(strip_prefix(text)))
 
 
+def is_refusal(text: str) -> bool:
+    """True for what an incoming kernel says of a handover that it does not know the format of."""
+    return bool(_REFUSAL.match(text))
+
+
 def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []
     jumps: list[int] = []
+    jump_lines: list[int] = []
     handovers: list[Handover] = []
     luo_numbers: list[int] = []
     refusals: list[str] = []
@@ -116,9 +126,10 @@ def parse(lines: Iterable[Line]) -> Console:
     for number, line in enumerate(lines, start=1):
         text = strip_prefix(line.text)
         if match := _VERSION.match(text):
-            boots.append(Boot(t=line.t, release=match[1], banner=text))
+            boots.append(Boot(t=line.t, number=number, release=match[1], banner=text))
         elif _JUMP.search(text):
             jumps.append(line.t)
+            jump_lines.append(number)
         elif match := _KHO.match(text):
             handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
         elif match := _LUO.match(text):
@@ -132,6 +143,7 @@ def parse(lines: Iterable[Line]) -> Console:
     return Console(
         boots=tuple(boots),
         jumps=tuple(jumps),
+        jump_lines=tuple(jump_lines),
         handovers=tuple(handovers),
         luo_numbers=tuple(luo_numbers),
         refusals=tuple(refusals),

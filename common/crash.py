@@ -15,7 +15,9 @@ from pathlib import Path
 
 from common.console import FATAL, parse, strip_prefix
 from common.dialogue import Line
+from common.last_look import LastLook, read_last_look
 from common.record import Crash
+from common.stored_file import read_stamped
 from kernel.prebuilt import Bootable, Prebuilt
 from kernel.source import sources_root
 
@@ -61,18 +63,43 @@ def call_trace(window: Sequence[str]) -> tuple[str, ...]:
     return (*place, window[start], *frames)
 
 
+def crash_of(phase: str, folder: Path, kernels: Sequence[Bootable]) -> Crash | None:
+    """The crash of the trial in `folder`, None of one that was rebooted and had none."""
+    lines, look = read_stamped(folder / "console.jsonl"), read_last_look(folder)
+    if crash_window(lines):
+        return describe(phase, lines, kernels)
+    return describe_unheard(phase, look, kernels) if look else None
+
+
 def describe(phase: str, lines: Sequence[Line], kernels: Sequence[Bootable]) -> Crash:
     """The crash of a trial, from its console; `kernels` are those that may have died."""
     boots = parse(lines).boots
     release = boots[-1].release if boots else ""
-    window = crash_window(lines)
-    trace = call_trace(window)
     died = next((kernel for kernel in kernels if kernel.release == release), None)
+    return _described(phase, crash_window(lines), died, release, "on the console")
+
+
+def describe_unheard(phase: str, look: LastLook, kernels: Sequence[Bootable]) -> Crash:
+    """The crash of a kernel that did not come to its console, from its log in RAM."""
+    died = next((kernel for kernel in kernels if kernel.build_id == look.build_id), None)
+    lines = [Line(t=look.t, text=text) for text in look.texts]
+    window = crash_window(lines)
+    if not window:  # before there are handlers, registers are all that is told
+        first = next((n for n, text in enumerate(look.texts) if text.startswith("RIP: ")), None)
+        window = look.texts[first:] if first is not None else ()
+    crash = _described(phase, window, died, died.release if died else "", "in its log in RAM")
+    return crash if crash.stack else crash.model_copy(update={"stack": look.stack})
+
+
+def _described(
+    phase: str, window: Sequence[str], died: Bootable | None, release: str, where: str
+) -> Crash:
+    trace = call_trace(window)
     stack, decoded_by = trace, "nothing: it is no kernel of this trial"
     if died and trace:
         stack, decoded_by = decode(died, trace)
     elif died:
-        decoded_by = "nothing: there is no call trace on the console"
+        decoded_by = f"nothing: there is no call trace {where}"
     return Crash(
         phase=phase,
         kernel=release or "unknown",

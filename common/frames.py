@@ -22,9 +22,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.away import Stretch, settled
+from common.stored_file import in_order, read_bytes
 
 Away = Mapping[str, Sequence[Stretch]]
 """Who did not run when: sender, qemu, watcher; see common/away.py."""
@@ -49,8 +50,7 @@ def build(nonce: int, number: int, sent_ns: int) -> bytes:
     return _HEADER + body + CRC.pack(zlib.crc32(body)) + _PADDING
 
 
-@dataclass(frozen=True)
-class Landing:
+class Landing(NamedTuple):
     """A frame that was seen in RAM."""
 
     number: int
@@ -64,8 +64,10 @@ def write_sent(path: Path, times: array.array[int]) -> None:
 
 
 def read_sent(path: Path) -> list[int]:
-    """Send times in ns; the index is the frame's number."""
-    return list(_from_bytes(path.read_bytes()))
+    """Send times in ns; the index is the frame's number. Raises ValueError, OSError."""
+    times = list(_from_bytes(read_bytes(path)))
+    in_order(path.name, times)
+    return times
 
 
 def write_landed(path: Path, rows: array.array[int]) -> None:
@@ -74,11 +76,12 @@ def write_landed(path: Path, rows: array.array[int]) -> None:
 
 
 def read_landed(path: Path) -> list[Landing]:
-    """Landings in the order in which they were seen. Raises ValueError on half a record."""
-    flat = _from_bytes(path.read_bytes())
+    """Landings in the order in which they were seen. Raises ValueError on damaged ones, OSError."""
+    flat = _from_bytes(read_bytes(path))
     if len(flat) % 3:
         raise ValueError(f"{path.name} ends within a record")
-    return [Landing(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    in_order(path.name, flat[2::3])
+    return [Landing(*row) for row in zip(flat[0::3], flat[1::3], flat[2::3], strict=True)]
 
 
 def _little(numbers: array.array[int]) -> array.array[int]:

@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
+from typing import Protocol
 
 import libvirt
 import libvirt_qemu
@@ -36,6 +37,8 @@ from common.serial_line import ConsoleFile, SerialLine
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
 _LOOK_SECONDS = 0.25
+# A silence in which one looks whether the kernel is dead, and the time between looks.
+_SILENT_SECONDS, _LOOK_AGAIN_SECONDS = 2.0, 1.0
 # Kernels that begin without a word of the workload between them: two are a kexec unheard of.
 _BEGINNINGS = 4
 _LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
@@ -55,6 +58,16 @@ class MachineGone(Exception):
     """End of file on the dialogue: QEMU or the machine has ended."""
 
 
+class Watch(Protocol):
+    """Who looks at a machine that says nothing."""
+
+    def silent(self) -> str | None:
+        """Look at it; what its kernel died of, None where nothing shows that it is dead."""
+
+    def reset(self) -> None:
+        """Look at it: the platform was reset within the last second."""
+
+
 class Machine:
     """Context manager: a started machine. Its consoles, QMP events and trace go into `folder`.
 
@@ -70,6 +83,8 @@ class Machine:
         self._heard: deque[str] = deque()
         self._console_spoke = False
         self._beginnings = 0
+        self._resets = 0
+        self.watch: Watch | None = None
 
     def __enter__(self) -> Machine:
         with ExitStack() as stack:
@@ -171,6 +186,7 @@ class Machine:
             with self._events_lock:
                 if not self._qmp.closed:
                     self._qmp.write(json.dumps(entry) + "\n")
+                self._resets += event == "RESET"
 
         return int(
             libvirt_qemu.qemuMonitorEventRegister(
@@ -201,6 +217,7 @@ class Machine:
         if self._heard:
             return self._heard.popleft()
         quiet = self._patience.bound(silence)
+        look = self._patience.bound(_SILENT_SECONDS)
         self._beginnings = 0
         while True:
             try:
@@ -211,6 +228,10 @@ class Machine:
                 if self._console_spoke:
                     self._console_spoke = False
                     quiet = self._patience.bound(silence)
+                    look = self._patience.bound(_SILENT_SECONDS)
+                if look.passed() or self._resets:
+                    look = self._patience.bound(_LOOK_AGAIN_SECONDS)
+                    self._look_at_silence()
                 if self._beginnings >= _BEGINNINGS:
                     what = f"a kernel began {self._beginnings} times, and no workload spoke"
                     raise MachineSilent(self._last_sign(what)) from None
@@ -227,6 +248,15 @@ class Machine:
         lines = heard.decode("utf-8", "backslashreplace").split("\n")
         self._heard.extend(line.rstrip("\r") for line in lines)
         return self._heard.popleft()
+
+    def _look_at_silence(self) -> None:
+        if self.watch is None:
+            return
+        if self._resets:
+            self._resets = 0
+            self.watch.reset()
+        elif died := self.watch.silent():
+            raise KernelDied(died)
 
     def deadline(self, seconds: float) -> Deadline:
         """A point in time that several waits share; time in which we did not run puts it off."""
@@ -287,6 +317,10 @@ class Machine:
         except libvirt.libvirtError as error:
             raise HarnessError(f"QEMU's monitor: {error.get_error_message()}") from error
         return any(one["state"] == "enabled" for one in json.loads(answer).get("return", ()))
+
+    def registers(self) -> str:
+        """What QEMU's monitor says of all CPUs' registers now; the machine runs on meanwhile."""
+        return self._ask_qemu("info registers -a")
 
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP

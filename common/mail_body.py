@@ -22,9 +22,9 @@ from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
-from common.serial_line import read_stamped
 from common.shell_lines import shell_lines
 from common.statistics_table import phase_table
+from common.stored_file import read_stamped
 from common.stored_run import StoredRun
 from common.verdict import TrialVerdict
 

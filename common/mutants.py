@@ -39,8 +39,7 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError, UsageError
 from common.paths import CHECKOUT
-from common.rejudge import rejudged
-from common.stage import load_stage, series_patches
+from common.stage import Workload, load_stage, series_patches
 from common.stored_run import opened
 from common.verdict import Verdict
 from kernel.worktree import apply_patch
@@ -78,6 +77,11 @@ class Mutant:
     kernel_diff: str
 
     @property
+    def workload(self) -> Workload:
+        """Of which workload the stage's run is."""
+        return "qemu" if "qemu" in self.options else "vmm"
+
+    @property
     def catcher(self) -> str:
         """Who must notice it, for people."""
         return self.caught_by or ("judge" if self.refused_with else "any check")
@@ -111,7 +115,8 @@ def read_mutant(file: Path) -> Mutant:
     if not run or not run[0].isdigit() or (caught_by is None) is (refused_with is None):
         raise HarnessError(f"{file.name}: a mutant has Run, and one of Caught-by and Refused-with")
     may_break = frozenset(filter(None, map(str.strip, fields.get("May-break", "").split(","))))
-    known = {check.name for check in load_stage(int(run[0])).checks}
+    workload: Workload = "qemu" if "qemu" in run else "vmm"
+    known = {check.name for check in load_stage(int(run[0]), workload).checks}
     for name in sorted(may_break | {caught_by or ""}):
         if name and name not in known and not name.startswith(_STATUS):
             raise HarnessError(f"{file.name}: stage {run[0]} has no check {name!r}")
@@ -230,7 +235,7 @@ def find_out(mutant: Mutant, run: Path) -> Finding:
     """Judge the mutant's run from its raw files, and say whether it was noticed as it must be."""
     try:
         with opened(str(run)) as stored:
-            verdict = rejudged(stored)
+            verdict = stored.verdict
     except UsageError as error:
         refused = mutant.refused_with is not None and mutant.refused_with in str(error)
         return Finding(mutant, refused or mutant.catcher == "any check", "judge", str(error))

@@ -11,6 +11,8 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+from common.stored_file import read_text
+
 _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
@@ -20,9 +22,9 @@ _IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.M)
 def read_qemu_fault(folder: Path) -> str | None:
     """What a trial's folder says of such a fault, in words; None when it says nothing."""
     log, state = folder / "qemu.log", folder / "qemu-state.txt"
-    if log.exists() and (found := _ASSERTION.search(log.read_text(errors="replace"))):
+    if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
         return f"QEMU ended by itself: {found[0]} (qemu.log)"
-    return lost_end(state.read_text(errors="replace")) if state.exists() else None
+    return lost_end(read_text(state, errors="replace")) if state.exists() else None
 
 
 def lost_end(text: str) -> str | None:

@@ -24,8 +24,8 @@ from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
 from common.record import KernelFacts, Trial
-from common.serial_line import read_stamped
 from common.statistics_table import HEADERS, phase_rows
+from common.stored_file import read_stamped
 from common.stored_run import StoredRun
 
 

@@ -17,27 +17,38 @@ from xml.etree import ElementTree as ET
 
 from common import __version__, jit, qemu_trace
 from common.accel import Accelerator
-from common.crash import describe
+from common.crash import crash_of
+from common.death_watch import DeathWatch, layout_of_kernel
 from common.dialogue import awaited
 from common.domain import MachineSpec
-from common.errors import CannotRunHere
+from common.errors import CannotRunHere, HarnessError, UsageError
 from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
+from common.host_tsc import host_tsc_khz
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
+from common.machine_ram import MachineRam
 from common.paths import runs_root
-from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
-from common.serial_line import read_stamped
+from common.record import (
+    ATTEMPTS,
+    Ended,
+    KernelFacts,
+    Made,
+    Run,
+    Setting,
+    Trial,
+    collect,
+    seal,
+    sha256,
+)
 from common.sight import prove, prove_start
+from common.sources import digests
 from common.stage import Companion, Control, Stage
+from common.trial_files import MADE, RECORD
 from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
 from kernel.prebuilt import Bootable, Prebuilt
-
-RECORD = "record.json"
-ATTEMPTS = 3
-"""So often a trial is run whose host, or QEMU, disturbs it; each attempt stays in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +63,8 @@ class Bench:
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
+    nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
+    """The nonce of the trial of that name."""
     guest: Kernel | None = None
     """The kernel of the workload's guest, where that is a Linux."""
     guest_image: GuestImage | None = None
@@ -101,7 +114,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     folder.mkdir()
     outgoing, incoming = bench.kernels(control)
     chain = _chain(bench.stage, control)
-    nonce = secrets.token_hex(8)
+    nonce = bench.nonce(plan.folder)
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
     with ExitStack() as stack:
@@ -121,8 +134,12 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
         )
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         prove_start(machine)
+        ram = stack.enter_context(MachineRam(machine.process.pid))
+        watch = DeathWatch(
+            machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
+        )
         companion = stack.enter_context(stage.companion(machine))
-        ended, detail = _converse(machine, bench, companion, size.machine_mib, chain)
+        ended, detail = _converse(machine, bench, companion, watch, chain)
         setting = Setting(
             stage=stage.number,
             name=plan.folder,
@@ -153,28 +170,33 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             process_at_start=machine.process,
             process_at_end=machine.process_now(),
         )
-    if ended == "crashed":  # by now the console is whole
-        lines = read_stamped(folder / "console.jsonl")
-        crash = describe(detail.partition(": ")[0], lines, (outgoing, incoming))
+    setting = setting.model_copy(update={"ended_ns": time.monotonic_ns()})
+    if ended in ("crashed", "rebooted"):  # by now the console is whole
+        crash = crash_of(detail.partition(": ")[0], folder, (outgoing, incoming))
         setting = setting.model_copy(update={"crash": crash})
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
-    return collect(folder, witness=stage.witness)
+    try:
+        return collect(folder, witness=stage.witness)
+    except UsageError as error:
+        raise HarnessError(str(error)) from error  # it is no user's folder, but our own
 
 
 def _converse(
-    machine: Machine, bench: Bench, companion: Companion, machine_mib: int, chain: int
+    machine: Machine, bench: Bench, companion: Companion, watch: DeathWatch, chain: int
 ) -> tuple[Ended, str]:
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
-    gib, patience = machine_mib / 1024, bench.stage.patience
+    gib, patience = machine.spec.memory_mib / 1024, bench.stage.patience
     deadline = machine.deadline((90 + 60 * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
     phase, left, arrived, ended = "boot of the outgoing kernel", 0, 0, False
+    machine.watch = watch
     try:
         while True:
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
             companion.heard(text)
+            watch.heard(text)
             if bench.accelerator.name == "tcg" and text in bench.jit_words:
                 machine.note_jit(text)
             if name := awaited(text):
@@ -204,6 +226,7 @@ def _converse(
         return "crashed", f"{phase}: {error}"
     except MachineSilent as error:
         machine.note_state()
+        watch.timeout()
         return "timeout", f"{phase}: {error}"
     except MachineGone as error:
         machine.note_last_words()
@@ -225,6 +248,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     if bench.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
         words += (f"stage.stale_text={bench.stale_text}",)
+        if khz := host_tsc_khz():
+            words += (f"tsc_early_khz={khz}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words
@@ -276,6 +301,7 @@ def _facts(kernel: Bootable) -> KernelFacts:
         config_sha256=sha256(kernel.config) if kernel.config else None,
         patches=kernel.patches,
         prebuilt=isinstance(kernel, Prebuilt),
+        layout=layout_of_kernel(kernel),
     )
 
 
@@ -322,7 +348,9 @@ def run_stage(
     that failed for the named cause that was expected.
     """
     trials: list[Trial] = []
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = _made(bench.stage, plans)
+    (bench.folder / MADE).write_text(made.text())
+    bench = replace(bench, nonce=made.nonce)
     for kernel, name in ((bench.outgoing, "outgoing"), (bench.incoming, "incoming")):
         if kernel.config:
             shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
@@ -331,17 +359,24 @@ def run_stage(
         if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
             break
         trials += run_attempts(bench, plan, before=before, after=after)
-    run = Run(
-        stage=bench.stage.number,
-        tool=f"kexec-stages {__version__}",
-        commit=checkout_commit(),
-        started=started,
-        command=tuple(sys.argv[1:]),
-        trials=tuple(trials),
-    )
-    (bench.folder / RECORD).write_text(run.model_dump_json() + "\n")
+    run = Run(**dict(made), trials=tuple(trials))
+    (bench.folder / RECORD).write_text(run.text())
     seal(bench.folder)
     return run
+
+
+def _made(stage: Stage, plans: Sequence[Plan]) -> Made:
+    """What makes a run that begins now."""
+    return Made(
+        id=secrets.token_hex(8),
+        stage=stage.number,
+        tool=f"kexec-stages {__version__}",
+        commit=checkout_commit(),
+        sources=digests(),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=tuple(sys.argv[1:]),
+        planned=tuple(plan.name for plan in plans),
+    )
 
 
 def _fails_as_expected(trial: Trial, stage: Stage) -> bool:

@@ -217,6 +217,8 @@ class Stage:
     """Virtio ports of the machine; see MachineSpec."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
+    guest_runs_at: frozenset[str] = frozenset()
+    """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
     witness: Witness = field(default=lambda _raw: {})
     companion: CompanionFactory = no_companion
     narration: Mapping[str, str] = field(default_factory=dict)

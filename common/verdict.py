@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from common.chain import ask
+from common.console import is_refusal
 from common.dialogue import Stored
 from common.errors import Exit
+from common.last_look import death, sentence, standing
 from common.record import Run, Trial
 from common.stage import Check, Control, Outcome, Stage
 
@@ -23,12 +25,14 @@ RunStatus = Literal[
     "DISTURBED",
     "FAIL",
     "BROKEN",
+    "OTHER CODE",
     "ERROR",
     "CRASHED",
     "TIMEOUT",
 ]
 """From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
-of a stage that it could not run."""
+of a stage that it could not run. OTHER CODE: what made it was not this checkout's workload, stage,
+harness and series; `judge` says so."""
 
 EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
@@ -38,6 +42,7 @@ EXIT_OF: dict[RunStatus, Exit] = {
     "DISTURBED": Exit.HARNESS,
     "FAIL": Exit.FAIL,
     "BROKEN": Exit.FAIL,
+    "OTHER CODE": Exit.OTHER_CODE,
     "ERROR": Exit.HARNESS,
     "CRASHED": Exit.CRASHED,
     "TIMEOUT": Exit.TIMEOUT,
@@ -187,15 +192,19 @@ def _trial_status(
     trial: Trial, stage: Stage, answers: tuple[Answer, ...]
 ) -> tuple[TrialStatus, str]:
     ended, detail = trial.setting.ended, trial.setting.ended_detail
-    if trial.console.refusals:
+    if refusals := trial.console.refusals or _refusals_in_ram(trial):
         # LUO panics by its own decision then; that is no crash to look for a cause of
-        return "REFUSED", f"the incoming kernel refuses the handover: {trial.console.refusals[0]}"
+        return "REFUSED", f"the incoming kernel refuses the handover: {refusals[0]}"
     if cause := _disturbance(trial):
         return "DISTURBED", cause
-    if ended == "crashed" or any(splat.fatal for splat in trial.console.splats):
+    if any(splat.fatal for splat in trial.console.splats):
         return "CRASHED", detail
+    if ended in ("crashed", "rebooted") and (why := _died_unheard(trial)):
+        return "CRASHED", why
+    if ended == "crashed":
+        return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
     if ended == "timeout":
-        return "TIMEOUT", detail
+        return "TIMEOUT", _with_place(trial, detail)
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
     if "blind" in trial.witness:
@@ -212,6 +221,30 @@ def _trial_status(
             _sentence(answer),
         )
     return "PASS", f"{len(answers)} checks"
+
+
+def _refusals_in_ram(trial: Trial) -> tuple[str, ...]:
+    """What a kernel that died before its console had said to its log."""
+    texts = trial.last_look.texts if trial.last_look else ()
+    return tuple(text for text in texts if is_refusal(text))
+
+
+def _died_unheard(trial: Trial) -> str | None:
+    """What RAM and CPUs show of a kernel's death that its console does not."""
+    if trial.last_look is None:
+        return None
+    return sentence(trial.last_look, trial.setting, trial.console)
+
+
+def _with_place(trial: Trial, detail: str) -> str:
+    """A silence, with where the CPUs stood."""
+    look = trial.last_look
+    if look is None:
+        return detail
+    if death(look) and (why := _died_unheard(trial)):
+        return f"{detail}; {why}"
+    stood = standing(look)
+    return f"{detail}; {stood}" if stood else detail
 
 
 def _disturbance(trial: Trial) -> str | None:

@@ -16,11 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.kernel_layout import KernelLayout
 from common.paths import cache_root
 from kernel import config, elf
 from kernel.cache import KEY_DIGITS, Kernel, file_sha256
 from kernel.config import Loss
 from kernel.errors import MissingKconfig, SourceError
+from kernel.layout import layout_of
 from kernel.process import clean_environment, run_captured
 
 UNPACK_SECONDS = 60.0
@@ -47,6 +49,7 @@ class Prebuilt:
     losses: tuple[Loss, ...]
     tools: Kernel
     patches: tuple[str, ...] = ()
+    layout: KernelLayout | None = None
 
     @property
     def source(self) -> str:
@@ -77,6 +80,7 @@ def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: 
     with tempfile.TemporaryDirectory(prefix="kexec-stages-image-") as folder:
         vmlinux = _unpacked(path, scripts, Path(folder) / "vmlinux")
         content, build_id = vmlinux.read_bytes(), elf.build_id(vmlinux)
+        layout = layout_of(vmlinux)
     if not _LUO_ABI.search(content):
         raise MissingKconfig(config.ESSENTIAL[1:], f"{image} (Linux {release}, a prebuilt image)")
     if build_id is None:
@@ -92,6 +96,7 @@ def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: 
         config=_kept(key, text) if text is not None else None,
         losses=tuple(config.losses(wanted.values(), text, set(wanted))) if text else (),
         tools=tools,
+        layout=layout,
     )
 
 

@@ -14,10 +14,11 @@ import pytest
 from common.cli import main
 from common.record import Trial
 from common.stage import Stage, load_stage
-from common.stored_run import read_record
+from common.stored_run import opened
 from common.verdict import judge, judge_control, judge_trial
-from tests.conftest import RECORDED, RECORDED_2, RECORDED_3, write_record
+from tests.conftest import RECORDED, RECORDED_2, RECORDED_3
 from tests.recorded_trial import Edit, RecordedTrial
+from tests.stored import write_record
 
 STAGES = {2: RECORDED_2, 3: RECORDED_3}
 
@@ -196,7 +197,8 @@ def test_judge_says_it_with_exit_status_3(
 
 
 def test_a_control_whose_witness_is_blind_makes_no_stage_broken(run_2_folder: Path) -> None:
-    run = read_record(run_2_folder)
+    with opened(str(run_2_folder)) as stored:
+        run = stored.run
     main_trial = run.trials[0]
     name = load_stage(2).controls[0].name
     control = main_trial.model_copy(

@@ -20,7 +20,8 @@ from common.errors import CannotRunHere
 from common.record import Run, Trial
 from common.stage import Check, Control, load_stage
 from common.verdict import Verdict, judge
-from tests.conftest import RECORDED, sentence, store_run, write_record
+from tests.conftest import RECORDED, sentence
+from tests.stored import store_run, write_record
 
 STAGE = load_stage(1)
 Recorded = Callable[..., Trial]

@@ -133,13 +133,13 @@ def host_rows(folder: Path, *, suspended: int = 0) -> None:
 
 
 def test_a_folder_without_a_sampler_says_that_nothing_was_measured(tmp_path: Path) -> None:
-    assert read_host(tmp_path) is None
+    assert read_host(tmp_path, read_away(tmp_path)) is None
 
 
 def test_the_hosts_log_says_who_waited_and_for_how_long(tmp_path: Path) -> None:
     host_rows(tmp_path)
     (tmp_path / "away-qemu.jsonl").write_text(f"[{MS}, {7 * MS}]\n[{100 * MS}, {160 * MS}]\n")
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.away == {"qemu": ((100 * MS, 160 * MS),)}, "6 ms are not worth a line"
     assert (host.pressure_ms, host.steal_ms, host.suspended_ms) == (9.0, 90.0, 0.0)
@@ -152,14 +152,14 @@ def test_the_hosts_log_says_who_waited_and_for_how_long(tmp_path: Path) -> None:
 def test_who_was_away_for_half_a_second_stood_still(tmp_path: Path, who: str) -> None:
     host_rows(tmp_path)
     (tmp_path / f"away-{who}.jsonl").write_text(f"[{100 * MS}, {700 * MS}]\n")
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.stood_still() == f"{who} not run for 600 ms at +0.1 s"
 
 
 def test_a_suspended_host_stood_still(tmp_path: Path) -> None:
     host_rows(tmp_path, suspended=8 * SECOND)
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.suspended_ms == 8000.0
     assert "host suspended for 8000 ms" in (host.stood_still() or "")

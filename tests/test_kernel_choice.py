@@ -20,7 +20,8 @@ from common.stored_run import opened
 from common.verdict import judge_trial
 from kernel.config import requests
 from kernel.source import Source, SourceKind
-from tests.conftest import RECORDED_2, store_run
+from tests.conftest import RECORDED_2
+from tests.stored import store_run
 
 ADDED = "diff --git a/Kconfig b/Kconfig\n--- a/Kconfig\n+++ b/Kconfig\n@@ -1 +1,2 @@\n x\n"
 

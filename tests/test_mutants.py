@@ -22,11 +22,13 @@ from common.mutants import (
     mutants,
     read_mutant,
 )
+from common.promises import promises
 from common.record import Run, Trial
 from common.stage import load_stage
 from common.verdict import judge
 from kernel.errors import PatchError
-from tests.conftest import sentence, write_record
+from tests.conftest import sentence
+from tests.stored import write_record
 from tests.test_verdict import replacing
 
 NAMES = sorted(path.stem for path in FOLDER.glob("*.patch"))
@@ -79,6 +81,7 @@ def test_each_claim_that_can_be_faked_has_its_mutant() -> None:
         (1, "same_pages"),
         (1, "host_saw_guest"),
         (1, "build_ids"),
+        (1, "host_saw_kernels"),
         (1, "console_order"),
         (1, "no_reset"),
         (1, "outgoing_rules"),
@@ -173,6 +176,12 @@ def test_a_mutant_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
     assert f", {NAMES[-1]}" in said
     with pytest.raises(UsageError):
         mutants(("nothing",))
+
+
+def test_the_page_of_promises_is_up_to_date() -> None:
+    page = (FOLDER.parents[1] / "docs" / "promises.md").read_text()
+    assert page == promises(), "./kexec-stages list --promises > docs/promises.md"
+    assert "| `same_pages`: Is each page of the memfd in the page frame it was in? |" in page
 
 
 def test_words_that_only_pytest_knows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -18,8 +18,8 @@ import pytest
 from common import console
 from common.frames import Landing, read_landed, read_sent, write_landed, write_sent
 from common.record import Trial
-from common.serial_line import read_stamped
 from common.stage import load_stage
+from common.stored_file import read_stamped
 from common.verdict import judge_trial
 from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 

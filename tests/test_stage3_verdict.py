@@ -16,8 +16,8 @@ import pytest
 
 from common import console
 from common.record import Trial
-from common.serial_line import read_stamped
 from common.stage import load_stage
+from common.stored_file import read_stamped
 from common.verdict import judge_trial
 from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 

@@ -136,7 +136,9 @@ SAID = "Statistics:\nTB flush count      0\nTB invalidate count {}\nTLB full flu
 
 
 def answers(*counts: tuple[str, int]) -> str:
-    lines = [{"t": 1, "ms": 20.5, "word": w, "said": SAID.format(n)} for w, n in counts]
+    lines = [
+        {"t": 1, "ms": 20.5, "cpu_s": 1.0, "word": w, "said": SAID.format(n)} for w, n in counts
+    ]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -159,7 +161,13 @@ def test_drops_are_counted_for_each_update(
 
 def test_no_answer_is_no_measurement(tmp_path: Path) -> None:
     assert jit.invalidations(tmp_path) == ()
-    line = {"t": 1, "ms": 1.0, "word": jit.FIRST, "said": "no answer: domain is not running\n"}
+    line = {
+        "t": 1,
+        "ms": 1.0,
+        "cpu_s": None,
+        "word": jit.FIRST,
+        "said": "no answer: domain is not running\n",
+    }
     (tmp_path / "jit.jsonl").write_text(json.dumps(line) + "\n")
     assert jit.invalidations(tmp_path) == ()
 

@@ -69,6 +69,7 @@ STAGE = Stage(
     blackout=blackout,
     companion=witnesses,
     witness=read_witnesses,
+    guest_runs_at=frozenset({"pause", "files"}),
     narration={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running",

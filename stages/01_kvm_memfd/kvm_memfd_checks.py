@@ -9,6 +9,7 @@ import kvm_memfd_memory
 
 from common import checks, guest_checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.guest_seen import HOST_SAW_GUEST_RUN
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
 
@@ -164,6 +165,7 @@ CLAIMS = (
     Claim(
         "The vCPUs go on where they were: registers, vector state, counter.",
         (
+            HOST_SAW_GUEST_RUN,
             Check("registers", "Do the general registers go on?", guest_checks.registers("gpr")),
             Check(
                 "vector_state", "Do the vector registers go on?", guest_checks.registers("vector")

@@ -170,6 +170,15 @@ TAINTED = Control(
     breaks=frozenset({"not_tainted"}),
     reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
 )
+SLOW_CLOCK = Control(
+    name="slow-clock",
+    what="both kernels are told that the TSC runs at 6 GHz",
+    breaks=frozenset({"clock_rate"}),
+    # Its ms are not the guest's.
+    may_break=frozenset({"guest_gap"}),
+    cmdline=lambda words: (*words, "tsc_early_khz=6000000"),
+    reason=reason(checks.fact_is(INCOMING, "tsc.khz", "6000000")),
+)
 FIRMWARE_REBOOT = Control(
     name="firmware-reboot",
     what="a reboot through the firmware instead of the kexec",
@@ -188,7 +197,7 @@ POWER_OFF = Control(
 SAME_KERNEL = Control(
     name="same-kernel",
     what="the outgoing kernel on both sides",
-    breaks=frozenset({"other_kernel", "build_ids"}),
+    breaks=frozenset({"other_kernel", "build_ids", "host_saw_kernels"}),
     same_kernel=True,
     reason=reason(same_fact("kernel.build_id")),
 )
@@ -266,6 +275,7 @@ CONTROLS = (
         reason=reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
     ),
     TAINTED,
+    SLOW_CLOCK,
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",

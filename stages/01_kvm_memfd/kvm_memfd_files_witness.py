@@ -11,18 +11,32 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, Literal
 
 from kvm_memfd_witness import ram_witness
 from kvm_memfd_witness import read_witness as read_ram_witness
+from pydantic import Field, TypeAdapter
 
 from common import kho_tree
 from common.machine_ram import MachineRam
-from common.record import RawTrial
+from common.record import LONGEST, RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Name, Strict, read_json
 
 FILE = "files-witness.json"
 _FRAMES, _FDT, _KHO = "# frames.", "# kho.fdt=", "# await kho-"
+
+
+class Seen(Strict):
+    """What the host saw of one update."""
+
+    pages: Count
+    sha256: dict[Literal["files-written", "files"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    kho: dict[Name, dict[Annotated[str, Field(pattern="^[0-9]{1,2}$")], Count]]
+    """By rendezvous: pages registered with KHO, of each order."""
+
+
+_SEEN = TypeAdapter(Annotated[tuple[Seen, ...], Field(min_length=1, max_length=LONGEST)])
 
 
 class _OneUpdate:
@@ -89,13 +103,10 @@ def witnesses(machine: Surroundings) -> Iterator[Companion]:
 def read_witnesses(raw: RawTrial) -> dict[str, Any]:
     """What both saw of a stored trial: "files" beside the rest, in "later" as well.
 
-    Trials of earlier versions have no such file. Raises OSError or ValueError when one is damaged.
+    Raises OSError or ValueError when one is damaged.
     """
     found = read_ram_witness(raw)
-    path = raw.folder / FILE
-    if not path.exists():
-        return found
-    first, *later = json.loads(path.read_text())
+    first, *later = (seen.model_dump() for seen in read_json(raw.folder / FILE, _SEEN))
     seen = zip(found.get("later", []), later, strict=False)
     more = {"later": [ram | {"files": files} for ram, files in seen]} if later else {}
     return found | {"files": first} | more

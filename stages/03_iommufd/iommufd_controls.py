@@ -339,6 +339,7 @@ CONTROLS = (
                 "device_counted_all",
                 "reader_saw_all",
                 "never_gated",
+                "never_held_up",
                 "unmap_faults",
                 "map_lands",
             }

@@ -14,7 +14,9 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from common import frame_witness
 from common.dialogue import Side
@@ -25,6 +27,7 @@ from common.machine_ram import MachineRam
 from common.qemu_trace import TEXTS, TraceEvent, parse
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Stamp, Strict, in_order, read_json
 from common.vtd_tables import context_entry, domain_ids, page_table
 
 TRACES = (
@@ -35,6 +38,40 @@ TRACES = (
 )
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
+
+
+_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}$")]
+
+
+class Table(Strict):
+    """What the IOMMU had for a device at one look."""
+
+    context_table: _Address
+    context_entry: Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}:0x[0-9a-f]{1,16}$")]
+    domain: Annotated[int, Field(ge=0, lt=1 << 16)]
+    top: _Address
+    pages: Annotated[list[_Address], Field(max_length=100_000)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    mapped: Count
+    lowest: Count | None
+
+
+class Look(Strict):
+    """A look at the IOMMU's tables: tables.json has one for each point of the workload."""
+
+    when: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")]
+    t: Stamp
+    root: _Address
+    ram_end: Count
+    domains: dict[
+        Annotated[str, Field(pattern=r"^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")],
+        Annotated[int, Field(ge=0, lt=1 << 16)],
+    ]
+    device: Table | None = Field(alias="01:00.0")
+    other: Table | None = Field(alias="02:00.0")
+
+
+_LOOKS = TypeAdapter(list[Look])
 
 
 class TranslationWitness(FrameWitness):
@@ -129,7 +166,10 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
     found = frame_witness.read_witness(raw)
     tables = raw.folder / "tables.json"
-    found["tables"] = json.loads(tables.read_text()) if tables.exists() else []
+    looks = read_json(tables, _LOOKS) if tables.exists() else []
+    in_order(tables.name, [look.t for look in looks])
+    raw.within(tables.name, *(look.t for look in looks))
+    found["tables"] = [look.model_dump(by_alias=True) for look in looks]
     kernels = raw.console
     zero = kernels.jumps[0] if kernels.jumps else raw.setting.started_ns
     booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
