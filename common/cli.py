@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 
-from common import __version__, guest_image, kernel_choice, load
+from common import __version__, append, guest_image, kernel_choice, load
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
@@ -52,6 +52,7 @@ def build_parser() -> argparse.ArgumentParser:
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     _machine_options(demo)
     load.add_option(demo)
+    append.add_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
         "--mutants",
@@ -75,10 +76,19 @@ def build_parser() -> argparse.ArgumentParser:
     _workload_option(run)
     _lane_option(run)
     _chain_option(run)
-    run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often = run.add_mutually_exclusive_group()
+    often.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often.add_argument(
+        "--layouts",
+        type=_positive,
+        metavar="K",
+        help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
+        " as a usage error where they cannot, and the report says how many layouts there were",
+    )
     guest_image.add_options(run)
     _machine_options(run)
     load.add_option(run)
+    append.add_option(run)
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -96,6 +106,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
     _machine_options(gate)
+    append.add_option(gate)
 
     soak = _verb(
         verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
@@ -115,6 +126,7 @@ def build_parser() -> argparse.ArgumentParser:
     begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
     _machine_options(soak)
     load.add_option(soak)
+    append.add_option(soak)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
     matrix.add_argument(
@@ -245,7 +257,7 @@ def _verb(
 
 def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     kernel_choice.add_options(parser, sides=sides)
-    parser.set_defaults(load=0)  # for the verbs without --load
+    parser.set_defaults(load=0, append=[])  # for the verbs without these options
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     _qemu_option(machine)
@@ -296,7 +308,8 @@ def _lane_option(parser: argparse.ArgumentParser) -> None:
         "--lane",
         choices=LANES,
         default="default",
-        help="debug: kernels with KASAN, lockdep and kmemleak (default: default)",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
+        " late, swap, memcg, modules, as distributions have them (default: default)",
     )
 
 

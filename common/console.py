@@ -22,7 +22,8 @@ SPLAT = re.compile(
     FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
     r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
-    r"unreferenced object|pagealloc: |INFO: trying to register non-static key|"
+    r"unreferenced object|pagealloc: |page dumped because: |"
+    r"INFO: trying to register non-static key|"
     r"INFO: lockdep is turned off|Call Trace:"
 )
 # What a kernel says when time passes and it did not: on a host that does not run the machine, too.
@@ -40,6 +41,8 @@ _REFUSAL = re.compile(
     r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
     r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
 )
+# mm/mm_init.c:deferred_init_memmap
+_LATE_PAGES = re.compile(r"node (\d+) deferred pages initialised in ")
 _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
 
 
@@ -89,6 +92,8 @@ class Console(Stored):
     """An incoming kernel's words on data that is not in a format of its own."""
     splats: tuple[Splat, ...] = ()
     firmware: tuple[str, ...] = ()
+    late_pages: tuple[tuple[int, int], ...] = ()
+    """Host time and node where struct pages were initialised late, by a thread of the node's."""
     lines: int = 0
 
 
@@ -122,6 +127,7 @@ def parse(lines: Iterable[Line]) -> Console:
     refusals: list[str] = []
     splats: list[Splat] = []
     firmware: list[str] = []
+    late_pages: list[tuple[int, int]] = []
     number = 0
     for number, line in enumerate(lines, start=1):
         text = strip_prefix(line.text)
@@ -138,6 +144,8 @@ def parse(lines: Iterable[Line]) -> Console:
             refusals.append(text)
         elif SPLAT.search(text):
             splats.append(Splat(t=line.t, number=number, text=text, fatal=bool(FATAL.search(text))))
+        elif match := _LATE_PAGES.match(text):
+            late_pages.append((line.t, int(match[1])))
         elif _FIRMWARE.search(text):
             firmware.append(text)
     return Console(
@@ -149,5 +157,6 @@ def parse(lines: Iterable[Line]) -> Console:
         refusals=tuple(refusals),
         splats=tuple(splats),
         firmware=tuple(firmware),
+        late_pages=tuple(late_pages),
         lines=number,
     )

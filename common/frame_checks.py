@@ -12,6 +12,7 @@ from typing import Any
 
 from common.checks import INCOMING, OUTGOING, disturbed, no_data, outcome, same_fact
 from common.guest_checks import both
+from common.igb_machine import Places, places
 from common.record import Trial
 from common.stage import Check, Outcome
 
@@ -232,21 +233,24 @@ def _trace_has_none(key: str, what: str) -> Callable[[Trial], Outcome]:
         trace = trial.witness["trace"]
         if not trace["config_writes"]:
             return no_data("no write to the device's configuration in qemu-trace.log", expected="0")
-        found = trace[key]
+        found, at = trace[key], places(trial.setting.options)
         return outcome(
             not found,
             expected=f"no {what} while traffic runs",
-            seen=f"{trace[f'{key}_count']}, first {_event(found[0])}" if found else "none",
+            seen=f"{trace[f'{key}_count']}, first {_event(found[0], at)}" if found else "none",
             evidence="qemu-trace.log",
         )
 
     return ask
 
 
-def _event(entry: list[Any]) -> str:
+def _event(entry: list[Any], at: Places) -> str:
     """A trace entry in words; its time is relative to "Starting new kernel"."""
     ms, *rest = entry
-    text = f"{rest[0]} @0x4 <- {rest[1]:#x}" if len(rest) == 2 else rest[0]
+    text = rest[0]
+    if len(rest) == 2:
+        whose = "the bridge above the device" if text in at.bridges else "the device"
+        text = f"PCI_COMMAND of {whose}, {text} <- {rest[1]:#x}"
     return f"{text} at {ms:+.1f} ms"
 
 
@@ -258,6 +262,7 @@ def _not_gated(trial: Trial) -> Outcome:
     trace = trial.witness["trace"]
     if not trace["config_writes"]:
         return no_data("no write to the device's configuration in qemu-trace.log", expected="1")
+    at = places(trial.setting.options)
     off = trace["other_master_off"][0][0] if trace["other_master_off"] else None
     others = [
         entry
@@ -268,7 +273,7 @@ def _not_gated(trial: Trial) -> Outcome:
         trace["gated_count"] == len(others) <= 1,
         expected="no frame kept back while traffic runs, but of the second device",
         seen=f"{trace['gated_count']}, {len(others)} of the second device"
-        + (f"; first {_event(trace['gated'][0])}" if trace["gated"] else ""),
+        + (f"; first {_event(trace['gated'][0], at)}" if trace["gated"] else ""),
         evidence="qemu-trace.log",
     )
 
@@ -281,6 +286,14 @@ def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
         return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
 
     return ask
+
+
+def _same_config(trial: Trial) -> Outcome:
+    """Of the device, of the port, and of every bridge where there are more."""
+    more = (
+        ("device.path", "bridges.config") if len(places(trial.setting.options).bridges) > 1 else ()
+    )
+    return _same_facts("device.bdf", "device.config", "port.config", *more)(trial)
 
 
 def _head_went_on(trial: Trial) -> Outcome:
@@ -335,7 +348,7 @@ LEFT_ALONE = (
     Check("no_device_reset", "Was it never reset?", _trace_has_none("resets", "device reset")),
     Check(
         "bus_mastering_kept",
-        "Was bus mastering never cleared, in the device and in its port?",
+        "Was bus mastering never cleared, in the device and in the bridges above it?",
         _trace_has_none("command", "PCI_COMMAND without bus mastering"),
     ),
     Check(
@@ -346,8 +359,8 @@ LEFT_ALONE = (
 SAME_DEVICE = (
     Check(
         "same_config",
-        "Are BDF and configuration headers of device and port the same?",
-        _same_facts("device.bdf", "device.config", "port.config"),
+        "Are BDF and configuration headers of device and bridges the same?",
+        _same_config,
     ),
     Check(
         "same_registers",

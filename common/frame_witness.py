@@ -28,7 +28,7 @@ from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import Landing, judge, look_at, read_landed, read_sent
-from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
+from common.igb_machine import Places, places, udp_ports
 from common.paths import CHECKOUT
 from common.precedence import prefer
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write
@@ -109,9 +109,9 @@ class FrameWitness:
             self._tell(self._running[-1], "hold")
             time.sleep(_DRAIN_SECONDS)
 
-    def _parameter(self, name: str) -> str:
+    def _parameter(self, name: str, otherwise: str = "") -> str:
         words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
-        return words[-1].partition("=")[2]
+        return words[-1].partition("=")[2] if words else otherwise
 
     def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -130,7 +130,8 @@ class FrameWitness:
         rings: list[object] = []
         folder = self.machine.folder.resolve()
         Credit.of(self._credit, new=True)
-        for name, bdf, prefix in (("device", DEVICE, "ring"), ("other", OTHER, "other.ring")):
+        at = places({"switch": self._parameter("switch", "0")})
+        for name, bdf, prefix in (("device", at.device, "ring"), ("other", at.other, "other.ring")):
             address = self._facts[f"{prefix}.{self.address_fact}"]
             count = self._facts[f"{prefix}.count"]
             rings += ["--ring", bdf, address, count, folder / f"{name}-landed.bin"]
@@ -225,7 +226,8 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
         raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
         if jump and sent:
             found["other"] = _other(sent, landed, jump, sides)
-    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump)
+    at = places(raw.setting.options)
+    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump, at)
     left = _left(sides)
     found["left_ms"] = (left - jump) / 1e6 if left and jump else None
     return found
@@ -287,7 +289,7 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
 
 
 def _look_at_trace(
-    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None
+    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None, at: Places
 ) -> dict[str, Any]:
     """Counts of what must not be, with the first of each, between start and end of traffic.
 
@@ -307,11 +309,11 @@ def _look_at_trace(
             continue
         seen["events"] += 1
         if write := config_write(event):
-            seen["config_writes"] += write.bdf in (DEVICE, PORT)
-            if _clears_master(write):
-                kind = "other_master_off" if write.bdf == OTHER else "command"
+            seen["config_writes"] += write.bdf in (at.device, *at.bridges)
+            if _clears_master(write, at):
+                kind = "other_master_off" if write.bdf == at.other else "command"
                 seen[kind].append([ms(event), write.bdf, write.value])
-        elif event.name == "pci_pm_transition" and DEVICE in event.text:
+        elif event.name == "pci_pm_transition" and at.device in event.text:
             seen["power"].append([ms(event), event.text])
         elif event.name in RESETS:
             seen["resets"].append([ms(event), f"{event.name} {event.text}".strip()])
@@ -323,9 +325,9 @@ def _look_at_trace(
     return seen
 
 
-def _clears_master(write: ConfigWrite) -> bool:
+def _clears_master(write: ConfigWrite, at: Places) -> bool:
     return (
-        write.bdf in (DEVICE, PORT, OTHER)
+        write.bdf in (at.device, *at.bridges, at.other)
         and write.offset == _COMMAND
         and not write.value & _BUS_MASTER
     )

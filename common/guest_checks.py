@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks import INCOMING, OUTGOING, disturbed, no_data, outcome
+from common.checks import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.dialogue import Side
 from common.record import Trial
-from common.stage import Outcome
+from common.stage import Check, Outcome
 
 RANGES = 64  # digests of RAM ranges that each side prints
 
@@ -237,3 +237,20 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
         seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
         evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
     )
+
+
+# One object for all stages that ask them: a control of one stage shows them for the others.
+RETRIEVED = Check(
+    "memfds_retrieved",
+    "Did LUO hand back the session and both memfds?",
+    facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
+)
+REGISTERS = Check("registers", "Do the general registers go on?", registers("gpr"))
+VECTOR_STATE = Check("vector_state", "Do the vector registers go on?", registers("vector"))
+COUNTER = Check("counter", "Does the counter go on without gap or repeat?", each_vcpu(counter))
+GUEST_TICKS = Check(
+    "guest_ticks", "Do its timer interrupts go on?", each_vcpu(guest_ticks), timed=True
+)
+GUEST_GAP = Check(
+    "guest_gap", "Is the time it missed the blackout?", each_vcpu(guest_gap), timed=True
+)

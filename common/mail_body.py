@@ -17,6 +17,7 @@ from common import __version__
 from common.chain import updates
 from common.dialogue import Side
 from common.host_report import attempts, host_lines
+from common.layouts import tried
 from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable, without_home
@@ -86,6 +87,9 @@ def _kernels(one: StoredRun) -> Iterable[str]:
     setting = main.setting
     lines = [f"lane    {setting.lane}", "series  Message-ID not recorded"]
     lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
+    lines += _wrap(tried(one.run.trials), "layouts ", " " * 8)
+    if setting.append:
+        lines += _wrap(" ".join(setting.append), "append  ", " " * 8)
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
         lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
         config = kernel.config_sha256 or "unknown"

@@ -143,13 +143,15 @@ class Setting(Strict):
     control: Name | None
     options: dict[Name, Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]]
     workload: Literal["vmm", "qemu"] = "vmm"
-    lane: Literal["default", "debug"] = "default"
+    lane: Literal["default", "debug", "server"] = "default"
     series: Text = "ours"
     """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
     one_kernel: bool = False
     """The user gave one image for both sides."""
     chain: Annotated[int, Field(ge=1, le=LONGEST)] = 1
     """Updates in this machine, one after the other; see common/chain.py."""
+    append: tuple[Text, ...] = ()
+    """The user's own words on both kernels' command lines; see common/append.py."""
     load: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Busy processes that the harness ran beside the trial; see common/load.py."""
     nonce: Nonce

@@ -17,6 +17,7 @@ from xml.etree import ElementTree as ET
 
 from common import __version__, jit, qemu_trace
 from common.accel import Accelerator
+from common.append import behind
 from common.crash import crash_of
 from common.death_watch import DeathWatch, layout_of_kernel
 from common.dialogue import awaited
@@ -73,6 +74,8 @@ class Bench:
     """Outgoing and incoming kernel of controls that have their own, by name."""
     load: int = 0
     """Busy processes beside the trials."""
+    append: tuple[str, ...] = ()
+    """The user's words on both kernels' command lines."""
     stale_text: Literal["avoid", "keep"] = "avoid"
     """Whether the incoming kernel stays off the outgoing one's text, under TCG."""
     jit_words: tuple[str, ...] = jit.WORDS
@@ -151,6 +154,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             series=str(stage.series),
             one_kernel=stage.one_kernel,
             chain=chain,
+            append=bench.append,
             load=bench.load,
             nonce=nonce,
             host=describe_host(
@@ -236,7 +240,10 @@ def _converse(
 def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
     # Hyper-V, VMware or KVM leaves that check out as well.
-    words = ("console=ttyS0", "no_timer_check", *bench.stage.cmdline, f"stage.nonce={nonce}")
+    # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
+    # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
+    ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *bench.stage.cmdline)
+    words = (*behind(ours, bench.append), f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
     if bench.guest_image:

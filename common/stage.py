@@ -196,7 +196,7 @@ class Stage:
     """Defaults of the options in the debug lane, where they differ."""
     debug_controls: frozenset[str] = frozenset()
     """The controls that go through code which the main run does not, for the debug lane."""
-    lane: Literal["default", "debug"] = "default"
+    lane: Literal["default", "debug", "server"] = "default"
     patience: int = 1
     """How many times as long everything may take; set by the lane."""
     extra_fragments: tuple[Path, ...] = ()

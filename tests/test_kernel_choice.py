@@ -90,6 +90,8 @@ def test_without_our_series_its_controls_are_left_out() -> None:
         "bus-mastering-patch-off",
         "adopt-patch-off",
         "silenced",
+        "bridge-mastering-lost",
+        "command-write-allowed",
         "d0-patch-off",
         "pin-patch-off",
         "stock-kernel",

@@ -88,7 +88,9 @@ def test_each_claim_that_can_be_faked_has_its_mutant() -> None:
         (1, "judge"),
         (2, "no_device_reset"),
         (2, "dma_in_gap"),
+        (2, "bus_mastering_kept"),
         (3, "never_off"),
+        (3, "reuse_faults"),
     }
 
 

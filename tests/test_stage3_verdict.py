@@ -157,11 +157,11 @@ def without(event: str) -> Edit:
 
 def test_faults_that_never_came_fall(trial: Callable[..., Trial]) -> None:
     found = fallen(trial(without("vtd_dmar_fault sid 0x100 ")))
-    assert found == {"poison_faulted", "unmap_faults"}
+    assert found == {"poison_faulted", "reuse_faults", "unmap_faults"}
 
 
 def test_faults_before_the_gap_are_none_in_it(trial: Callable[..., Trial]) -> None:
-    assert "poison_faulted" in fallen(trial(faults_moved(-9000)))
+    assert "poison_faulted" in fallen(trial(faults_moved(-60000)))
 
 
 def test_a_frame_that_was_to_be_missing_and_landed_falls(trial: Callable[..., Trial]) -> None:
@@ -202,6 +202,9 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         ("canary=changed=0", "canary=changed=1", {"canary"}),
         ("hog.status=0", "hog.status=9", {"pages_in_place"}),
         ("pins.wrong=VmPin=0", "pins.wrong=VmPin=4", {"pinned"}),
+        ("reuse.landed=0 of 32", "reuse.landed=1 of 32", {"reuse_faults"}),
+        ("reuse.iova=0x100003a9000", "reuse.iova=0x100013a9000", {"reuse_faults"}),
+        ("reuse.landed=0 of 32", "reuse.landed=0 of 0", {"reuse_faults"}),
         ("unmap.missing=50 of 50", "unmap.missing=49 of 50", {"unmap_faults"}),
         ("map.landed=5", "map.landed=", {"map_lands"}),
         ("reader.who=program", "reader.who=guest", {"driven"}),

@@ -2,6 +2,7 @@
 /* What has to be the same on both sides of the kexec, read from where it is. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -11,10 +12,13 @@
 #define PORT "0000:00:02.0"
 #define HEAD_LOOKS 5
 
-static void report_config(const char *bdf, const char *key)
+#define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
+#define BRIDGES_MAX 8
+
+static void read_config(const char *bdf, char text[HEADER_TEXT])
 {
-	char path[128], text[2 * PCI_STD_HEADER_SIZEOF + 1];
 	u8 header[PCI_STD_HEADER_SIZEOF];
+	char path[128];
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
@@ -23,7 +27,39 @@ static void report_config(const char *bdf, const char *key)
 	close(fd);
 	for (size_t i = 0; i < sizeof(header); i++)
 		sprintf(text + 2 * i, "%02x", header[i]);
+}
+
+static void report_config(const char *bdf, const char *key)
+{
+	char text[HEADER_TEXT];
+
+	read_config(bdf, text);
 	fact(key, "%s", text);
+}
+
+/* Each bridge from the root port on, then the device, as sysfs nests them. */
+static void report_path(const char *bdf)
+{
+	char link[256], text[256], configs[BRIDGES_MAX * HEADER_TEXT] = "", *step, *next;
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", bdf);
+	len = must(sys(readlink(link, text, sizeof(text) - 1)));
+	text[len] = '\0';
+	step = strstr(text, "/pci0000:00/");
+	must_be(step, "%s is a link to %s", bdf, text);
+	step += strlen("/pci0000:00/");
+	fact("device.path", "%s", step);
+	for (; (next = strchr(step, '/')); step = next + 1) {
+		size_t used = strlen(configs);
+
+		*next = '\0';
+		must_be(used + HEADER_TEXT < sizeof(configs), "too many bridges above %s", bdf);
+		if (used)
+			configs[used++] = '/';
+		read_config(step, configs + used);
+	}
+	fact("bridges.config", "%s", configs);
 }
 
 /*
@@ -51,7 +87,7 @@ static void report_head(const struct igb *igb)
 	fact_tsc("head", when);
 }
 
-/* Facts device.* and port.config; the device sits behind the first port. */
+/* Facts device.*, port.config of the first port, which is above the device, bridges.config. */
 void igb_report(const struct igb *igb, const char *bdf)
 {
 	struct igb_ring_state state;
@@ -66,4 +102,5 @@ void igb_report(const struct igb *igb, const char *bdf)
 	fact("device.tail", "%u", igb_rx_tail(igb));
 	report_config(bdf, "device.config");
 	report_config(PORT, "port.config");
+	report_path(bdf);
 }

@@ -38,6 +38,13 @@ TRACES = (
 )
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
+# What begins with which word of the incoming side, after the proof.
+_WINDOWS = (
+    ("reused", "again.first"),
+    ("unmapped", "unmap.first"),
+    ("mapped", "await.snapshot-mapped"),
+)
+_WINDOWS_BEFORE_REUSE = (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped"))
 
 
 _Address = Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}$")]
@@ -178,6 +185,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
         "roots": [[_ms(t, zero), address] for t, address in _roots(raw.trace)],
         "incoming": None if booted is None else _ms(booted, zero),
         "faults": _faults(raw.trace, raw.sides, zero),
+        "at_reused": _at_reused(raw.trace, raw.sides),
     }
     return found
 
@@ -201,19 +209,19 @@ def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
 def _faults(
     events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
 ) -> dict[str, dict[str, Any]]:
-    """Faults by device and by when: "proof", as long as every frame counts, then "unmapped"
-    and "mapped". Of each the number, how many in the gap, the first, and the lowest and highest
-    address.
+    """Faults by device and by when: "proof", as long as every frame counts, then "reused",
+    "unmapped" and "mapped". Of each the number, how many in the gap, the first, and the lowest and
+    highest address.
     """
     begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
     last = sides[-1].stamps if sides else {}
     names, times = ["proof"], [0]
-    for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
+    for name, stamp in _WINDOWS if "unmap.first" in last else _WINDOWS_BEFORE_REUSE:
         if stamp in last:
             names.append(name)
             times.append(last[stamp])
     faults: dict[str, dict[int, list[tuple[int, int, str]]]] = {
-        name: {} for name in ("proof", "unmapped", "mapped")
+        name: {} for name in ("proof", *(name for name, _ in _WINDOWS))
     }
     for event in events:
         if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
@@ -225,6 +233,23 @@ def _faults(
         when: {_bdf(source): _summary(seen, zero, begin_of_user) for source, seen in by.items()}
         for when, by in faults.items()
     }
+
+
+def _at_reused(events: Iterable[TraceEvent], sides: tuple[Side, ...]) -> int | None:
+    """Faults where the device had just written, and was led again; None when nobody led it."""
+    side = sides[-1] if sides else None
+    start = side.number("reuse.iova") if side else None
+    length = side.number("reuse.length") if side else None
+    if side is None or start is None or length is None or "unmap.first" not in side.stamps:
+        return None
+    begin, end = side.stamps["again.first"], side.stamps["unmap.first"]
+    found = (
+        match
+        for event in events
+        if event.name == "vtd_dmar_fault" and begin <= event.t < end
+        if (match := _FAULT.match(event.text)) and _bdf(int(match[1], 16)) == DEVICE
+    )
+    return sum(start <= int(match[3], 16) < start + length for match in found)
 
 
 def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> dict[str, Any]:
