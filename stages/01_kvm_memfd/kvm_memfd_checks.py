@@ -91,6 +91,7 @@ OUTGOING_RULES = (
     "resize_preserved_memfd",
     "punch_preserved_memfd",
     "resize_memfd_of_closed_session",
+    "preserve_after_abort",
     "create_to_read_only_memory",
     "create_after_fault",
     "session_name",

@@ -220,7 +220,6 @@ _REFUSALS = (
     "preserve_second_open_elsewhere",
     "preserve_too_large",
     "resize_after_refusal",
-    "preserve_after_abort",
     "preserve_without_memory",
     "empty_after_refusal",
     "preserve_after_refusal",

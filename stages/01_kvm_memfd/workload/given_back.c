@@ -116,15 +116,6 @@ static void refuse_late(int luo_fd)
 	keep_memory();
 }
 
-/* An abort leaves no mark. */
-static void preserve_again(int luo_fd, int file)
-{
-	int session = must(luo_create_session(luo_fd, "memory-again"));
-
-	rule("preserve_after_abort", 0, luo_preserve_fd(session, file, TOKEN));
-	close(session);
-}
-
 /* The holder of a session dies, and nobody closes anything. */
 static void kill_holder(int luo_fd, int file)
 {
@@ -175,7 +166,6 @@ void given_back_outgoing(int luo_fd)
 	refuse(luo_fd, session, file);
 	ledger_for_host("refused");
 	close(session);
-	preserve_again(luo_fd, file);
 	keep_memory();
 	ledger_for_host("aborted");
 	refuse_late(luo_fd);

@@ -152,6 +152,10 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	rules_of_preserve(luo_fd, session, file, other);
 	close(session);
 	rule("resize_memfd_of_closed_session", 0, sys(ftruncate(file, 2 * FILE_SIZE)));
+	/* An abort leaves no mark. */
+	session = must(luo_create_session(luo_fd, CLOSED_SESSION));
+	rule("preserve_after_abort", 0, luo_preserve_fd(session, file, TOKEN_FILE));
+	close(session);
 	close(other);
 	close(file);
 

@@ -5,7 +5,7 @@
 
 #include "workload.h"
 
-#define RULES_OUTGOING 19
+#define RULES_OUTGOING 20
 #define RULES_INCOMING 15
 #define RULES_IOCTL_OUTGOING 10
 #define RULES_IOCTL_INCOMING 6
