@@ -90,6 +90,7 @@ OUTGOING_RULES = (
     "write_past_end_of_preserved_memfd",
     "resize_preserved_memfd",
     "punch_preserved_memfd",
+    "allocate_in_preserved_memfd",
     "resize_memfd_of_closed_session",
     "preserve_after_abort",
     "create_to_read_only_memory",
@@ -102,6 +103,8 @@ OUTGOING_RULES = (
     "reserved_field",
     "unknown_ioctl",
     "argument_of_the_future_unused",
+    "reboot_without_image",
+    "session_name_after_reboot",
 )
 INCOMING_RULES = (
     "second_open_of_device",

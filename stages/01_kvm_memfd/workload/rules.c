@@ -149,6 +149,7 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	rule("resize_preserved_memfd", -EPERM, sys(ftruncate(file, 2 * FILE_SIZE)));
 	rule("punch_preserved_memfd", -EPERM,
 	     sys(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, FILE_SIZE)));
+	rule("allocate_in_preserved_memfd", -EPERM, sys(fallocate(file, 0, 0, FILE_SIZE)));
 	rules_of_preserve(luo_fd, session, file, other);
 	close(session);
 	rule("resize_memfd_of_closed_session", 0, sys(ftruncate(file, 2 * FILE_SIZE)));
