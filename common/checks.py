@@ -298,7 +298,8 @@ def _no_splat_in_ram(trial: Trial, expected: str) -> Outcome:
     texts = trial.last_look.texts if trial.last_look else ()
     if splat := next((text for text in texts if SPLAT.search(text)), None):
         return outcome(False, expected=expected, seen=splat, evidence=LOG)
-    return no_data("the incoming kernel had no console", expected=expected)
+    side = "incoming" if trial.console.jumps else "outgoing"
+    return no_data(f"the {side} kernel had no console", expected=expected)
 
 
 def _taint(allowed: int) -> Callable[[Trial], Outcome]:

@@ -15,6 +15,7 @@ _WORD = re.compile(
     r"\b(RIP|EIP|RSP|ESP|RFL|EFL|CPL|HLT|CR0|CR2|CR3|CR4|EFER|R12|R13|R14|R15) ?=([0-9a-fA-F]+)"
 )
 _IDT = re.compile(r"^IDT= +([0-9a-f]+)", re.MULTILINE)
+_GS = re.compile(r"^GS =[0-9a-f]+ ([0-9a-f]+)", re.MULTILINE)
 _INTERRUPTS, _PAGING, _LONG_MODE, _LA57 = 1 << 9, 1 << 31, 1 << 10, 1 << 12
 KERNEL_HALF = 1 << 63
 
@@ -36,6 +37,8 @@ class Cpu(Stored):
     idt: int
     saved: tuple[int, ...] = ()
     """R12 to R15, which a guest of ours has for its own."""
+    gs: int = 0
+    """Base of GS; in kernel mode that of the CPU's own data."""
 
     @property
     def stopped(self) -> bool:
@@ -72,7 +75,7 @@ def parse_registers(text: str) -> tuple[Cpu, ...]:
 
 def _cpu(number: int, text: str) -> Cpu | None:
     words = {name: int(value, 16) for name, value in _WORD.findall(text)}
-    idt = _IDT.search(text)
+    idt, gs = _IDT.search(text), _GS.search(text)
     try:
         return Cpu(
             number=number,
@@ -88,6 +91,7 @@ def _cpu(number: int, text: str) -> Cpu | None:
             efer=words["EFER"],
             idt=int(idt[1], 16) if idt else 0,
             saved=tuple(words[f"R{n}"] for n in range(12, 16)),
+            gs=int(gs[1], 16) if gs else 0,
         )
     except KeyError:
         return None

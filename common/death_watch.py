@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from common.cpu_samples import NOTE_BYTES, CpuSample, CpuWitness, Sample, with_trapped
@@ -22,7 +23,7 @@ _ALIGN = 2 << 20
 """CONFIG_PHYSICAL_ALIGN is no less on x86-64."""
 _STACK_BYTES = 2048
 _MOST_FRAMES = 24
-_BURST, _IN_BURST_SECONDS, _BETWEEN_SECONDS = 4, 0.003, 1.0
+_BURST, _IN_BURST_SECONDS, _BETWEEN_SECONDS = 6, 0.003, 1.0
 _KEPT = FAULT_SAMPLES
 
 
@@ -136,10 +137,9 @@ class DeathWatch:
         symbols = symbols_of(kernel.vmlinux)
         read = _from_image(self._ram, layout, physical)
         base = symbols.named("phys_base")
-        value = read(base.address, 8) if base else None
-        moved = 0
-        if value is not None:
-            moved = physical - int.from_bytes(value, "little") + START_MAP - layout.text
+        value = int.from_bytes((read(base.address, 8) if base else None) or b"", "little")
+        image = (physical - value + START_MAP) % (1 << 64)
+        moved = image - layout.text
         return _look("reset", (), None, kernel, log=read_log(read, symbols, moved))
 
     def _images(self, layout: KernelLayout) -> list[tuple[int, str]]:
@@ -218,4 +218,9 @@ def _frames(stack: bytes, symbols: KernelSymbols, moved: int) -> tuple[str, ...]
 
 def layout_of_kernel(kernel: Bootable) -> KernelLayout | None:
     """The layout of a kernel of ours, or of an image of the user's, by what is packed in it."""
-    return kernel.layout if isinstance(kernel, Prebuilt) else layout_of(kernel.vmlinux)
+    return kernel.layout if isinstance(kernel, Prebuilt) else _layout(kernel.vmlinux)
+
+
+@lru_cache(maxsize=8)
+def _layout(vmlinux: Path) -> KernelLayout | None:
+    return layout_of(vmlinux)

@@ -20,6 +20,7 @@ from common.as_run import as_recorded
 from common.console import strip_prefix
 from common.dialogue import Line
 from common.errors import UsageError, first_of
+from common.last_look import FILE, LOG
 from common.record import (
     Made,
     RawTrial,
@@ -58,6 +59,7 @@ def run_from_raw(folder: Path) -> tuple[Run, Stage]:
         raw = read_raw(path)
         trials.append(trial_of(raw, witness=stage.witness))
         faults += islice(_unlike(raw, made, stage), _MOST_TOLD)
+        faults += _unlike_log(path, trials[-1])
     trials.sort(key=lambda trial: trial.setting.started_ns)
     faults += islice(_amiss(folder, made, trials, stage), _MOST_TOLD)
     if faults:
@@ -148,6 +150,15 @@ def _unlike_bytes(raw: RawTrial) -> Iterator[str]:
                 min(len(came), len(text)) + 1,
             )
             yield f"{raw.folder.name}/{name}.jsonl, line {number}, is not what {name}.log has"
+
+
+def _unlike_log(folder: Path, trial: Trial) -> Iterator[str]:
+    """A log that was read in RAM lies there once more, as text for people."""
+    look, path = trial.last_look, folder / LOG
+    wanted = look.log_text() if look else ""
+    found = read_bytes(path).decode("utf-8", "replace") if path.exists() else ""
+    if found != wanted:
+        yield f"{folder.name}/{LOG} is not what {FILE} has"
 
 
 def _unlike_command_line(raw: RawTrial) -> Iterator[str]:

@@ -118,12 +118,14 @@ def guest_tables(ram: Ram, page: Callable[[int], bytes]) -> GuestTables:
     return GuestTables(nested=None if nested is None else hex(nested), flat=flat)
 
 
-def count_written(block: VcpuBlock, read: Callable[[int], bytes]) -> tuple[int, int]:
-    """(pages looked at, pages that are as the vCPU has written them): all, up to 256 MiB.
+def count_written(
+    block: VcpuBlock, read: Callable[[int], bytes], most: int = MOST_PAGES
+) -> tuple[int, int]:
+    """(pages looked at, pages that are as the vCPU has written them), of `most` pages of its share.
 
     A page that the guest does not write to any more keeps its version, so that it is found out.
     """
-    step = -(-block.nr_pages // MOST_PAGES)
+    step = -(-block.nr_pages // most)
     pages = range(block.first_page, block.first_page + block.nr_pages, step)
     every = max(1, len(pages) // SAMPLES)
     seen = good = 0

@@ -44,6 +44,8 @@ def _saw_kernels(trial: Trial) -> Outcome:
         if not any(_in_text(cpu, kernel) for sample in samples for cpu in sample.cpus):
             return no_data(f"no RIP in the {name} kernel's text", expected=expected)
         seen.append(f"{kernel.build_id[:12]} at {len(points)} points")
+    if stayed := _stayed(trial):
+        return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     differ = setting.one_kernel or setting.outgoing.build_id != setting.incoming.build_id
     return outcome(
         differ,
@@ -51,6 +53,41 @@ def _saw_kernels(trial: Trial) -> Outcome:
         seen=", then ".join(seen),
         evidence=_EVIDENCE,
     )
+
+
+def _stayed(trial: Trial) -> str | None:
+    """That it is one and the same start of a kernel on both sides, whatever its note says.
+
+    Where KASLR is on, image and per-CPU data lie elsewhere after each start, both virtually and
+    physically: that all four agree for a CPU takes a chance of one in a thousand million or less.
+    """
+    places = []
+    for name, kernel in (
+        ("outgoing", trial.setting.outgoing),
+        ("incoming", trial.setting.incoming),
+    ):
+        cpus = [cpu for sample in _of_side(trial, name) for cpu in sample.cpus]
+        places.append({p for cpu in cpus if (p := _place(cpu, kernel)) is not None})
+    common = places[0] & places[1]
+    if not common:
+        return None
+    number, image, physical, gs = sorted(common)[0]
+    return (
+        f"CPU {number} has its kernel at {image:#x} (physical {physical:#x}) and its per-CPU data"
+        f" at {gs:#x} on both sides: no kernel was started between them"
+    )
+
+
+def _place(cpu: CpuSample, kernel: KernelFacts) -> tuple[int, int, int, int] | None:
+    """CPU, where its image is mapped and its note lies, GS base; None where that is fixed."""
+    layout = kernel.layout
+    if layout is None or cpu.image in (None, layout.text) or not cpu.cpu.in_kernel_half:
+        return None
+    for look in cpu.looks:
+        physical = look.note.walk.physical
+        if look.build_id and physical is not None and cpu.cpu.gs:
+            return cpu.cpu.number, cpu.image or 0, physical, cpu.cpu.gs
+    return None
 
 
 def _of_side(trial: Trial, name: str) -> tuple[Sample, ...]:

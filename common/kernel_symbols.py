@@ -5,9 +5,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 
 from kernel.elf import Symbol, symbols
+
+_MOST_UNSIZED = 4096
 
 
 class KernelSymbols:
@@ -31,8 +34,9 @@ class KernelSymbols:
         if at < 0:
             return None
         symbol = self._code[at]
-        following = next((s for s in self._starts[at + 1 :] if s > symbol.address), 0)
-        size = symbol.size or max(0, following - symbol.address)
+        following = next((s for s in islice(self._starts, at + 1, None) if s > symbol.address), 0)
+        # What assembler gave no size ends at the next one, unless that is far away.
+        size = symbol.size or min(max(0, following - symbol.address), _MOST_UNSIZED)
         if link - symbol.address >= max(size, 1):
             return None
         return f"{symbol.name}+{link - symbol.address:#x}/{size:#x}"

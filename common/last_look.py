@@ -85,7 +85,8 @@ def death(look: LastLook) -> Death | None:
     if any(FATAL.search(text) for text in texts):
         return _by_log(texts)
     if look.why == "reset":
-        return Death(what="the machine was reset, by a triple fault it seems", place=None)
+        said = f"; its log ends with {texts[-1]!r}" if texts else "; its log is not in RAM any more"
+        return Death(what=f"the machine was reset, by a triple fault it seems{said}", place=None)
     if _stopped_for_good(look.samples):
         if any(_AT.match(text) for text in texts):
             return _by_registers_told(texts)
@@ -101,7 +102,7 @@ def sentence(look: LastLook, setting: Setting, console: Console) -> str | None:
     if found is None:
         return None
     where = f"{look.place_of(found.place)}, " if found.place else ""
-    early = "" if has_console(console) else ", before its console"
+    early = "" if look.why == "reset" or has_console(console) else ", before its console"
     return f"{_whose(look, setting)}: {where}{found.what}{early}"
 
 
@@ -118,8 +119,9 @@ def standing(look: LastLook) -> str | None:
 
 
 def has_console(console: Console) -> bool:
-    """Whether the kernel that was last jumped to said a word on the console."""
-    return not console.jumps or bool(console.boots and console.boots[-1].t >= console.jumps[-1])
+    """Whether the kernel that was last started said a word on the console."""
+    begun = console.jumps[-1] if console.jumps else 0
+    return bool(console.boots and console.boots[-1].t >= begun)
 
 
 def read_last_look(folder: Path) -> LastLook | None:

@@ -27,7 +27,7 @@ _RING_BYTES = {80: 40, 88: 48}
 """sizeof(struct printk_ringbuffer) -> offset of text_data_ring; 88 with last_finalized_seq."""
 _DESC_BYTES = 24
 _MOST_BITS = 24
-_ID_MASK = (1 << 62) - 1
+_ID_MASK, _WORD_MASK = (1 << 62) - 1, (1 << 64) - 1
 _COMMITTED, _FINALIZED = 1, 2
 _PRINTABLE = re.compile(rb"[\t\x20-\x7e]{4,}")
 _INFO = struct.Struct("<QQH")
@@ -115,7 +115,7 @@ def _records(
         if state & _ID_MASK != ident or state >> 62 not in (_COMMITTED, _FINALIZED) or begin & 1:
             continue
         _seq, ns, length = _INFO.unpack_from(infos, slot * info_bytes)
-        if begin >> data_bits != (end - 1) >> data_bits:
+        if begin >> data_bits != ((end - 1) & _WORD_MASK) >> data_bits:
             begin = 0  # a block that would cross the end stands at the beginning, whole
         start = (begin & ((1 << data_bits) - 1)) + 8
         said = text[start : start + length].decode("utf-8", "backslashreplace")

@@ -13,7 +13,6 @@ import subprocess
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -101,16 +100,10 @@ def _build_folders(tree: Path, key: str) -> list[Path]:
 
 def _object_of(folder: Path, function: str) -> str | None:
     """The object file, relative to the build folder, in which the function is."""
-    wanted = re.compile(
-        rf"^vmlinux\.a:(\S+\.o):[0-9a-f]+ [0-9a-f]+ [tTwW] {re.escape(function)}$", re.MULTILINE
-    )
-    found = wanted.search(_defined_in(folder))
-    return found[1] if found else None
-
-
-@lru_cache(maxsize=4)
-def _defined_in(folder: Path) -> str:
-    return _run(["nm", "-A", "-S", "--defined-only", "vmlinux.a"], folder)
+    wanted = re.compile(rf"^[0-9a-f]+ [0-9a-f]+ [tTwW] {re.escape(function)}$", re.MULTILINE)
+    named = _run(["grep", "-rlF", "--include=*.o", "-e", function, "."], folder).splitlines()
+    found = (n for n in named if wanted.search(_run(["nm", "-S", "--defined-only", n], folder)))
+    return next(found, None)
 
 
 def _compiled_again(folder: Path, made: str, tree: Path, target: Path) -> Path | None:
@@ -140,7 +133,9 @@ def _in_object(path: Path, place: _Place) -> str | None:
 
 def _addr2line(path: Path, address: int, section: str | None) -> str | None:
     within = ["-j", section] if section else []
-    said = _run(["addr2line", "-e", str(path), *within, f"{address:#x}"], None).strip()
+    told = _run(["addr2line", "-i", "-e", str(path), *within, f"{address:#x}"], None).split("\n")
+    # Of what is inlined the last line is that of the function which is named.
+    said = next((line for line in reversed(told) if line), "")
     if not said or said.startswith("??") or said.endswith(":?"):
         return None
     line = re.sub(rf"^.*/tree/(?:{re.escape(OBJECTS)}[^/]*/)?", "", said.split(" ")[0])

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
+from common.causes import in_order
 from common.chain import ask
 from common.console import is_refusal
 from common.dialogue import Stored
@@ -198,13 +199,13 @@ def _trial_status(
     if cause := _disturbance(trial):
         return "DISTURBED", cause
     if any(splat.fatal for splat in trial.console.splats):
-        return "CRASHED", detail
+        return "CRASHED", in_order(trial, detail)
     if ended in ("crashed", "rebooted") and (why := _died_unheard(trial)):
         return "CRASHED", why
     if ended == "crashed":
         return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
     if ended == "timeout":
-        return "TIMEOUT", _with_place(trial, detail)
+        return "TIMEOUT", in_order(trial, _with_place(trial, detail))
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
     if "blind" in trial.witness:
@@ -216,10 +217,9 @@ def _trial_status(
     for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
         if cause := _expected_cause(trial, stage):
             return "XFAIL", cause
-        return (
-            "DISTURBED" if answer.outcome.status == "DISTURBED" else "FAIL",
-            _sentence(answer),
-        )
+        if answer.outcome.status == "DISTURBED":
+            return "DISTURBED", _sentence(answer)
+        return "FAIL", in_order(trial, _sentence(answer))
     return "PASS", f"{len(answers)} checks"
 
 
@@ -311,7 +311,7 @@ def _control_status(
     doubtful = [a for a in (*wrong, *doubtful) if a.outcome.status == "DISTURBED"]
     for answer in wrong:
         if answer.outcome.status != "DISTURBED":
-            return "WRONG REASON", _sentence(answer)
+            return "WRONG REASON", in_order(trial, _sentence(answer))
     for answer in doubtful:
         return "DISTURBED", _sentence(answer)
     return "FAILED AS IT MUST", by_name[control.reason.name].outcome.seen

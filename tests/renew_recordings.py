@@ -23,7 +23,9 @@ RECORDINGS = {
     "recorded": "run 1 --guest-memory 64 --control byte-flipped --control firmware-reboot"
     " --control kho-off --control panic",
     "recorded/main": "run 1 --guest-memory 64 --no-controls",
-    "recorded_chain": "run 1 --guest-memory 64 --chain 2",
+    "recorded_chain": "run 1 --guest-memory 64 --chain 2 --control guest-asleep"
+    " --control uncounted-update",
+    "recorded_chain/main": "run 1 --guest-memory 64 --chain 2 --no-controls",
     "recorded_kvm_memfd_qemu": "run 1 --workload qemu --no-controls",
     "recorded_vfio_noiommu": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2"
     " --no-controls",

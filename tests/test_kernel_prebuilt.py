@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from common.as_run import as_recorded
+from common.cpu_samples import Sample
 from common.kernel_choice import KernelChoice, Origin, with_kernels
 from common.kernels import kernel_pair
 from common.record import KernelFacts, Trial
@@ -136,10 +137,18 @@ def on_one_image(trial: Trial, *, declared: bool) -> Trial:
         trial.console.boots[1].model_copy(update={"release": kernel.release}),
     ]
     setting = {"incoming": kernel, "one_kernel": declared}
+    other, samples = trial.setting.incoming, []
+    for sample in trial.samples:
+        text = sample.model_dump_json().replace(other.build_id, kernel.build_id)
+        text = text.replace(
+            other.release.encode().hex() + "20", kernel.release.encode().hex() + "20"
+        )
+        samples.append(Sample.model_validate_json(text))
     return trial.model_copy(
         update={
             "setting": trial.setting.model_copy(update=setting),
             "sides": (trial.sides[0], after),
+            "samples": tuple(samples),
             "console": trial.console.model_copy(update={"boots": tuple(boots)}),
         }
     )

@@ -46,7 +46,7 @@ def _host_saw_guest(trial: Trial) -> Outcome:
     return outcome(
         len(before) == len(after) and went_on and looked == right and min(looked) > 0,
         expected=f"a whole sweep more, and {looked[0]} pages as the guest writes them, then"
-        f" {looked[0]} as it writes them later",
+        f" {looked[1]} as it writes them later",
         seen=f"{min(gained)} steps more; {right[0]} pages, then {right[1]}",
         evidence="ram-witness.json, looks into the outgoing kernel's page frames",
     )

@@ -213,7 +213,7 @@ CONTROLS = (
     Control(
         name="not-preserved",
         what="the RAM memfd is not put into the session",
-        breaks=frozenset({"memfds_retrieved", "ram_size"}),
+        breaks=frozenset({"memfds_retrieved", "ram_size", "host_saw_guest_run"}),
         may_break=WITHOUT_GUEST | {"guest_ran_on"},
         reason=reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
     ),

@@ -28,6 +28,8 @@ from pydantic import Field, TypeAdapter
 
 from common.guest_memory import (
     MAX_VCPUS,
+    MOST_PAGES,
+    SAMPLES,
     GuestTables,
     count_written,
     guest_tables,
@@ -97,14 +99,14 @@ class _OneUpdate:
         elif text in ("# at captured", "# at retrieved"):
             name = text.removeprefix("# at ")
             if name == "captured":
-                self._look(name)
+                self._look(name, SAMPLES)  # the guest waits for it
+                self._tables = guest_tables(self._ram, self._page)
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
         elif text.startswith("# await "):
             for digest in self._running.values():
                 digest.result()
             if text == "# await watched":
-                self._look("watched")
-                self._tables = guest_tables(self._ram, self._page)
+                self._look("watched", MOST_PAGES)
 
     def changed(self, seconds: float) -> int:
         """How many of the guest's pages are other ones after `seconds`, in the same frames."""
@@ -121,10 +123,10 @@ class _OneUpdate:
         """True once the guest was seen."""
         return bool(self._running)
 
-    def _look(self, name: str) -> None:
-        """Note how far each vCPU is, and how many of its pages hold what it says."""
+    def _look(self, name: str, most: int) -> None:
+        """Note how far each vCPU is, and how many of `most` of its pages hold what it says."""
         self._looks[name] = [
-            dict(zip(("pages", "as_written"), count_written(block, self._page), strict=True))
+            dict(zip(("pages", "as_written"), count_written(block, self._page, most), strict=True))
             | {"nonce": block.nonce, "counter": block.counter, "nr_pages": block.nr_pages}
             for block in vcpu_blocks(self._page)
         ]

@@ -192,10 +192,14 @@ static int update(struct outgoing *out)
 		close_session(out);
 	report_leaks();
 
-	pause_and_capture(out);
-	/* The host counts what is registered with KHO, before others change it again. */
+	/*
+	 * The host counts what is registered with KHO, before others change it
+	 * again, and while the guest still runs: it may take a second.
+	 */
 	await("kho-reboot");
 	racers_start(out->luo_fd, out->nonce);
+	pause_and_capture(out);
+	racers_go();
 	return leave_for_incoming();
 }
 

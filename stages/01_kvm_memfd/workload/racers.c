@@ -32,7 +32,10 @@ enum step {
 struct racer {
 	u64 round;
 	u64 step;
+	u64 go;
 };
+
+static struct racer *racers;
 
 static const char * const step_names[] = { "create", "preserve", "end" };
 
@@ -108,6 +111,8 @@ static int dying_round(int luo_fd, struct racer *log, unsigned int racer, u64 ro
 
 static void __noreturn race(int luo_fd, struct racer *log, unsigned int racer, u64 nonce)
 {
+	while (!READ_ONCE(log->go))
+		poll_pause();
 	for (u64 round = 1;; round++) {
 		u64 word = content_of(nonce, racer, round);
 		int ret = racer & 1 ? dying_round(luo_fd, log, racer, round, word) :
@@ -123,27 +128,35 @@ static void __noreturn race(int luo_fd, struct racer *log, unsigned int racer, u
 	}
 }
 
-/* Returns when all of them are at it. */
+/* They wait to be let go: what they take to come up is no part of a pause. */
 void racers_start(int luo_fd, u64 nonce)
 {
 	int session = must(luo_create_session(luo_fd, LOG_SESSION));
 	int file = must(sys(memfd_create("race-log", MFD_CLOEXEC)));
-	struct deadline deadline = deadline_in_ms(30000);
-	struct racer *log;
 
 	must(sys(ftruncate(file, PAGE_SIZE)));
-	log = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-	must_be(log != MAP_FAILED, "%s", errno_name(-errno));
+	racers = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+	must_be(racers != MAP_FAILED, "%s", errno_name(-errno));
 	must(luo_preserve_fd(session, file, TOKEN));
 	for (unsigned int racer = 0; racer < RACERS; racer++)
 		if (!must(sys(fork())))
-			race(luo_fd, &log[racer], racer, nonce);
+			race(luo_fd, &racers[racer], racer, nonce);
+}
+
+/* Returns when all of them are at it. */
+void racers_go(void)
+{
+	struct deadline deadline = deadline_in_ms(30000);
+
 	for (unsigned int racer = 0; racer < RACERS; racer++)
-		while (READ_ONCE(log[racer].round) <= ROUNDS) {
+		WRITE_ONCE(racers[racer].go, 1);
+	for (unsigned int racer = 0; racer < RACERS; racer++)
+		while (READ_ONCE(racers[racer].round) <= ROUNDS) {
 			must_be(!deadline_passed(deadline), "racer %u is in round %llu", racer,
-				READ_ONCE(log[racer].round));
+				READ_ONCE(racers[racer].round));
 			poll_pause();
 		}
+	fact_tsc("racing", rdtsc());
 }
 
 /* What came of one racer: which rounds, and whether the file is there and right. */

@@ -6,6 +6,7 @@
 #include "workload.h"
 
 void racers_start(int luo_fd, u64 nonce);
+void racers_go(void);
 void racers_incoming(int luo_fd, u64 nonce);
 
 #endif
