@@ -102,18 +102,18 @@ def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
         "cpu_s": round(_cpu_s(answers), 2),
         "dropped": dropped[0],
         "dropped_in_all": sum(jit.invalidations(folder)),
-        "counts": {a["word"]: jit.counter(a["said"], "TB invalidate count") for a in answers},
-        "flushes": jit.counter(answers[-1]["said"], "TB flush count"),
-        "asking_ms": max(round(a["ms"], 1) for a in answers),
+        "counts": {a.word: jit.counter(a.said, "TB invalidate count") for a in answers},
+        "flushes": jit.counter(answers[-1].said, "TB flush count"),
+        "asking_ms": max(round(a.ms, 1) for a in answers),
         "load": Path("/proc/loadavg").read_text().split()[0],
         "ended": trial.setting.ended,
     }
 
 
-def _cpu_s(answers: Sequence[Mapping[str, Any]]) -> float:
+def _cpu_s(answers: Sequence[jit.Entry]) -> float:
     """CPU time of QEMU, all of it, from the last word to the first."""
-    at = {answer["word"]: answer["cpu_s"] for answer in answers}
-    return float(at[jit.ARRIVED] - at[jit.LEFT])
+    at = {answer.word: answer.cpu_s or 0.0 for answer in answers}
+    return at[jit.ARRIVED] - at[jit.LEFT]
 
 
 def table(found: Sequence[Mapping[str, Any]]) -> str:

@@ -11,16 +11,20 @@ WHO is "host" (the sampler's own tick), "qemu" (its main loop served nothing), "
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
+
+from pydantic import TypeAdapter
+
+from common.stored_file import Stamp, read_rows
 
 LATE_NS = 5_000_000
 GRAIN_NS = 10_000_000
 """An echo through QEMU is sent every 5 ms, and may take as long before it counts as late."""
 Stretch = tuple[int, int]
 """Begin and end, in ns."""
+_STRETCHES = TypeAdapter(list[tuple[Stamp, Stamp]])
 
 
 class AwayLog:
@@ -51,8 +55,8 @@ def read_away(folder: Path) -> dict[str, tuple[Stretch, ...]]:
     """Who -> stretches in the order of time. Raises ValueError on damaged lines."""
     found = {}
     for path in sorted(folder.glob("away-*.jsonl")):
-        rows = [json.loads(line) for line in path.read_text().splitlines()]
-        if any(len(row) != 2 or not row[0] < row[1] for row in rows):
+        rows = read_rows(path, _STRETCHES)
+        if any(begin >= end for begin, end in rows):
             raise ValueError(f"{path.name} has a stretch that is none")
         found[path.stem.removeprefix("away-")] = tuple(_joined(sorted(rows)))
     return found

@@ -19,7 +19,6 @@ from common.errors import UsageError
 from common.record import Trial
 from common.stage import Check, Claim, Outcome, Size, Stage
 
-LONGEST = 16
 _SCRATCH = "kho_scratch=16M,64M,16M"
 _MIB_EACH = 10
 """For the kernels and initramfs that are still to come, which each one carries with it: what a
@@ -83,6 +82,7 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
     seen = {
         "boots": part(console.boots, size=2),
         "jumps": part(console.jumps),
+        "jump_lines": part(console.jump_lines),
         "handovers": part(console.handovers),
         "luo_numbers": part(console.luo_numbers),
     }

@@ -12,21 +12,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
-from common import __version__, guest_image, kernel_choice, load
-from common.chain import LONGEST
+from common import __version__, append, guest_image, kernel_choice, load
 from common.errors import Exit, StagesError
 from common.lane import LANES
 from common.printable import printable
 from common.qemu_binary import VARIABLE, choose
+from common.record import LONGEST
 from common.stage import WORKLOADS, Option, all_stages
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
-the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 125 the kernel
-did not build
+the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the
+run was made by other code than this, 125 the kernel did not build
 """
 
 _SOAK_EPILOG = """\
@@ -38,9 +39,17 @@ interrupted, whatever the table says; 2, 4, 125 as with every command
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one sentence, and where help is; usage of 18 lines hides what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(printable(message).split())
+        self.exit(Exit.USAGE, f"{self.prog}: {line} (see `{self.prog} --help`)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Each verb names its function in `run`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kexec-stages",
         description="Shows, with evidence, a VM and its devices living through a kexec.",
         epilog=_EPILOG,
@@ -52,13 +61,19 @@ def build_parser() -> argparse.ArgumentParser:
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     _machine_options(demo)
     load.add_option(demo)
+    append.add_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
+        "--mutants",
         "--sabotage",
         nargs="*",
-        metavar="LIE",
-        help="instead: put each lie of tests/sabotage into a copy of this checkout, and see it"
-        " caught by the check that claims to (all, or those named)",
+        metavar="MUTANT",
+        help="instead: put each mutant of tests/mutants into a copy of this checkout, and see it"
+        " noticed by the check that claims to (all, or those named). The path of a patch to the"
+        " kernel, or of a folder of them: whatever check notices it",
+    )
+    test.add_argument(
+        "--stage", type=int, default=1, metavar="N", help="the stage for patches given by path (1)"
     )
     test.set_defaults(further=())
 
@@ -70,10 +85,19 @@ def build_parser() -> argparse.ArgumentParser:
     _workload_option(run)
     _lane_option(run)
     _chain_option(run)
-    run.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often = run.add_mutually_exclusive_group()
+    often.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often.add_argument(
+        "--layouts",
+        type=_positive,
+        metavar="K",
+        help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
+        " as a usage error where they cannot, and the report says how many layouts there were",
+    )
     guest_image.add_options(run)
     _machine_options(run)
     load.add_option(run)
+    append.add_option(run)
 
     gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -91,6 +115,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
     _machine_options(gate)
+    append.add_option(gate)
 
     soak = _verb(
         verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
@@ -110,6 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
     _machine_options(soak)
     load.add_option(soak)
+    append.add_option(soak)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
     matrix.add_argument(
@@ -171,6 +197,12 @@ def build_parser() -> argparse.ArgumentParser:
         help="the JSON Schema of the record, or of `report --format json`",
     )
 
+    listing.add_argument(
+        "--promises",
+        action="store_true",
+        help="each claim with the checks, controls and mutants that stand for it, as Markdown",
+    )
+
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
@@ -225,7 +257,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, help: str
+    verbs: argparse._SubParsersAction[_Parser], name: str, target: str, help: str
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     verb.set_defaults(target=target)
@@ -234,7 +266,7 @@ def _verb(
 
 def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     kernel_choice.add_options(parser, sides=sides)
-    parser.set_defaults(load=0)  # for the verbs without --load
+    parser.set_defaults(load=0, append=[])  # for the verbs without these options
     machine = parser.add_argument_group("machine")
     machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
     _qemu_option(machine)
@@ -285,7 +317,8 @@ def _lane_option(parser: argparse.ArgumentParser) -> None:
         "--lane",
         choices=LANES,
         default="default",
-        help="debug: kernels with KASAN, lockdep and kmemleak (default: default)",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
+        " late, swap, memcg, modules, as distributions have them (default: default)",
     )
 
 
@@ -332,7 +365,7 @@ def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
     """The command line; words that only `test` takes are pytest's."""
     parser = build_parser()
     arguments, further = parser.parse_known_args(argv)
-    if further and (not hasattr(arguments, "further") or arguments.sabotage is not None):
+    if further and (not hasattr(arguments, "further") or arguments.mutants is not None):
         parser.error(f"unrecognized arguments: {' '.join(further)}")
     arguments.further = further
     return arguments
@@ -363,7 +396,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         if error.filename is None:
             _drop_output()
-        print(f"kexec-stages: {error.filename or 'output'}: {error.strerror}", file=sys.stderr)
+        what = printable(str(error.filename or "output"))
+        print(f"kexec-stages: {what}: {error.strerror}", file=sys.stderr)
         return Exit.HARNESS
 
 

@@ -131,12 +131,13 @@ def comparison(
 
 
 def _ground(run: Run) -> str:
-    """What must be the same for times to be compared at all: accelerator, lane, load."""
+    """What must be the same for times to be compared at all: accelerator, lane, words, load."""
     setting = run.trials[0].setting if run.trials else None
     if setting is None:
         return "nothing"
     load = f", load {setting.load}" if setting.load else ""
-    return f"{setting.host.accelerator}, {setting.lane} lane{load}"
+    append = f", append {' '.join(setting.append)}" if setting.append else ""
+    return f"{setting.host.accelerator}, {setting.lane} lane{append}{load}"
 
 
 def _settings(before: Run, after: Run) -> str:
@@ -161,6 +162,7 @@ def _described(run: Run) -> dict[str, str]:
     described["host"] = f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"
     described["accelerator"] = host.accelerator
     described["lane"] = setting.lane
+    described["append"] = " ".join(setting.append)
     described["load"] = str(setting.load)
     described["tools"] = ", ".join(f"{name} {version}" for name, version in host.versions.items())
     described["options"] = ", ".join(f"{key} {value}" for key, value in setting.options.items())

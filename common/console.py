@@ -22,7 +22,8 @@ SPLAT = re.compile(
     FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
     r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
-    r"unreferenced object|pagealloc: |INFO: trying to register non-static key|"
+    r"unreferenced object|pagealloc: |page dumped because: |"
+    r"INFO: trying to register non-static key|"
     r"INFO: lockdep is turned off|Call Trace:"
 )
 # What a kernel says when time passes and it did not: on a host that does not run the machine, too.
@@ -32,14 +33,19 @@ OF_TIME = re.compile(
 )
 _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
-_KHO = re.compile(r"KHO: exec from: (.+) \(count (\d+)\)")
-_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: (\d+)")
+_KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")
+_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1,9})\b")
 # What an incoming kernel says of data whose format is not its own: kexec_handover.c:kho_populate,
 # kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
 _REFUSAL = re.compile(
     r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
     r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
 )
+# kernel/panic.c:warn_slowpath_fmt, __warn: what WARN() was told comes before where it is
+_CUT_HERE = "------------[ cut here ]------------"
+_WORDS = 3  # lines
+# mm/mm_init.c:deferred_init_memmap
+_LATE_PAGES = re.compile(r"node (\d+) deferred pages initialised in ")
 _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
 
 
@@ -47,6 +53,8 @@ class Boot(Stored):
     """One kernel's start, as its own first line says it."""
 
     t: int
+    number: int
+    """Of the line, counted from 1: lines that came at once have one stamp."""
     release: str
     banner: str
 
@@ -79,12 +87,16 @@ class Console(Stored):
     boots: tuple[Boot, ...] = ()
     jumps: tuple[int, ...] = ()
     """Host times of "kexec_core: Starting new kernel"."""
+    jump_lines: tuple[int, ...] = ()
+    """The numbers of these lines."""
     handovers: tuple[Handover, ...] = ()
     luo_numbers: tuple[int, ...] = ()
     refusals: tuple[str, ...] = ()
     """An incoming kernel's words on data that is not in a format of its own."""
     splats: tuple[Splat, ...] = ()
     firmware: tuple[str, ...] = ()
+    late_pages: tuple[tuple[int, int], ...] = ()
+    """Host time and node where struct pages were initialised late, by a thread of the node's."""
     lines: int = 0
 
 
@@ -112,18 +124,22 @@ def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []
     jumps: list[int] = []
+    jump_lines: list[int] = []
     handovers: list[Handover] = []
     luo_numbers: list[int] = []
     refusals: list[str] = []
     splats: list[Splat] = []
     firmware: list[str] = []
+    late_pages: list[tuple[int, int]] = []
+    words: list[str] = []
     number = 0
     for number, line in enumerate(lines, start=1):
         text = strip_prefix(line.text)
         if match := _VERSION.match(text):
-            boots.append(Boot(t=line.t, release=match[1], banner=text))
+            boots.append(Boot(t=line.t, number=number, release=match[1], banner=text))
         elif _JUMP.search(text):
             jumps.append(line.t)
+            jump_lines.append(number)
         elif match := _KHO.match(text):
             handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
         elif match := _LUO.match(text):
@@ -131,16 +147,26 @@ def parse(lines: Iterable[Line]) -> Console:
         elif _REFUSAL.match(text):
             refusals.append(text)
         elif SPLAT.search(text):
-            splats.append(Splat(t=line.t, number=number, text=text, fatal=bool(FATAL.search(text))))
+            said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
+            splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))
+            words = []
+        elif match := _LATE_PAGES.match(text):
+            late_pages.append((line.t, int(match[1])))
         elif _FIRMWARE.search(text):
             firmware.append(text)
+        elif text == _CUT_HERE:
+            words = [text]
+        elif 0 < len(words) <= _WORDS:
+            words.append(text)
     return Console(
         boots=tuple(boots),
         jumps=tuple(jumps),
+        jump_lines=tuple(jump_lines),
         handovers=tuple(handovers),
         luo_numbers=tuple(luo_numbers),
         refusals=tuple(refusals),
         splats=tuple(splats),
         firmware=tuple(firmware),
+        late_pages=tuple(late_pages),
         lines=number,
     )

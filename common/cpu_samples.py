@@ -17,15 +17,18 @@ import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pydantic import TypeAdapter
+
 from common.cpu_state import Cpu, parse_registers
-from common.dialogue import Stored
 from common.kernel_layout import BANNER_BYTES, KernelLayout, build_id_of_note
 from common.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, walk
+from common.stored_file import U64, Hex, Stamp, Strict, Text, read_rows
 
 FILE = "cpu-samples.jsonl"
 NOTE_BYTES = 36
-TRIES = 12
-"""Looks at one point: a CPU that is inside a guest of KVM's shows the guest's registers."""
+TRIES, TRIES_FOR_GUEST = 12, 60
+"""Looks at one point: a CPU that is inside a guest of KVM's shows the guest's registers, and one
+that is on its way there or back the kernel's."""
 _BETWEEN_SECONDS = 0.004
 _STACK_BYTES = 2048
 _KERNEL_CS = 0x10
@@ -33,11 +36,11 @@ _KERNEL_CS = 0x10
 _PTI_USER = 1 << 12
 
 
-class Read(Stored):
+class Read(Strict):
     """Bytes of the image, by the CPU's page tables."""
 
     walk: Walk
-    data: str
+    data: Hex
     """Hex; empty where nothing is mapped, or where there is no RAM."""
 
     @property
@@ -46,7 +49,7 @@ class Read(Stored):
         return bytes.fromhex(self.data)
 
 
-class Look(Stored):
+class Look(Strict):
     """What is at the places where one kernel's layout has its note and its banner."""
 
     note: Read
@@ -63,25 +66,30 @@ class Look(Stored):
         return self.banner.content.split(b"\n", 1)[0].decode("ascii", "replace")
 
 
-class CpuSample(Stored):
+class CpuSample(Strict):
     """One CPU: registers, and the images that its tables map; `image` is where that begins."""
 
     cpu: Cpu
-    root: int | None = None
+    root: U64 | None = None
     """The table that was walked: CR3, or with PTI the kernel's beside the user's."""
-    image: int | None = None
+    image: U64 | None = None
     looks: tuple[Look, ...] = ()
     """One for each layout; kernels with the same layout share one."""
-    trapped: tuple[int, ...] = ()
+    trapped: tuple[U64, ...] = ()
     """In a look at a silent machine: instructions to which an exception will return, by the
     CPU's stack: what stands there before the kernel's code segment."""
 
+    @property
+    def in_guest(self) -> bool:
+        """Whether it runs, privileged, by tables that map no kernel: inside a guest of KVM's."""
+        return self.cpu.paging and self.cpu.cpl == 0 and self.root is None
 
-class Sample(Stored):
+
+class Sample(Strict):
     """All CPUs within some ms, at `t` (host's CLOCK_MONOTONIC in ns); `point` says where."""
 
-    t: int
-    point: str
+    t: Stamp
+    point: Text
     cpus: tuple[CpuSample, ...]
 
     def shows(self, build_id: str) -> tuple[CpuSample, ...]:
@@ -149,6 +157,9 @@ def _read(ram: Ram, root: int, levels: int, virtual: int, length: int) -> Read:
     return Read(walk=path, data=data.hex())
 
 
+_SAMPLES = TypeAdapter(list[Sample])
+
+
 class CpuWitness:
     """Takes samples of a machine at points of a trial, into FILE of the trial's folder."""
 
@@ -167,16 +178,21 @@ class CpuWitness:
         """A sample that is not kept."""
         return take(self._ask, self._ram, self._layouts, point)
 
-    def note(self, point: str) -> Sample:
-        """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept."""
+    def note(self, point: str, *, guest: bool = False) -> None:
+        """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept.
+
+        With `guest` also until a CPU was seen inside a guest.
+        """
+        kernel_seen, guest_seen = False, not guest
         with self._path.open("a") as file:
-            for left in reversed(range(TRIES)):
+            for _ in range(TRIES_FOR_GUEST if guest else TRIES):
                 sample = self.look(point)
                 file.write(sample.model_dump_json() + "\n")
-                if not left or any(c.looks and c.cpu.in_kernel_half for c in sample.cpus):
-                    return sample
+                kernel_seen |= any(c.looks and c.cpu.in_kernel_half for c in sample.cpus)
+                guest_seen |= any(c.in_guest for c in sample.cpus)
+                if kernel_seen and guest_seen:
+                    return
                 time.sleep(_BETWEEN_SECONDS)
-        raise AssertionError
 
 
 def read_samples(folder: Path) -> tuple[Sample, ...]:
@@ -185,5 +201,4 @@ def read_samples(folder: Path) -> tuple[Sample, ...]:
     Raises OSError or ValueError when it is damaged.
     """
     path = folder / FILE
-    lines = path.read_text().splitlines() if path.exists() else []
-    return tuple(Sample.model_validate_json(line) for line in lines)
+    return tuple(read_rows(path, _SAMPLES)) if path.exists() else ()

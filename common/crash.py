@@ -17,7 +17,7 @@ from common.console import FATAL, parse, strip_prefix
 from common.dialogue import Line
 from common.last_look import LastLook, read_last_look
 from common.record import Crash
-from common.serial_line import read_stamped
+from common.stored_file import read_stamped
 from kernel.prebuilt import Bootable, Prebuilt
 from kernel.source import sources_root
 

@@ -30,7 +30,8 @@ _KEPT = FAULT_SAMPLES
 class DeathWatch:
     """Looks at a machine at its workload's rendezvous, in its silence, and after a reset.
 
-    `kernels` are the outgoing and the incoming one; `registers` asks QEMU for those of all CPUs.
+    `kernels` are the outgoing and the incoming one; `registers` asks QEMU for those of all CPUs;
+    at the rendezvous of `guest_runs_at` a CPU has to be seen inside the guest, too.
     """
 
     def __init__(
@@ -39,7 +40,9 @@ class DeathWatch:
         ram: MachineRam,
         kernels: Sequence[Bootable],
         folder: Path,
+        guest_runs_at: frozenset[str] = frozenset(),
     ) -> None:
+        self._guest_runs_at = guest_runs_at
         self._ram, self._folder = ram, folder
         self._kernels = [(k, layout) for k in kernels if (layout := layout_of_kernel(k))]
         layouts = [layout for _, layout in self._kernels]
@@ -54,7 +57,10 @@ class DeathWatch:
             self._leaving = True
         elif text.startswith(("# await ", "# side=")):
             self._leaving = False
-            self._witness.note(text.removeprefix("# "))
+            self._witness.note(
+                text.removeprefix("# "),
+                guest=text.removeprefix("# await ") in self._guest_runs_at,
+            )
 
     def silent(self) -> str | None:
         """What the kernel of a machine that says nothing died of; two looks are needed for it."""

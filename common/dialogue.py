@@ -12,16 +12,17 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict
 
 HEADER = "KTAP version 1"
-_PLAN = re.compile(r"1\.\.(\d+)$")
-_RESULT = re.compile(r"(not ok|ok) (\d+) ?-? ?([A-Za-z0-9_.-]+)(?: # (.*))?$")
+_PLAN = re.compile(r"1\.\.([0-9]{1,6})$")
+_RESULT = re.compile(r"(not ok|ok) ([0-9]{1,6}) ?-? ?([A-Za-z0-9_.-]+)(?: # (.*))?$")
 _AWAIT = re.compile(r"# await ([a-z0-9_-]+)$")
 _AT = re.compile(r"# at ([a-z0-9_-]+)$")
 _BAIL = re.compile(r"# bail (.*)$")
+_NUMBER = re.compile(r"-?(?:0x[0-9a-f]{1,16}|0|[1-9][0-9]{0,19})", re.ASCII)
 _FACT = re.compile(r"# ([a-z0-9_.-]+)=(.*)$")
 
 End = Literal["done", "bail", "kexec", "open"]
@@ -33,7 +34,7 @@ class Stored(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class Line(Stored):
+class Line(NamedTuple):
     """One line of a serial line; `t` is the host's CLOCK_MONOTONIC in ns at its end."""
 
     t: int
@@ -74,11 +75,12 @@ class Side(Stored):
         return self.facts.get("side", "")
 
     def number(self, key: str) -> int | None:
-        """The fact as an integer (decimal, 0x or negative), None when absent or not one."""
-        try:
-            return int(self.facts[key], 0)
-        except (KeyError, ValueError):
+        """The fact as an integer of 64 bits (decimal, 0x or negative), None when it is none."""
+        text = self.facts.get(key, "")
+        if not _NUMBER.fullmatch(text):
             return None
+        value = int(text, 16 if "x" in text else 10)
+        return value if -(1 << 63) <= value < 1 << 64 else None
 
 
 class _Builder:

@@ -17,6 +17,7 @@ class Exit(IntEnum):
     SKIP = 4
     CRASHED = 5
     TIMEOUT = 6
+    OTHER_CODE = 7
     NO_KERNEL = 125
 
 
@@ -37,6 +38,11 @@ class UsageError(StagesError):
     """What the user asked for cannot be meant: unknown stage, bad value, no such run."""
 
     exit_status = Exit.USAGE
+
+
+def first_of(faults: Sequence[str]) -> str:
+    """The first of several sentences, and how many there are beside it."""
+    return faults[0] + (f" (and {len(faults) - 1} more)" if len(faults) > 1 else "")
 
 
 class HarnessError(StagesError):

@@ -4,31 +4,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Literal
 
 from common.checks import OUTGOING, no_data, outcome
 from common.controls import reason
+from common.igb_machine import places
 from common.record import Trial
 from common.stage import Check, Outcome
 
+Which = Literal["device", "bridge"]
 
-def master_cleared_at_kexec(bdf: str) -> Check:
-    """QEMU's trace has a PCI_COMMAND without bus mastering for `bdf` from when the host let the
-    outgoing side go, to "Starting new kernel"."""
+
+def master_cleared_at_kexec(which: Which = "device") -> Check:
+    """QEMU's trace has a PCI_COMMAND without bus mastering for the device, or a bridge above it,
+    from when the host let the outgoing side go, to "Starting new kernel"."""
 
     def ask(trial: Trial) -> Outcome:
         left = trial.witness["left_ms"]
         if left is None:
             return no_data("await reboot or snapshot-outgoing, and a jump", expected=_CLEARED)
-        return _cleared(trial, bdf, lambda ms: left < ms <= 0, "just before")
+        return _cleared(trial, which, lambda ms: left < ms <= 0, "just before")
 
     return reason(ask, timed=True)
 
 
-def master_cleared_later(bdf: str) -> Check:
-    """The same after that, in the incoming kernel."""
+def master_cleared_later() -> Check:
+    """The same after that, in the incoming kernel, for the device."""
 
     def ask(trial: Trial) -> Outcome:
-        return _cleared(trial, bdf, lambda ms: ms > 0, "after")
+        return _cleared(trial, "device", lambda ms: ms > 0, "after")
 
     return reason(ask, timed=True)
 
@@ -36,12 +40,14 @@ def master_cleared_later(bdf: str) -> Check:
 _CLEARED = "bus mastering cleared"
 
 
-def _cleared(trial: Trial, bdf: str, when: Callable[[float], bool], words: str) -> Outcome:
-    found = [e for e in trial.witness["trace"]["command"] if e[1] == bdf and when(e[0])]
+def _cleared(trial: Trial, which: Which, when: Callable[[float], bool], words: str) -> Outcome:
+    at = places(trial.setting.options)
+    those = at.bridges if which == "bridge" else (at.device,)
+    found = [e for e in trial.witness["trace"]["command"] if e[1] in those and when(e[0])]
     return outcome(
         bool(found),
-        expected=f"{_CLEARED} in {bdf} {words} 'Starting new kernel'",
-        seen=f"PCI_COMMAND of {bdf} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+        expected=f"{_CLEARED} in {' or '.join(those)} {words} 'Starting new kernel'",
+        seen=f"PCI_COMMAND of {found[0][1]} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
         if found
         else "never",
         evidence="qemu-trace.log",

@@ -20,7 +20,7 @@ from xml.etree import ElementTree as ET
 from common import console, dialogue
 from common.errors import UsageError
 from common.frames import read_landed, read_sent
-from common.serial_line import read_stamped
+from common.stored_file import read_stamped
 
 _SVG = "http://www.w3.org/2000/svg"
 _SLICE_NS = 50_000_000

@@ -13,24 +13,28 @@ import json
 import subprocess
 import sys
 import time
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from common import socket_buffer
-from common.away import read_away, unproved
+from common.away import unproved
+from common.clocks import host_time
 from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
 from common.frames import Landing, judge, look_at, read_landed, read_sent
-from common.igb_machine import DEVICE, OTHER, PORT, udp_ports
+from common.igb_machine import Places, places, udp_ports
 from common.paths import CHECKOUT
 from common.precedence import prefer
 from common.qemu_trace import ConfigWrite, TraceEvent, config_write
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Strict, read_json
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
 # A VF's reset is none of its PF; and no device with VFs is preserved.
@@ -50,8 +54,20 @@ _COMMAND, _BUS_MASTER = 0x04, 0x4
 _DRAIN_SECONDS = 0.2
 # The last rendezvous before the kexec, of stages 2 and 3.
 _LEFT = ("await.reboot", "await.snapshot-outgoing")
+# The host's time of a look at the device is known to so much.
+_CLOCK_NS = 5_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
+
+
+class Socket(Strict):
+    """socket.json: of QEMU's socket, frames that the host dropped there, and its size in bytes."""
+
+    drops: Count | None
+    buffer: Count | None
+
+
+_SOCKET = TypeAdapter(Socket)
 
 
 class FrameWitness:
@@ -93,9 +109,9 @@ class FrameWitness:
             self._tell(self._running[-1], "hold")
             time.sleep(_DRAIN_SECONDS)
 
-    def _parameter(self, name: str) -> str:
+    def _parameter(self, name: str, otherwise: str = "") -> str:
         words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
-        return words[-1].partition("=")[2]
+        return words[-1].partition("=")[2] if words else otherwise
 
     def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
         process = subprocess.Popen(
@@ -114,7 +130,8 @@ class FrameWitness:
         rings: list[object] = []
         folder = self.machine.folder.resolve()
         Credit.of(self._credit, new=True)
-        for name, bdf, prefix in (("device", DEVICE, "ring"), ("other", OTHER, "other.ring")):
+        at = places({"switch": self._parameter("switch", "0")})
+        for name, bdf, prefix in (("device", at.device, "ring"), ("other", at.other, "other.ring")):
             address = self._facts[f"{prefix}.{self.address_fact}"]
             count = self._facts[f"{prefix}.count"]
             rings += ["--ring", bdf, address, count, folder / f"{name}-landed.bin"]
@@ -198,14 +215,19 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     gap = (jump, incoming.started) if jump and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        away = unproved(read_away(folder)) if raw.host else None
+        away = unproved(raw.away) if raw.host else {}
         found["frames"] = judge(sent, landed, gap, away).stored()
-        found["sent_between_heads"] = _sent_between(sides, sent, "device.head")
-        found["socket"] = json.loads((folder / "socket.json").read_text())
+        raw.within("device-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("device-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
+        found["between_heads"] = _between_heads(sides, sent, landed)
+        found["socket"] = read_json(folder / "socket.json", _SOCKET).model_dump()
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
+        raw.within("other-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
         if jump and sent:
             found["other"] = _other(sent, landed, jump, sides)
-    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump)
+    at = places(raw.setting.options)
+    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump, at)
     left = _left(sides)
     found["left_ms"] = (left - jump) / 1e6 if left and jump else None
     return found
@@ -225,7 +247,7 @@ def _other(
     }
     if "t.finished" in stamps:
         times["finished"] = (stamps["t.finished"], end)
-    return {name: vars(look_at(sent, landed, *window)) for name, window in times.items()}
+    return {name: vars(look_at(sent, landed, *window, {})) for name, window in times.items()}
 
 
 def _left(sides: tuple[Side, ...]) -> int | None:
@@ -234,12 +256,23 @@ def _left(sides: tuple[Side, ...]) -> int | None:
     return next((stamps[key] for key in _LEFT if key in stamps), None)
 
 
-def _sent_between(sides: tuple[Side, ...], sent: list[int], key: str) -> int | None:
-    """Frames sent between the moments at which both sides told this fact."""
-    stamps = [side.stamps[key] for side in sides if key in side.stamps]
-    if len(stamps) != 2:
+def _between_heads(
+    sides: tuple[Side, ...], sent: list[int], landed: list[Landing]
+) -> list[int] | None:
+    """The least and the most frames that the device can have written between both looks at its
+    head: what was seen in RAM it had written by then, what was not sent it had not."""
+    times = [host_time(side, "t.head") for side in sides if "t.head" in side.facts]
+    if len(times) != 2:
         return None
-    return bisect_left(sent, stamps[1]) - bisect_left(sent, stamps[0])
+    first, last = (t or 0 for t in times)
+
+    def seen_by(t: int) -> int:
+        return bisect_right(landed, t, key=lambda frame: frame.seen)
+
+    return [
+        seen_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
+        bisect_right(sent, last + _CLOCK_NS) - seen_by(first - _CLOCK_NS),
+    ]
 
 
 def _landed(folder: Path, name: str) -> Path:
@@ -256,7 +289,7 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
 
 
 def _look_at_trace(
-    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None
+    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None, at: Places
 ) -> dict[str, Any]:
     """Counts of what must not be, with the first of each, between start and end of traffic.
 
@@ -276,11 +309,11 @@ def _look_at_trace(
             continue
         seen["events"] += 1
         if write := config_write(event):
-            seen["config_writes"] += write.bdf in (DEVICE, PORT)
-            if _clears_master(write):
-                kind = "other_master_off" if write.bdf == OTHER else "command"
+            seen["config_writes"] += write.bdf in (at.device, *at.bridges)
+            if _clears_master(write, at):
+                kind = "other_master_off" if write.bdf == at.other else "command"
                 seen[kind].append([ms(event), write.bdf, write.value])
-        elif event.name == "pci_pm_transition" and DEVICE in event.text:
+        elif event.name == "pci_pm_transition" and at.device in event.text:
             seen["power"].append([ms(event), event.text])
         elif event.name in RESETS:
             seen["resets"].append([ms(event), f"{event.name} {event.text}".strip()])
@@ -292,9 +325,9 @@ def _look_at_trace(
     return seen
 
 
-def _clears_master(write: ConfigWrite) -> bool:
+def _clears_master(write: ConfigWrite, at: Places) -> bool:
     return (
-        write.bdf in (DEVICE, PORT, OTHER)
+        write.bdf in (at.device, *at.bridges, at.other)
         and write.offset == _COMMAND
         and not write.value & _BUS_MASTER
     )

@@ -18,13 +18,14 @@ import struct
 import sys
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from common.away import Stretch, settled
+from common.stored_file import in_order, read_bytes
 
 Away = Mapping[str, Sequence[Stretch]]
 """Who did not run when: sender, qemu, watcher; see common/away.py."""
@@ -34,6 +35,8 @@ FRAME = struct.Struct("<QQQQ")
 """Magic, the run's nonce, number, send time (ns)."""
 CRC = struct.Struct("<I")
 HEADER_LENGTH = 16
+STALLED_FROM = 5_000_000
+"""A frame kept waiting for less than this, in ns, is emulation at work."""
 NAMED = 64
 """So many missing frames are named by number."""
 # Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.
@@ -47,8 +50,7 @@ def build(nonce: int, number: int, sent_ns: int) -> bytes:
     return _HEADER + body + CRC.pack(zlib.crc32(body)) + _PADDING
 
 
-@dataclass(frozen=True)
-class Landing:
+class Landing(NamedTuple):
     """A frame that was seen in RAM."""
 
     number: int
@@ -62,8 +64,10 @@ def write_sent(path: Path, times: array.array[int]) -> None:
 
 
 def read_sent(path: Path) -> list[int]:
-    """Send times in ns; the index is the frame's number."""
-    return list(_from_bytes(path.read_bytes()))
+    """Send times in ns; the index is the frame's number. Raises ValueError, OSError."""
+    times = list(_from_bytes(read_bytes(path)))
+    in_order(path.name, times)
+    return times
 
 
 def write_landed(path: Path, rows: array.array[int]) -> None:
@@ -72,11 +76,12 @@ def write_landed(path: Path, rows: array.array[int]) -> None:
 
 
 def read_landed(path: Path) -> list[Landing]:
-    """Landings in the order in which they were seen. Raises ValueError on half a record."""
-    flat = _from_bytes(path.read_bytes())
+    """Landings in the order in which they were seen. Raises ValueError on damaged ones, OSError."""
+    flat = _from_bytes(read_bytes(path))
     if len(flat) % 3:
         raise ValueError(f"{path.name} ends within a record")
-    return [Landing(*flat[i : i + 3]) for i in range(0, len(flat), 3)]
+    in_order(path.name, flat[2::3])
+    return [Landing(*row) for row in zip(flat[0::3], flat[1::3], flat[2::3], strict=True)]
 
 
 def _little(numbers: array.array[int]) -> array.array[int]:
@@ -107,9 +112,11 @@ class Window:
     latency_ms: float
     """Longest time from sending to being seen, of those that landed: QEMU queues frames
     that a device may not write, and writes them when it may."""
-    stall_ms: float | None = None
+    stall_ms: float = 0.0
     """Longest time for which a frame was due and none landed, although the host let it: counted
-    from when sender, QEMU and watcher had all run. None where that was not measured."""
+    from when sender, QEMU and watcher had all run."""
+    stalled_ms: float = 0.0
+    """The sum of such times, of each that is longer than `STALLED_FROM`."""
     unsent_ms: float = 0.0
     """Longest time without a frame being sent: no silence of the device, and no proof either."""
 
@@ -142,11 +149,11 @@ def judge(
     sent: Sequence[int],
     landed: Sequence[Landing],
     gap: tuple[int, int] | None,
-    away: Away | None = None,
+    away: Away,
 ) -> FrameReport:
     """What the two logs show; `gap` is its begin and end in ns, None when there was none.
 
-    `away` are the stretches in which sender, QEMU and watcher did not run, None when not measured.
+    `away` are the stretches in which sender, QEMU and watcher did not run.
     """
     numbers = {landing.number for landing in landed}
     missing = [number for number in range(len(sent)) if number not in numbers]
@@ -164,7 +171,7 @@ def judge(
         repeated=len(landed) - len(numbers),
         foreign=foreign,
         before=look_at(sent, landed, begin, gap[0] if gap else end, away),
-        whole=look_at(sent, landed, begin, end),
+        whole=look_at(sent, landed, begin, end, away),
         gap=look_at(sent, landed, *gap, away) if gap else None,
     )
 
@@ -174,9 +181,10 @@ def look_at(
     landed: Sequence[Landing],
     begin: int,
     end: int,
-    away: Away | None = None,
+    away: Away,
 ) -> Window:
     """What was sent and what was seen from `begin` to `end`, in ns."""
+    stalls = list(_stalls(sent, landed, begin, end, away))
     times = [landing.seen for landing in landed]
     inside = landed[bisect_left(times, begin) : bisect_right(times, end)]
     edges = [begin, *(landing.seen for landing in inside), end]
@@ -189,29 +197,31 @@ def look_at(
         fresh=sum(landing.sent >= begin for landing in inside),
         silence_ms=max(b - a for a, b in pairwise(edges)) / 1e6,
         latency_ms=max((landing.seen - landing.sent for landing in inside), default=0) / 1e6,
-        stall_ms=None if away is None else _stall(sent, landed, begin, end, away) / 1e6,
+        stall_ms=max(stalls, default=0) / 1e6,
+        stalled_ms=sum(stall for stall in stalls if stall > STALLED_FROM) / 1e6,
         unsent_ms=max(b - a for a, b in pairwise([begin, *departures, end])) / 1e6,
     )
 
 
-def _stall(sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int, away: Away) -> int:
-    """The longest time (ns) for which the device kept a frame waiting that it could have written.
+def _stalls(
+    sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int, away: Away
+) -> Iterator[int]:
+    """For how long (ns) the device kept each frame waiting that it could have written.
 
     A frame is due from when it was sent, or from when the one before it was seen: the device
     writes them in turn. What sender, QEMU or watcher did not do because the host did not run them
     is not the device's, so that the time counts from when each of them had run after that.
     """
-    worst, previous = 0, begin
+    previous = begin
     first = bisect_left(landed, begin, key=lambda frame: frame.seen)
     for frame in landed[first:]:
         due = max(frame.sent, previous, begin)
         if due > end:
             break
-        worst = max(worst, frame.seen - settled(due, away, ("sender", "qemu", "watcher")))
+        yield max(0, frame.seen - settled(due, away, ("sender", "qemu", "watcher")))
         previous = frame.seen
     # What was sent and never seen was due until the end.
     last = bisect_right(sent, max((frame.sent for frame in landed), default=0))
     for departure in sent[last : last + 1]:
         if begin <= (due := max(departure, previous)) < end:
-            worst = max(worst, end - settled(due, away, ("sender", "qemu", "watcher")))
-    return worst
+            yield max(0, end - settled(due, away, ("sender", "qemu", "watcher")))

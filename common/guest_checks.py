@@ -8,10 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks import INCOMING, OUTGOING, disturbed, no_data, outcome
+from common.checks import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.dialogue import Side
 from common.record import Trial
-from common.stage import Outcome
+from common.stage import Check, Outcome
 
 RANGES = 64  # digests of RAM ranges that each side prints
 
@@ -156,23 +156,29 @@ def counter(trial: Trial, vcpu: int) -> Outcome:
 
 
 def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:
-    """The guest verified every page after the resume and after FINISH, and found no such fault."""
+    """The guest verified every page after the resume and after FINISH, and found no such fault.
+
+    Nor any before the kexec: a guest that is broken then shows nothing.
+    """
 
     def ask(trial: Trial, vcpu: int) -> Outcome:
-        side = trial.side(INCOMING)
-        if side is None:
-            return no_data("incoming side never spoke", expected="no errors")
+        side, before = trial.side(INCOMING), trial.side(OUTGOING)
+        if side is None or before is None:
+            return no_data("one side never spoke", expected="no errors")
+        earlier = before.facts.get(f"guest.{vcpu}.errors")
         errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
         sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
         later = side.number(f"guest.{vcpu}.sweeps_after_finish")
-        if None in errors.values() or sweeps is None or later is None:
-            return no_data(f"facts guest.{vcpu}.errors.*, .sweeps_*", expected="no errors")
+        if None in errors.values() or earlier is None or sweeps is None or later is None:
+            return no_data(f"facts guest.{vcpu}.errors, .sweeps_*", expected="no errors")
         found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
         first = side.facts.get(f"guest.{vcpu}.first_error", "")
         return outcome(
-            set(errors.values()) == {"0"} and sweeps >= 1 and later >= 1,
-            expected="no errors in at least one sweep after resume and one after FINISH",
-            seen=f"errors: {found}; sweeps {sweeps} and {later} {first}".rstrip(),
+            {earlier, *errors.values()} == {"0"} and sweeps >= 1 and later >= 1,
+            expected="no errors before the kexec, nor in at least one sweep after resume and one"
+            " after FINISH",
+            seen=f"{earlier} errors before; errors: {found}; sweeps {sweeps} and {later}"
+            f" {first}".rstrip(),
             evidence=f"facts guest.{vcpu}.errors.*",
         )
 
@@ -231,3 +237,20 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
         seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
         evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
     )
+
+
+# One object for all stages that ask them: a control of one stage shows them for the others.
+RETRIEVED = Check(
+    "memfds_retrieved",
+    "Did LUO hand back the session and both memfds?",
+    facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
+)
+REGISTERS = Check("registers", "Do the general registers go on?", registers("gpr"))
+VECTOR_STATE = Check("vector_state", "Do the vector registers go on?", registers("vector"))
+COUNTER = Check("counter", "Does the counter go on without gap or repeat?", each_vcpu(counter))
+GUEST_TICKS = Check(
+    "guest_ticks", "Do its timer interrupts go on?", each_vcpu(guest_ticks), timed=True
+)
+GUEST_GAP = Check(
+    "guest_gap", "Is the time it missed the blackout?", each_vcpu(guest_gap), timed=True
+)

@@ -7,13 +7,16 @@ function of these files.
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from pathlib import Path
+from typing import Annotated
 
-from common.away import Stretch, longest, read_away
+from pydantic import Field, TypeAdapter
+
+from common.away import Stretch, longest
 from common.dialogue import Stored
+from common.stored_file import Count, Stamp, Strict, Text, in_order, read_rows
 
 SHORTEST_NS = 20_000_000
 """Shorter stretches are left out of the record; the raw files have them."""
@@ -45,16 +48,6 @@ class HostLog(Stored):
     ) -> tuple[str, int, int] | None:
         """The longest stretch between two times: who, begin, end; None without one."""
         return longest(self.away, begin, end, who)
-
-    def around(self, t: int, edge: int, who: Iterable[str]) -> tuple[str, int, int] | None:
-        """The longest stretch, whole, that reaches to within `edge` ns of a time; None without."""
-        found = [
-            (name, begin, end)
-            for name in who
-            for begin, end in self.away.get(name, ())
-            if begin <= t + edge and end >= t - edge
-        ]
-        return max(found, key=lambda one: one[2] - one[1], default=None)
 
     def waited_ms(self, begin: int, end: int, thread: str) -> float:
         """How long threads whose names begin so waited for a CPU between two times, in ms."""
@@ -94,32 +87,47 @@ class HostLog(Stored):
         return f"{who} not run for {(end - begin) / 1e6:.0f} ms {when}"
 
 
-def read_host(folder: Path) -> HostLog | None:
-    """What a trial's folder has; None where nothing was measured. Raises ValueError, KeyError."""
+class Sample(Strict):
+    """A line of host.jsonl, as common/host_sampler.py writes it."""
+
+    t: Stamp
+    waits: dict[Text, Annotated[float, Field(ge=0)]]
+    pressure_us: Count | None
+    steal_ms: float
+    suspended_ns: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)]
+    echoes: Count
+
+
+_SAMPLES = TypeAdapter(list[Sample])
+
+
+def read_host(folder: Path, seen: Mapping[str, tuple[Stretch, ...]]) -> HostLog | None:
+    """What a trial's folder has; None where nothing was measured. Raises ValueError, OSError.
+
+    `seen` is what common/away.py reads there.
+    """
     path = folder / "host.jsonl"
-    if not path.exists():
-        return None
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    rows = read_rows(path, _SAMPLES) if path.exists() else []
     if not rows:
         return None
+    in_order(path.name, [row.t for row in rows])
+    in_order(path.name, [row.echoes for row in rows])
     first, last = rows[0], rows[-1]
     away = {
         who: tuple((a, b) for a, b in stretches if b - a >= SHORTEST_NS)
-        for who, stretches in read_away(folder).items()
+        for who, stretches in seen.items()
     }
     away["suspended"] = tuple(
-        (int(a["t"]), int(b["t"]))
-        for a, b in pairwise(rows)
-        if b["suspended_ns"] - a["suspended_ns"] > _JUMP_NS
+        (a.t, b.t) for a, b in pairwise(rows) if b.suspended_ns - a.suspended_ns > _JUMP_NS
     )
-    pressure = [row["pressure_us"] for row in (first, last)]
+    before, after = first.pressure_us, last.pressure_us
     return HostLog(
-        begin=first["t"],
-        end=last["t"],
+        begin=first.t,
+        end=last.t,
         away={who: stretches for who, stretches in away.items() if stretches},
-        samples=tuple((row["t"], row["waits"]) for row in rows if row["waits"]),
-        pressure_ms=None if None in pressure else round((pressure[1] - pressure[0]) / 1000, 1),
-        steal_ms=round(last["steal_ms"] - first["steal_ms"], 1),
-        suspended_ms=round((last["suspended_ns"] - first["suspended_ns"]) / 1e6, 1),
-        echoes=last["echoes"],
+        samples=tuple((row.t, row.waits) for row in rows if row.waits),
+        pressure_ms=None if before is None or after is None else round((after - before) / 1000, 1),
+        steal_ms=round(last.steal_ms - first.steal_ms, 1),
+        suspended_ms=round((last.suspended_ns - first.suspended_ns) / 1e6, 1),
+        echoes=last.echoes,
     )

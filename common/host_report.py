@@ -45,9 +45,9 @@ def host_lines(trial: Trial) -> Iterator[str]:
     yield (
         f"Longest absence: {host.said(found)}." if found else "Nobody was away for 20 ms or more."
     )
-    rest = [f"tasks of the host waited for a CPU for {host.pressure_ms:.0f} ms"]
-    if host.pressure_ms is None:
-        rest = []
+    rest: list[str] = []
+    if host.pressure_ms is not None:  # a host without PSI does not say
+        rest.append(f"tasks of the host waited for a CPU for {host.pressure_ms:.0f} ms")
     rest += [f"its hypervisor took {host.steal_ms:.0f} ms"] if host.steal_ms else []
     rest += [f"it was suspended for {host.suspended_ms:.0f} ms"] if host.suspended_ms > 1 else []
     if rest:

@@ -23,8 +23,8 @@ from common.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.ktap_results import Result, results
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
-from common.serial_line import read_stamped
 from common.stage import Stage
+from common.stored_file import read_stamped
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.source import Source

@@ -1,14 +1,20 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The debug lane: the same stage on kernels that look for their own mistakes.
+"""Lanes: the same stage on kernels of other configurations.
 
-KASAN, lockdep, DEBUG_VM, kmemleak and page poisoning make a kernel some ten times slower and
-larger, so that every bound is ten times as long, and frames come at a lower rate. What they
-find is on the console, where `no_splat` looks for it; kmemleak is asked on each side.
+In the *debug* lane they look for their own mistakes. KASAN, lockdep, DEBUG_VM, kmemleak and page
+poisoning make a kernel some ten times slower and larger, so that every bound is ten times as
+long, and frames come at a lower rate. What they find is on the console, where `no_splat` looks
+for it; kmemleak is asked on each side.
+
+In the *server* lane they have what kernels of distributions have: memory in several NUMA nodes,
+struct pages that are initialised late (of the memory behind each node's first 128 MiB, so that the
+machine has to be larger), large pages everywhere, swap, memory cgroups, modules. Struct pages that
+were never initialised are poisoned there, and the kernel stops at the first that is used.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -18,12 +24,15 @@ from common.paths import CHECKOUT
 from common.record import Trial
 from common.stage import Check, Claim, Outcome, Size, Stage
 
-Lane = Literal["default", "debug"]
-LANES: tuple[Lane, ...] = ("default", "debug")
+Lane = Literal["default", "debug", "server"]
+LANES: tuple[Lane, ...] = ("default", "debug", "server")
 
+_CONFIGS = CHECKOUT / "kernel" / "configs"
 _PATIENCE = 10
 _MEMORY_MIB = 1536
-_FRAGMENT = CHECKOUT / "kernel" / "configs" / "debug.config"
+# More than a section of 128 MiB to each node besides what the stage needs.
+_SERVER_MEMORY_MIB = 768
+_SERVER_NODES = 2
 _CMDLINE = (
     # KASAN's shadow, an eighth of all memory, comes from the scratch area in the incoming kernel.
     "kho_scratch=32M,640M,32M",
@@ -59,6 +68,36 @@ def _kasan_ran(trial: Trial) -> Outcome:
     )
 
 
+def _server_ran(trial: Trial) -> Outcome:
+    """Each node's struct pages were initialised late, in both kernels."""
+    nodes = [side.facts.get("kernel.nodes", "none") for side in trial.sides]
+    starts = [boot.t for boot in trial.console.boots]
+    late = [[node for t, node in trial.console.late_pages if _nth(starts, t) == n] for n in (1, 2)]
+    wanted = list(range(_SERVER_NODES))
+    return outcome(
+        nodes == [f"0-{_SERVER_NODES - 1}"] * 2 and [sorted(one) for one in late] == [wanted] * 2,
+        expected=f"{_SERVER_NODES} nodes in both kernels, struct pages of each initialised late",
+        seen=f"nodes {' and '.join(nodes) or 'unknown'}; late in nodes"
+        f" {', '.join(map(str, late[0])) or 'none'}, then {', '.join(map(str, late[1])) or 'none'}",
+        evidence="facts kernel.nodes; console.log, 'deferred pages initialised'",
+    )
+
+
+def _nth(starts: Sequence[int], t: int) -> int:
+    """Which kernel spoke at `t`, counted from 1."""
+    return sum(start <= t for start in starts)
+
+
+SERVER_CLAIM = Claim(
+    "Both kernels are configured as those of servers are.",
+    (
+        Check(
+            "server_kernels",
+            "Were there several nodes, and struct pages that are initialised late?",
+            _server_ran,
+        ),
+    ),
+)
 CLAIM = Claim(
     "Both kernels, looking for their own mistakes, find none.",
     (
@@ -73,23 +112,37 @@ def in_lane(stage: Stage, lane: Lane) -> Stage:
 
     Raises UsageError for a workload that the debug lane does not have.
     """
-    if lane == "default":
-        return stage
+    match lane:
+        case "default":
+            return stage
+        case "server":
+            return _server(stage)
+        case "debug":
+            return _debug(stage)
+
+
+def _server(stage: Stage) -> Stage:
+    return replace(
+        stage,
+        lane="server",
+        claims=(*stage.claims, SERVER_CLAIM),
+        controls=tuple(c for c in stage.controls if not c.own_kernels),
+        cmdline=(*stage.cmdline, f"numa=fake={_SERVER_NODES}"),
+        size=_larger(stage, "server", _SERVER_MEMORY_MIB, patience=1),
+        extra_fragments=(_CONFIGS / "server.config",),
+    )
+
+
+def _debug(stage: Stage) -> Stage:
     if stage.workload != "vmm":
         raise UsageError(
             f"the debug lane has no --workload {stage.workload}: a Linux guest on an emulated CPU"
             " under KASAN is too slow to be waited for"
         )
-
-    def size(options: Mapping[str, int]) -> Size:
-        plain = stage.size({**options, "patience": _PATIENCE})
-        words = f"{plain.sum} + debug {_MEMORY_MIB} MiB"
-        return Size(plain.machine_mib + _MEMORY_MIB, words)
-
     kept = tuple(word for word in stage.cmdline if not word.startswith("kho_scratch="))
     return replace(
         stage,
-        lane=lane,
+        lane="debug",
         patience=_PATIENCE,
         claims=(*stage.claims, CLAIM),
         controls=tuple(c for c in stage.controls if c.name in stage.debug_controls),
@@ -98,6 +151,17 @@ def in_lane(stage: Stage, lane: Lane) -> Stage:
             for option in stage.options
         ),
         cmdline=(*kept, *_CMDLINE, f"stage.patience={_PATIENCE}"),
-        size=size,
-        extra_fragments=(_FRAGMENT,),
+        size=_larger(stage, "debug", _MEMORY_MIB, patience=_PATIENCE),
+        extra_fragments=(_CONFIGS / "debug.config",),
     )
+
+
+def _larger(
+    stage: Stage, lane: Lane, memory_mib: int, *, patience: int
+) -> Callable[[Mapping[str, int]], Size]:
+    def size(options: Mapping[str, int]) -> Size:
+        plain = stage.size({**options, "patience": patience})
+        words = f"{plain.sum} + {lane} lane {memory_mib} MiB"
+        return Size(plain.machine_mib + memory_mib, words)
+
+    return size

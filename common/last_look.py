@@ -13,12 +13,14 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, TypeAdapter
 
 from common.console import FATAL, Console, strip_prefix
 from common.cpu_samples import CpuSample, Sample
-from common.dialogue import Stored
 from common.ram_log import RamLog
+from common.stored_file import Hex, Stamp, Strict, read_json
 
 if TYPE_CHECKING:
     from common.record import Setting
@@ -35,16 +37,16 @@ and its exception."""
 _CR2 = re.compile(r"^CR2: ([0-9a-f]+)")
 
 
-class LastLook(Stored):
+class LastLook(Strict):
     """Looks at a machine that said nothing, or that was just reset."""
 
-    t: int
+    t: Stamp
     why: Literal["silent", "reset", "timeout"]
     samples: tuple[Sample, ...]
     """One after the other, at least a second apart; none of a machine that was reset."""
-    cpu: int | None
+    cpu: Annotated[int, Field(ge=0, lt=1024)] | None
     """The number of the CPU whose kernel, stack and place are told."""
-    build_id: str | None
+    build_id: Hex | None
     """Of the kernel in RAM whose log it is, by the note that is there."""
     log: RamLog
     names: dict[str, str]
@@ -69,7 +71,10 @@ class LastLook(Stored):
         return f"{name.partition('+')[0]} ({line})" if line else name
 
 
-class Death(Stored):
+_LOOK = TypeAdapter(LastLook)
+
+
+class Death(Strict):
     """What a kernel died of: a sentence, and the function+offset/size where."""
 
     what: str
@@ -127,7 +132,7 @@ def has_console(console: Console) -> bool:
 def read_last_look(folder: Path) -> LastLook | None:
     """The look of a stored trial, None without one. Raises OSError or ValueError when damaged."""
     path = folder / FILE
-    return LastLook.model_validate_json(path.read_text()) if path.exists() else None
+    return read_json(path, _LOOK) if path.exists() else None
 
 
 def _all(look: LastLook) -> list[CpuSample]:

@@ -5,14 +5,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from common.dialogue import Stored
+from common.stored_file import Count, Strict
 
 
-class QemuProcess(Stored):
+class QemuProcess(Strict):
     """The identity of a QEMU process: a pid alone could be recycled. `start` is in clock ticks."""
 
-    pid: int
-    start: int
+    pid: Count
+    start: Count
 
 
 def process_identity(pid: int) -> QemuProcess | None:

@@ -17,14 +17,15 @@ from common import __version__
 from common.chain import updates
 from common.dialogue import Side
 from common.host_report import attempts, host_lines
+from common.layouts import tried
 from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable, without_home
 from common.record import KernelFacts, Trial
 from common.report_text import controls_table
-from common.serial_line import read_stamped
 from common.shell_lines import shell_lines
 from common.statistics_table import phase_table
+from common.stored_file import read_stamped
 from common.stored_run import StoredRun
 from common.verdict import TrialVerdict
 
@@ -86,6 +87,9 @@ def _kernels(one: StoredRun) -> Iterable[str]:
     setting = main.setting
     lines = [f"lane    {setting.lane}", "series  Message-ID not recorded"]
     lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
+    lines += _wrap(tried(one.run.trials), "layouts ", " " * 8)
+    if setting.append:
+        lines += _wrap(" ".join(setting.append), "append  ", " " * 8)
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
         lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
         config = kernel.config_sha256 or "unknown"

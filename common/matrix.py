@@ -37,6 +37,7 @@ _WORST_FIRST = (
     Exit.FAIL,
     Exit.CRASHED,
     Exit.TIMEOUT,
+    Exit.OTHER_CODE,
     Exit.HARNESS,
     Exit.NO_KERNEL,
     Exit.SKIP,
@@ -152,10 +153,16 @@ def result(folders: Sequence[Path], name: str) -> Result:
 
 def _judged(name: str, bundle: Path) -> Result:
     with opened(str(bundle)) as one:
-        main = one.run.trial(one.verdict.trials[0].trial) if one.verdict.trials else None
-        good = main is not None and one.verdict.status == "PASS"
-        headline = one.stage.headline(main) if main and good else {}
-        return Result(name, one.verdict.status, one.verdict.why, headline)
+        verdict, planned = one.vouched, one.run.planned
+        stage, _, what = _parts(name)
+        if (stage, (what if what == "main" else f"control-{what}",)) != (
+            str(one.run.stage),
+            planned,
+        ):
+            raise UsageError(f"{bundle}: its run is of stage {one.run.stage}, {planned[0]}")
+        main = one.run.trial(verdict.trials[0].trial) if verdict.trials else None
+        headline = one.stage.headline(main) if main and verdict.status == "PASS" else {}
+        return Result(name, verdict.status, verdict.why, headline)
 
 
 def _found(folders: Sequence[Path], name: str) -> list[Path]:

@@ -6,6 +6,7 @@ from __future__ import annotations
 import sys
 import time
 
+from common.printable import printable
 from common.record import Trial
 from common.runner import Plan
 from common.stage import Stage
@@ -32,7 +33,7 @@ class Narrator:
         key, _, value = text.removeprefix("# ").partition("=")
         if words := self._stage.narration.get(key):
             seconds = time.monotonic() - self._began
-            print(f"  {seconds:5.1f} s  {words.format(value)}", file=sys.stderr, flush=True)
+            _tell(f"  {seconds:5.1f} s  {words.format(value)}")
 
     def end(self, trial: Trial) -> None:
         """A trial has ended: its verdict in one line."""
@@ -45,4 +46,8 @@ class Narrator:
             said = f"{main.status}: {main.why}"
             if main.status == "PASS" and main.away:
                 said += f" (host: {main.away})"
-        print(f"  {seconds:5.1f} s  {trial.setting.name}: {said}", file=sys.stderr, flush=True)
+        _tell(f"  {seconds:5.1f} s  {trial.setting.name}: {said}")
+
+
+def _tell(text: str) -> None:
+    print(printable(text), file=sys.stderr, flush=True)

@@ -68,6 +68,7 @@ def bench_of(
         guest_image=guest_image,
         control_kernels=control_kernels(stage, controls, choice),
         load=arguments.load,
+        append=tuple(arguments.append),
     )
 
 

@@ -2,7 +2,7 @@
 """Faults of QEMU's own that stop a machine, told from what a machine that stopped left behind.
 
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
-exchanged meanwhile (README, "Odd things seen"). Two things come of it: an interrupt whose end got
+exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever; and an assertion in iotlb_to_section().
 """
 
@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+
+from common.stored_file import read_text
 
 _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
@@ -20,9 +22,9 @@ _IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.M)
 def read_qemu_fault(folder: Path) -> str | None:
     """What a trial's folder says of such a fault, in words; None when it says nothing."""
     log, state = folder / "qemu.log", folder / "qemu-state.txt"
-    if log.exists() and (found := _ASSERTION.search(log.read_text(errors="replace"))):
+    if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
         return f"QEMU ended by itself: {found[0]} (qemu.log)"
-    return lost_end(state.read_text(errors="replace")) if state.exists() else None
+    return lost_end(read_text(state, errors="replace")) if state.exists() else None
 
 
 def lost_end(text: str) -> str | None:

@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from common.dialogue import Stored
+from common.stored_file import U64, Strict
 
 if TYPE_CHECKING:  # who only judges has no kernels
     from common.kernel_symbols import KernelSymbols
@@ -33,10 +33,10 @@ _PRINTABLE = re.compile(rb"[\t\x20-\x7e]{4,}")
 _INFO = struct.Struct("<QQH")
 
 
-class LogLine(Stored):
+class LogLine(Strict):
     """A record of the log; `ns` since the kernel's clock began, None where the ring is unread."""
 
-    ns: int | None
+    ns: U64 | None
     text: str
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class LogLine(Stored):
         return f"[{self.ns // 10**9:5}.{self.ns % 10**9 // 1000:06}] {self.text}"
 
 
-class RamLog(Stored):
+class RamLog(Strict):
     """A log as it was found; `source` says how: the ring, or mere text of the buffer."""
 
     source: Literal["prb", "__log_buf", "none"]

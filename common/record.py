@@ -2,9 +2,10 @@
 """The evidence record: what one trial left behind, as one typed value.
 
 A *trial* is one machine from start to end: the main run, a control, or a repeat. Its
-folder holds raw files; `collect` turns them into a Trial and nothing else enters a verdict:
+folder holds raw files; `collect` turns them into a Trial and nothing else enters a verdict.
+Which files there are stands in common/trial_files.py:
 
-    trial.json       what the harness alone knows (Setting), written when the trial ends
+    trial.json       what the harness alone knows (Setting), written when the trial has ended
     console.jsonl    [host ns, text] for each line of the kernels' console (.log: raw bytes)
     dialogue.jsonl   the same for the workload's line
     qmp.jsonl        QMP events as they came
@@ -15,25 +16,32 @@ folder holds raw files; `collect` turns them into a Trial and nothing else enter
                      outside (common/cpu_samples.py)
     last-look.json   of a kernel that died before its console, or of a machine that fell silent
                      (common/last_look.py); log-from-ram.txt is its log alone
+
+Beside the trials lies run.json (Made), written before the first of them: what made the run, and
+which trials it was to have. A trial's nonce, which both kernels, the workload and the guest are
+told, follows from it, so that neither it nor a trial can be another run's.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, TypeAdapter, ValidationError, model_validator
 
 from common import console, dialogue, jit, qemu_trace
+from common.away import Stretch, read_away
 from common.blindness import TRACE, blind
 from common.console import Console
 from common.cpu_samples import Sample, read_samples
-from common.dialogue import Side, Stored
+from common.dialogue import Line, Side, Stored
 from common.errors import UsageError
 from common.host_log import HostLog, read_host
 from common.kernel_layout import KernelLayout
@@ -41,26 +49,46 @@ from common.last_look import LastLook, read_last_look
 from common.machine_identity import QemuProcess
 from common.qemu_fault import read_qemu_fault
 from common.qemu_trace import TraceEvent, TraceLog
-from common.serial_line import read_stamped
+from common.stored_file import (
+    Count,
+    Hex,
+    Name,
+    Stamp,
+    Strict,
+    Text,
+    first_fault,
+    in_order,
+    read_bytes,
+    read_rows,
+    read_stamped,
+    read_text,
+)
+from common.trial_files import SUMS
 
-SCHEMA = 2
+SCHEMA: Final = 3
 """Of what a record holds. A run of another one is for the version of this program that made it."""
-SUMS = "SHA256SUMS"
+ATTEMPTS = 3
+"""So often a trial is run whose host, or QEMU, disturbs it; each attempt stays in the record."""
+LONGEST = 16
+"""So many updates a chain may have."""
+_SLACK_NS = 1_000_000_000
+Nonce = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+Word = Annotated[str, Field(pattern=r"^[!-~]*$", max_length=200)]
 
 Ended = Literal["done", "bail", "crashed", "timeout", "gone", "rebooted", "interrupted"]
 
 
-class KernelFacts(Stored):
+class KernelFacts(Strict):
     """One of the two kernels, as it was built. Of a prebuilt one the image is known, and what
     IKCONFIG left in it; without that `config_sha256` is None."""
 
-    release: str
-    build_id: str
-    key: str
-    source: str
-    image_sha256: str
-    config_sha256: str | None
-    patches: tuple[str, ...] = ()
+    release: Word
+    build_id: Hex
+    key: Text
+    source: Text
+    image_sha256: Hex
+    config_sha256: Hex | None
+    patches: tuple[Text, ...] = ()
     prebuilt: bool = False
     layout: KernelLayout | None = None
     """Where note, banner and text stand in its image; None where its ELF file does not tell."""
@@ -71,78 +99,91 @@ class KernelFacts(Stored):
         return self.config_sha256[:12] if self.config_sha256 else "unknown"
 
 
-class Host(Stored):
+class Host(Strict):
     """Where the trial ran. Accelerator and its reason belong to every figure."""
 
-    cpu: str
-    cpus: int
-    memory_mib: int
-    kernel: str
-    system: str
-    accelerator: str
-    accelerator_reason: str
+    cpu: Text
+    cpus: Count
+    memory_mib: Count
+    kernel: Text
+    system: Text
+    accelerator: Name
+    accelerator_reason: Text
     preferred: bool = False
     """QEMU and the host's witnesses came before other processes (common/precedence.py)."""
-    versions: dict[str, str]
-    emulator: str | None = None
+    versions: dict[Name, Text]
+    emulator: Text | None = None
     """The QEMU that ran the machine: its path."""
 
 
-class Crash(Stored):
+class Crash(Strict):
     """How a kernel died, as far as it said so; decoded where it was built."""
 
-    phase: str
+    phase: Text
     """What the trial was in: "after 'pause'", "incoming kernel"."""
-    kernel: str
+    kernel: Word
     """Release of the kernel that died."""
-    lines: tuple[str, ...]
+    lines: tuple[Text, ...]
     """The console lines that matter first, at most ten."""
-    stack: tuple[str, ...]
+    stack: tuple[Text, ...]
     """The call trace, by the kernel's scripts/decode_stacktrace.sh."""
-    decoded_by: str
+    decoded_by: Text
     """With what it was decoded, or why it was not."""
 
 
-class Setting(Stored):
+class Setting(Strict):
     """What the harness alone knows of a trial."""
 
-    schema_version: int = SCHEMA
-    stage: int
-    name: str
+    schema_version: Literal[3] = SCHEMA
+    stage: Annotated[int, Field(ge=1, le=99)]
+    name: Name
     """Unique within the run: "main", "control-NAME", "repeat-07"; a further attempt at a disturbed
     trial is "main-attempt-2"."""
-    attempt: int = 1
-    control: str | None
-    options: dict[str, str]
+    attempt: Annotated[int, Field(ge=1, le=ATTEMPTS)] = 1
+    control: Name | None
+    options: dict[Name, Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]]
     workload: Literal["vmm", "qemu"] = "vmm"
-    lane: Literal["default", "debug"] = "default"
-    series: str = "ours"
+    lane: Literal["default", "debug", "server"] = "default"
+    series: Text = "ours"
     """What was applied to the kernels' source: "ours", "none", or a folder of patches."""
     one_kernel: bool = False
     """The user gave one image for both sides."""
-    chain: int = 1
+    chain: Annotated[int, Field(ge=1, le=LONGEST)] = 1
     """Updates in this machine, one after the other; see common/chain.py."""
-    load: int = 0
+    append: tuple[Text, ...] = ()
+    """The user's own words on both kernels' command lines; see common/append.py."""
+    load: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Busy processes that the harness ran beside the trial; see common/load.py."""
-    nonce: str
+    nonce: Nonce
     host: Host
     outgoing: KernelFacts
     incoming: KernelFacts
     guest: KernelFacts | None = None
     """The kernel of the guest, where the guest is a Linux."""
-    guest_image: dict[str, str] | None = None
+    guest_image: dict[Text, Hex] | None = None
     """Name -> sha256 of the files that the user gave as the guest."""
-    cmdline: str
-    argv: tuple[str, ...]
-    clock_offset_ns: int
+    cmdline: Text
+    argv: Annotated[tuple[Text, ...], Field(min_length=1, max_length=10_000)]
+    clock_offset_ns: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)]
     """CLOCK_REALTIME minus CLOCK_MONOTONIC, to line up QEMU's trace stamps."""
-    started_ns: int
-    ended_ns: int
+    started_ns: Stamp
+    ended_ns: Stamp
+    """When all of the machine was gone; every stamp of the trial is between the two."""
     ended: Ended
-    ended_detail: str
+    ended_detail: Text
     crash: Crash | None = None
     process_at_start: QemuProcess
     process_at_end: QemuProcess | None
+
+    @model_validator(mode="after")
+    def _of_one_machine(self) -> Setting:
+        if not self.started_ns < self.ended_ns:
+            raise ValueError("ended_ns is not after started_ns")
+        if not any(f"guest=stages-{self.nonce}," in word for word in self.argv):
+            raise ValueError("argv starts no machine with this nonce")
+        if ("-append", self.cmdline) not in pairwise(self.argv):
+            raise ValueError("argv gives the machine another command line than cmdline")
+        return self
 
     @property
     def plan(self) -> str:
@@ -150,13 +191,16 @@ class Setting(Stored):
         return self.name.removesuffix(f"-attempt-{self.attempt}")
 
 
-class QmpEvent(Stored):
+class QmpEvent(Strict):
     """A QMP event; `t` is the host's CLOCK_MONOTONIC in ns when it reached the harness."""
 
-    t: int
+    t: Stamp
     qemu_time: float
-    event: str
+    event: Name
     details: dict[str, Any]
+
+
+_QMP = TypeAdapter(list[QmpEvent])
 
 
 class Trial(Stored):
@@ -194,16 +238,40 @@ class Trial(Stored):
         return tuple(event for event in self.qmp if event.event == "RESET")
 
 
-class Run(Stored):
-    """A run folder: trials of one stage, with who made them."""
+class Made(Strict):
+    """What made a run, as run.json has it before the first trial."""
 
     schema_version: int = SCHEMA
-    stage: int
-    tool: str
-    commit: str
-    started: str
-    command: tuple[str, ...]
+    id: Nonce = "0" * 16
+    """By chance: no two runs have one."""
+    stage: Annotated[int, Field(ge=1, le=99)]
+    tool: Text
+    commit: Text
+    sources: dict[Name, Hex] = Field(default_factory=dict)
+    """Group of this checkout's sources -> digest; see common/sources.py."""
+    started: Text
+    """UTC, as datetime.isoformat() has it."""
+    command: tuple[Text, ...]
+    planned: tuple[Name, ...] = ()
+    """The trials that the run is to have, in their order."""
+
+    def text(self) -> str:
+        """run.json."""
+        return self.model_dump_json(include=set(Made.model_fields)) + "\n"
+
+    def nonce(self, name: str) -> str:
+        """The nonce of the trial of that name."""
+        return hashlib.sha256(f"{self.text()}{name}".encode()).hexdigest()[:16]
+
+
+class Run(Made):
+    """A run folder: what made it, and its trials."""
+
     trials: tuple[Trial, ...]
+
+    def text(self) -> str:
+        """record.json."""
+        return self.model_dump_json() + "\n"
 
     def trial(self, name: str) -> Trial:
         """The trial of that name. Raises KeyError."""
@@ -216,16 +284,27 @@ class RawTrial:
 
     folder: Path
     setting: Setting
+    lines: Mapping[str, tuple[Line, ...]]
+    """The stamped lines: "console" and "dialogue"."""
     console: Console
     sides: tuple[Side, ...]
+    qmp: tuple[QmpEvent, ...]
+    away: Mapping[str, tuple[Stretch, ...]]
     host: HostLog | None
+
+    def within(self, name: str, *stamps: int) -> None:
+        """Raises ValueError for stamps of that file that are not of this trial's time."""
+        begin, end = self.setting.started_ns - _SLACK_NS, self.setting.ended_ns + _SLACK_NS
+        if stamps and not begin <= min(stamps) <= max(stamps) <= end:
+            raise ValueError(f"{name} has a stamp before the trial's start, or after its end")
 
     @cached_property
     def trace_log(self) -> TraceLog:
         """QEMU's trace log. Raises OSError."""
         asked, offset = qemu_trace.asked_of(self.setting.argv), self.setting.clock_offset_ns
-        with (self.folder / TRACE).open(errors="replace") as lines:
-            return qemu_trace.read(lines, asked=asked, clock_offset_ns=offset)
+        text = read_bytes(self.folder / TRACE).decode("utf-8", "replace")
+        lines = text.splitlines(keepends=True)
+        return qemu_trace.read(lines, asked=asked, clock_offset_ns=offset)
 
     @property
     def trace(self) -> tuple[TraceEvent, ...]:
@@ -241,38 +320,75 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
 
     Raises UsageError on missing or damaged ones.
     """
-    try:
+    return trial_of(read_raw(folder), witness=witness)
+
+
+def read_raw(folder: Path) -> RawTrial:
+    """What every reader of a trial asks for. Raises UsageError on missing or damaged files."""
+    with _told_as_damage(folder):
+        setting = read_setting(folder)
+        lines = {name: read_stamped(folder / f"{name}.jsonl") for name in ("console", "dialogue")}
+        away = read_away(folder)
         raw = RawTrial(
             folder=folder,
-            setting=Setting.model_validate_json((folder / "trial.json").read_text()),
-            console=console.parse(read_stamped(folder / "console.jsonl")),
-            sides=dialogue.parse(read_stamped(folder / "dialogue.jsonl")),
-            host=read_host(folder),
+            setting=setting,
+            lines=lines,
+            console=console.parse(lines["console"]),
+            sides=dialogue.parse(lines["dialogue"]),
+            qmp=tuple(read_rows(folder / "qmp.jsonl", _QMP)),
+            away=away,
+            host=read_host(folder, away),
         )
+        for name, told in lines.items():
+            raw.within(name, *(line.t for line in (*told[:1], *told[-1:])))
+        in_order("qmp.jsonl", [event.t for event in raw.qmp])
+        raw.within("qmp.jsonl", *(event.t for event in raw.qmp))
+        for who, stretches in away.items():
+            raw.within(f"away-{who}.jsonl", *(t for stretch in stretches for t in stretch))
+        if raw.host:
+            raw.within("host.jsonl", raw.host.begin, raw.host.end)
+        return raw
+
+
+def read_setting(folder: Path) -> Setting:
+    """A trial's trial.json. Raises UsageError."""
+    with _told_as_damage(folder):
+        return Setting.model_validate_json(read_bytes(folder / "trial.json"))
+
+
+def trial_of(raw: RawTrial, *, witness: Witness) -> Trial:
+    """The trial that was read. Raises UsageError where its witnesses' files are damaged."""
+    with _told_as_damage(raw.folder):
         found = witness(raw)
         if said := blind(raw, found):
             found["blind"] = said
         return Trial(
             setting=raw.setting,
             host=raw.host,
-            qemu_fault=read_qemu_fault(folder),
+            qemu_fault=read_qemu_fault(raw.folder),
             console=raw.console,
             sides=raw.sides,
-            qmp=tuple(
-                QmpEvent.model_validate_json(line)
-                for line in (folder / "qmp.jsonl").read_text().splitlines()
-            ),
+            qmp=raw.qmp,
             witness=found,
-            tb_invalidations=jit.invalidations(folder),
-            samples=read_samples(folder),
-            last_look=read_last_look(folder),
+            tb_invalidations=jit.invalidations(raw.folder),
+            samples=read_samples(raw.folder),
+            last_look=read_last_look(raw.folder),
         )
+
+
+@contextmanager
+def _told_as_damage(folder: Path) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as error:
         raise UsageError(
             f"{folder}: half a trial, {Path(error.filename).name} is missing"
             " (was the harness killed?); run it again"
         ) from None
-    except (ValidationError, ValueError, KeyError, TypeError, OSError, RecursionError) as error:
+    except ValidationError as error:
+        said = f"{error.title}: {first_fault(error)}"
+        raise UsageError(f"{folder}: damaged trial: {said}; run it again") from None
+    except (ValueError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder}: damaged trial: {first}; run it again") from None
 
@@ -290,7 +406,7 @@ def _sums(folder: Path) -> str:
 def seal_entries(folder: Path) -> dict[str, str]:
     """What SHA256SUMS says: file -> digest. Raises UsageError when it is missing or damaged."""
     try:
-        lines = (folder / SUMS).read_text().splitlines()
+        lines = read_text(folder / SUMS).splitlines()
         return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
     except (OSError, ValueError):
         raise UsageError(f"{folder}: {SUMS} is missing or damaged") from None

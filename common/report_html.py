@@ -20,12 +20,13 @@ from common.chain import updates
 from common.console import strip_prefix
 from common.errors import UsageError
 from common.host_report import attempts, host_lines
+from common.layouts import tried
 from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
 from common.record import KernelFacts, Trial
-from common.serial_line import read_stamped
 from common.statistics_table import HEADERS, phase_rows
+from common.stored_file import read_stamped
 from common.stored_run import StoredRun
 
 
@@ -174,6 +175,8 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         *([("load", in_words(setting.load))] if setting.load else []),
+        ("layouts", tried(one.run.trials)),
+        *([("append", " ".join(setting.append))] if setting.append else []),
         *([("priority", PREFERRED)] if host.preferred else []),
         ("host meanwhile", " ".join(host_lines(main))),
         *(("disturbed", text) for text in attempts(one.verdict)),

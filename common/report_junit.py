@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Sequence
 from xml.etree import ElementTree as ET
 
+from common.layouts import tried
 from common.record import Run
 from common.stored_run import StoredRun
 from common.verdict import Answer, ControlVerdict, TrialVerdict, Verdict
@@ -68,6 +69,9 @@ def _properties(run: Run, verdict: Verdict) -> Iterable[tuple[str, str]]:
     if run.trials:
         setting = run.trials[0].setting
         yield "lane", setting.lane
+        yield "layouts", tried(run.trials)
+        if setting.append:
+            yield "append", " ".join(setting.append)
         yield "from", f"{setting.outgoing.release} {setting.outgoing.build_id}"
         yield "to", f"{setting.incoming.release} {setting.incoming.build_id}"
         yield "accelerator", f"{setting.host.accelerator} ({setting.host.accelerator_reason})"

@@ -14,6 +14,7 @@ from common.as_run import left_out
 from common.chain import updates
 from common.host_report import attempts, host_lines
 from common.host_report import phase_table as host_phases
+from common.layouts import tried
 from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
@@ -73,6 +74,8 @@ def _setting(run: Run, stage: Stage) -> str:
         *([("prio", PREFERRED)] if host.preferred else []),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),
         ("cmdline", setting.cmdline),
+        ("layouts", tried(run.trials)),
+        *([("append", " ".join(setting.append))] if setting.append else []),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
         *([("lane", setting.lane)] if setting.lane != "default" else []),
         *([("chain", f"{stage.chain} updates in each main run")] if stage.chain > 1 else []),

@@ -17,28 +17,39 @@ from xml.etree import ElementTree as ET
 
 from common import __version__, jit, qemu_trace
 from common.accel import Accelerator
+from common.append import behind
 from common.crash import crash_of
 from common.death_watch import DeathWatch, layout_of_kernel
 from common.dialogue import awaited
 from common.domain import MachineSpec
-from common.errors import CannotRunHere
+from common.errors import CannotRunHere, HarnessError, UsageError
 from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
+from common.host_tsc import host_tsc_khz
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.machine_ram import MachineRam
 from common.paths import runs_root
-from common.record import Ended, KernelFacts, Run, Setting, Trial, collect, seal, sha256
+from common.record import (
+    ATTEMPTS,
+    Ended,
+    KernelFacts,
+    Made,
+    Run,
+    Setting,
+    Trial,
+    collect,
+    seal,
+    sha256,
+)
 from common.sight import prove, prove_start
+from common.sources import digests
 from common.stage import Companion, Control, Stage
+from common.trial_files import MADE, RECORD
 from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
 from kernel.prebuilt import Bootable, Prebuilt
-
-RECORD = "record.json"
-ATTEMPTS = 3
-"""So often a trial is run whose host, or QEMU, disturbs it; each attempt stays in the record."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +64,8 @@ class Bench:
     options: Mapping[str, int]
     folder: Path
     narrate: Callable[[str], None] = field(default=lambda _text: None)
+    nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
+    """The nonce of the trial of that name."""
     guest: Kernel | None = None
     """The kernel of the workload's guest, where that is a Linux."""
     guest_image: GuestImage | None = None
@@ -61,6 +74,8 @@ class Bench:
     """Outgoing and incoming kernel of controls that have their own, by name."""
     load: int = 0
     """Busy processes beside the trials."""
+    append: tuple[str, ...] = ()
+    """The user's words on both kernels' command lines."""
     stale_text: Literal["avoid", "keep"] = "avoid"
     """Whether the incoming kernel stays off the outgoing one's text, under TCG."""
     jit_words: tuple[str, ...] = jit.WORDS
@@ -102,7 +117,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
     folder.mkdir()
     outgoing, incoming = bench.kernels(control)
     chain = _chain(bench.stage, control)
-    nonce = secrets.token_hex(8)
+    nonce = bench.nonce(plan.folder)
     cmdline = " ".join(_cmdline(bench, plan, nonce))
     size = stage.size(bench.options)
     with ExitStack() as stack:
@@ -123,7 +138,9 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         prove_start(machine)
         ram = stack.enter_context(MachineRam(machine.process.pid))
-        watch = DeathWatch(machine.registers, ram, (outgoing, incoming), folder)
+        watch = DeathWatch(
+            machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
+        )
         companion = stack.enter_context(stage.companion(machine))
         ended, detail = _converse(machine, bench, companion, watch, chain)
         setting = Setting(
@@ -137,6 +154,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             series=str(stage.series),
             one_kernel=stage.one_kernel,
             chain=chain,
+            append=bench.append,
             load=bench.load,
             nonce=nonce,
             host=describe_host(
@@ -156,11 +174,15 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             process_at_start=machine.process,
             process_at_end=machine.process_now(),
         )
+    setting = setting.model_copy(update={"ended_ns": time.monotonic_ns()})
     if ended in ("crashed", "rebooted"):  # by now the console is whole
         crash = crash_of(detail.partition(": ")[0], folder, (outgoing, incoming))
         setting = setting.model_copy(update={"crash": crash})
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
-    return collect(folder, witness=stage.witness)
+    try:
+        return collect(folder, witness=stage.witness)
+    except UsageError as error:
+        raise HarnessError(str(error)) from error  # it is no user's folder, but our own
 
 
 def _converse(
@@ -218,7 +240,10 @@ def _converse(
 def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
     # Hyper-V, VMware or KVM leaves that check out as well.
-    words = ("console=ttyS0", "no_timer_check", *bench.stage.cmdline, f"stage.nonce={nonce}")
+    # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
+    # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
+    ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *bench.stage.cmdline)
+    words = (*behind(ours, bench.append), f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
     if bench.guest_image:
@@ -230,6 +255,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     if bench.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
         words += (f"stage.stale_text={bench.stale_text}",)
+        if khz := host_tsc_khz():
+            words += (f"tsc_early_khz={khz}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words
@@ -328,7 +355,9 @@ def run_stage(
     that failed for the named cause that was expected.
     """
     trials: list[Trial] = []
-    started = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    made = _made(bench.stage, plans)
+    (bench.folder / MADE).write_text(made.text())
+    bench = replace(bench, nonce=made.nonce)
     for kernel, name in ((bench.outgoing, "outgoing"), (bench.incoming, "incoming")):
         if kernel.config:
             shutil.copyfile(kernel.config, bench.folder / f"{name}.config")
@@ -337,17 +366,24 @@ def run_stage(
         if plan.control and any(_fails_as_expected(trial, bench.stage) for trial in trials):
             break
         trials += run_attempts(bench, plan, before=before, after=after)
-    run = Run(
-        stage=bench.stage.number,
-        tool=f"kexec-stages {__version__}",
-        commit=checkout_commit(),
-        started=started,
-        command=tuple(sys.argv[1:]),
-        trials=tuple(trials),
-    )
-    (bench.folder / RECORD).write_text(run.model_dump_json() + "\n")
+    run = Run(**dict(made), trials=tuple(trials))
+    (bench.folder / RECORD).write_text(run.text())
     seal(bench.folder)
     return run
+
+
+def _made(stage: Stage, plans: Sequence[Plan]) -> Made:
+    """What makes a run that begins now."""
+    return Made(
+        id=secrets.token_hex(8),
+        stage=stage.number,
+        tool=f"kexec-stages {__version__}",
+        commit=checkout_commit(),
+        sources=digests(),
+        started=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        command=tuple(sys.argv[1:]),
+        planned=tuple(plan.name for plan in plans),
+    )
 
 
 def _fails_as_expected(trial: Trial, stage: Stage) -> bool:

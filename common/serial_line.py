@@ -18,7 +18,7 @@ import queue
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -171,19 +171,3 @@ class SerialLine(_BytesSpawn):
         self._socket.close()
         self._raw.close()
         self._stamps.close()
-
-
-def read_stamped(path: Path) -> tuple[Line, ...]:
-    """The lines of a stored NAME.jsonl. Raises ValueError, naming the line, on damaged ones."""
-    # Not splitlines(): a console may have said U+2028, which JSON leaves as it is.
-    lines = path.read_text(encoding="utf-8").removesuffix("\n").split("\n")
-    return tuple(_stored_lines(path.name, lines if lines != [""] else []))
-
-
-def _stored_lines(name: str, lines: Iterable[str]) -> Iterable[Line]:
-    for number, text in enumerate(lines, start=1):
-        try:
-            t, line = json.loads(text)
-            yield Line(t=t, text=line)
-        except (ValueError, TypeError) as error:
-            raise ValueError(f"{name}:{number}: not a stamped line: {error}") from None

@@ -18,6 +18,7 @@ from common.errors import UsageError
 from common.machine_identity import QemuProcess
 from common.paths import CHECKOUT
 from common.record import Trial, Witness
+from common.series_folder import series_patches
 
 Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
 """DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
@@ -196,7 +197,7 @@ class Stage:
     """Defaults of the options in the debug lane, where they differ."""
     debug_controls: frozenset[str] = frozenset()
     """The controls that go through code which the main run does not, for the debug lane."""
-    lane: Literal["default", "debug"] = "default"
+    lane: Literal["default", "debug", "server"] = "default"
     patience: int = 1
     """How many times as long everything may take; set by the lane."""
     extra_fragments: tuple[Path, ...] = ()
@@ -217,6 +218,8 @@ class Stage:
     """Virtio ports of the machine; see MachineSpec."""
     qemu_args: tuple[str, ...] = ()
     traces: tuple[str, ...] = ()
+    guest_runs_at: frozenset[str] = frozenset()
+    """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
     witness: Witness = field(default=lambda _raw: {})
     companion: CompanionFactory = no_companion
     narration: Mapping[str, str] = field(default_factory=dict)
@@ -314,11 +317,6 @@ class Stage:
                 return control
         names = ", ".join(control.name for control in self.controls)
         raise UsageError(f"stage {self.number} has no control {name!r}; it has: {names}")
-
-
-def series_patches(folder: Path) -> tuple[Path, ...]:
-    """The patches of a folder in the order of their names, without a cover letter."""
-    return tuple(p for p in sorted(folder.glob("*.patch")) if not p.name.startswith("0000-"))
 
 
 def stage_folders() -> dict[int, Path]:

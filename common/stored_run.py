@@ -3,31 +3,41 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pydantic import ValidationError
+from pydantic_core import from_json
+
 from common import bundle
-from common.as_run import as_recorded
-from common.errors import UsageError
+from common.errors import UsageError, first_of
+from common.follows import differences, run_from_raw
 from common.paths import runs_root
-from common.record import SCHEMA, SUMS, Run, seal_breaches, seal_entries, sha256
-from common.stage import Stage, load_stage
+from common.record import SCHEMA, Run, seal_breaches, seal_entries, sha256
+from common.sources import other_code
+from common.stage import Stage
+from common.stored_file import first_fault, read_bytes
+from common.trial_files import MADE, RECORD, RUN_FILES, SUMS, check_tree
 from common.verdict import Verdict, judge
 
-RECORD = "record.json"
+_TOLD = 20
 
 
 @dataclass(frozen=True)
 class StoredRun:
-    """A sealed run with everything a report says of it. `folder` lives as long as `opened`."""
+    """A sealed run with everything a report says of it. `folder` lives as long as `opened`.
+
+    `run` and `stage` follow from the raw files.
+    """
 
     folder: Path
     run: Run
+    stage: Stage
 
     @property
     def name(self) -> str:
@@ -35,19 +45,21 @@ class StoredRun:
         return self.folder.name
 
     @cached_property
-    def stage(self) -> Stage:
-        """The declaration of its stage. Raises UsageError when this checkout has none."""
-        settings = [trial.setting for trial in self.run.trials]
-        if not settings:
-            return load_stage(self.run.stage)
-        # of a chain only the main runs and its own controls say that it is one
-        longest = max(settings, key=lambda setting: setting.chain)
-        return as_recorded(load_stage(self.run.stage, longest.workload), longest)
+    def verdict(self) -> Verdict:
+        """The verdict of this checkout's checks, whatever code made the run."""
+        return judge(self.run, self.stage)
 
     @cached_property
-    def verdict(self) -> Verdict:
-        """The verdict on its record."""
-        return judge(self.run, self.stage)
+    def vouched(self) -> Verdict:
+        """The same, unless the run was made by other code than this checkout's: that is said."""
+        other = other_code(self.run.sources)
+        if not other:
+            return self.verdict
+        why = (
+            f"made by commit {self.run.commit}, whose {', '.join(other)} this checkout has not;"
+            f" its raw files give {self.verdict.status}: {self.verdict.why}"
+        )
+        return self.verdict.model_copy(update={"status": "OTHER CODE", "why": why})
 
     @cached_property
     def sums(self) -> Mapping[str, str]:
@@ -84,36 +96,69 @@ def opened(name: str) -> Iterator[StoredRun]:
             folder = bundle.unpack(Path(name), target)
         else:
             folder = find_run(name)
-        check_seal(folder)
-        yield StoredRun(folder, read_record(folder))
+        yield _read(folder)
+
+
+def _read(folder: Path) -> StoredRun:
+    check_tree(folder)
+    check_seal(folder)
+    _check_format(folder)
+    run, stage = run_from_raw(folder)
+    _check_record(folder, run)
+    return StoredRun(folder, run, stage)
 
 
 def check_seal(folder: Path) -> None:
     """Raises UsageError naming the first file that is not as it was sealed."""
     if breaches := seal_breaches(folder):
-        more = f" (and {len(breaches) - 1} more)" if len(breaches) > 1 else ""
-        raise UsageError(f"{folder.name} is not as it was sealed: {breaches[0]}{more}")
+        raise UsageError(f"{folder.name} is not as it was sealed: {first_of(breaches)}")
 
 
-def read_record(folder: Path) -> Run:
-    """The stored record of a run. Raises UsageError when it is damaged, or of another format."""
+def _check_record(folder: Path, run: Run) -> None:
+    """Raises UsageError where record.json is not what follows from the raw files."""
+    text = read_bytes(folder / RECORD, RUN_FILES[RECORD])
+    if text == run.text().encode():
+        return
     try:
-        text = (folder / RECORD).read_bytes()
-        _check_format(folder.name, text)
-        return Run.model_validate_json(text)
+        stored = Run.model_validate_json(text)
+    except ValidationError as error:
+        raise UsageError(f"{folder.name}: {RECORD} is damaged: {first_fault(error)}") from None
+    found = [*islice(_disagreements(stored, run), _TOLD)]
+    found = found or [f"{RECORD} is not as this program writes it"]
+    raise UsageError(f"{folder.name}: {first_of(found)}")
+
+
+def _disagreements(stored: Run, run: Run) -> Iterator[str]:
+    """What record.json says and the raw files do not; a clause each."""
+    said, follows = ({t.setting.name: t for t in one.trials} for one in (stored, run))
+    for name in [*said, *(name for name in follows if name not in said)]:
+        if name not in follows:
+            yield f"{RECORD} has a trial {name} that left no raw files"
+        elif name not in said:
+            yield f"{RECORD} leaves out trial {name}"
+        else:
+            for where, one, other in differences(said[name], follows[name]):
+                yield (
+                    f"{RECORD} says of trial {name} what its raw files do not: {where} is {one}, by"
+                    f" the raw files {other}"
+                )
+    bare = [one.model_copy(update={"trials": ()}) for one in (stored, run)]
+    for where, one, other in differences(*bare):
+        yield f"{RECORD} says that {where} is {one}, {MADE} {other}"
+
+
+def _check_format(folder: Path) -> None:
+    """Raises UsageError for a record that another version of this program made, or that is none."""
+    try:
+        stored = from_json(read_bytes(folder / RECORD, RUN_FILES[RECORD]))
     except FileNotFoundError:
         raise UsageError(f"{folder.name} is no finished run: it has no {RECORD}") from None
     except ValueError as error:
-        first = str(error).splitlines()[0]
-        raise UsageError(f"{folder}/{RECORD} is damaged: {first}") from None
-
-
-def _check_format(name: str, text: bytes) -> None:
-    """Raises UsageError for a record that another version of this program made."""
-    stored = json.loads(text)
+        raise UsageError(f"{folder.name}: {RECORD} is damaged: {error}") from None
     version = stored.get("schema_version", 1) if isinstance(stored, dict) else None
     if isinstance(version, int) and version != SCHEMA:
         raise UsageError(
-            f"{name} was recorded by {stored.get('tool')}, commit {stored.get('commit')}, whose"
-            f" records have format {version}; this program reads {SCHEMA}: judge it with that one"
+            f"{folder.name} was recorded by {stored.get('tool')}, commit {stored.get('commit')},"
+            f" whose records have format {version}; this program reads {SCHEMA}: judge it with that"
+            " one"
         )

@@ -15,8 +15,8 @@ from common.kernel_choice import KernelChoice
 from common.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
-from common.serial_line import read_stamped
 from common.stage import stage_folders
+from common.stored_file import read_stamped
 from common.upstream_result import UpstreamResult, UpstreamTest, over, weigh
 from common.upstream_tests import SUITES, build_initrd, fragment, lacking, suite_tests
 from kernel.build import KernelSpec, build

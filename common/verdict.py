@@ -26,12 +26,14 @@ RunStatus = Literal[
     "DISTURBED",
     "FAIL",
     "BROKEN",
+    "OTHER CODE",
     "ERROR",
     "CRASHED",
     "TIMEOUT",
 ]
 """From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
-of a stage that it could not run."""
+of a stage that it could not run. OTHER CODE: what made it was not this checkout's workload, stage,
+harness and series; `judge` says so."""
 
 EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
@@ -41,6 +43,7 @@ EXIT_OF: dict[RunStatus, Exit] = {
     "DISTURBED": Exit.HARNESS,
     "FAIL": Exit.FAIL,
     "BROKEN": Exit.FAIL,
+    "OTHER CODE": Exit.OTHER_CODE,
     "ERROR": Exit.HARNESS,
     "CRASHED": Exit.CRASHED,
     "TIMEOUT": Exit.TIMEOUT,

@@ -4,15 +4,14 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from common.record import Run, Trial, collect, seal
-from common.serial_line import read_stamped
+from common.record import Trial, collect
 from common.stage import load_stage
+from tests.stored import store_run
 
 RECORDED = Path(__file__).parent / "recorded"
 RECORDED_2 = Path(__file__).parent / "recorded_vfio_noiommu"
@@ -44,37 +43,6 @@ def recorded(tmp_path: Path) -> Callable[..., Trial]:
         return collect(folder, witness=load_stage(1).witness)
 
     return load
-
-
-def store_run(folder: Path, *trials: tuple[Path, str], stage: int = 1) -> Path:
-    """A sealed run of recorded trials (folder, name in the run), as `run` leaves it."""
-    folder.mkdir(exist_ok=True)
-    for source, name in trials:
-        target = folder / name
-        shutil.copytree(source, target)
-        for line in ("console", "dialogue"):
-            texts = [entry.text for entry in read_stamped(target / f"{line}.jsonl")]
-            (target / f"{line}.log").write_bytes("".join(f"{t}\r\n" for t in texts).encode())
-        setting = json.loads((target / "trial.json").read_text())
-        (target / "trial.json").write_text(json.dumps(setting | {"name": name}))
-    write_record(folder, stage=stage)
-    return folder
-
-
-def write_record(folder: Path, *, stage: int = 1) -> None:
-    """record.json from the raw files, and the seal: what somebody with this program can do."""
-    witness = load_stage(stage).witness
-    trials = [collect(path.parent, witness=witness) for path in folder.glob("*/trial.json")]
-    run = Run(
-        stage=stage,
-        tool="kexec-stages 0.1.0",
-        commit="0123456789ab",
-        started="2026-11-22T16:18:37+00:00",
-        command=("run", str(stage)),
-        trials=tuple(sorted(trials, key=lambda trial: trial.setting.started_ns)),
-    )
-    (folder / "record.json").write_text(run.model_dump_json())
-    seal(folder)
 
 
 @pytest.fixture

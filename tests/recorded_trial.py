@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,5 +47,19 @@ def said(old: str, new: str) -> Edit:
         head, found, tail = path.read_text().rpartition(old)
         assert found, f"{old!r} is not in the recording"
         path.write_text(head + new + tail)
+
+    return edit
+
+
+def added(key: str, by: int) -> Edit:
+    """The last of the facts of this name with a number that is `by` more."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        head, found, tail = path.read_text().rpartition(f"# {key}=")
+        assert found, f"{key!r} is not in the recording"
+        more = re.sub(r"^\d+", lambda number: str(int(number[0]) + by), tail)
+        assert more != tail, f"{key!r} is no number"
+        path.write_text(head + found + more)
 
     return edit

@@ -14,10 +14,11 @@ import pytest
 from common.cli import main
 from common.record import Trial
 from common.stage import Stage, load_stage
-from common.stored_run import read_record
+from common.stored_run import opened
 from common.verdict import judge, judge_control, judge_trial
-from tests.conftest import RECORDED, RECORDED_2, RECORDED_3, write_record
+from tests.conftest import RECORDED, RECORDED_2, RECORDED_3
 from tests.recorded_trial import Edit, RecordedTrial
+from tests.stored import write_record
 
 STAGES = {2: RECORDED_2, 3: RECORDED_3}
 
@@ -100,6 +101,39 @@ def test_a_trace_that_nobody_can_read(trial: Callable[..., Trial], stage: Stage,
     assert verdict.status == "ERROR" and re.search(f"QEMU 10.*{said}", verdict.why), verdict.why
     control = judge_control(seen, stage.controls[0], stage)
     assert control.status == "ERROR" and control.why == verdict.why
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        "pci_pm_transition",
+        "e1000x_rx_can_recv_disabled",
+        "e1000e_core_ctrl_sw_reset",
+        "e1000e_cb_qdev_reset_hold",
+    ],
+)
+def test_an_event_that_this_trial_never_shows_proves_nothing_by_its_absence(
+    trial: Callable[..., Trial], stage: Stage, event: str
+) -> None:
+    seen = trial(trace(lambda lines: [line for line in lines if f":{event}" not in line]))
+    verdict = judge_trial(seen, stage)
+    assert verdict.status == "ERROR" and f"has no {event} before the traffic" in verdict.why
+
+
+def test_a_trace_of_configuration_writes_alone_is_none(
+    trial: Callable[..., Trial], stage: Stage
+) -> None:
+    kept = ("pci_cfg_write", "runstate_set")
+    seen = trial(trace(lambda lines: [line for line in lines if any(k in line for k in kept)]))
+    assert judge_trial(seen, stage).status == "ERROR"
+
+
+@pytest.mark.parametrize("event", ["vtd_dmar_enable", "vtd_reg_dmar_root", "vtd_dmar_fault"])
+def test_the_iommus_events_have_to_be_seen_as_well(tmp_path: Path, event: str) -> None:
+    told = RecordedTrial(load_stage(3), RECORDED_3 / "main", tmp_path)
+    seen = told(trace(lambda lines: [line for line in lines if f":{event}" not in line]))
+    verdict = judge_trial(seen, load_stage(3))
+    assert verdict.status == "ERROR" and f"has no {event}" in verdict.why
 
 
 def test_other_lines_are_no_events(trial: Callable[..., Trial], stage: Stage) -> None:
@@ -196,7 +230,8 @@ def test_judge_says_it_with_exit_status_3(
 
 
 def test_a_control_whose_witness_is_blind_makes_no_stage_broken(run_2_folder: Path) -> None:
-    run = read_record(run_2_folder)
+    with opened(str(run_2_folder)) as stored:
+        run = stored.run
     main_trial = run.trials[0]
     name = load_stage(2).controls[0].name
     control = main_trial.model_copy(

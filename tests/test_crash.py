@@ -18,8 +18,8 @@ from common import ktap
 from common.crash import call_trace, crash_window, describe, lines_that_matter
 from common.record import Run, Trial
 from common.report_text import report_text
-from common.serial_line import read_stamped
 from common.stage import load_stage
+from common.stored_file import read_stamped
 from common.verdict import judge
 
 FOLDER = Path(__file__).parent / "recorded_crash"

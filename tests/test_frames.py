@@ -57,7 +57,7 @@ def test_half_a_record_is_refused(tmp_path: Path, size: int) -> None:
 
 def test_a_steady_stream_has_no_silence() -> None:
     sent, landed = steady(1000)
-    report = judge(sent, landed, (sent[300], sent[600]))
+    report = judge(sent, landed, (sent[300], sent[600]), {})
     assert (report.sent, report.landed, report.missing, report.repeated) == (1000, 1000, 0, 0)
     assert report.gap
     assert report.gap.silence_ms == pytest.approx(1)
@@ -67,7 +67,7 @@ def test_a_steady_stream_has_no_silence() -> None:
 
 def test_a_device_that_stops_is_silent() -> None:
     sent, landed = steady(1000)
-    report = judge(sent, landed[:350], (sent[300], sent[600]))
+    report = judge(sent, landed[:350], (sent[300], sent[600]), {})
     assert report.gap
     assert report.gap.silence_ms == pytest.approx(250, abs=2)
     assert (report.missing, report.missing_first[:2]) == (650, (350, 351))
@@ -83,38 +83,55 @@ def test_frames_that_were_queued_and_flushed_show_no_dma() -> None:
         )
         for frame in landed
     ]
-    report = judge(sent, queued, (sent[300], sent[600]))
+    report = judge(sent, queued, (sent[300], sent[600]), {})
     assert report.missing == 0
     assert report.gap
     assert report.gap.silence_ms > 290
     assert report.whole.latency_ms == pytest.approx(400, abs=2)
 
 
+@pytest.mark.parametrize(("off", "on"), [(99, 1), (19, 1), (7, 3)])
+def test_a_device_that_writes_now_and_then_is_held_up_for_most_of_the_time(
+    off: int, on: int
+) -> None:
+    sent, landed = steady(4000)
+    bursts = [
+        Landing(f.number, f.sent, f.sent + (max(0, off - f.number % (off + on)) + 1) * MS)
+        for f in landed
+    ]
+    whole = judge(sent, bursts, (sent[300], sent[600]), {}).whole
+    assert whole.silence_ms <= off + 2
+    assert whole.stall_ms <= off + 2
+    assert whole.stalled_ms / whole.ms == pytest.approx(off / (off + on), abs=0.1)
+    steadily = judge(sent, landed, (sent[300], sent[600]), {}).whole
+    assert steadily.stalled_ms == 0
+
+
 def test_a_gap_without_a_landing_is_one_silence() -> None:
     sent, landed = steady(100)
-    window = look_at(sent, landed, sent[-1] + 10 * MS, sent[-1] + 60 * MS)
+    window = look_at(sent, landed, sent[-1] + 10 * MS, sent[-1] + 60 * MS, {})
     assert window.landed == 0
     assert window.silence_ms == pytest.approx(50)
 
 
 def test_a_lost_frame_is_named() -> None:
     sent, landed = steady(100)
-    report = judge(sent, landed[:40] + landed[41:], None)
+    report = judge(sent, landed[:40] + landed[41:], None, {})
     assert (report.missing, report.missing_first, report.gap) == (1, (40,), None)
 
 
 def test_a_frame_seen_twice_is_counted() -> None:
     sent, landed = steady(100)
-    assert judge(sent, [*landed, landed[-1]], None).repeated == 1
+    assert judge(sent, [*landed, landed[-1]], None, {}).repeated == 1
 
 
 def test_a_send_time_that_is_not_the_senders_is_foreign() -> None:
     sent, landed = steady(100)
     landed[50] = Landing(50, sent[50] + 1, landed[50].seen)
     landed.append(Landing(4711, sent[-1], landed[-1].seen))
-    assert judge(sent, landed, None).foreign == 2
+    assert judge(sent, landed, None, {}).foreign == 2
 
 
 def test_no_frames_at_all_is_no_error() -> None:
-    report = judge([], [], (1, 2))
+    report = judge([], [], (1, 2), {})
     assert (report.sent, report.landed, report.rate) == (0, 0, 0.0)

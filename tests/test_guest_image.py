@@ -113,7 +113,8 @@ def test_the_hosts_looks_are_judged(
         (folder / "trial.json").write_text(json.dumps(setting))
         with (folder / "guest-qmp.jsonl").open("a") as file:
             for side, entry in entries:
-                file.write(json.dumps({"t": 1, "side": side, **entry}) + "\n")
+                t = setting["ended_ns"]
+                file.write(json.dumps({"t": t, "side": side, **entry}) + "\n")
 
     stage = as_run(STAGE, own_guest=True)
     trial = RecordedTrial(stage, RECORDED, tmp_path)(edit)

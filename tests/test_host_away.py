@@ -64,9 +64,7 @@ def stall(begin: int, end: int, **away: list[tuple[int, int]]) -> float:
     stretches = {
         who: [(SECOND + a * MS, SECOND + b * MS) for a, b in found] for who, found in away.items()
     }
-    found = look_at(sent, landed, sent[0], sent[-1], stretches).stall_ms
-    assert found is not None
-    return found
+    return look_at(sent, landed, sent[0], sent[-1], stretches).stall_ms
 
 
 def test_a_silence_while_everybody_ran_is_the_devices() -> None:
@@ -91,7 +89,6 @@ def test_what_has_piled_up_meanwhile_is_no_silence() -> None:
     away = {"qemu": [(SECOND + 99 * MS, SECOND + 899 * MS)]}
     window = look_at(sent, landed, sent[0], sent[-1], away)
     assert window.latency_ms > 700
-    assert window.stall_ms is not None
     assert window.stall_ms < 3
 
 
@@ -106,15 +103,9 @@ def test_a_sender_that_does_not_send_is_no_silence_of_the_device() -> None:
     sent, landed = sent[:300] + sent[600:], landed[:300] + landed[600:]
     landed = [Landing(n, frame.sent, frame.seen) for n, frame in enumerate(landed)]
     window = look_at(sent, landed, sent[0], sent[-1], {})
-    assert window.stall_ms is not None
     assert window.stall_ms < 3
     assert window.unsent_ms == pytest.approx(301, abs=2)
     assert window.silence_ms == pytest.approx(301, abs=2)
-
-
-def test_without_a_measurement_nothing_is_excused() -> None:
-    sent, landed = silent(300, 450)
-    assert look_at(sent, landed, sent[0], sent[-1]).stall_ms is None
 
 
 def test_the_sender_slows_down_as_the_ring_fills_and_stops_before_it_is_full() -> None:
@@ -142,13 +133,13 @@ def host_rows(folder: Path, *, suspended: int = 0) -> None:
 
 
 def test_a_folder_without_a_sampler_says_that_nothing_was_measured(tmp_path: Path) -> None:
-    assert read_host(tmp_path) is None
+    assert read_host(tmp_path, read_away(tmp_path)) is None
 
 
 def test_the_hosts_log_says_who_waited_and_for_how_long(tmp_path: Path) -> None:
     host_rows(tmp_path)
     (tmp_path / "away-qemu.jsonl").write_text(f"[{MS}, {7 * MS}]\n[{100 * MS}, {160 * MS}]\n")
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.away == {"qemu": ((100 * MS, 160 * MS),)}, "6 ms are not worth a line"
     assert (host.pressure_ms, host.steal_ms, host.suspended_ms) == (9.0, 90.0, 0.0)
@@ -161,14 +152,14 @@ def test_the_hosts_log_says_who_waited_and_for_how_long(tmp_path: Path) -> None:
 def test_who_was_away_for_half_a_second_stood_still(tmp_path: Path, who: str) -> None:
     host_rows(tmp_path)
     (tmp_path / f"away-{who}.jsonl").write_text(f"[{100 * MS}, {700 * MS}]\n")
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.stood_still() == f"{who} not run for 600 ms at +0.1 s"
 
 
 def test_a_suspended_host_stood_still(tmp_path: Path) -> None:
     host_rows(tmp_path, suspended=8 * SECOND)
-    host = read_host(tmp_path)
+    host = read_host(tmp_path, read_away(tmp_path))
     assert host is not None
     assert host.suspended_ms == 8000.0
     assert "host suspended for 8000 ms" in (host.stood_still() or "")

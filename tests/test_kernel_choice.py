@@ -20,7 +20,8 @@ from common.stored_run import opened
 from common.verdict import judge_trial
 from kernel.config import requests
 from kernel.source import Source, SourceKind
-from tests.conftest import RECORDED_2, store_run
+from tests.conftest import RECORDED_2
+from tests.stored import store_run
 
 ADDED = "diff --git a/Kconfig b/Kconfig\n--- a/Kconfig\n+++ b/Kconfig\n@@ -1 +1,2 @@\n x\n"
 
@@ -60,7 +61,10 @@ def test_an_origin_says_the_option_that_chooses_it() -> None:
     [
         (["--tree", "a", "--image", "b"], "--tree and --image name two kernels for one side"),
         (["--series", "/nowhere"], "neither none nor ours nor a folder of patches"),
-        (["--series", str(CHECKOUT / "docs")], "the folder holds no *.patch"),
+        (
+            ["--series", str(CHECKOUT / "docs")],
+            "the folder holds no *.patch, no quilt `series`",
+        ),
     ],
 )
 def test_what_cannot_be_meant(words: list[str], says: str) -> None:
@@ -89,6 +93,8 @@ def test_without_our_series_its_controls_are_left_out() -> None:
         "bus-mastering-patch-off",
         "adopt-patch-off",
         "silenced",
+        "bridge-mastering-lost",
+        "command-write-allowed",
         "d0-patch-off",
         "pin-patch-off",
         "stock-kernel",

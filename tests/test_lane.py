@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The debug lane: what it changes of a stage, and what its claim is judged by."""
+"""The debug and the server lane: what they change of a stage, and what is asked there."""
 
 from __future__ import annotations
 
@@ -80,4 +80,49 @@ def test_its_claim(recorded: Recorded, edit: Callable[[Lines], Lines], expected:
     answers = judge_trial(
         recorded("main", line="dialogue", edit=edit), in_lane(load_stage(1), "debug")
     ).answers
+    assert {a.check for a in answers if a.outcome.status != "PASS"} == expected
+
+
+def test_the_server_lane_is_larger_and_has_the_controls_that_need_no_kernel(stage: Stage) -> None:
+    server = in_lane(stage, "server")
+    options = {option.parameter: option.default for option in server.options}
+    assert server.size(options).machine_mib == stage.size(options).machine_mib + 768
+    assert [p.name for p in server.fragments()][-1] == "server.config"
+    assert server.cmdline == (*stage.cmdline, "numa=fake=2")
+    assert {c.name for c in server.controls} == {
+        c.name for c in stage.controls if not c.own_kernels
+    }
+
+
+def nodes(online: str, late: tuple[int, ...]) -> Callable[[Trial], Trial]:
+    """Both sides with these nodes, and the incoming kernel with struct pages set up late in them;
+    the outgoing one in both."""
+
+    def change(trial: Trial) -> Trial:
+        first, second = (boot.t for boot in trial.console.boots)
+        pages = [(first + 1, 0), (first + 1, 1), *((second + 1, node) for node in late)]
+        sides = [
+            side.model_copy(update={"facts": side.facts | {"kernel.nodes": online}})
+            for side in trial.sides
+        ]
+        console = trial.console.model_copy(update={"late_pages": tuple(pages)})
+        return trial.model_copy(update={"console": console, "sides": tuple(sides)})
+
+    return change
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (nodes("0-1", (0, 1)), set()),
+        (nodes("0-1", (1, 0)), set()),
+        (nodes("0-1", (0,)), {"server_kernels"}),
+        (nodes("0", (0, 1)), {"server_kernels"}),
+        (lambda trial: trial, {"server_kernels"}),
+    ],
+)
+def test_what_the_server_lane_asks(
+    recorded: Recorded, change: Callable[[Trial], Trial], expected: set[str]
+) -> None:
+    answers = judge_trial(change(recorded("main")), in_lane(load_stage(1), "server")).answers
     assert {a.check for a in answers if a.outcome.status != "PASS"} == expected

@@ -19,7 +19,8 @@ from common.kernel_choice import Origin
 from common.matrix import Cell, exit_of, plan_text, result, result_of_error, table, write_result
 from common.paths import CHECKOUT
 from kernel.errors import KernelBuildError
-from tests.conftest import RECORDED, RECORDED_2, sentence, store_run
+from tests.conftest import RECORDED, RECORDED_2, sentence
+from tests.stored import store_run
 
 TWO = ["--kernel", "linux-source-7.2", "--kernel", "new=linux-source-7.3"]
 
@@ -118,10 +119,8 @@ def leave(results: Path, cell: Cell, run: Path) -> None:
 def test_the_table_is_made_of_the_bundles(results: Path, runs: Path) -> None:
     first, second, third, fourth = matrix(*TWO, "--stage", "1")
     leave(results, first, store_run(runs / "a", (RECORDED / "main", "main")))
-    flipped = (RECORDED / "control-byte-flipped", "main")
-    broken = store_run(runs / "b", flipped)
-    setting = json.loads((broken / "main" / "trial.json").read_text())
-    assert setting["control"] == "byte-flipped"
+    name = "control-byte-flipped"
+    broken = store_run(runs / "b", (RECORDED / name, name))
     control = matrix(*TWO, "--stage", "1", "--controls")[2]
     assert control.control == "byte-flipped"
     leave(results, control, broken)

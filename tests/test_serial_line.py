@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.serial_line import read_stamped
+from common.stored_file import read_stamped
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\x0cb", "", "\x00"])
@@ -25,5 +25,5 @@ def test_nothing_said(tmp_path: Path) -> None:
 
 def test_half_a_line_is_named(tmp_path: Path) -> None:
     (tmp_path / "console.jsonl").write_text('[1, "a"]\n[2, "b')
-    with pytest.raises(ValueError, match=r"console\.jsonl:2: not a stamped line"):
+    with pytest.raises(ValueError, match=r"console\.jsonl, line 2: Invalid JSON"):
         read_stamped(tmp_path / "console.jsonl")

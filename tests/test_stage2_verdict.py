@@ -18,10 +18,10 @@ import pytest
 from common import console
 from common.frames import Landing, read_landed, read_sent, write_landed, write_sent
 from common.record import Trial
-from common.serial_line import read_stamped
 from common.stage import load_stage
+from common.stored_file import read_stamped
 from common.verdict import judge_trial
-from tests.recorded_trial import Edit, RecordedTrial, fallen_checks, said
+from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 
 STAGE = load_stage(2)
 RECORDED = Path(__file__).parent / "recorded_vfio_noiommu" / "main"
@@ -82,7 +82,11 @@ def test_a_silent_gap_falls_though_nothing_is_lost(trial: Callable[..., Trial]) 
             Landing(one.number, one.sent, end) if begin < one.seen < end else one for one in landed
         ]
 
-    assert fallen(trial(landing(queue))) == {"dma_in_gap", "no_silence"}
+    assert fallen(trial(landing(queue))) == {
+        "dma_in_gap",
+        "no_silence",
+        "never_held_up",
+    }
 
 
 def test_one_lost_frame_falls(trial: Callable[..., Trial]) -> None:
@@ -143,7 +147,6 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         ("guest.frames.lost=0", "guest.frames.lost=2", {"guest_saw_all"}),
         ("device.good_packets=", "device.good_packets=1", {"device_counted_all"}),
         ("scratch=5afe1234", "scratch=00000000", {"same_registers"}),
-        ("device.head=", "device.head=1", {"head_went_on"}),
         ("device.config=8680c910", "device.config=8680c911", {"same_config"}),
         ("retrieve.device=0", "retrieve.device=-2", {"device_retrieved"}),
         ("pfn.moved=0", "pfn.moved=1", {"same_pages"}),
@@ -161,6 +164,22 @@ def test_each_piece_of_the_dialogue(
     trial: Callable[..., Trial], old: str, new: str, checks: set[str]
 ) -> None:
     assert fallen(trial(said(old, new))) == checks
+
+
+def test_a_head_that_jumps_falls(trial: Callable[..., Trial]) -> None:
+    assert fallen(trial(added("device.head", 400))) == {"head_went_on"}
+
+
+def test_a_device_at_work_for_a_moment_now_and_then_falls(trial: Callable[..., Trial]) -> None:
+    """It writes every 90 ms: never silent for long, and hardly ever at work."""
+
+    def bursts(landed: list[Landing], _begin: int) -> list[Landing]:
+        return [
+            Landing(one.number, one.sent, one.seen + 90_000_000 - one.seen % 90_000_000)
+            for one in landed
+        ]
+
+    assert fallen(trial(landing(bursts))) == {"never_held_up"}
 
 
 def test_a_second_device_that_goes_on_falls(trial: Callable[..., Trial]) -> None:

@@ -60,7 +60,7 @@ int main(void)
 
 	stale_text_words(words, sizeof(words));
 	puts(words);
-	print_stale_text();
+	print_kernel_text();
 }
 """
 
@@ -109,7 +109,7 @@ def test_a_text_in_scratch_memory_is_left_alone(program: Program, came_by_kexec:
 
 
 def test_nothing_is_done_unasked(program: Program) -> None:
-    assert program(IOMEM) == [""]
+    assert program(IOMEM) == ["", "# kernel.text=0xe600000-0xe971bd7"]
     assert program(IOMEM, stale_text="keep")[0] == ""
     assert program(IOMEM, stale_text="avoyd") == ["%s:%d: %s: stage.stale_text=%s"]
 
@@ -125,7 +125,7 @@ def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[
         incoming=nothing,
         accelerator=Accelerator(accelerator, "asked for"),
         hypervisor=nothing,
-        options={"guest_memory": 64, "vcpus": 1},
+        options={"guest_memory": 64, "vcpus": 1, "folios": 1},
         folder=nothing,
     )
     words = _cmdline(bench, Plan("main"), "0123456789abcdef")
@@ -136,7 +136,9 @@ SAID = "Statistics:\nTB flush count      0\nTB invalidate count {}\nTLB full flu
 
 
 def answers(*counts: tuple[str, int]) -> str:
-    lines = [{"t": 1, "ms": 20.5, "word": w, "said": SAID.format(n)} for w, n in counts]
+    lines = [
+        {"t": 1, "ms": 20.5, "cpu_s": 1.0, "word": w, "said": SAID.format(n)} for w, n in counts
+    ]
     return "".join(json.dumps(line) + "\n" for line in lines)
 
 
@@ -159,7 +161,13 @@ def test_drops_are_counted_for_each_update(
 
 def test_no_answer_is_no_measurement(tmp_path: Path) -> None:
     assert jit.invalidations(tmp_path) == ()
-    line = {"t": 1, "ms": 1.0, "word": jit.FIRST, "said": "no answer: domain is not running\n"}
+    line = {
+        "t": 1,
+        "ms": 1.0,
+        "cpu_s": None,
+        "word": jit.FIRST,
+        "said": "no answer: domain is not running\n",
+    }
     (tmp_path / "jit.jsonl").write_text(json.dumps(line) + "\n")
     assert jit.invalidations(tmp_path) == ()
 

@@ -14,7 +14,8 @@ from common.cli import main
 from common.paths import CHECKOUT
 from common.record import Run, schema_text, seal
 from common.stage import load_stage
-from tests.conftest import RECORDED, sentence, store_run, write_record
+from tests.conftest import RECORDED, sentence
+from tests.stored import store_run, write_record
 
 
 def test_judge_again(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -114,8 +115,12 @@ def test_judge_names_controls_that_were_not_run(
 def test_added_and_missing_files(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_folder / "extra").write_text("x")
     assert main(["judge", run_folder.name]) == 2
-    assert "extra was added" in sentence(capsys)
+    assert "holds 'extra', which is no file of a run" in sentence(capsys)
     (run_folder / "extra").unlink()
+    (run_folder / "main" / "qemu.log").write_text("x")
+    assert main(["judge", run_folder.name]) == 2
+    assert "main/qemu.log was added" in sentence(capsys)
+    (run_folder / "main" / "qemu.log").unlink()
     (run_folder / "main" / "domain.xml").unlink()
     assert main(["judge", run_folder.name]) == 2
     assert "main/domain.xml is missing" in sentence(capsys)
@@ -136,7 +141,7 @@ def test_a_record_of_another_format_is_for_another_version(
     assert main(["judge", str(run_folder)]) == 2
     said = sentence(capsys)
     assert "recorded by kexec-stages 0.1.0, commit 0123456789ab" in said
-    assert "have format 1; this program reads 2" in said
+    assert "have format 1; this program reads 3" in said
 
 
 def test_damaged_record(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

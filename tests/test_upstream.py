@@ -13,7 +13,7 @@ from common import ktap
 from common.cli import main
 from common.dialogue import Line
 from common.errors import StagesError
-from common.serial_line import read_stamped
+from common.stored_file import read_stamped
 from common.upstream_result import Status, UpstreamResult, UpstreamTest, over, weigh
 from common.upstream_tests import fragment, lacking, suite_tests
 from kernel.errors import ConfigSymbolLost
@@ -211,9 +211,7 @@ def test_a_kernel_that_loses_what_was_preserved() -> None:
     assert found.why.startswith(f"no 'TEST PASSED': {bailed}")
     assert over(lines, OUT)
     mended = [
-        line.model_copy(update={"text": "--- SIMPLE KEXEC TEST PASSED ---"})
-        if bailed in line.text
-        else line
+        line._replace(text="--- SIMPLE KEXEC TEST PASSED ---") if bailed in line.text else line
         for line in lines
     ]
     assert weigh(SIMPLE, mended, outgoing=OUT, incoming=IN, in_time=True).status == "PASS"

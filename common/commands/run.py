@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from tabulate import tabulate
 
 from common import ktap
+from common.append import check
 from common.as_run import as_run, left_out
 from common.commands.upstream import gate_upstream
 from common.compare import worsened
@@ -19,6 +20,7 @@ from common.guest_image import chosen_guest
 from common.host_report import attempts, disturbed_attempts
 from common.hypervisor import Hypervisor
 from common.kernel_choice import chosen
+from common.layouts import layouts_asked
 from common.one_run import one_run
 from common.record import Run
 from common.report_text import controls_table, report_text
@@ -31,6 +33,7 @@ from common.verdict import Verdict
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
     choice, guest = chosen(arguments), chosen_guest(arguments)
+    check(arguments.append, [load_stage(arguments.stage, arguments.workload)])
     stage = as_run(
         load_stage(arguments.stage, arguments.workload),
         lane=arguments.lane,
@@ -42,7 +45,8 @@ def run(arguments: argparse.Namespace) -> int:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
         controls = () if arguments.no_controls else told_possible(stage)
-        plans = list(plan_trials(repeat=arguments.repeat, controls=controls))
+        times = layouts_asked(arguments.layouts, stage, arguments.append) or arguments.repeat
+        plans = list(plan_trials(repeat=times, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
         record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor, guest)
     sys.stdout.write(report_text(record, verdict, stage))
@@ -70,6 +74,7 @@ def demo(arguments: argparse.Namespace) -> int:
     """Every stage with its controls, narrated; a table at the end; the reports are stored."""
     verdicts: list[tuple[Stage, Verdict, Run]] = []
     choice = chosen(arguments)
+    check(arguments.append, all_stages())
     with Hypervisor(arguments.connect) as hypervisor:
         for declared in all_stages():
             stage = as_run(declared, choice=choice)
@@ -90,6 +95,8 @@ def demo(arguments: argparse.Namespace) -> int:
 def gate(arguments: argparse.Namespace) -> int:
     """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
     if arguments.upstream:
+        if arguments.append:
+            raise UsageError("--append is for the stages' kernels, not for --upstream")
         return gate_upstream(arguments)
     if arguments.until is None:
         stages = list(all_stages())
@@ -97,6 +104,7 @@ def gate(arguments: argparse.Namespace) -> int:
         stages = [stage for stage in all_stages() if stage.number <= arguments.until]
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
+    check(arguments.append, stages)
     baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
     choice = chosen(arguments)
     print(f"KTAP version 1\n1..{len(stages)}", flush=True)

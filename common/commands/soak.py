@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.append import check
 from common.as_run import as_run
 from common.commands.run import told_possible
 from common.errors import HarnessError, UsageError
@@ -35,6 +36,7 @@ def soak(arguments: argparse.Namespace) -> int:
     """Rounds, until there were enough or Ctrl-C; then the table, on stdout."""
     choice = chosen(arguments)
     stages = [as_run(stage, choice=choice) for stage in _stages(arguments)]
+    check(arguments.append, stages)
     asked = _asked(arguments, choice, stages)
     name = _name(arguments, asked)
     if arguments.table:
@@ -87,6 +89,7 @@ def _asked(arguments: argparse.Namespace, choice: KernelChoice, stages: Sequence
     options = {option for stage in stages for option in stage.options}
     others = {o.flag: getattr(arguments, o.parameter) for o in options}
     others |= {"--accel": None if arguments.accel == "auto" else arguments.accel}
+    others |= {"--append": " ".join(arguments.append) or None}
     others |= {"kernels": None if choice == KernelChoice() else choice}
     return Chosen(
         stages=tuple(stage.label for stage in stages),

@@ -20,8 +20,8 @@ from common.bundle import pack
 from common.compare import comparison, worsened
 from common.errors import Exit, UsageError
 from common.printable import printable
+from common.promises import promises
 from common.record import Run
-from common.rejudge import rejudged
 from common.report_json import report_json
 from common.report_json import schema_text as report_json_schema
 from common.report_junit import report_junit
@@ -37,7 +37,8 @@ def report(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         opens = (stack.enter_context(opened(name)) for name in arguments.run)
         runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
-        data = _RENDERED[arguments.format](runs, arguments).encode()
+        # whatever the format: nothing that a run holds is to steer who reads the report
+        data = printable(_RENDERED[arguments.format](runs, arguments)).encode()
     if arguments.output:
         _write_whole(arguments.output, data)
     else:
@@ -134,7 +135,7 @@ def judge(arguments: argparse.Namespace) -> int:
     with opened(arguments.run) as stored:
         if arguments.seal and arguments.seal.lower() != stored.seal:
             raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
-        verdict = rejudged(stored)
+        verdict = stored.vouched
         print(printable(f"stage {verdict.stage}: {verdict.status}: {verdict.why}"))
         ran = {control.control for control in verdict.controls}
         if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
@@ -173,6 +174,9 @@ def list_stages(arguments: argparse.Namespace) -> int:
     if arguments.schema:
         text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
         sys.stdout.write(text)
+        return Exit.PASS
+    if arguments.promises:
+        sys.stdout.write(promises())
         return Exit.PASS
     for stage in all_stages():
         print(f"Stage {stage.number}: {stage.title}\n")

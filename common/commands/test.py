@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The test command: ruff, mypy, pytest, in that order; all run, any failure counts. Or the lies."""
+"""The test command: ruff, mypy, pytest, in that order; any failure counts. Or the mutants."""
 
 from __future__ import annotations
 
@@ -10,22 +10,25 @@ import signal
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
+from tabulate import tabulate
+
 from common.errors import Exit, StagesError
+from common.mutants import Finding, mutants, try_mutant
 from common.paths import CHECKOUT, cache_root
 from common.printable import printable
-from common.sabotage import lies, try_to_tell
 from common.stage import stage_folders
 
 
 def test(arguments: argparse.Namespace) -> int:
     """Lint, type check and test this checkout; the tests' own summary comes last.
 
-    With --sabotage, the lies instead.
+    With --mutants, the mutants instead.
     """
-    if arguments.sabotage is not None:
-        return _sabotage(tuple(arguments.sabotage))
+    if arguments.mutants is not None:
+        return _mutants(arguments.mutants, arguments.stage)
     files = ["common", "kernel", "tests", "bench"]
     files += [
         str(path.relative_to(CHECKOUT))
@@ -55,24 +58,44 @@ def test(arguments: argparse.Namespace) -> int:
     return status
 
 
-def _sabotage(names: tuple[str, ...]) -> int:
-    """Every lie must be caught: 1 when one is not, 3 when one could not even be told."""
-    told = lies(names)
-    caught = errors = 0
-    with tempfile.TemporaryDirectory(prefix="kexec-stages-sabotage-") as folder:
-        for lie in told:
-            print(f"{lie.name} ...", file=sys.stderr, flush=True)
-            found = try_to_tell(lie, Path(folder) / lie.name)
+def _mutants(names: Sequence[str], stage: int) -> int:
+    """Every mutant must be noticed: 1 when one is not, 3 when one could not even be tried."""
+    chosen = mutants(names, stage=stage)
+    findings: list[Finding] = []
+    errors = 0
+    with tempfile.TemporaryDirectory(prefix="kexec-stages-mutants-") as folder:
+        for number, mutant in enumerate(chosen, start=1):
+            print(f"{mutant.name} ({number} of {len(chosen)}) ...", file=sys.stderr, flush=True)
+            workspace = Path(folder) / str(number)
+            found = try_mutant(mutant, workspace)
+            shutil.rmtree(workspace)
             if isinstance(found, StagesError):
                 errors += 1
-                print(f"ERROR       {lie.name}: {found}", *found.details, sep="\n    ", flush=True)
+                print(
+                    f"ERROR       {mutant.name}: {found}", *found.details, sep="\n    ", flush=True
+                )
                 continue
-            caught += found.caught
-            word = f"caught      {lie.name} by" if found.caught else f"NOT CAUGHT  {lie.name} by"
-            print(printable(f"{word} {lie.catcher}: {found.seen}"), flush=True)
-            shutil.rmtree(Path(folder) / lie.name)
-    print(f"{caught} of {len(told)} lies caught, each by the check that claims to")
-    return Exit.HARNESS if errors else Exit.PASS if caught == len(told) else Exit.FAIL
+            findings.append(found)
+            word = "noticed     " if found.caught else "NOT NOTICED "
+            print(printable(f"{word}{mutant.name} by {found.by}: {found.seen}"), flush=True)
+    print(f"\n{_table(findings)}\n")
+    caught = sum(finding.caught for finding in findings)
+    print(f"{caught} of {len(chosen)} mutants noticed, each by the check that claims to")
+    return Exit.HARNESS if errors else Exit.PASS if caught == len(chosen) else Exit.FAIL
+
+
+def _table(findings: Sequence[Finding]) -> str:
+    rows = [
+        (
+            one.mutant.name,
+            one.mutant.stage,
+            one.by if one.caught else f"NOT {one.by}",
+            " ".join(n if n in one.mutant.may_break else f"{n}(!)" for n in one.beside),
+        )
+        for one in findings
+    ]
+    headers = ("mutant", "stage", "noticed by", "failed beside it")
+    return tabulate(rows, headers=headers, maxcolwidths=[None, None, None, 60])
 
 
 def _cache(tool: str) -> str:

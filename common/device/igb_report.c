@@ -2,6 +2,7 @@
 /* What has to be the same on both sides of the kexec, read from where it is. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <string.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -9,11 +10,15 @@
 #include "igb.h"
 
 #define PORT "0000:00:02.0"
+#define HEAD_LOOKS 5
 
-static void report_config(const char *bdf, const char *key)
+#define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
+#define BRIDGES_MAX 8
+
+static void read_config(const char *bdf, char text[HEADER_TEXT])
 {
-	char path[128], text[2 * PCI_STD_HEADER_SIZEOF + 1];
 	u8 header[PCI_STD_HEADER_SIZEOF];
+	char path[128];
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
@@ -22,10 +27,67 @@ static void report_config(const char *bdf, const char *key)
 	close(fd);
 	for (size_t i = 0; i < sizeof(header); i++)
 		sprintf(text + 2 * i, "%02x", header[i]);
+}
+
+static void report_config(const char *bdf, const char *key)
+{
+	char text[HEADER_TEXT];
+
+	read_config(bdf, text);
 	fact(key, "%s", text);
 }
 
-/* Facts device.* and port.config; the device sits behind the first port. */
+/* Each bridge from the root port on, then the device, as sysfs nests them. */
+static void report_path(const char *bdf)
+{
+	char link[256], text[256], configs[BRIDGES_MAX * HEADER_TEXT] = "", *step, *next;
+	ssize_t len;
+
+	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", bdf);
+	len = must(sys(readlink(link, text, sizeof(text) - 1)));
+	text[len] = '\0';
+	step = strstr(text, "/pci0000:00/");
+	must_be(step, "%s is a link to %s", bdf, text);
+	step += strlen("/pci0000:00/");
+	fact("device.path", "%s", step);
+	for (; (next = strchr(step, '/')); step = next + 1) {
+		size_t used = strlen(configs);
+
+		*next = '\0';
+		must_be(used + HEADER_TEXT < sizeof(configs), "too many bridges above %s", bdf);
+		if (used)
+			configs[used++] = '/';
+		read_config(step, configs + used);
+	}
+	fact("bridges.config", "%s", configs);
+}
+
+/*
+ * The head, and when it was read: on a busy host the line may come much later,
+ * and this CPU may be kept waiting between the two as well.
+ */
+static void report_head(const struct igb *igb)
+{
+	u64 before, after, best = ~0ULL, when = 0;
+	u32 head = 0;
+
+	for (int i = 0; i < HEAD_LOOKS; i++) {
+		u32 seen;
+
+		before = rdtsc();
+		seen = igb_rx_head(igb);
+		after = rdtsc();
+		if (after - before < best) {
+			best = after - before;
+			when = before;
+			head = seen;
+		}
+	}
+	fact("device.head", "%u", head);
+	fact_tsc("head", when);
+}
+
+/* Facts device.*, port.config of the first port, which is above the device, bridges.config. */
 void igb_report(const struct igb *igb, const char *bdf)
 {
 	struct igb_ring_state state;
@@ -36,8 +98,9 @@ void igb_report(const struct igb *igb, const char *bdf)
 	     "rdbal=%08x rdbah=%08x rdlen=%08x rctl=%08x rxdctl=%08x srrctl=%08x scratch=%08x",
 	     state.rdbal, state.rdbah, state.rdlen, state.rctl, state.rxdctl, state.srrctl,
 	     state.scratch);
-	fact("device.head", "%u", igb_rx_head(igb));
+	report_head(igb);
 	fact("device.tail", "%u", igb_rx_tail(igb));
 	report_config(bdf, "device.config");
 	report_config(PORT, "port.config");
+	report_path(bdf);
 }

@@ -70,7 +70,6 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
 		guest_fact(i, "gaps", "%llu", block->gaps);
 		guest_fact(i, "ticks", "%llu", block->ticks);
-		guest_fact(i, "tsc_offset", "%lld", (long long)vcpu->tsc_offset);
 	}
 }
 
@@ -82,8 +81,6 @@ void report_loaded_guest(struct vmm *vmm)
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_REGS, &loaded.regs)));
 		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_XSAVE2, loaded.xsave)));
-		vcpu_tsc_offset(&vmm->vcpus[i], KVM_GET_DEVICE_ATTR, &loaded.tsc_offset);
-		guest_fact(i, "tsc_offset_at_load", "%lld", (long long)loaded.tsc_offset);
 		guest_fact(i, "counter_at_load", "%llu", loaded.regs.r14);
 		guest_fact(i, "gpr_at_load", "%016llx", loaded.regs.r15);
 		report_vector(i, "vector_at_load", &loaded);
@@ -132,11 +129,7 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 {
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
-		u64 tsc_offset;
 
-		/* KVM changes it by itself when the kernel calls the TSC unstable. */
-		vcpu_tsc_offset(&vmm->vcpus[i], KVM_GET_DEVICE_ATTR, &tsc_offset);
-		guest_fact(i, "tsc_offset", "%lld", (long long)tsc_offset);
 		guest_fact(i, "resume.counter_before", "%llu", block->gap_max.counter_before);
 		guest_fact(i, "resume.counter_after", "%llu", block->gap_max.counter_after);
 		guest_fact(i, "resume.gap_tsc", "%llu", length(&block->gap_max));

@@ -133,6 +133,20 @@ static void fact_tsc_khz(void)
 		fact("tsc.khz", "%.0f", strtod(value, NULL) * 1000);
 }
 
+/* Where KHO's scratch areas are: what the next kernel boots from. None is no fact. */
+static void fact_scratch(void)
+{
+	char text[1024];
+	ssize_t len = read_file("/sys/kernel/debug/kho/out/scratch_phys", text, sizeof(text) - 1);
+
+	if (len <= 0)
+		return;
+	text[len] = '\0';
+	for (char *end = strchr(text, '\n'); end; end = strchr(end, '\n'))
+		*end = end[1] ? ' ' : '\0';
+	fact("kho.scratch", "%s", text);
+}
+
 void print_common_facts(enum side side)
 {
 	struct utsname name;
@@ -153,7 +167,8 @@ void print_common_facts(enum side side)
 	fact_tsc_khz();
 	if (param_get("nonce", nonce, sizeof(nonce)))
 		fact("nonce", "%s", nonce);
-	print_stale_text();
+	print_kernel_text();
+	fact_scratch();
 
 	luo_fd = luo_open();
 	fact("liveupdate.device", "%s", luo_fd >= 0 ? "yes" : "no");
@@ -163,14 +178,9 @@ void print_common_facts(enum side side)
 		close(luo_fd);
 }
 
-/*
- * What may have changed since print_common_facts(); just before the last line
- * of a side. A clocksource other than tsc tells that the kernel no longer
- * trusts the counter that the times are taken from.
- */
+/* What may have changed since print_common_facts(); just before the last line of a side. */
 void print_last_facts(void)
 {
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
-	fact_from_file("kernel.clocksource",
-		       "/sys/devices/system/clocksource/clocksource0/current_clocksource");
+	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }

@@ -76,13 +76,10 @@ void stale_text_words(char *words, size_t size)
 }
 
 /* Once on each side: a fact may be given only once, an image loaded more often. */
-void print_stale_text(void)
+void print_kernel_text(void)
 {
-	char value[16];
 	u64 first, last;
 
-	if (!param_get("stale_text", value, sizeof(value)))
-		return;
 	if (kernel_text(&first, &last))
 		fact("kernel.text", "0x%llx-0x%llx", first, last);
 	else

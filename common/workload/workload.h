@@ -94,7 +94,7 @@ int kexec_reboot(void);
 
 /* stale_text.c */
 void stale_text_words(char *words, size_t size);
-void print_stale_text(void);
+void print_kernel_text(void);
 
 /* leave.c */
 int leave_for_incoming(void);

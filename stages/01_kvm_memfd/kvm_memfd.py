@@ -8,20 +8,36 @@ from pathlib import Path
 
 from kvm_memfd_checks import CLAIMS
 from kvm_memfd_controls import CHAIN_CONTROLS, CONTROLS
+from kvm_memfd_files_controls import CONTROLS as FILES_CONTROLS
+from kvm_memfd_files_witness import read_witnesses, witnesses
 from kvm_memfd_timing import blackout, headline, phases
-from kvm_memfd_witness import ram_witness, read_witness
 
 from common.options import guest_memory, vcpus
-from common.stage import Size, Stage
+from common.stage import Option, Size, Stage
+
+FOLIOS = Option(
+    flag="--folios",
+    parameter="folios",
+    default=1024,
+    minimum=1,
+    maximum=1 << 20,
+    help="small folios of one memfd; more than 130816 take a second chunk of KHO's lists",
+)
 
 
 def _size(options: Mapping[str, int]) -> Size:
     """Guest RAM, what KHO's scratch takes, and what both kernels need beside it."""
     guest = options["guest_memory"]
     scratch, kernels = 96, 416
+    more = (
+        (options["folios"] - FOLIOS.default) * 4 // 1024
+        if options["folios"] > FOLIOS.default
+        else 0
+    )
+    words = f" + more folios {more}" if more else ""
     return Size(
-        guest + scratch + kernels,
-        f"guest {guest} + KHO scratch {scratch} + kernels and workload {kernels} MiB",
+        guest + scratch + kernels + more,
+        f"guest {guest} + KHO scratch {scratch} + kernels and workload {kernels}{words} MiB",
     )
 
 
@@ -41,9 +57,9 @@ STAGE = Stage(
     title="a KVM VM's memfd survives a kexec",
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
-    controls=CONTROLS,
+    controls=(*CONTROLS, *FILES_CONTROLS),
     chain_controls=CHAIN_CONTROLS,
-    options=(guest_memory(256), vcpus()),
+    options=(guest_memory(256), vcpus(), FOLIOS),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     debug_options={"guest_memory": 64},
@@ -51,8 +67,9 @@ STAGE = Stage(
     debug_controls=frozenset({"session-closed", "holder-killed", "session-unfinished"}),
     phases=phases,
     blackout=blackout,
-    companion=ram_witness,
-    witness=read_witness,
+    companion=witnesses,
+    witness=read_witnesses,
+    guest_runs_at=frozenset({"pause", "files"}),
     narration={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running",

@@ -3,8 +3,13 @@
 
 from __future__ import annotations
 
+import kvm_memfd_files
+import kvm_memfd_many
+import kvm_memfd_memory
+
 from common import checks, guest_checks
 from common.checks import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.guest_seen import HOST_SAW_GUEST_RUN
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
 
@@ -41,7 +46,7 @@ def _host_saw_guest(trial: Trial) -> Outcome:
     return outcome(
         len(before) == len(after) and went_on and looked == right and min(looked) > 0,
         expected=f"a whole sweep more, and {looked[0]} pages as the guest writes them, then"
-        f" {looked[0]} as it writes them later",
+        f" {looked[1]} as it writes them later",
         seen=f"{min(gained)} steps more; {right[0]} pages, then {right[1]}",
         evidence="ram-witness.json, looks into the outgoing kernel's page frames",
     )
@@ -65,13 +70,6 @@ def _ran_meanwhile(trial: Trial) -> Outcome:
     )
 
 
-RETRIEVED = Check(
-    "memfds_retrieved",
-    "Did LUO hand back the session and both memfds?",
-    facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
-)
-FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
-
 # The errno of each stands beside its test in workload/rules.c.
 OUTGOING_RULES = (
     "second_open_of_device",
@@ -92,7 +90,21 @@ OUTGOING_RULES = (
     "write_past_end_of_preserved_memfd",
     "resize_preserved_memfd",
     "punch_preserved_memfd",
+    "allocate_in_preserved_memfd",
     "resize_memfd_of_closed_session",
+    "preserve_after_abort",
+    "create_to_read_only_memory",
+    "create_after_fault",
+    "session_name",
+    "preserve_linked_tmpfs_file",
+    "preserve_device",
+    "argument_too_small",
+    "argument_of_the_future",
+    "reserved_field",
+    "unknown_ioctl",
+    "argument_of_the_future_unused",
+    "reboot_without_image",
+    "session_name_after_reboot",
 )
 INCOMING_RULES = (
     "second_open_of_device",
@@ -102,12 +114,21 @@ INCOMING_RULES = (
     "retrieve_unknown_token",
     "preserve_in_incoming_session",
     "retrieve_token_twice_is_same_file",
+    "preserve_retrieved_file",
     "finish_session",
     "finish_twice",
     "retrieve_fd_after_finish",
+    "preserve_finished_file",
     "orphan_content",
     "orphan_content_after_close",
     "orphan_session_gone_after_close",
+    "session_name",
+    "retrieve_without_free_fd",
+    "retrieve_to_read_only_memory",
+    "retrieve_after_fault",
+    "finish_reserved_field",
+    "finish_ioctl_session",
+    *kvm_memfd_memory.INCOMING_RULES,
 )
 
 CLAIMS = (
@@ -121,7 +142,7 @@ CLAIMS = (
                 _ran_meanwhile,
                 timed=True,
             ),
-            RETRIEVED,
+            guest_checks.RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
             Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
@@ -141,14 +162,14 @@ CLAIMS = (
     Claim(
         "The vCPUs go on where they were: registers, vector state, counter.",
         (
-            Check("registers", "Do the general registers go on?", guest_checks.registers("gpr")),
+            HOST_SAW_GUEST_RUN,
+            guest_checks.REGISTERS,
+            guest_checks.VECTOR_STATE,
+            guest_checks.COUNTER,
             Check(
-                "vector_state", "Do the vector registers go on?", guest_checks.registers("vector")
-            ),
-            Check(
-                "counter",
-                "Does the counter go on without gap or repeat?",
-                guest_checks.each_vcpu(guest_checks.counter),
+                "msrs_taken",
+                "Did KVM take every MSR that was captured?",
+                facts_are(INCOMING, {"restore.msrs_refused": "0"}),
             ),
         ),
     ),
@@ -160,18 +181,8 @@ CLAIMS = (
                 "Did the guest find no fault?",
                 guest_checks.each_vcpu(guest_checks.guest_content),
             ),
-            Check(
-                "guest_ticks",
-                "Do its timer interrupts go on?",
-                guest_checks.each_vcpu(guest_checks.guest_ticks),
-                timed=True,
-            ),
-            Check(
-                "guest_gap",
-                "Is the time it missed the blackout?",
-                guest_checks.each_vcpu(guest_checks.guest_gap),
-                timed=True,
-            ),
+            guest_checks.GUEST_TICKS,
+            guest_checks.GUEST_GAP,
         ),
     ),
     Claim(
@@ -189,7 +200,10 @@ CLAIMS = (
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
             ),
-            FINISHED,
+            checks.FINISHED,
         ),
     ),
+    kvm_memfd_files.CLAIM,
+    kvm_memfd_memory.CLAIM,
+    kvm_memfd_many.CLAIM,
 )

@@ -170,6 +170,15 @@ TAINTED = Control(
     breaks=frozenset({"not_tainted"}),
     reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
 )
+SLOW_CLOCK = Control(
+    name="slow-clock",
+    what="both kernels are told that the TSC runs at 6 GHz",
+    breaks=frozenset({"clock_rate"}),
+    # Its ms are not the guest's.
+    may_break=frozenset({"guest_gap"}),
+    cmdline=lambda words: (*words, "tsc_early_khz=6000000"),
+    reason=reason(checks.fact_is(INCOMING, "tsc.khz", "6000000")),
+)
 FIRMWARE_REBOOT = Control(
     name="firmware-reboot",
     what="a reboot through the firmware instead of the kexec",
@@ -204,7 +213,7 @@ CONTROLS = (
     Control(
         name="not-preserved",
         what="the RAM memfd is not put into the session",
-        breaks=frozenset({"memfds_retrieved", "ram_size"}),
+        breaks=frozenset({"memfds_retrieved", "ram_size", "host_saw_guest_run"}),
         may_break=WITHOUT_GUEST | {"guest_ran_on"},
         reason=reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
     ),
@@ -233,6 +242,13 @@ CONTROLS = (
         reason=reason(not_zero(INCOMING, "guest.0.errors.msr")),
     ),
     Control(
+        name="msr-unknown",
+        what="one MSR of the restored state (STAR) is called by a number that there is not",
+        breaks=frozenset({"msrs_taken"}),
+        may_break=frozenset({"guest_content"}),
+        reason=reason(checks.fact_is(INCOMING, "restore.msrs_refused", "1 0xbadc0de")),
+    ),
+    Control(
         name="counter-spoiled",
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),
@@ -259,6 +275,7 @@ CONTROLS = (
         reason=reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
     ),
     TAINTED,
+    SLOW_CLOCK,
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",
@@ -296,7 +313,7 @@ CONTROLS = (
     Control(
         name="session-unfinished",
         what="nobody finishes the session in the incoming kernel",
-        breaks=frozenset({"session_finished"}),
+        breaks=frozenset({"session_finished", "all_restored"}),
         may_break=frozenset({"guest_content"}),
         reason=reason(has_fact(INCOMING, "guest.0.sweeps_after_resume")),
     ),

@@ -7,25 +7,74 @@ functions: the same raw files give the same witness.
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, Literal
 
 from kvm_memfd_witness import read_witness as read_ram_witness
+from pydantic import Field, TypeAdapter
 
 from common.dialogue import Line
 from common.record import RawTrial
-from common.serial_line import read_stamped
+from common.stored_file import (
+    Count,
+    Name,
+    Stamp,
+    Strict,
+    Text,
+    in_order,
+    read_rows,
+    read_stamped,
+)
 
 GUEST, QMP_OUTGOING, QMP_INCOMING = "guest", "qmp.outgoing", "qmp.incoming"
 PORTS = (GUEST, QMP_OUTGOING, QMP_INCOMING)
 TRANSCRIPT = "guest-qmp.jsonl"
 
+_NUMBER = re.compile(r"-?[0-9]{1,20}")
 # What may only grow, from one beat to the next.
 _COUNTS = ("n", "mono_ns", "boot_ns", "real_ns", "tsc")
 _COUNT_ENDS = (".count", ".steps", ".bytes", ".blocks", ".verified")
+
+
+class _Version(Strict):
+    qemu: dict[Literal["major", "minor", "micro"], Count]
+    package: Text
+
+
+class _Greeted(Strict):
+    version: _Version
+    capabilities: tuple[Name, ...]
+
+
+class _Greeting(Strict):
+    QMP: _Greeted
+
+
+class _Event(Strict):
+    event: Name
+    data: dict[str, Any] = Field(default_factory=dict)
+    timestamp: dict[Literal["seconds", "microseconds"], int] | None = None
+
+
+class Entry(Strict):
+    """A line of the transcript: one of what was asked, answered, told, found, or went wrong."""
+
+    t: Stamp
+    side: Literal["outgoing", "incoming"]
+    greeting: _Greeting | None = None
+    command: Name | None = None
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    answer: Any = None
+    event: _Event | None = None
+    changed: Count | None = None
+    failed: Name | None = None
+    why: Text = ""
+
+
+_ENTRIES = TypeAdapter(list[Entry])
 
 
 @dataclass(frozen=True)
@@ -36,11 +85,9 @@ class Beat:
     values: dict[str, str]
 
     def number(self, key: str) -> int:
-        """The value as a number, 0 when it is not there."""
-        try:
-            return int(self.values.get(key, "0"))
-        except ValueError:
-            return 0
+        """The value as a number, 0 when it is not there, or is none of 64 bits."""
+        text = self.values.get(key, "")
+        return int(text) if _NUMBER.fullmatch(text) else 0
 
 
 def parse_beat(line: Line) -> Beat | None:
@@ -56,7 +103,10 @@ def _pairs(text: str) -> dict[str, str]:
 def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What host and guest saw of a stored trial. Raises OSError or ValueError on damaged files."""
     lines = read_stamped(raw.folder / f"{GUEST}.jsonl")
-    entries = [json.loads(text) for text in (raw.folder / TRANSCRIPT).read_text().splitlines()]
+    entries = read_rows(raw.folder / TRANSCRIPT, _ENTRIES)
+    in_order(TRANSCRIPT, [entry.t for entry in entries])
+    raw.within(TRANSCRIPT, *(entry.t for entry in entries))
+    raw.within(f"{GUEST}.jsonl", *(line.t for line in lines))
     monitor = _monitor(entries)
     return {
         **read_ram_witness(raw),
@@ -65,27 +115,26 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     }
 
 
-def _monitor(entries: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def _monitor(entries: Sequence[Entry]) -> dict[str, Any]:
     """For each side: QEMU's version, when it did what (host ns), and what failed."""
     found: dict[str, Any] = {}
     for entry in entries:
-        side = found.setdefault(entry["side"], {"failed": {}})
-        if "greeting" in entry:
-            side["version"] = entry["greeting"]["QMP"]["version"]["qemu"]
-        elif "command" in entry:
-            side.setdefault(entry["command"], entry["t"])
-        elif "event" in entry:
-            event = entry["event"]
-            name = event["event"].lower()
+        side = found.setdefault(entry.side, {"failed": {}})
+        if entry.greeting:
+            side["version"] = entry.greeting.QMP.version.qemu
+        elif entry.command:
+            side.setdefault(entry.command, entry.t)
+        elif entry.event:
+            name = entry.event.event.lower()
             if name == "migration":
-                name += f".{event['data']['status']}"
-            side.setdefault(f"event.{name}", entry["t"])
-        elif "changed" in entry:
-            side["changed"] = entry["changed"]
-        elif "failed" in entry:
-            side["failed"][entry["failed"]] = entry["why"]
-        elif "running" in (entry.get("answer") or {}):  # query-status; the last counts
-            side["status"] = entry["answer"]["status"]
+                name += f".{entry.event.data.get('status')}"
+            side.setdefault(f"event.{name}", entry.t)
+        elif entry.changed is not None:
+            side["changed"] = entry.changed
+        elif entry.failed:
+            side["failed"][entry.failed] = entry.why
+        elif isinstance(entry.answer, dict) and "running" in entry.answer:
+            side["status"] = str(entry.answer.get("status"))  # query-status; the last counts
     return found
 
 
@@ -108,7 +157,7 @@ def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
 
 
 def _stored(beat: Beat | None) -> dict[str, Any] | None:
-    return {"t": beat.t, **beat.values} if beat else None
+    return {**beat.values, "t": beat.t} if beat else None
 
 
 def _went_back(one: Beat, next_one: Beat) -> list[str]:

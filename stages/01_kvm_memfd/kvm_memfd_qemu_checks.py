@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from kvm_memfd_checks import FINISHED, RETRIEVED, host_saw
+from kvm_memfd_checks import host_saw
 
 from common import checks, guest_checks
 from common.checks import INCOMING, OUTGOING, no_data, outcome
@@ -209,7 +209,7 @@ CLAIMS = (
                 _ran_meanwhile,
                 timed=True,
             ),
-            RETRIEVED,
+            guest_checks.RETRIEVED,
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
             Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
@@ -236,7 +236,7 @@ CLAIMS = (
                 "Did the incoming QEMU load and run?",
                 _events(INCOMING, "migration.completed", "resume"),
             ),
-            FINISHED,
+            checks.FINISHED,
         ),
     ),
     Claim(

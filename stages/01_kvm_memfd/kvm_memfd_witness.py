@@ -22,15 +22,61 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any, Literal
 
-from common.guest_memory import count_written, vcpu_blocks
+from pydantic import Field, TypeAdapter
+
+from common.guest_memory import (
+    MAX_VCPUS,
+    MOST_PAGES,
+    SAMPLES,
+    GuestTables,
+    count_written,
+    guest_tables,
+    vcpu_blocks,
+)
 from common.machine_ram import PAGE, MachineRam
-from common.record import RawTrial
+from common.record import LONGEST, RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Strict, read_json
 
 FILE = "ram-witness.json"
 _EXTENT = "# pfn.extent."
+
+
+_U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+
+
+class VcpuLook(Strict):
+    """What stood in the frames of one vCPU's share of the guest's pages."""
+
+    pages: Count
+    as_written: Count
+    nonce: _U64
+    counter: _U64
+    nr_pages: Count
+
+
+class Seen(Strict):
+    """What the host saw of one update: FILE."""
+
+    pages: Count
+    page_size: Literal[4096]
+    sha256: dict[Literal["captured", "retrieved"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    guest: dict[
+        Literal["captured", "watched"],
+        Annotated[tuple[VcpuLook, ...], Field(max_length=MAX_VCPUS)],
+    ] = Field(default_factory=dict)
+    guest_tables: GuestTables | None = None
+
+
+class SeenInTurn(Seen):
+    """Of a chain: the first update, and those after it."""
+
+    later: Annotated[tuple[Seen, ...], Field(max_length=LONGEST)] = ()
+
+
+_SEEN = TypeAdapter(SeenInTurn)
 
 
 class _OneUpdate:
@@ -42,6 +88,7 @@ class _OneUpdate:
         self._first_pages: list[int] = []
         self._running: dict[str, Future[str]] = {}
         self._looks: dict[str, list[dict[str, int]]] = {}
+        self._tables: GuestTables | None = None
 
     def heard(self, text: str) -> None:
         """Start a digest at `# at NAME`; at the rendezvous after it, wait for it to end."""
@@ -52,13 +99,14 @@ class _OneUpdate:
         elif text in ("# at captured", "# at retrieved"):
             name = text.removeprefix("# at ")
             if name == "captured":
-                self._look(name)
+                self._look(name, SAMPLES)  # the guest waits for it
+                self._tables = guest_tables(self._ram, self._page)
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
         elif text.startswith("# await "):
             for digest in self._running.values():
                 digest.result()
             if text == "# await watched":
-                self._look("watched")
+                self._look("watched", MOST_PAGES)
 
     def changed(self, seconds: float) -> int:
         """How many of the guest's pages are other ones after `seconds`, in the same frames."""
@@ -75,10 +123,10 @@ class _OneUpdate:
         """True once the guest was seen."""
         return bool(self._running)
 
-    def _look(self, name: str) -> None:
-        """Note how far each vCPU is, and how many of its pages hold what it says."""
+    def _look(self, name: str, most: int) -> None:
+        """Note how far each vCPU is, and how many of `most` of its pages hold what it says."""
         self._looks[name] = [
-            dict(zip(("pages", "as_written"), count_written(block, self._page), strict=True))
+            dict(zip(("pages", "as_written"), count_written(block, self._page, most), strict=True))
             | {"nonce": block.nonce, "counter": block.counter, "nr_pages": block.nr_pages}
             for block in vcpu_blocks(self._page)
         ]
@@ -97,6 +145,7 @@ class _OneUpdate:
             "page_size": PAGE,
             "sha256": {name: digest.result() for name, digest in self._running.items()},
             "guest": self._looks,
+            "guest_tables": self._tables and self._tables.model_dump(),
         }
 
 
@@ -134,5 +183,4 @@ def ram_witness(machine: Surroundings) -> Iterator[Companion]:
 
 def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witness of a stored trial saw. Raises OSError or ValueError when it is damaged."""
-    found: dict[str, Any] = json.loads((raw.folder / FILE).read_text())
-    return found
+    return read_json(raw.folder / FILE, _SEEN).model_dump(exclude_unset=True)

@@ -14,7 +14,7 @@ from common.errors import UsageError
 from common.frame_witness import TRACES, frame_witness, read_witness
 from common.igb_machine import igb_devices
 from common.options import check_ring, frames, guest_memory, vcpus
-from common.stage import Size, Stage
+from common.stage import Option, Size, Stage
 
 GAP_SECONDS = 7
 """How long the ring may go unread, at most: pause, kexec, boot, and the device taken back.
@@ -60,7 +60,21 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
-    options=(guest_memory(128), vcpus(), *frames(ring=8192, aborts=20)),
+    options=(
+        guest_memory(128),
+        vcpus(),
+        *frames(ring=8192, aborts=20),
+        Option(
+            flag="--switch",
+            parameter="switch",
+            default=1,
+            minimum=0,
+            maximum=1,
+            metavar="0|1",
+            help="stage 2: 1: both devices behind one PCIe switch, three bridges above each"
+            " (default); 0: each behind a root port of its own",
+        ),
+    ),
     cmdline=(
         "kho=on",
         "liveupdate=on",

@@ -286,6 +286,25 @@ def _pinned(trial: Trial) -> Outcome:
     )
 
 
+def _reuse_faults(trial: Trial) -> Outcome:
+    """Nothing lands by a translation that is still cached, and the same addresses fault."""
+    side, at_reused = trial.side(INCOMING), trial.witness["translation"].get("at_reused")
+    start, length = (side.number(f"reuse.{key}") if side else None for key in ("iova", "length"))
+    landed = side.facts.get("reuse.landed") if side else None
+    if side is None or start is None or length is None or landed is None or at_reused is None:
+        return no_data("facts reuse.*, unmap.first", expected="faults, and no frame")
+    none, _, of = landed.partition(" of ")
+    where = f"{start:#x}-{start + length - 1:#x}"
+    return outcome(
+        none == "0" and int(of) > 0 and at_reused >= int(of),
+        expected=f"none of {of} frames where the device had written just before the unmap, and"
+        f" faults in {where}",
+        seen=f"{landed} frames landed, {at_reused} faults there"
+        + ("" if none == "0" else ": a translation outlived its unmap"),
+        evidence="incoming facts reuse.*; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
 def _unmap_faults(trial: Trial) -> Outcome:
     """The frames fault, each in what was unmapped; the host sees the entries gone."""
     side, found = trial.side(INCOMING), faults(trial, "unmapped", DEVICE)
@@ -480,6 +499,7 @@ CLAIMS = (
                     {
                         "retrieve.session": "0",
                         "retrieve.ram": "0",
+                        "retrieve.canary": "0",
                         "retrieve.iommufd": "0",
                         "retrieve.device": "0",
                         "bind.device": "0",
@@ -494,6 +514,12 @@ CLAIMS = (
     Claim(
         "Userspace has a working iommufd: what it unmaps faults, what it maps is written to.",
         (
+            Check(
+                "reuse_faults",
+                "Do frames fault at once where it unmapped what was just in use?",
+                _reuse_faults,
+                timed=True,
+            ),
             Check("unmap_faults", "Do frames fault where it unmapped?", _unmap_faults, timed=True),
             Check("map_lands", "Do frames land where it mapped?", _map_lands, timed=True),
             Check("pinned", "Is pinned what is mapped, and nothing before?", _pinned),
@@ -527,7 +553,7 @@ CLAIMS = (
                 timed=True,
             ),
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
-            Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"})),
+            checks.FINISHED,
         ),
     ),
 )

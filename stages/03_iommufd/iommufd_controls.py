@@ -24,6 +24,7 @@ WITHOUT_TRANSLATION = frozenset(
     {
         "dma_in_gap",
         "no_silence",
+        "never_held_up",
         "bus_mastering_kept",
         "never_off",
         "one_handover",
@@ -159,6 +160,20 @@ def _still_mapped(trial: Trial) -> Outcome:
     )
 
 
+def _landed_by_cache(trial: Trial) -> Outcome:
+    """Frames landed where the host sees nothing mapped any more."""
+    side = trial.side(INCOMING)
+    landed = side.facts.get("reuse.landed") if side else None
+    if side is None or landed is None:
+        return no_data("fact reuse.landed", expected="frames that landed")
+    return outcome(
+        side.facts.get("reuse.unmap") == "0" and not landed.startswith("0 "),
+        expected="an unmap that was accepted, and frames that landed after it",
+        seen=f"unmap {side.facts.get('reuse.unmap')}, {landed} landed",
+        evidence="incoming facts reuse.*",
+    )
+
+
 def _goes_on_faulting(trial: Trial) -> Outcome:
     found = faults(trial, "mapped", DEVICE)
     return outcome(
@@ -281,7 +296,7 @@ CONTROLS = (
             Check(
                 "master_cleared",
                 "Is bus mastering cleared at the kexec?",
-                master_cleared_at_kexec(DEVICE).ask,
+                master_cleared_at_kexec().ask,
             ),
         ),
     ),
@@ -299,6 +314,14 @@ CONTROLS = (
         what="nobody says which descriptors lead nowhere",
         breaks=frozenset({"no_other_fault", "poison_faulted", "host_saw_all", "reader_saw_all"}),
         reason=reason(_untold_faults),
+    ),
+    Control(
+        name="frame-spoiled",
+        what="one bit of a frame is flipped in memory before the reader looks at it",
+        breaks=frozenset({"reader_saw_all"}),
+        # Where the host looks later than the reader, it sees what the reader saw.
+        may_break=frozenset({"host_saw_all"}),
+        reason=reason(fact_is(INCOMING, "reader.frames.damaged", "1")),
     ),
     Control(
         name="canary-mapped",
@@ -338,6 +361,7 @@ CONTROLS = (
                 "device_counted_all",
                 "reader_saw_all",
                 "never_gated",
+                "never_held_up",
                 "unmap_faults",
                 "map_lands",
             }
@@ -347,8 +371,17 @@ CONTROLS = (
     Control(
         name="unmap-left-out",
         what="nothing is unmapped after FINISH",
-        breaks=frozenset({"unmap_faults", "map_lands"}),
+        breaks=frozenset({"unmap_faults", "map_lands", "reuse_faults"}),
         reason=reason(_still_mapped),
+    ),
+    Control(
+        name="iotlb-not-flushed",
+        what="a kernel that leaves translations in the IOMMU's cache when it unmaps",
+        with_patch="faults/iotlb-not-flushed.patch",
+        breaks=frozenset({"reuse_faults"}),
+        # What was in use a whole round ago may be cached or not.
+        may_break=frozenset({"unmap_faults", "map_lands"}),
+        reason=reason(_landed_by_cache),
     ),
     Control(
         name="map-left-out",
@@ -365,7 +398,7 @@ CONTROLS = (
     Control(
         name="receiver-off",
         what="the device's receiver is off during the aborts",
-        breaks=frozenset({"aborts_unnoticed", "never_gated"}),
+        breaks=frozenset({"aborts_unnoticed", "never_gated", "never_held_up"}),
         # Ten seconds of frames are kept back, and then come at once, more than the ring takes.
         may_break=frozenset(
             {
@@ -385,7 +418,8 @@ CONTROLS = (
     Control(
         name="firmware-reboot",
         what="a reboot through the firmware instead of the kexec",
-        breaks=(LIVE - {"no_splat", "one_qemu"}) | {"no_silence", "never_off", "same_entry"},
+        breaks=(LIVE - {"no_splat", "one_qemu"})
+        | {"no_silence", "never_held_up", "never_off", "same_entry"},
         may_break=None,
         reason=reason(was_reset),
         holds=(checks.ONE_QEMU,),

@@ -14,7 +14,9 @@ import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
 
 from common import frame_witness
 from common.dialogue import Side
@@ -25,6 +27,7 @@ from common.machine_ram import MachineRam
 from common.qemu_trace import TEXTS, TraceEvent, parse
 from common.record import RawTrial
 from common.stage import Companion, Surroundings
+from common.stored_file import Count, Stamp, Strict, in_order, read_json
 from common.vtd_tables import context_entry, domain_ids, page_table
 
 TRACES = (
@@ -35,6 +38,47 @@ TRACES = (
 )
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
+# What begins with which word of the incoming side, after the proof.
+_WINDOWS = (
+    ("reused", "again.first"),
+    ("unmapped", "unmap.first"),
+    ("mapped", "await.snapshot-mapped"),
+)
+_WINDOWS_BEFORE_REUSE = (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped"))
+
+
+_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}$")]
+
+
+class Table(Strict):
+    """What the IOMMU had for a device at one look."""
+
+    context_table: _Address
+    context_entry: Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}:0x[0-9a-f]{1,16}$")]
+    domain: Annotated[int, Field(ge=0, lt=1 << 16)]
+    top: _Address
+    pages: Annotated[list[_Address], Field(max_length=100_000)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    mapped: Count
+    lowest: Count | None
+
+
+class Look(Strict):
+    """A look at the IOMMU's tables: tables.json has one for each point of the workload."""
+
+    when: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")]
+    t: Stamp
+    root: _Address
+    ram_end: Count
+    domains: dict[
+        Annotated[str, Field(pattern=r"^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")],
+        Annotated[int, Field(ge=0, lt=1 << 16)],
+    ]
+    device: Table | None = Field(alias="01:00.0")
+    other: Table | None = Field(alias="02:00.0")
+
+
+_LOOKS = TypeAdapter(list[Look])
 
 
 class TranslationWitness(FrameWitness):
@@ -129,7 +173,10 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
     found = frame_witness.read_witness(raw)
     tables = raw.folder / "tables.json"
-    found["tables"] = json.loads(tables.read_text()) if tables.exists() else []
+    looks = read_json(tables, _LOOKS) if tables.exists() else []
+    in_order(tables.name, [look.t for look in looks])
+    raw.within(tables.name, *(look.t for look in looks))
+    found["tables"] = [look.model_dump(by_alias=True) for look in looks]
     kernels = raw.console
     zero = kernels.jumps[0] if kernels.jumps else raw.setting.started_ns
     booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
@@ -138,6 +185,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
         "roots": [[_ms(t, zero), address] for t, address in _roots(raw.trace)],
         "incoming": None if booted is None else _ms(booted, zero),
         "faults": _faults(raw.trace, raw.sides, zero),
+        "at_reused": _at_reused(raw.trace, raw.sides),
     }
     return found
 
@@ -161,19 +209,19 @@ def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
 def _faults(
     events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
 ) -> dict[str, dict[str, Any]]:
-    """Faults by device and by when: "proof", as long as every frame counts, then "unmapped"
-    and "mapped". Of each the number, how many in the gap, the first, and the lowest and highest
-    address.
+    """Faults by device and by when: "proof", as long as every frame counts, then "reused",
+    "unmapped" and "mapped". Of each the number, how many in the gap, the first, and the lowest and
+    highest address.
     """
     begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
     last = sides[-1].stamps if sides else {}
     names, times = ["proof"], [0]
-    for name, stamp in (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped")):
+    for name, stamp in _WINDOWS if "unmap.first" in last else _WINDOWS_BEFORE_REUSE:
         if stamp in last:
             names.append(name)
             times.append(last[stamp])
     faults: dict[str, dict[int, list[tuple[int, int, str]]]] = {
-        name: {} for name in ("proof", "unmapped", "mapped")
+        name: {} for name in ("proof", *(name for name, _ in _WINDOWS))
     }
     for event in events:
         if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
@@ -185,6 +233,23 @@ def _faults(
         when: {_bdf(source): _summary(seen, zero, begin_of_user) for source, seen in by.items()}
         for when, by in faults.items()
     }
+
+
+def _at_reused(events: Iterable[TraceEvent], sides: tuple[Side, ...]) -> int | None:
+    """Faults where the device had just written, and was led again; None when nobody led it."""
+    side = sides[-1] if sides else None
+    start = side.number("reuse.iova") if side else None
+    length = side.number("reuse.length") if side else None
+    if side is None or start is None or length is None or "unmap.first" not in side.stamps:
+        return None
+    begin, end = side.stamps["again.first"], side.stamps["unmap.first"]
+    found = (
+        match
+        for event in events
+        if event.name == "vtd_dmar_fault" and begin <= event.t < end
+        if (match := _FAULT.match(event.text)) and _bdf(int(match[1], 16)) == DEVICE
+    )
+    return sum(start <= int(match[3], 16) < start + length for match in found)
 
 
 def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> dict[str, Any]:

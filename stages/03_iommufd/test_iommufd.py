@@ -10,6 +10,7 @@ import os
 import pytest
 
 from common.accel import probe
+from common.controls import unbroken
 from common.errors import UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
@@ -21,9 +22,6 @@ from common.verdict import judge_control, judge_trial
 
 STAGE = load_stage(3)
 OPTIONS = {option.parameter: option.default for option in STAGE.options}
-# Stages 1 and 2 break these themselves, with controls of their own: they are the same objects.
-SHARED = frozenset(check.name for number in (1, 2) for check in load_stage(number).checks)
-
 # One where data goes astray, one where the incoming kernel refuses to go on.
 SHORT = ("canary-mapped", "iommu-off-in-incoming")
 REAL = (
@@ -61,8 +59,7 @@ def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> Non
 
 
 def test_every_check_is_broken_by_a_control() -> None:
-    broken = frozenset().union(*(control.breaks for control in STAGE.controls))
-    assert {check.name for check in STAGE.checks} - broken - SHARED == set()
+    assert unbroken(STAGE, earlier=[load_stage(1), load_stage(2)]) == []
 
 
 def test_controls_name_checks_that_there_are() -> None:

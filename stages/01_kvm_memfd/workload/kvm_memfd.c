@@ -10,11 +10,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "given_back.h"
+#include "ledger.h"
+#include "many.h"
+#include "memfd_states.h"
+#include "racers.h"
 #include "report.h"
 #include "rules.h"
 #include "vm_state.h"
 
 #define SESSION "kexec-stages"
+
+/* arch/x86/include/asm/msr-index.h; and a number that no CPU has. */
+#define MSR_STAR 0xc0000081
+#define MSR_NONE 0x0badc0de
 
 enum {
 	TOKEN_RAM = 1,
@@ -165,6 +174,11 @@ static int update(struct outgoing *out)
 	vmm_read_counters(out->vmm, from_start);
 	create_state(out);
 	rules_outgoing(out->luo_fd, out->nonce);
+	rules_ioctl_outgoing(out->luo_fd);
+	given_back_outgoing(out->luo_fd);
+	states_outgoing(out->luo_fd, out->nonce);
+	many_outgoing(out->luo_fd, out->nonce);
+	fact_tsc("files", rdtsc());
 	if (!param_control("guest-asleep") || !param_updates_done())
 		vmm_wait_sweep(out->vmm, from_start, vmm_sweep_timeout_ms(out->vmm));
 	fact_tsc("swept", rdtsc());
@@ -178,7 +192,14 @@ static int update(struct outgoing *out)
 		close_session(out);
 	report_leaks();
 
+	/*
+	 * The host counts what is registered with KHO, before others change it
+	 * again, and while the guest still runs: it may take a second.
+	 */
+	await("kho-reboot");
+	racers_start(out->luo_fd, out->nonce);
 	pause_and_capture(out);
+	racers_go();
 	return leave_for_incoming();
 }
 
@@ -314,14 +335,14 @@ static void compare_ram(struct incoming *in)
 	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
 }
 
-static void spoil_msr(struct vcpu_state *state, u32 index)
+static struct kvm_msr_entry *find_msr(struct vcpu_state *state, u32 index)
 {
 	u32 at = 0;
 
 	while (at < state->msrs && state->msr[at].index != index)
 		at++;
 	must_be(at < state->msrs, "MSR 0x%x is not in the state", index);
-	state->msr[at].data ^= BIT(0);
+	return &state->msr[at];
 }
 
 static void spoil_state(struct vm_state *state)
@@ -336,9 +357,10 @@ static void spoil_state(struct vm_state *state)
 		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
 	if (param_control("counter-spoiled"))
 		first->regs.r14++;
-	/* STAR */
 	if (param_control("msr-spoiled"))
-		spoil_msr(first, 0xc0000081);
+		find_msr(first, MSR_STAR)->data ^= BIT(0);
+	if (param_control("msr-unknown"))
+		find_msr(first, MSR_STAR)->index = MSR_NONE;
 	/* LVT timer, mask bit */
 	if (param_control("timer-dropped"))
 		first->lapic.regs[0x320 + 2] |= BIT(0);
@@ -441,10 +463,17 @@ static int after_kexec(void)
 	}
 	/* The guest runs by now, so what follows is no part of the blackout. */
 	rules_incoming(in.luo_fd, in.nonce);
+	rules_ioctl_incoming(in.luo_fd);
+	given_back_incoming(in.luo_fd);
+	states_incoming(in.luo_fd, in.nonce);
+	many_incoming(in.luo_fd, in.nonce);
+	racers_incoming(in.luo_fd, in.nonce);
+	fact_tsc("files", rdtsc());
 	if (resumed) {
 		compare_pfns(&in);
 		finish_and_watch(&in);
 	}
+	ledger("end");
 	return 0;
 }
 
@@ -476,5 +505,8 @@ const struct stage_ops stage = {
 	.after_kexec = after_kexec,
 	.before_next_kexec = before_next_kexec,
 	.after_holder_kill = after_holder_kill,
-	.tests = { [SIDE_OUTGOING] = RULES_OUTGOING, [SIDE_INCOMING] = RULES_INCOMING },
+	.tests = {
+		[SIDE_OUTGOING] = RULES_OUTGOING + RULES_IOCTL_OUTGOING + GIVEN_BACK_OUTGOING,
+		[SIDE_INCOMING] = RULES_INCOMING + RULES_IOCTL_INCOMING + GIVEN_BACK_INCOMING,
+	},
 };

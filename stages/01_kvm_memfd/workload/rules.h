@@ -5,10 +5,18 @@
 
 #include "workload.h"
 
-#define RULES_OUTGOING 19
-#define RULES_INCOMING 13
+#define RULES_OUTGOING 21
+#define RULES_INCOMING 15
+#define RULES_IOCTL_OUTGOING 12
+#define RULES_IOCTL_INCOMING 6
+
+void rule(const char *name, long expected, long seen);
+long closed(long fd);
+void skip_all(const char * const *names, size_t count);
 
 void rules_outgoing(int luo_fd, u64 nonce);
 void rules_incoming(int luo_fd, u64 nonce);
+void rules_ioctl_outgoing(int luo_fd);
+void rules_ioctl_incoming(int luo_fd);
 
 #endif

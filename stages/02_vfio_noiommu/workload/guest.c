@@ -4,34 +4,11 @@
  * memory, between two steps of its sweep. It knows nothing of the device but
  * the descriptors, and nothing of the live update.
  */
-#include <stddef.h>
-
+#include "frame.h"
 #include "guest.h"
-#include "ring.h"
 
 /* A step of the sweep must not be kept waiting by a ring that filled up in a pause. */
 #define FRAMES_PER_STEP 64
-
-static u32 crc32(const u8 *byte, u64 size)
-{
-	u32 crc = ~0u;
-
-	while (size--) {
-		crc ^= *byte++;
-		for (int bit = 0; bit < 8; bit++)
-			crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0);
-	}
-	return ~crc;
-}
-
-static bool is_whole(const struct ring *ring, const struct frame *frame, u16 length)
-{
-	const u64 start = offsetof(struct frame, magic);
-
-	return length >= sizeof(*frame) && frame->magic == FRAME_MAGIC &&
-	       frame->nonce == ring->nonce &&
-	       frame->crc == crc32((const u8 *)frame + start, offsetof(struct frame, crc) - start);
-}
 
 static void note_bad(struct ring *ring)
 {
@@ -41,7 +18,7 @@ static void note_bad(struct ring *ring)
 
 static void take_frame(struct ring *ring, const struct frame *frame, u16 length)
 {
-	if (!is_whole(ring, frame, length)) {
+	if (!frame_is_whole(frame, ring->nonce, length)) {
 		note_bad(ring);
 		ring->damaged++;
 		return;

@@ -16,6 +16,14 @@
 #define FRAME_MS 1000
 #define IDLE_MS 100
 
+const struct places *places(void)
+{
+	static const struct places behind_ports = { "0000:01:00.0", "0000:02:00.0", "0000:02:10.0" };
+	static const struct places behind_switch = { "0000:03:00.0", "0000:04:00.0", "0000:04:10.0" };
+
+	return param_u64("switch", 0) ? &behind_switch : &behind_ports;
+}
+
 /* @device goes to a new iommufd, and its registers are mapped. */
 int nic_bind(struct nic *nic, int device)
 {

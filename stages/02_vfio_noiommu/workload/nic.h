@@ -35,6 +35,19 @@ struct nic {
 	u32 tail;
 };
 
+/**
+ * struct places - PCI addresses; see common/igb_machine.py
+ * @device: what is preserved
+ * @other: the second device
+ * @other_vf: its first VF: an igb says that it is 128 functions further on
+ */
+struct places {
+	const char *device;
+	const char *other;
+	const char *other_vf;
+};
+
+const struct places *places(void);
 void nic_open(struct nic *nic);
 int nic_bind(struct nic *nic, int device);
 void nic_map(struct nic *nic);

@@ -20,11 +20,10 @@
 #include "rules.h"
 #include "vfio.h"
 
+/* Above the device, and a switch between them, if there is one. */
 #define PORT "0000:00:02.0"
 /* The SMBus of every q35 machine: it is not a PCI Express device, and nobody uses it. */
 #define CONVENTIONAL_DEVICE "0000:00:1f.3"
-/* The first VF of the other device: an igb says that it is 128 functions further on. */
-#define OTHER_VF "0000:02:10.0"
 /* What a VF's user has to know, and its PF's has chosen: VFIO_DEVICE_FEATURE_PCI_VF_TOKEN. */
 static const u8 vf_token[VFIO_TOKEN_SIZE] = "kexec-stages VF";
 /* Not where the guest's memory is. */
@@ -190,7 +189,7 @@ void preserve_others(const struct nic *other, int session_fd)
 	must(pci_attribute_write(other->bdf, "sriov_numvfs", "1"));
 	ret = luo_preserve_fd(session_fd, other->device, TOKEN_UNUSED);
 	fact("preserve.pf_with_vfs", "%d", ret);
-	ret = preserve_opened(session_fd, must(vfio_cdev_open(OTHER_VF)), vf_token);
+	ret = preserve_opened(session_fd, must(vfio_cdev_open(places()->other_vf)), vf_token);
 	fact("preserve.vf", "%d", ret);
 	must(pci_driver_bind(CONVENTIONAL_DEVICE, "vfio-pci"));
 	ret = preserve_from_group(session_fd, CONVENTIONAL_DEVICE);

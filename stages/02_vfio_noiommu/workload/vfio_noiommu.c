@@ -19,9 +19,6 @@
 #include "vfio.h"
 #include "vm_state.h"
 
-#define PRESERVED_DEVICE "0000:01:00.0"
-#define OTHER_DEVICE "0000:02:00.0"
-
 /* The other device's memory: its ring's description, then what it writes to. */
 #define OTHER_COUNT 1024
 #define OTHER_AREA 0x10000
@@ -96,7 +93,7 @@ static void start_device(struct outgoing *out)
 		       sizeof(struct ring_page) <= GUEST_STAGE_SIZE, "ring too large");
 
 	allow_large_pages();
-	nic->bdf = PRESERVED_DEVICE;
+	nic->bdf = places()->device;
 	nic->size = size;
 	nic->memfd = memfd_new("guest-ram", size);
 	nic->memory = ram_map(nic->memfd, size);
@@ -130,7 +127,7 @@ static void start_other(struct outgoing *out)
 {
 	struct nic *nic = &out->other;
 
-	nic->bdf = OTHER_DEVICE;
+	nic->bdf = places()->other;
 	nic->size = OTHER_AREA + ring_area_size(OTHER_COUNT);
 	nic->memfd = memfd_new("other", nic->size);
 	nic->memory = ram_map(nic->memfd, nic->size);
@@ -204,6 +201,20 @@ static bool new_frames_come(struct outgoing *out)
 	return true;
 }
 
+/*
+ * The second device is preserved as well, and let go. What is above both must
+ * stay with the first.
+ */
+static void let_neighbour_go(const struct outgoing *out)
+{
+	int session_fd = must(luo_create_session(out->luo_fd, "neighbour"));
+
+	must(luo_preserve_fd(session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
+	must(luo_preserve_fd(session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+	close(session_fd);
+	fact("aborts.neighbour", "1 times, %d silent", !nic_gets_frames(&out->nic));
+}
+
 /* True when all that should be in the session is. */
 static bool preserve(struct outgoing *out)
 {
@@ -227,6 +238,8 @@ static bool preserve(struct outgoing *out)
 		if (ret < 0 && !out->nic.ring->left_behind)
 			return false;
 	}
+	if (ret == 0)
+		let_neighbour_go(out);
 	if (param_control("others-refused")) {
 		leave_alone(out);
 		preserve_others(&out->other, out->session_fd);
@@ -405,7 +418,7 @@ static bool retrieve_guest(struct incoming *in)
 	}
 	must(sys(fstat(nic->memfd, &stat)));
 	nic->size = stat.st_size;
-	nic->bdf = PRESERVED_DEVICE;
+	nic->bdf = places()->device;
 	nic->memory = ram_map(nic->memfd, nic->size);
 	nic->ring = (void *)(nic->memory + GUEST_STAGE);
 	fact("collapse", "%d", collapse_memory(nic->memory + nic->ring->area,
@@ -422,6 +435,8 @@ static void compare_ram(struct incoming *in)
 	const u64 swept = in->nic.ring->area / GUEST_PAGE_SIZE;
 	u64 *digests = must_be_memory(calloc(swept, sizeof(u64)));
 
+	if (param_control("byte-flipped"))
+		in->nic.memory[in->nic.ring->area / 2 + 100] ^= 1;
 	digest_pages(in->nic.memory, swept, digests);
 	fact_tsc("compared", rdtsc());
 	report_ram_digest(digests, swept);

@@ -12,7 +12,7 @@
 #ifndef READER_H
 #define READER_H
 
-#include "ring.h"
+#include "frame.h"
 
 #define READER_CHUNK (2ull << 20)
 #define READER_CHUNK_DESCRIPTORS (READER_CHUNK / RING_BUFFER_SIZE)
@@ -64,6 +64,11 @@ static inline volatile union igb_rx_desc *reader_descriptor(u8 *memory, u32 inde
 	return (void *)(memory + READER_DESCRIPTORS + index * sizeof(union igb_rx_desc));
 }
 
+static inline struct frame *reader_frame(u8 *memory, u32 index)
+{
+	return (void *)(memory + READER_CHUNK + (u64)index * RING_BUFFER_SIZE);
+}
+
 /* The device may use it, again. */
 static inline void reader_refill(u8 *memory, u32 index)
 {
@@ -76,9 +81,9 @@ static inline void reader_refill(u8 *memory, u32 index)
 	desc->read.header = 0;
 }
 
-static inline void reader_look(struct reader *reader, const struct frame *frame)
+static inline void reader_look(struct reader *reader, const struct frame *frame, u16 length)
 {
-	bool ours = frame->magic == FRAME_MAGIC && frame->nonce == reader->nonce;
+	bool ours = frame_is_whole(frame, reader->nonce, length);
 
 	if (!frame->magic || (ours && frame->sequence < reader->sequence)) {
 		/* Written back, but the buffer holds what it held before. */
@@ -99,11 +104,12 @@ static inline int reader_take(u8 *memory)
 {
 	struct reader *reader = (void *)memory;
 	u32 index = reader->next;
+	volatile union igb_rx_desc *desc = reader_descriptor(memory, index);
 
-	if (!(reader_descriptor(memory, index)->wb.status & IGB_RX_DONE))
+	if (!(desc->wb.status & IGB_RX_DONE))
 		return -1;
 	__atomic_thread_fence(__ATOMIC_ACQUIRE);
-	reader_look(reader, (void *)(memory + READER_CHUNK + (u64)index * RING_BUFFER_SIZE));
+	reader_look(reader, reader_frame(memory, index), desc->wb.length);
 	reader_refill(memory, index);
 	WRITE_ONCE(reader->next, (index + 1) % reader->count);
 	return index;

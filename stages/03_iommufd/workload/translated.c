@@ -20,6 +20,7 @@
 #include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
+#include "reuse.h"
 #include "rules.h"
 #include "vfio.h"
 
@@ -381,18 +382,26 @@ static void catch_up(struct nic *nic)
  */
 static void change_mapping(struct nic *nic)
 {
-	u32 chunk = nic->reader->next / CHUNK_DESCRIPTORS + 1;
-	u64 first = descriptors_read(nic) + chunk * CHUNK_DESCRIPTORS - nic->reader->next;
-	u64 frames, missing = nic->reader->missing;
+	u64 first, frames, missing;
+	u32 chunk;
 
-	/* It must not be reached before it is unmapped. */
+	fact("again.first", "%llu", nic->reader->sequence);
+	await("traffic-again");
+	reuse_unmapped(nic);
+	missing = nic->reader->missing;
+	chunk = nic->reader->next / CHUNK_DESCRIPTORS + 1;
+	first = descriptors_read(nic) + chunk * CHUNK_DESCRIPTORS - nic->reader->next;
+	/*
+	 * It must not be reached before it is unmapped. The one after it may be
+	 * the one that is written to now, which has to be left first.
+	 */
 	if (first < descriptors_read(nic) + UNMAP_FRAMES) {
+		read_until(nic, first);
 		first += CHUNK_DESCRIPTORS;
 		chunk++;
 	}
 	chunk %= CHUNKS;
-	fact("again.first", "%llu", nic->reader->sequence);
-	await("traffic-again");
+	fact("unmap.first", "%llu", nic->reader->sequence);
 	if (!param_control("unmap-left-out"))
 		fact("unmap", "%d",
 		     iommufd_unmap(nic->iommufd, nic->ioas, chunk_iova(nic, chunk), CHUNK));

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A line for each point: MemAvailable (with the CPUs' own lists), MemTotal,
+ * Shmem, Committed_AS, pins, the vmalloc areas that LUO and KHO made, and the
+ * taint flags, which tell whether the kernel has warned by then. The counters
+ * are exact once vm.stat_refresh has added up what CPUs keep for themselves
+ * (mm/vmstat.c); MemAvailable is not.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "ledger.h"
+
+#define OUT_FDT "/sys/kernel/debug/kho/out/fdt"
+#define FDT_MAX 1024
+
+/* Pages that are there and were never written to, as fallocate() leaves them. */
+int ledger_file(u64 size)
+{
+	int fd = must(sys(memfd_create("ledger", MFD_CLOEXEC)));
+
+	must(sys(ftruncate(fd, size)));
+	must(sys(fallocate(fd, 0, 0, size)));
+	return fd;
+}
+
+static void refresh_counters(void)
+{
+	int fd = must(sys(open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC)));
+
+	must(sys(write(fd, "1", 1)));
+	close(fd);
+}
+
+/* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
+static long long pins(void)
+{
+	unsigned long long acquired = 0, released = 0;
+	char line[128];
+	FILE *file = fopen("/proc/vmstat", "re");
+
+	must_be(file, "/proc/vmstat cannot be read");
+	while (fgets(line, sizeof(line), file)) {
+		sscanf(line, "nr_foll_pin_acquired %llu", &acquired);
+		sscanf(line, "nr_foll_pin_released %llu", &released);
+	}
+	fclose(file);
+	return acquired - released;
+}
+
+/* Areas by who made them: 0xADDRESS-0xADDRESS SIZE CALLER+0x.../0x... ... */
+static unsigned int areas(void)
+{
+	unsigned int count = 0;
+	char line[512];
+	FILE *file = fopen("/proc/vmallocinfo", "re");
+
+	must_be(file, "/proc/vmallocinfo cannot be read");
+	while (fgets(line, sizeof(line), file))
+		count += strstr(line, "memfd_luo") || strstr(line, " kho_");
+	fclose(file);
+	return count;
+}
+
+/* Of /proc/sys/kernel/tainted; a kernel that warned says so there. */
+static u64 taint(void)
+{
+	unsigned long long flags = 0;
+	FILE *file = fopen("/proc/sys/kernel/tainted", "re");
+
+	must_be(file && fscanf(file, "%llu", &flags) == 1, "the taint flags cannot be read");
+	fclose(file);
+	return flags;
+}
+
+void ledger(const char *point)
+{
+	char key[64];
+
+	refresh_counters();
+	snprintf(key, sizeof(key), "memory.%s", point);
+	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%u"
+	     " taint=%llu",
+	     available_kb(), meminfo_kb("MemTotal"), meminfo_kb("Shmem"),
+	     meminfo_kb("Committed_AS"), pins(), areas(), taint());
+}
+
+/* At the rendezvous the host reads what is registered with KHO in the machine's RAM. */
+void ledger_for_host(const char *point)
+{
+	char name[64];
+
+	ledger(point);
+	snprintf(name, sizeof(name), "kho-%s", point);
+	await(name);
+}
+
+/*
+ * KHO's tree to hand over, where its root is to be found. A kernel that came by
+ * kexec itself has no such file (kho_init(), Linux 7.3).
+ */
+void say_kho_tree(void)
+{
+	char hex[2 * FDT_MAX + 1] = "";
+	unsigned char fdt[FDT_MAX];
+	ssize_t len;
+	int fd;
+
+	fd = open(OUT_FDT, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	len = must(sys(read(fd, fdt, sizeof(fdt))));
+	close(fd);
+	for (ssize_t i = 0; i < len; i++)
+		sprintf(hex + 2 * i, "%02x", fdt[i]);
+	fact("kho.fdt", "%s", hex);
+}

@@ -1,0 +1,229 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What is serialised fills pages, and each kind of list has to go on in another
+ * one. Of one page hold (Linux 7.3, include/linux/kho/abi/{block,luo,memfd}.h):
+ * 51 sessions, 63 files of a session, 256 folios of a memfd; and 511 such pages
+ * of folios are one chunk of what describes them (kexec_handover.h), so that it
+ * takes 130,817 folios for a second one: option --folios.
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include <linux/liveupdate.h>
+
+#include "many.h"
+#include "pattern.h"
+
+#define SESSIONS 120
+/* Of so many sessions are closed again: lists shrink as well. */
+#define CLOSED_SESSIONS 60
+#define FILES 200
+#define FILES_SESSION "many-files"
+#define FOLIOS_SESSION "many-folios"
+
+/* Names as long as they may be, that differ at their end only. */
+static void session_name(char *name, unsigned int number)
+{
+	memset(name, 'n', LIVEUPDATE_SESSION_NAME_LENGTH - 1);
+	snprintf(name + LIVEUPDATE_SESSION_NAME_LENGTH - 5, 5, "%04u", number);
+}
+
+/* Tokens are any number of 64 bits, the largest and the smallest among them. */
+static u64 token_of(unsigned int number)
+{
+	return number == 1 ? -1ull : number * 0x123456789abcdefull;
+}
+
+static u64 content_of(u64 nonce, unsigned int session, unsigned int file)
+{
+	return pattern_word(nonce, ((u64)session << 32) + file);
+}
+
+static void preserve_word(int session, u64 token, u64 word)
+{
+	int file = must(sys(memfd_create("many", MFD_CLOEXEC)));
+
+	must(sys(pwrite(file, &word, sizeof(word), 0)));
+	must(luo_preserve_fd(session, file, token));
+	close(file);
+}
+
+/* True when the session's file of that token holds the word. */
+static bool retrieve_word(int session, u64 token, u64 word)
+{
+	int file = luo_retrieve_fd(session, token);
+	u64 seen = 0;
+
+	if (file < 0)
+		return false;
+	if (pread(file, &seen, sizeof(seen), 0) != sizeof(seen))
+		seen = 0;
+	close(file);
+	return seen == word;
+}
+
+/* Every third session has no file at all. */
+static bool is_empty(unsigned int session)
+{
+	return session % 3 == 2;
+}
+
+static void sessions_outgoing(int luo_fd, u64 nonce)
+{
+	char name[LIVEUPDATE_SESSION_NAME_LENGTH] = "";
+	int fds[CLOSED_SESSIONS], session;
+
+	for (unsigned int i = 0; i < CLOSED_SESSIONS; i++) {
+		snprintf(name, sizeof(name), "many-closed-%u", i);
+		fds[i] = must(luo_create_session(luo_fd, name));
+	}
+	for (unsigned int i = 0; i < SESSIONS; i++) {
+		memset(name, 0, sizeof(name));
+		session_name(name, i);
+		/* One that is refused does not arrive. */
+		session = luo_create_session(luo_fd, name);
+		if (session >= 0 && !is_empty(i))
+			preserve_word(session, token_of(0), content_of(nonce, i, 0));
+		if (i == SESSIONS / 2 && param_control("some-dropped"))
+			close(session);
+	}
+	for (unsigned int i = 0; i < CLOSED_SESSIONS; i++)
+		close(fds[i]);
+}
+
+static void files_outgoing(int luo_fd, u64 nonce)
+{
+	int session = must(luo_create_session(luo_fd, FILES_SESSION));
+
+	for (unsigned int i = 0; i < FILES; i++)
+		if (i != FILES / 2 || !param_control("some-dropped"))
+			preserve_word(session, token_of(i), content_of(nonce, SESSIONS, i));
+}
+
+static u64 folio_count(void)
+{
+	return param_u64("folios", 1024);
+}
+
+static u64 *map_folios(int fd)
+{
+	u64 *memory = mmap(NULL, folio_count() * PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_SHARED,
+			   fd, 0);
+
+	must_be(memory != MAP_FAILED, "%s", errno_name(-errno));
+	return memory;
+}
+
+static void folios_outgoing(int luo_fd, u64 nonce)
+{
+	int session = must(luo_create_session(luo_fd, FOLIOS_SESSION));
+	int fd = must(sys(memfd_create("many-folios", MFD_CLOEXEC)));
+	u64 *memory;
+
+	must(sys(ftruncate(fd, folio_count() * PAGE_SIZE)));
+	memory = map_folios(fd);
+	must(luo_preserve_fd(session, fd, 1));
+	for (u64 page = 0; page < folio_count(); page++)
+		memory[page * PAGE_SIZE / sizeof(u64)] = pattern_word(nonce, page);
+	if (param_control("some-dropped"))
+		memory[0]++;
+	must(sys(munmap(memory, folio_count() * PAGE_SIZE)));
+	close(fd);
+}
+
+void many_outgoing(int luo_fd, u64 nonce)
+{
+	sessions_outgoing(luo_fd, nonce);
+	files_outgoing(luo_fd, nonce);
+	folios_outgoing(luo_fd, nonce);
+}
+
+/* How many were right, of how many; @first is the first that was not, or none. */
+static void say(const char *what, u64 right, u64 all, long long first)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "many.%s", what);
+	fact(key, "right=%llu of=%llu first-wrong=%lld", right, all, first);
+}
+
+static bool session_came(int luo_fd, u64 nonce, unsigned int number)
+{
+	char name[LIVEUPDATE_SESSION_NAME_LENGTH] = "";
+	int session;
+	bool right;
+
+	session_name(name, number);
+	session = luo_retrieve_session(luo_fd, name);
+	if (session < 0)
+		return false;
+	right = is_empty(number) ? luo_retrieve_fd(session, token_of(0)) == -ENOENT :
+		retrieve_word(session, token_of(0), content_of(nonce, number, 0));
+	right = !luo_finish(session) && right;
+	close(session);
+	return right;
+}
+
+/* From the last to the first: no order is promised. */
+static void sessions_incoming(int luo_fd, u64 nonce)
+{
+	long long first = -1;
+	u64 right = 0;
+
+	for (int i = SESSIONS - 1; i >= 0; i--) {
+		if (session_came(luo_fd, nonce, i))
+			right++;
+		else
+			first = i;
+	}
+	say("sessions", right, SESSIONS, first);
+}
+
+static void files_incoming(int luo_fd, u64 nonce)
+{
+	int session = luo_retrieve_session(luo_fd, FILES_SESSION);
+	long long first = -1;
+	u64 right = 0;
+
+	for (int i = FILES - 1; i >= 0; i--) {
+		if (retrieve_word(session, token_of(i), content_of(nonce, SESSIONS, i)))
+			right++;
+		else
+			first = i;
+	}
+	say("files", right, FILES, first);
+	fact("many.finish", "%d", luo_finish(session));
+	close(session);
+}
+
+static void folios_incoming(int luo_fd, u64 nonce)
+{
+	int session = luo_retrieve_session(luo_fd, FOLIOS_SESSION);
+	int fd = luo_retrieve_fd(session, 1);
+	u64 right = 0, *memory;
+	long long first = -1;
+
+	if (fd >= 0) {
+		memory = map_folios(fd);
+		for (u64 page = folio_count(); page-- > 0;) {
+			if (memory[page * PAGE_SIZE / sizeof(u64)] == pattern_word(nonce, page))
+				right++;
+			else
+				first = page;
+		}
+		must(sys(munmap(memory, folio_count() * PAGE_SIZE)));
+		close(fd);
+	}
+	say("folios", right, folio_count(), first);
+	close(session);
+}
+
+void many_incoming(int luo_fd, u64 nonce)
+{
+	sessions_incoming(luo_fd, nonce);
+	files_incoming(luo_fd, nonce);
+	folios_incoming(luo_fd, nonce);
+}
