@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from common.errors import HarnessError
+from common.how_ended import how_ended
 from common.paths import cache_root
 from common.qemu_binary import qemu_path
 
@@ -114,5 +115,5 @@ def _try_firmware() -> Accelerator:
         return Accelerator("kvm", "probed: runs a firmware of ours, with nested SVM or VMX")
     if done.returncode == 2 * _NOT_NESTED + 1:
         return Accelerator("tcg", "/dev/kvm works, but offers neither SVM nor VMX to its guests")
-    words = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
+    words = how_ended(done.returncode, done.stderr)
     return Accelerator("tcg", f"/dev/kvm exists, but QEMU cannot use it: {words}")

@@ -22,6 +22,10 @@ if TYPE_CHECKING:  # record.py asks us
 
 TRACE = "qemu-trace.log"
 _QUOTED = 120
+# A device that may not receive is e1000x_rx_can_recv_disabled, too: nothing rests on these two.
+_SELDOM = frozenset({"e1000x_rx_link_down", "e1000x_rx_disabled", *qemu_trace.ALWAYS})
+# Made by the workload itself on the other side: a fault, by frames to what it has unmapped.
+_LATER = {"vtd_dmar_fault": "await.snapshot-mapped"}
 
 
 def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
@@ -35,6 +39,8 @@ def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
         side = next((side for side in raw.sides if side.name == "outgoing"), None)
         window = (raw.setting.started_ns, side.started) if side else None
         if said := unread(raw.trace_log, asked, qemu, window) or _cut_off(raw, qemu):
+            return said
+        if said := _unseen(raw, asked, qemu):
             return said
     if not any(event.event == "RESUME" for event in raw.qmp):
         return f"qmp.jsonl: QEMU {qemu} did not even tell that the machine was started"
@@ -78,6 +84,34 @@ def unread(
         f"QEMU {qemu}'s trace has no write to PCI configuration space while the machine booted,"
         f" though every boot makes some; {TRACE} begins with {_quoted(log.first_line)}"
     )
+
+
+def _unseen(raw: RawTrial, asked: Collection[str], qemu: str) -> str | None:
+    """An event whose absence could prove nothing, as this very trial shows none of them at all.
+
+    Firmware, kernel and workload make each of them while the machine boots and its devices are set
+    up, before the traffic; but for those in `_LATER`, and those in `_SELDOM`.
+    """
+    stamps: dict[str, int] = {}
+    for side in raw.sides:
+        stamps |= side.stamps
+    if (begun := stamps.get("await.traffic")) is None:
+        return None
+    early = {event.name for event in raw.trace if event.t < begun}
+    for event in sorted(asked):
+        if event not in early and event not in _SELDOM and event not in _LATER:
+            return (
+                f"QEMU {qemu}'s trace has no {event} before the traffic, though what sets the"
+                f" devices up makes some: that there is none later shows nothing ({TRACE})"
+            )
+    names = {event.name for event in raw.trace}
+    for event, point in _LATER.items():
+        if event in asked and point in stamps and event not in names:
+            return (
+                f"QEMU {qemu}'s trace has no {event}, though the workload caused some before"
+                f" {point}: that there is none elsewhere shows nothing ({TRACE})"
+            )
+    return None
 
 
 def _cut_off(raw: RawTrial, qemu: str) -> str | None:

@@ -18,11 +18,10 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common.errors import UsageError
+from common.printable import printable
 from common.record import seal_entries
-from common.trial_files import SUMS
+from common.trial_files import MOST_FILES, MOST_TOTAL, SUMS
 
-MAX_FILES = 20_000
-MAX_BYTES = 1 << 30
 _COMMENT = b"kexec-stages bundle, sha256 of all bytes before: "
 _HEX = 64
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that ZIP can say
@@ -30,6 +29,8 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that ZIP can say
 
 def pack(folder: Path) -> bytes:
     """The archive of a sealed run: what SHA256SUMS names, and SHA256SUMS itself."""
+    if not _plain(folder.name):
+        raise UsageError(f"{folder.name!r} cannot name a folder on every machine: rename the run")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted([*seal_entries(folder), SUMS]):
@@ -80,8 +81,8 @@ _BAD_ARCHIVE = (
 
 def _whole(path: Path) -> bytes:
     """The file's bytes, after its digest was seen to be theirs."""
-    if path.stat().st_size > MAX_BYTES:
-        raise UsageError(f"{path} is larger than a bundle may be ({MAX_BYTES >> 20} MiB)")
+    if path.stat().st_size > MOST_TOTAL:
+        raise UsageError(f"{path} is larger than a bundle may be ({MOST_TOTAL >> 20} MiB)")
     data = path.read_bytes()
     covered, digest = data[:-_HEX], data[-_HEX:]
     if hashlib.sha256(covered).hexdigest().encode() == digest:
@@ -91,12 +92,17 @@ def _whole(path: Path) -> bytes:
     raise UsageError(f"{path} was edited or is damaged: its digest is not that of its bytes")
 
 
+def _plain(name: str) -> bool:
+    """Whether it can be typed and shown: no option, not hidden, nothing that steers a terminal."""
+    return printable(name) == name and name[:1] not in ("-", ".")
+
+
 def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> str:
     """The name of the one folder that everything lies in."""
-    if not entries or len(entries) > MAX_FILES:
+    if not entries or len(entries) > MOST_FILES:
         raise UsageError(f"{path}: {len(entries)} files are not what a bundle holds")
-    if sum(entry.file_size for entry in entries) > MAX_BYTES:
-        raise UsageError(f"{path} would unpack to more than {MAX_BYTES >> 20} MiB")
+    if sum(entry.file_size for entry in entries) > MOST_TOTAL:
+        raise UsageError(f"{path} would unpack to more than {MOST_TOTAL >> 20} MiB")
     names = [entry.orig_filename for entry in entries]
     for name in names:
         parts = PurePosixPath(name).parts
@@ -109,6 +115,8 @@ def _check_entries(path: Path, entries: list[zipfile.ZipInfo]) -> str:
         ):
             raise UsageError(f"{path} holds a file that no bundle has: {name!r}")
     roots = {PurePosixPath(name).parts[0] for name in names}
+    if not all(map(_plain, roots)):
+        raise UsageError(f"{path} holds a run whose name no bundle has: {min(roots)!r}")
     if len(roots) != 1 or len(set(names)) != len(names):
         raise UsageError(f"{path} holds more than one run, or a file twice")
     return roots.pop()

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
+from typing import NoReturn
 
 from common import __version__, append, guest_image, kernel_choice, load
 from common.errors import Exit, StagesError
@@ -38,9 +39,17 @@ interrupted, whatever the table says; 2, 4, 125 as with every command
 """
 
 
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one sentence, and where help is; usage of 18 lines hides what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(printable(message).split())
+        self.exit(Exit.USAGE, f"{self.prog}: {line} (see `{self.prog} --help`)\n")
+
+
 def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Each verb names its function in `run`."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="kexec-stages",
         description="Shows, with evidence, a VM and its devices living through a kexec.",
         epilog=_EPILOG,
@@ -248,7 +257,7 @@ def build_parser() -> argparse.ArgumentParser:
 
 
 def _verb(
-    verbs: argparse._SubParsersAction[argparse.ArgumentParser], name: str, target: str, help: str
+    verbs: argparse._SubParsersAction[_Parser], name: str, target: str, help: str
 ) -> argparse.ArgumentParser:
     verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     verb.set_defaults(target=target)

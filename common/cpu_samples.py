@@ -20,10 +20,9 @@ from pathlib import Path
 from pydantic import TypeAdapter
 
 from common.cpu_state import Cpu, parse_registers
-from common.dialogue import Stored
 from common.kernel_layout import BANNER_BYTES, KernelLayout, build_id_of_note
 from common.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, walk
-from common.stored_file import read_rows
+from common.stored_file import U64, Hex, Stamp, Strict, Text, read_rows
 
 FILE = "cpu-samples.jsonl"
 NOTE_BYTES = 36
@@ -37,11 +36,11 @@ _KERNEL_CS = 0x10
 _PTI_USER = 1 << 12
 
 
-class Read(Stored):
+class Read(Strict):
     """Bytes of the image, by the CPU's page tables."""
 
     walk: Walk
-    data: str
+    data: Hex
     """Hex; empty where nothing is mapped, or where there is no RAM."""
 
     @property
@@ -50,7 +49,7 @@ class Read(Stored):
         return bytes.fromhex(self.data)
 
 
-class Look(Stored):
+class Look(Strict):
     """What is at the places where one kernel's layout has its note and its banner."""
 
     note: Read
@@ -67,16 +66,16 @@ class Look(Stored):
         return self.banner.content.split(b"\n", 1)[0].decode("ascii", "replace")
 
 
-class CpuSample(Stored):
+class CpuSample(Strict):
     """One CPU: registers, and the images that its tables map; `image` is where that begins."""
 
     cpu: Cpu
-    root: int | None = None
+    root: U64 | None = None
     """The table that was walked: CR3, or with PTI the kernel's beside the user's."""
-    image: int | None = None
+    image: U64 | None = None
     looks: tuple[Look, ...] = ()
     """One for each layout; kernels with the same layout share one."""
-    trapped: tuple[int, ...] = ()
+    trapped: tuple[U64, ...] = ()
     """In a look at a silent machine: instructions to which an exception will return, by the
     CPU's stack: what stands there before the kernel's code segment."""
 
@@ -86,11 +85,11 @@ class CpuSample(Stored):
         return self.cpu.paging and self.cpu.cpl == 0 and self.root is None
 
 
-class Sample(Stored):
+class Sample(Strict):
     """All CPUs within some ms, at `t` (host's CLOCK_MONOTONIC in ns); `point` says where."""
 
-    t: int
-    point: str
+    t: Stamp
+    point: Text
     cpus: tuple[CpuSample, ...]
 
     def shows(self, build_id: str) -> tuple[CpuSample, ...]:
@@ -158,6 +157,9 @@ def _read(ram: Ram, root: int, levels: int, virtual: int, length: int) -> Read:
     return Read(walk=path, data=data.hex())
 
 
+_SAMPLES = TypeAdapter(list[Sample])
+
+
 class CpuWitness:
     """Takes samples of a machine at points of a trial, into FILE of the trial's folder."""
 
@@ -200,6 +202,3 @@ def read_samples(folder: Path) -> tuple[Sample, ...]:
     """
     path = folder / FILE
     return tuple(read_rows(path, _SAMPLES)) if path.exists() else ()
-
-
-_SAMPLES = TypeAdapter(list[Sample])

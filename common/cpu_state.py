@@ -7,8 +7,11 @@ Of a CPU that is inside a guest of KVM's, QEMU tells the guest's registers.
 from __future__ import annotations
 
 import re
+from typing import Annotated
 
-from common.dialogue import Stored
+from pydantic import Field
+
+from common.stored_file import U64, Strict
 
 _CPU = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
 _WORD = re.compile(
@@ -20,22 +23,22 @@ _INTERRUPTS, _PAGING, _LONG_MODE, _LA57 = 1 << 9, 1 << 31, 1 << 10, 1 << 12
 KERNEL_HALF = 1 << 63
 
 
-class Cpu(Stored):
+class Cpu(Strict):
     """Some registers of one CPU at one moment; `halted` as QEMU's HLT, `idt` its base."""
 
-    number: int
-    rip: int
-    rsp: int
-    rflags: int
-    cpl: int
+    number: Annotated[int, Field(ge=0, lt=1024)]
+    rip: U64
+    rsp: U64
+    rflags: U64
+    cpl: Annotated[int, Field(ge=0, le=3)]
     halted: bool
-    cr0: int
-    cr2: int
-    cr3: int
-    cr4: int
-    efer: int
-    idt: int
-    saved: tuple[int, ...] = ()
+    cr0: U64
+    cr2: U64
+    cr3: U64
+    cr4: U64
+    efer: U64
+    idt: U64
+    saved: tuple[U64, ...] = ()
     """R12 to R15, which a guest of ours has for its own."""
     gs: int = 0
     """Base of GS; in kernel mode that of the CPU's own data."""

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import threading
@@ -47,7 +48,7 @@ class Hypervisor:
             self.guardian = stack.enter_context(Guardian())
             if self.embedded:
                 stack.enter_context(Reaper())
-            self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-"))
+            self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-", dir=_plain_folder()))
             self.guardian.remove_folder(self.folder)
             self.connection = self._open()
             stack.callback(self.connection.close)
@@ -114,6 +115,16 @@ class Hypervisor:
             "libvirt": _dotted(self.connection.getLibVersion()),
             "qemu": qemu_version(qemu_path()),
         }
+
+
+def _plain_folder() -> str:
+    """TMPDIR, unless what lies there cannot be named: then /tmp.
+
+    A socket's path has 107 bytes; gen_init_cpio splits at blanks, libvirt's URI at % and ?.
+    """
+    named = tempfile.gettempdir()
+    plain = re.fullmatch(r"/[A-Za-z0-9/._+-]{0,40}", named)
+    return named if plain else "/tmp"
 
 
 def _dotted(number: int) -> str:

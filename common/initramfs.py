@@ -10,6 +10,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import HarnessError
+from common.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
 
 _SKELETON = """\
@@ -40,7 +41,9 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
         command = ["make", "-s", "-j2", "-C", str(sources), f"O={build}", f"UAPI={headers}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise HarnessError(f"the workload does not build:\n{done.stderr.strip()[:2000]}")
+            said = how_ended(done.returncode, done.stderr)
+            details = done.stderr.strip().splitlines()[:40]
+            raise HarnessError(f"the workload does not build: {said}", details=details)
         part = final.with_name(f"{final.name}.{os.getpid()}")
         part.mkdir()
         (Path(build) / "init").rename(part / "init")
@@ -70,5 +73,6 @@ def make_initramfs(files: dict[str, Path], *, gen_init_cpio: Path, target: Path)
             check=False,
         )
     if done.returncode:
-        raise HarnessError(f"gen_init_cpio failed: {done.stderr.decode().strip()}")
+        said = how_ended(done.returncode, done.stderr.decode(errors="replace"))
+        raise HarnessError(f"gen_init_cpio could not make {target}: {said}")
     return target

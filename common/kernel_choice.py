@@ -17,7 +17,8 @@ from typing import Literal
 from common.errors import UsageError
 from common.one_kernel import with_one_kernel
 from common.record import Setting
-from common.stage import Control, Series, Stage, series_patches
+from common.series_folder import given_series
+from common.stage import Control, Series, Stage
 
 DEFAULT_PACKAGE = "linux-source-7.3"
 SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
@@ -101,9 +102,10 @@ def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     group.add_argument(
         "--series",
         default="ours",
-        metavar="none|ours|DIR",
+        metavar="none|ours|DIR|MBX",
         help="what is applied to a source: our series (default), nothing (the tree brings its own"
-        " support, or has none), or a folder of *.patch and *.config",
+        " support, or has none), or a folder of *.patch (in the order of their names,"
+        " or of a quilt series) and *.config, or a mailbox of patches (*.mbx)",
     )
     group.add_argument(
         "--config",
@@ -149,17 +151,12 @@ def _origin(arguments: argparse.Namespace, side: str) -> Origin:
 
 
 def series_of(text: str) -> Series:
-    """The series of that name. Raises UsageError for a folder without patches."""
+    """The series of that name. Raises UsageError for what is none."""
     if text == "ours":
         return "ours"
     if text == "none":
         return "none"
-    folder = Path(text).expanduser()
-    if not folder.is_dir():
-        raise UsageError(f"--series {text}: neither none nor ours nor a folder of patches")
-    if not series_patches(folder):
-        raise UsageError(f"--series {text}: the folder holds no *.patch")
-    return folder.resolve()
+    return given_series(text)
 
 
 def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:

@@ -5,23 +5,23 @@ from __future__ import annotations
 
 import struct
 
-from common.dialogue import Stored
+from common.stored_file import U64, Strict
 
 NT_GNU_BUILD_ID = 3
 _NOTE_HEAD = struct.Struct("<III4s")
 BANNER_BYTES = 256
 
 
-class KernelLayout(Stored):
+class KernelLayout(Strict):
     """Link addresses in an image; where it runs they all are moved by the same distance."""
 
-    text: int
+    text: U64
     """_text, with which the image begins."""
-    text_ranges: tuple[tuple[int, int], ...]
+    text_ranges: tuple[tuple[U64, U64], ...]
     """Begin and end of each section with code."""
-    note: int
+    note: U64
     """The GNU build-id note: its header of 16 bytes, then the id."""
-    banner: int
+    banner: U64
     """linux_banner, "Linux version …"."""
 
     def in_text(self, link: int) -> bool:

@@ -23,6 +23,8 @@ def _saw_kernels(trial: Trial) -> Outcome:
     kernels = {"outgoing": setting.outgoing, "incoming": setting.incoming}
     ids = f"{setting.outgoing.build_id[:12]}, then {setting.incoming.build_id[:12]}"
     expected = f"build ids {ids}, where CR3 and RIP of the CPUs lead"
+    if stayed := _stayed(trial):
+        return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     seen = []
     for name, kernel in kernels.items():
         samples = _of_side(trial, name)
@@ -44,8 +46,6 @@ def _saw_kernels(trial: Trial) -> Outcome:
         if not any(_in_text(cpu, kernel) for sample in samples for cpu in sample.cpus):
             return no_data(f"no RIP in the {name} kernel's text", expected=expected)
         seen.append(f"{kernel.build_id[:12]} at {len(points)} points")
-    if stayed := _stayed(trial):
-        return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     differ = setting.one_kernel or setting.outgoing.build_id != setting.incoming.build_id
     return outcome(
         differ,

@@ -13,15 +13,14 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 
 from common.console import FATAL, Console, strip_prefix
 from common.cpu_samples import CpuSample, Sample
-from common.dialogue import Stored
 from common.ram_log import RamLog
-from common.stored_file import read_json
+from common.stored_file import Hex, Stamp, Strict, read_json
 
 if TYPE_CHECKING:
     from common.record import Setting
@@ -38,16 +37,16 @@ and its exception."""
 _CR2 = re.compile(r"^CR2: ([0-9a-f]+)")
 
 
-class LastLook(Stored):
+class LastLook(Strict):
     """Looks at a machine that said nothing, or that was just reset."""
 
-    t: int
+    t: Stamp
     why: Literal["silent", "reset", "timeout"]
     samples: tuple[Sample, ...]
     """One after the other, at least a second apart; none of a machine that was reset."""
-    cpu: int | None
+    cpu: Annotated[int, Field(ge=0, lt=1024)] | None
     """The number of the CPU whose kernel, stack and place are told."""
-    build_id: str | None
+    build_id: Hex | None
     """Of the kernel in RAM whose log it is, by the note that is there."""
     log: RamLog
     names: dict[str, str]
@@ -72,7 +71,10 @@ class LastLook(Stored):
         return f"{name.partition('+')[0]} ({line})" if line else name
 
 
-class Death(Stored):
+_LOOK = TypeAdapter(LastLook)
+
+
+class Death(Strict):
     """What a kernel died of: a sentence, and the function+offset/size where."""
 
     what: str
@@ -90,7 +92,9 @@ def death(look: LastLook) -> Death | None:
     if _stopped_for_good(look.samples):
         if any(_AT.match(text) for text in texts):
             return _by_registers_told(texts)
-        return Death(what="halted with interrupts off", place=_stands_in(look))
+        place = _stands_in(look)
+        where = "" if place else f" at {_rip(look):#x}, in no kernel's text"
+        return Death(what=f"halted with interrupts off{where}", place=place)
     if fault := _faults_for_good(look):
         return fault
     return None
@@ -103,7 +107,7 @@ def sentence(look: LastLook, setting: Setting, console: Console) -> str | None:
         return None
     where = f"{look.place_of(found.place)}, " if found.place else ""
     early = "" if look.why == "reset" or has_console(console) else ", before its console"
-    return f"{_whose(look, setting)}: {where}{found.what}{early}"
+    return f"{_whose(look, setting, console)}: {where}{found.what}{early}"
 
 
 def standing(look: LastLook) -> str | None:
@@ -114,7 +118,8 @@ def standing(look: LastLook) -> str | None:
         if any(c.cpu.number == cpu.cpu.number and not c.cpu.halted for c in _all(look)):
             places = " and ".join(dict.fromkeys(look.place_of(n) for n in names if n))
             off = "" if cpu.cpu.interrupts else ", interrupts off"
-            told.append(f"CPU {cpu.cpu.number} was in {places or 'no known text'}{off}")
+            where = f"in {places}" if places else f"at {cpu.cpu.rip:#x}, in no kernel's text"
+            told.append(f"CPU {cpu.cpu.number} was {where}{off}")
     return "; ".join(told) or None
 
 
@@ -127,21 +132,19 @@ def has_console(console: Console) -> bool:
 def read_last_look(folder: Path) -> LastLook | None:
     """The look of a stored trial, None without one. Raises OSError or ValueError when damaged."""
     path = folder / FILE
-    return read_json(path, _LAST_LOOK) if path.exists() else None
-
-
-_LAST_LOOK = TypeAdapter(LastLook)
+    return read_json(path, _LOOK) if path.exists() else None
 
 
 def _all(look: LastLook) -> list[CpuSample]:
     return [cpu for sample in look.samples for cpu in sample.cpus]
 
 
-def _whose(look: LastLook, setting: Setting) -> str:
+def _whose(look: LastLook, setting: Setting, console: Console) -> str:
+    """By the note that was found; what runs before there is one belongs to the kernel it starts."""
     for name, kernel in (("incoming", setting.incoming), ("outgoing", setting.outgoing)):
         if look.build_id == kernel.build_id:
             return f"{name} kernel"
-    return "machine"
+    return "incoming kernel" if console.jumps else "outgoing kernel"
 
 
 def _by_log(texts: Sequence[str]) -> Death:
@@ -196,6 +199,11 @@ def _faults_for_good(look: LastLook) -> Death | None:
 
 def _stands_in(look: LastLook) -> str | None:
     return _name(look, look.samples[-1], look.cpu)
+
+
+def _rip(look: LastLook) -> int:
+    cpus = look.samples[-1].cpus
+    return next((c.cpu.rip for c in cpus if c.cpu.number == look.cpu), cpus[0].cpu.rip)
 
 
 def _name(look: LastLook, sample: Sample, number: int | None) -> str | None:

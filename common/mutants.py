@@ -39,7 +39,8 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError, UsageError
 from common.paths import CHECKOUT
-from common.stage import Workload, load_stage, series_patches
+from common.series_folder import series_patches
+from common.stage import Workload, load_stage
 from common.stored_run import opened
 from common.verdict import Verdict
 from kernel.worktree import apply_patch

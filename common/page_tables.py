@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
-from common.dialogue import Stored
+from common.stored_file import U64, Strict
 
 PRESENT, LARGE = 1, 1 << 7
 _ADDRESS = 0x000F_FFFF_FFFF_F000
@@ -25,13 +25,13 @@ class Ram(Protocol):
         """`length` bytes at guest-physical `address`."""
 
 
-class Walk(Stored):
+class Walk(Strict):
     """The way from a root to what a virtual address stands for."""
 
-    virtual: int
-    entries: tuple[tuple[int, int], ...]
+    virtual: U64
+    entries: tuple[tuple[U64, U64], ...]
     """Physical address and value of each entry read, from the top."""
-    physical: int | None
+    physical: U64 | None
     """None where nothing is mapped."""
 
 

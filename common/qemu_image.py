@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from common.errors import HarnessError
+from common.how_ended import how_ended
 from common.paths import cache_root
 from common.qemu_binary import QEMU, qemu_path
 
@@ -64,7 +65,8 @@ def _files() -> dict[str, Path]:
 def _output(*command: str) -> str:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
-        raise HarnessError(f"{' '.join(command)} failed: {done.stderr.strip()}")
+        said = how_ended(done.returncode, done.stderr)
+        raise HarnessError(f"{' '.join(command)} failed: {said}")
     return done.stdout
 
 

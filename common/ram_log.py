@@ -15,7 +15,7 @@ import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal
 
-from common.dialogue import Stored
+from common.stored_file import U64, Strict
 
 if TYPE_CHECKING:  # who only judges has no kernels
     from common.kernel_symbols import KernelSymbols
@@ -26,17 +26,17 @@ Reader = Callable[[int, int], bytes | None]
 _RING_BYTES = {80: 40, 88: 48}
 """sizeof(struct printk_ringbuffer) -> offset of text_data_ring; 88 with last_finalized_seq."""
 _DESC_BYTES = 24
-_MOST_BITS = 24
+_MOST_BITS, _MOST_TEXT_BITS = 18, 25
 _ID_MASK, _WORD_MASK = (1 << 62) - 1, (1 << 64) - 1
 _COMMITTED, _FINALIZED = 1, 2
 _PRINTABLE = re.compile(rb"[\t\x20-\x7e]{4,}")
 _INFO = struct.Struct("<QQH")
 
 
-class LogLine(Stored):
+class LogLine(Strict):
     """A record of the log; `ns` since the kernel's clock began, None where the ring is unread."""
 
-    ns: int | None
+    ns: U64 | None
     text: str
 
     def __str__(self) -> str:
@@ -45,7 +45,7 @@ class LogLine(Stored):
         return f"[{self.ns // 10**9:5}.{self.ns % 10**9 // 1000:06}] {self.text}"
 
 
-class RamLog(Stored):
+class RamLog(Strict):
     """A log as it was found; `source` says how: the ring, or mere text of the buffer."""
 
     source: Literal["prb", "__log_buf", "none"]
@@ -86,7 +86,7 @@ def _ring(read: Reader, symbols: KernelSymbols, moved: int) -> list[LogLine] | N
         bits = _number(head[:4])
         count = descs.size // _DESC_BYTES
         data_bits = _number(head[_RING_BYTES[static.size] :][:4])
-        if bits > _MOST_BITS or data_bits > _MOST_BITS + 8 or not count or infos.size % count:
+        if bits > _MOST_BITS or data_bits > _MOST_TEXT_BITS or not count or infos.size % count:
             return None
         info_bytes = infos.size // count
         desc_at, info_at, newest, oldest = struct.unpack_from("<QQQQ", head, 8)

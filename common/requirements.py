@@ -21,6 +21,7 @@ from pathlib import Path
 from common import accel
 from common.errors import HarnessError
 from common.host import available_memory_mib
+from common.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
 from kernel.cache import list_entries
 
@@ -74,7 +75,7 @@ def _look() -> str:
         check=False,
     )
     if done.returncode:
-        raise HarnessError(f"common/make-ready look: {done.stderr.strip()}")
+        raise HarnessError(f"common/make-ready look: {how_ended(done.returncode, done.stderr)}")
     return done.stdout
 
 

@@ -18,6 +18,7 @@ from common.errors import UsageError
 from common.machine_identity import QemuProcess
 from common.paths import CHECKOUT
 from common.record import Trial, Witness
+from common.series_folder import series_patches
 
 Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
 """DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
@@ -316,11 +317,6 @@ class Stage:
                 return control
         names = ", ".join(control.name for control in self.controls)
         raise UsageError(f"stage {self.number} has no control {name!r}; it has: {names}")
-
-
-def series_patches(folder: Path) -> tuple[Path, ...]:
-    """The patches of a folder in the order of their names, without a cover letter."""
-    return tuple(p for p in sorted(folder.glob("*.patch")) if not p.name.startswith("0000-"))
 
 
 def stage_folders() -> dict[int, Path]:

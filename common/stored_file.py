@@ -27,10 +27,12 @@ _FOREVER = 1 << 62
 Stamp = Annotated[int, Field(strict=True, ge=0, lt=_FOREVER)]
 """The host's CLOCK_MONOTONIC in ns."""
 Count = Annotated[int, Field(strict=True, ge=0, lt=_FOREVER)]
+U64 = Annotated[int, Field(strict=True, ge=0, lt=1 << 64)]
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_length=120)]
 """Of a trial, an option, an event: what can stand in a path and in a report."""
 Text = Annotated[str, Field(max_length=1 << 20)]
-Hex = Annotated[str, Field(pattern=r"^[0-9a-f]*$", max_length=128)]
+Hex = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{2})*$", max_length=1 << 16)]
+"""Whole bytes."""
 
 
 class Strict(Stored):

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from kernel import cache, config, elf, objects
 from kernel.cache import FileMeta, Kernel, Meta, build_lock_path, use_lock_path
-from kernel.diagnose import diagnose, from_source
+from kernel.diagnose import diagnose, from_source, missing_files
 from kernel.errors import (
     BuildTimeout,
     CacheError,
@@ -28,7 +28,7 @@ from kernel.errors import (
 from kernel.events import Compiled, Event, Finished, Phase, Progress, Started, Waiting, quiet
 from kernel.lock import Lock, wait_lock
 from kernel.process import run_logged
-from kernel.source import Source
+from kernel.source import Source, SourceKind
 from kernel.space import BUILD_BYTES, disk_errors_told, require_space
 from kernel.toolchain import Toolchain, require_tools, toolchain
 from kernel.worktree import prepare
@@ -297,6 +297,12 @@ class _Build:
                 f"the disk became full while building {self.request.spec.label} in {self.folder}",
                 details=failure.lines,
             )
+        if lost := self._not_copied(output):
+            raise SourceError(
+                f"{self.request.spec.label} does not build without {lost}, which is in"
+                f" {self.request.spec.source.path} but in no copy of it: .gitignore or your"
+                " excludes name it, or it is too large; `git add -f` it"
+            )
         told = {name: env[name] for name in env if name not in ("HOME", "TMPDIR")}
         repeat = ["env", "-i", *(f"{name}={value}" for name, value in told.items()), *command]
         raise KernelBuildError(
@@ -305,6 +311,14 @@ class _Build:
             log=log,
             command=repeat,
         )
+
+    def _not_copied(self, output: Sequence[str]) -> str | None:
+        """A file that the build asked for in vain, and that the user's own tree has."""
+        source = self.request.spec.source
+        for name in missing_files(output) if source.kind is SourceKind.TREE else ():
+            if (source.path / name).is_file() and not (self.worktree.path / name).exists():
+                return name
+        return None
 
     def _configure(self) -> str:
         """The text of the final .config, which grants all requests and stands in the folder."""

@@ -29,6 +29,12 @@ _LEAD = re.compile(r"^In file included from |^\s+from |: In function |: At top l
 _MAKE = re.compile(r"^make(\[\d+\])?: \*\*\* ")
 
 
+_MISSING = re.compile(
+    r"No rule to make target '(?P<target>[^']+)'"
+    r"|(?:fatal error: |can't open file [\"'])?(?P<file>[\w./+-]+)[\"']?: No such file or directory"
+)
+
+
 @dataclass(frozen=True)
 class BuildFailure:
     """What a failed build said first, with the lines that belong to it."""
@@ -77,3 +83,14 @@ def diagnose(output: Sequence[str]) -> BuildFailure:
     if "Killed" in summary:
         summary += " (the machine ran out of memory?)"
     return BuildFailure(summary, tuple(told), full)
+
+
+def missing_files(output: Sequence[str]) -> list[str]:
+    """Files of the tree that a build's output calls missing; an object's source as well."""
+    found: list[str] = []
+    for line in map(from_source, output):
+        if match := _MISSING.search(line):
+            name = match["target"] or match["file"]
+            stem, dot, suffix = name.rpartition(".")
+            found += [name, *(f"{stem}.{c}" for c in "cS" if dot and suffix == "o")]
+    return list(dict.fromkeys(found))

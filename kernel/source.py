@@ -17,7 +17,7 @@ from pathlib import Path
 from common.paths import cache_root
 from kernel import manifest as manifests
 from kernel.errors import DiskFull, FetchError, KernelError, SourceError
-from kernel.events import Phase, Progress, Started, Waiting, quiet
+from kernel.events import Noted, Phase, Progress, Started, Waiting, quiet
 from kernel.lock import wait_lock
 from kernel.manifest import Manifest, StatCache
 from kernel.process import clean_environment, polite, run_captured
@@ -27,7 +27,15 @@ PRIVATE_APT = Path(__file__).resolve().parent.parent / "common" / "private-apt"
 FETCH_SECONDS = 3600.0
 UNPACK_SECONDS = 1800.0
 GIT_SECONDS = 120.0
+_MOST_BYTES = 64 << 20
+# What people write, as against what a build in the tree leaves, which .gitignore names, too.
+_SOURCE = re.compile(r"(?:\.[chS]|\.dtsi?|\.rs|\.lds\.S|(?:^|/)(?:Kconfig|Makefile|Kbuild)[^/]*)$")
+_GENERATED = re.compile(
+    r"(?:^|/)(?:generated|config)/|\.mod\.c$|\.(?:tab|lex)\.[ch]$|[-.]asn1\.[ch]$|(?:^|/)\."
+)
+_MOST_ASKED = 2000
 _LIST = ("ls-files", "-z", "--others", "--exclude-standard")
+_IGNORED = (*_LIST, "--ignored")
 
 
 class SourceKind(Enum):
@@ -244,12 +252,17 @@ def tree_source(tree: Path, *, progress: Progress = quiet) -> Source:
         next(path.iterdir(), None)
     except OSError as error:
         raise SourceError(f"cannot read the kernel tree {tree}: {error.strerror}") from error
+    if not (path / "Kbuild").exists() and (path / "source").is_dir():
+        path = (path / "source").resolve()  # a build folder (O=): kbuild's link to the tree
+        progress(Noted(f"{tree} is a build folder; the kernels are built of {path}"))
     version = kernel_version(path)
     for needed in ("Kbuild", "scripts/kconfig/merge_config.sh", "arch/x86/Makefile"):
         if not (path / needed).is_file():
             raise SourceError(f"{path} is not a kernel tree (it has no {needed})")
     progress(Started(Phase.SNAPSHOT, f"reading {path}"))
     content, facts = tree_manifest(path)
+    if left_out := _left_out(path, content):
+        progress(Noted(_told_left_out(path, left_out)))
     described = facts.get("describe", version)
     return Source(
         path=path,
@@ -306,9 +319,38 @@ def _tracked_or_new(tree: Path) -> list[str]:
             raise SourceError(
                 f"{tree} has been built in and is no git tree: run `make mrproper` there first"
             )
-    if listed:
-        return sorted(set(listed.split("\0")) - {""})
-    return manifests.walk(tree)
+    names = sorted(set(listed.split("\0")) - {""}) if listed else manifests.walk(tree)
+    return [name for name in names if not _too_large(tree / name)]
+
+
+def _too_large(path: Path) -> bool:
+    """Whether it is a disk image or the like: the largest file of Linux has 25 MB."""
+    try:
+        return path.lstat().st_size > _MOST_BYTES
+    except OSError:
+        return False
+
+
+def _left_out(tree: Path, content: Manifest) -> list[str]:
+    """Sources and large files of the tree that are no part of the copy that is built."""
+    ignored = (_git(tree, *_IGNORED) or "").split("\0")
+    new = [n for n in ignored if _SOURCE.search(n) and not _GENERATED.search(n)][:_MOST_ASKED]
+    why = _git(tree, "check-ignore", "-z", "-v", "--", *new) if new else None
+    fields = (why or "").split("\0")
+    # What a folder's own .gitignore names is what the build makes there.
+    rules = zip(fields[0::4], fields[3::4], strict=False)
+    hidden = [name for rule, name in rules if not rule.endswith("/.gitignore") or "/" not in name]
+    there = (_git(tree, *_LIST, "--cached") or "").split("\0")
+    large = [name for name in there if name and name not in content and _too_large(tree / name)]
+    return [*hidden, *large]
+
+
+def _told_left_out(tree: Path, names: list[str]) -> str:
+    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
+    return (
+        f"left out of what is built of {tree}: {', '.join(names[:5])}{more} (named by .gitignore or"
+        f" your excludes, or larger than {_MOST_BYTES >> 20} MiB); `git add -f` a source to have it"
+    )
 
 
 def _empty_repository() -> Path:

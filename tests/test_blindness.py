@@ -103,6 +103,39 @@ def test_a_trace_that_nobody_can_read(trial: Callable[..., Trial], stage: Stage,
     assert control.status == "ERROR" and control.why == verdict.why
 
 
+@pytest.mark.parametrize(
+    "event",
+    [
+        "pci_pm_transition",
+        "e1000x_rx_can_recv_disabled",
+        "e1000e_core_ctrl_sw_reset",
+        "e1000e_cb_qdev_reset_hold",
+    ],
+)
+def test_an_event_that_this_trial_never_shows_proves_nothing_by_its_absence(
+    trial: Callable[..., Trial], stage: Stage, event: str
+) -> None:
+    seen = trial(trace(lambda lines: [line for line in lines if f":{event}" not in line]))
+    verdict = judge_trial(seen, stage)
+    assert verdict.status == "ERROR" and f"has no {event} before the traffic" in verdict.why
+
+
+def test_a_trace_of_configuration_writes_alone_is_none(
+    trial: Callable[..., Trial], stage: Stage
+) -> None:
+    kept = ("pci_cfg_write", "runstate_set")
+    seen = trial(trace(lambda lines: [line for line in lines if any(k in line for k in kept)]))
+    assert judge_trial(seen, stage).status == "ERROR"
+
+
+@pytest.mark.parametrize("event", ["vtd_dmar_enable", "vtd_reg_dmar_root", "vtd_dmar_fault"])
+def test_the_iommus_events_have_to_be_seen_as_well(tmp_path: Path, event: str) -> None:
+    told = RecordedTrial(load_stage(3), RECORDED_3 / "main", tmp_path)
+    seen = told(trace(lambda lines: [line for line in lines if f":{event}" not in line]))
+    verdict = judge_trial(seen, load_stage(3))
+    assert verdict.status == "ERROR" and f"has no {event}" in verdict.why
+
+
 def test_other_lines_are_no_events(trial: Callable[..., Trial], stage: Stage) -> None:
     def add(lines: list[str]) -> list[str]:
         return [lines[0], "qemu-system-x86_64: warning: something\n", *lines[1:]]

@@ -135,7 +135,7 @@ def test_a_symbolic_link_is_unpacked_as_a_file(tmp_path: Path) -> None:
 def test_an_archive_that_would_fill_the_disk_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(bundle, "MAX_BYTES", 1 << 20)
+    monkeypatch.setattr(bundle, "MOST_TOTAL", 1 << 20)
     hostile = tmp_path / "hostile.zip"
     hostile.write_bytes(with_digest([("run/a", bytes(2 << 20))]))
     assert main(["judge", str(hostile)]) == 2

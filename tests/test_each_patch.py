@@ -19,7 +19,8 @@ from common.commands import kernels as verbs
 from common.errors import Exit, UsageError
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice, Origin
-from common.stage import Stage, load_stage, series_patches
+from common.series_folder import series_patches
+from common.stage import Stage, load_stage
 from kernel.config import requests
 from kernel.errors import KernelBuildError
 

@@ -61,7 +61,10 @@ def test_an_origin_says_the_option_that_chooses_it() -> None:
     [
         (["--tree", "a", "--image", "b"], "--tree and --image name two kernels for one side"),
         (["--series", "/nowhere"], "neither none nor ours nor a folder of patches"),
-        (["--series", str(CHECKOUT / "docs")], "the folder holds no *.patch"),
+        (
+            ["--series", str(CHECKOUT / "docs")],
+            "the folder holds no *.patch, no quilt `series`",
+        ),
     ],
 )
 def test_what_cannot_be_meant(words: list[str], says: str) -> None:

@@ -125,7 +125,7 @@ def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[
         incoming=nothing,
         accelerator=Accelerator(accelerator, "asked for"),
         hypervisor=nothing,
-        options={"guest_memory": 64, "vcpus": 1},
+        options={"guest_memory": 64, "vcpus": 1, "folios": 1},
         folder=nothing,
     )
     words = _cmdline(bench, Plan("main"), "0123456789abcdef")

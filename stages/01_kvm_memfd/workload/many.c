@@ -105,7 +105,7 @@ static void files_outgoing(int luo_fd, u64 nonce)
 
 static u64 folio_count(void)
 {
-	return param_u64("folios", 2048);
+	return param_u64("folios", 1024);
 }
 
 static u64 *map_folios(int fd)

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""A series of patches as people have it: of git format-patch, of quilt, or a mailbox of b4's."""
+
+from __future__ import annotations
+
+import email.policy
+import hashlib
+import mailbox
+import re
+from collections.abc import Iterator
+from email import message_from_bytes
+from pathlib import Path
+
+from common.errors import UsageError
+from common.paths import cache_root
+
+_MAILBOXES = (".mbx", ".mbox")
+_NUMBERED = re.compile(r"(?:v([0-9]+)-)?([0-9]{4})-")
+_DIFF = re.compile(r"^(?:diff --git |--- (?:a/|/dev/null))", re.M)
+_OF = re.compile(r"\[[^\]]*?\b([0-9]+)/([0-9]+)\]")
+_MOST_BYTES = 64 << 20
+
+
+def series_patches(folder: Path) -> tuple[Path, ...]:
+    """The patches of a folder in their order: as its quilt `series` says, else by their names.
+
+    Without a cover letter. Raises UsageError where the folder holds two versions of a series, or
+    where `series` names what is not there.
+    """
+    if (folder / "series").is_file():
+        return tuple(_quilt(folder))
+    found = sorted(folder.glob("*.patch"))
+    numbers = {path: _NUMBERED.match(path.name) for path in found}
+    versions = sorted({int(match[1] or 1) for match in numbers.values() if match})
+    if len(versions) > 1:
+        told = ", ".join(f"v{version}" for version in versions)
+        raise UsageError(f"{folder} holds more than one version of a series ({told}): give one")
+    return tuple(p for p in found if not ((match := numbers[p]) and match[2] == "0000"))
+
+
+def _quilt(folder: Path) -> Iterator[Path]:
+    for line in (folder / "series").read_text(errors="replace").splitlines():
+        name, *options = line.partition("#")[0].split() or [""]
+        if not name:
+            continue
+        patch = folder / name
+        if options and options != ["-p1"]:
+            raise UsageError(f"{folder}/series: {name} is to be applied with {options[0]}, not -p1")
+        if not patch.is_file() or not patch.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{folder}/series names {name}, which is no file of that folder")
+        yield patch
+
+
+def given_series(text: str) -> Path:
+    """The folder of the series that the user named, looked through; a mailbox is taken apart.
+
+    Raises UsageError for what holds no patches, or some that cannot be applied.
+    """
+    path = Path(text).expanduser()
+    if path.is_dir():
+        boxes = [box for suffix in _MAILBOXES for box in sorted(path.glob(f"*{suffix}"))]
+        if boxes and not (path / "series").is_file() and not any(path.glob("*.patch")):
+            if len(boxes) > 1:
+                raise UsageError(f"--series {text}: {len(boxes)} mailboxes are there: name one")
+            path = _taken_apart(boxes[0])
+    elif path.is_file() and path.suffix in _MAILBOXES:
+        path = _taken_apart(path)
+    else:
+        raise UsageError(
+            f"--series {text}: neither none nor ours nor a folder of patches, nor a mailbox"
+        )
+    patches = series_patches(path)
+    if not patches:
+        raise UsageError(
+            f"--series {text}: the folder holds no *.patch, no quilt `series` and no mailbox"
+        )
+    for patch in patches:
+        _check(text, patch)
+    return path.resolve()
+
+
+def _check(text: str, patch: Path) -> None:
+    content = patch.read_bytes() if patch.stat().st_size <= _MOST_BYTES else b""
+    if b"\nGIT binary patch\n" in content or re.search(rb"^Binary files .* differ$", content, re.M):
+        raise UsageError(
+            f"--series {text}: {patch.name} changes a binary file, which patch(1) cannot: commit"
+            " the series to a tree and give that with --tree and --series none"
+        )
+
+
+def _taken_apart(box: Path) -> Path:
+    """A folder in the cache with a file for each patch of the mailbox, in their order."""
+    if box.stat().st_size > _MOST_BYTES:
+        raise UsageError(f"--series {box}: {box.stat().st_size >> 20} MiB are no series of patches")
+    content = box.read_bytes()
+    folder = cache_root() / "series" / hashlib.sha256(content).hexdigest()[:24]
+    found = list(_mails(box))
+    if not found:
+        raise UsageError(f"--series {box}: no mail of it holds a patch")
+    if len({number for number, _, _ in found}) != len(found):  # not numbered: in their order
+        found = [(n, subject, text) for n, (_, subject, text) in enumerate(found, start=1)]
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, subject, text in sorted(found):
+        name = re.sub(r"[^A-Za-z0-9]+", "-", subject).strip("-")[:52] or "patch"
+        (folder / f"{number:04}-{name}.patch").write_text(text, encoding="utf-8")
+    return folder
+
+
+def _mails(box: Path) -> Iterator[tuple[int, str, str]]:
+    """(number, subject without its brackets, patch) of each mail that holds a diff."""
+    for mail in mailbox.mbox(box, create=False):
+        message = message_from_bytes(mail.as_bytes(), policy=email.policy.default)
+        part = message.get_body(preferencelist=("plain",))
+        text = str(part.get_content()).replace("\r\n", "\n") if part else ""
+        if not _DIFF.search(text):
+            continue  # a cover letter, or an answer
+        subject = " ".join(str(message["Subject"] or "").split())
+        place = _OF.search(subject)
+        title = re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject)
+        yield int(place[1]) if place else 0, title, f"Subject: {subject}\n\n{text}"
