@@ -53,13 +53,21 @@ def with_chain(stage: Stage, updates: int) -> Stage:
 def ask(check: Check, trial: Trial) -> Outcome:
     """The check's answer; in a chain the first update's that is not PASS, else the last one's."""
     if trial.setting.chain == 1 or check.of_chain:
-        return check.ask(trial)
-    answers = [check.ask(view) for view in updates(trial)]
+        return _asked(check, trial)
+    answers = [_asked(check, view) for view in updates(trial)]
     number, answer = next(
         ((n, a) for n, a in enumerate(answers, start=1) if a.status != "PASS"),
         (len(answers), answers[-1]),
     )
     return answer.model_copy(update={"seen": f"update {number}: {answer.seen}"})
+
+
+def _asked(check: Check, trial: Trial) -> Outcome:
+    """A check that cannot read what a workload said has no data; that is never a pass."""
+    try:
+        return check.ask(trial)
+    except (ValueError, LookupError, TypeError, ArithmeticError, AttributeError) as error:
+        return no_data(f"{check.name} cannot read it: {type(error).__name__}: {error}")
 
 
 def updates(trial: Trial) -> tuple[Trial, ...]:

@@ -114,7 +114,7 @@ CONTROLS = (
         name="some-dropped",
         what="one session of many, one file of many and one page of many are left out",
         breaks=frozenset({"many_came"}),
-        reason=reason(_word_is(INCOMING, "many.sessions", "first-wrong", "60")),
+        reason=reason(_word_is(INCOMING, "many.sessions", "first-wrong", "52")),
     ),
     Control(
         name="race-lost",

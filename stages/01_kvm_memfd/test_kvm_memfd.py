@@ -39,7 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
         incoming=incoming,
         accelerator=probe(),
         hypervisor=hypervisor,
-        options={"guest_memory": 64, "vcpus": 1, "folios": 1024},
+        options={"guest_memory": 64, "vcpus": 1, "folios": 300},
         folder=tmp_path_factory.mktemp("stage1"),
     )
 

@@ -151,7 +151,7 @@ def poisoned(trial: Trial) -> list[int]:
     """Numbers of the frames whose descriptors lead there."""
     side = trial.side(OUTGOING)
     text = side.facts.get("poison.frames", "") if side else ""
-    match = re.fullmatch(r"(\d+) from (\d+), each (\d+)", text)
+    match = re.fullmatch(r"([0-9]{1,6}) from ([0-9]{1,12}), each ([0-9]{1,12})", text)
     if match is None:
         return []
     count, first, step = map(int, match.groups())

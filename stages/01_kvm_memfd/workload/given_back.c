@@ -19,8 +19,10 @@
 #define OTHER_TOKEN 2
 /* One page more than memfd_luo_preserve() takes: UINT_MAX pages. */
 #define TOO_LARGE ((1ull << 32) * 4096)
+/* Of which half may fail: more than a CPU accounts for by itself. */
+#define FAILED_FILE (4ull << 20)
 
-/* Sessions with a file of LEDGER_FILE bytes, by what becomes of it in the next kernel. */
+/* Sessions with one file, by what becomes of it in the next kernel. */
 #define FINISHED "memory-finished"
 #define UNRETRIEVED "memory-unretrieved"
 #define UNFINISHED "memory-unfinished"
@@ -35,7 +37,7 @@ static void write_sysctl(const char *path, const char *value)
 }
 
 /*
- * Lets half of a file of LEDGER_FILE be taken, so that what fails has something
+ * Lets half of a file of FAILED_FILE be taken, so that what fails has something
  * to undo: every page of a memfd is accounted for when it is added (mm/shmem.c,
  * shmem_inode_acct_blocks()), also by a retrieve. A CPU counts up to a batch of
  * pages by itself (mm/mm_init.c, mm_compute_batch(): 1/256 of its share of
@@ -43,7 +45,7 @@ static void write_sysctl(const char *path, const char *value)
  */
 static void limit_memory(void)
 {
-	u64 half_kb = LEDGER_FILE >> 11;
+	u64 half_kb = FAILED_FILE >> 11;
 	u64 batch_kb = meminfo_kb("MemTotal") / sysconf(_SC_NPROCESSORS_ONLN) / 256;
 	char limit[32];
 
@@ -104,7 +106,7 @@ static void refuse_late(int luo_fd)
 
 	must(sys(ftruncate(file, TOO_LARGE)));
 	rule("preserve_too_large", -EFBIG, luo_preserve_fd(session, file, TOKEN));
-	rule("resize_after_refusal", 0, sys(ftruncate(file, LEDGER_FILE)));
+	rule("resize_after_refusal", 0, sys(ftruncate(file, FAILED_FILE)));
 	/* Holes are filled by preserve; here there is room for half of them. */
 	limit_memory();
 	rule("preserve_without_memory", -ENOSPC, luo_preserve_fd(session, file, TOKEN));
@@ -145,9 +147,9 @@ static void kill_holder(int luo_fd, int file)
 	keep_memory();
 }
 
-static void keep_for_incoming(int luo_fd, const char *name)
+static void keep_for_incoming(int luo_fd, const char *name, u64 size)
 {
-	int file = ledger_file(LEDGER_FILE);
+	int file = ledger_file(size);
 
 	must(luo_preserve_fd(must(luo_create_session(luo_fd, name)), file, TOKEN));
 	close(file);
@@ -176,10 +178,10 @@ void given_back_outgoing(int luo_fd)
 	keep_memory();
 	ledger("closed");
 
-	keep_for_incoming(luo_fd, FINISHED);
-	keep_for_incoming(luo_fd, UNRETRIEVED);
-	keep_for_incoming(luo_fd, UNFINISHED);
-	keep_for_incoming(luo_fd, FAILED);
+	keep_for_incoming(luo_fd, FINISHED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, UNRETRIEVED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, UNFINISHED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, FAILED, FAILED_FILE);
 }
 
 static void finish_and_close(int luo_fd)
