@@ -433,8 +433,11 @@ def test_junit_of_a_crash_with_bytes_that_xml_has_not(
     setting = Setting.model_validate_json(path.read_text())
     crash: dict[str, object] = {"ended": "crashed", "ended_detail": "panic \x00\x1b[0m\ud7ff"}
     path.write_text(setting.model_copy(update=crash).model_dump_json())
+    panic = "Kernel panic - not syncing: x"
     with (folder / "main" / "console.jsonl").open("a") as console:
-        console.write(json.dumps([setting.ended_ns, "Kernel panic - not syncing: x"]) + "\n")
+        console.write(json.dumps([setting.ended_ns, panic]) + "\n")
+    with (folder / "main" / "console.log").open("a") as console:
+        console.write(f"{panic}\r\n")
     write_record(folder)
     (suite,) = junit(printed("report", folder.name, "--format", "junit"), tmp_path)
     (case,) = [case for case in suite if case.name == "trial_ended"]
