@@ -8,7 +8,7 @@ for it; kmemleak is asked on each side.
 
 In the *server* lane they have what kernels of distributions have: memory in several NUMA nodes,
 struct pages that are initialised late (of the memory behind each node's first 128 MiB, so that the
-machine has to be larger), large pages everywhere, swap, memory cgroups, modules. Struct pages that
+machine has to be larger; NUMA balancing is off, as it moves a guest's pages to where its CPU is), large pages everywhere, swap, memory cgroups, modules. Struct pages that
 were never initialised are poisoned there, and the kernel stops at the first that is used.
 """
 
@@ -127,7 +127,7 @@ def _server(stage: Stage) -> Stage:
         lane="server",
         claims=(*stage.claims, SERVER_CLAIM),
         controls=tuple(c for c in stage.controls if not c.own_kernels),
-        cmdline=(*stage.cmdline, f"numa=fake={_SERVER_NODES}"),
+        cmdline=(*stage.cmdline, f"numa=fake={_SERVER_NODES}", "numa_balancing=disable"),
         size=_larger(stage, "server", _SERVER_MEMORY_MIB, patience=1),
         extra_fragments=(_CONFIGS / "server.config",),
     )
