@@ -41,6 +41,9 @@ _REFUSAL = re.compile(
     r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
     r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
 )
+# kernel/panic.c:warn_slowpath_fmt, __warn: what WARN() was told comes before where it is
+_CUT_HERE = "------------[ cut here ]------------"
+_WORDS = 3  # lines
 # mm/mm_init.c:deferred_init_memmap
 _LATE_PAGES = re.compile(r"node (\d+) deferred pages initialised in ")
 _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
@@ -128,6 +131,7 @@ def parse(lines: Iterable[Line]) -> Console:
     splats: list[Splat] = []
     firmware: list[str] = []
     late_pages: list[tuple[int, int]] = []
+    words: list[str] = []
     number = 0
     for number, line in enumerate(lines, start=1):
         text = strip_prefix(line.text)
@@ -143,11 +147,17 @@ def parse(lines: Iterable[Line]) -> Console:
         elif _REFUSAL.match(text):
             refusals.append(text)
         elif SPLAT.search(text):
-            splats.append(Splat(t=line.t, number=number, text=text, fatal=bool(FATAL.search(text))))
+            said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
+            splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))
+            words = []
         elif match := _LATE_PAGES.match(text):
             late_pages.append((line.t, int(match[1])))
         elif _FIRMWARE.search(text):
             firmware.append(text)
+        elif text == _CUT_HERE:
+            words = [text]
+        elif 0 < len(words) <= _WORDS:
+            words.append(text)
     return Console(
         boots=tuple(boots),
         jumps=tuple(jumps),

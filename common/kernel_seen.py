@@ -23,6 +23,8 @@ def _saw_kernels(trial: Trial) -> Outcome:
     kernels = {"outgoing": setting.outgoing, "incoming": setting.incoming}
     ids = f"{setting.outgoing.build_id[:12]}, then {setting.incoming.build_id[:12]}"
     expected = f"build ids {ids}, where CR3 and RIP of the CPUs lead"
+    if stayed := _stayed(trial):
+        return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     seen = []
     for name, kernel in kernels.items():
         samples = _of_side(trial, name)
@@ -44,8 +46,6 @@ def _saw_kernels(trial: Trial) -> Outcome:
         if not any(_in_text(cpu, kernel) for sample in samples for cpu in sample.cpus):
             return no_data(f"no RIP in the {name} kernel's text", expected=expected)
         seen.append(f"{kernel.build_id[:12]} at {len(points)} points")
-    if stayed := _stayed(trial):
-        return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     differ = setting.one_kernel or setting.outgoing.build_id != setting.incoming.build_id
     return outcome(
         differ,
@@ -60,6 +60,8 @@ def _stayed(trial: Trial) -> str | None:
 
     Where KASLR is on, image and per-CPU data lie elsewhere after each start, both virtually and
     physically: that all four agree for a CPU takes a chance of one in a thousand million or less.
+    Without KASLR per-CPU data tell it all the same, of the first update: they lie in KHO's scratch
+    memory then (mm/memblock.c: memblock_set_kho_scratch_only), where a cold boot puts none.
     """
     places = []
     for name, kernel in (
@@ -67,7 +69,8 @@ def _stayed(trial: Trial) -> str | None:
         ("incoming", trial.setting.incoming),
     ):
         cpus = [cpu for sample in _of_side(trial, name) for cpu in sample.cpus]
-        places.append({p for cpu in cpus if (p := _place(cpu, kernel)) is not None})
+        found = (_place(cpu, kernel, fixed=trial.update == 1) for cpu in cpus)
+        places.append({place for place in found if place})
     common = places[0] & places[1]
     if not common:
         return None
@@ -78,10 +81,12 @@ def _stayed(trial: Trial) -> str | None:
     )
 
 
-def _place(cpu: CpuSample, kernel: KernelFacts) -> tuple[int, int, int, int] | None:
-    """CPU, where its image is mapped and its note lies, GS base; None where that is fixed."""
+def _place(cpu: CpuSample, kernel: KernelFacts, *, fixed: bool) -> tuple[int, int, int, int] | None:
+    """CPU, where its image is mapped and its note lies, GS base; without KASLR only if `fixed`."""
     layout = kernel.layout
-    if layout is None or cpu.image in (None, layout.text) or not cpu.cpu.in_kernel_half:
+    if layout is None or cpu.image is None or not cpu.cpu.in_kernel_half:
+        return None
+    if cpu.image == layout.text and not fixed:
         return None
     for look in cpu.looks:
         physical = look.note.walk.physical

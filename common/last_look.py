@@ -92,7 +92,9 @@ def death(look: LastLook) -> Death | None:
     if _stopped_for_good(look.samples):
         if any(_AT.match(text) for text in texts):
             return _by_registers_told(texts)
-        return Death(what="halted with interrupts off", place=_stands_in(look))
+        place = _stands_in(look)
+        where = "" if place else f" at {_rip(look):#x}, in no kernel's text"
+        return Death(what=f"halted with interrupts off{where}", place=place)
     if fault := _faults_for_good(look):
         return fault
     return None
@@ -105,7 +107,7 @@ def sentence(look: LastLook, setting: Setting, console: Console) -> str | None:
         return None
     where = f"{look.place_of(found.place)}, " if found.place else ""
     early = "" if look.why == "reset" or has_console(console) else ", before its console"
-    return f"{_whose(look, setting)}: {where}{found.what}{early}"
+    return f"{_whose(look, setting, console)}: {where}{found.what}{early}"
 
 
 def standing(look: LastLook) -> str | None:
@@ -116,7 +118,8 @@ def standing(look: LastLook) -> str | None:
         if any(c.cpu.number == cpu.cpu.number and not c.cpu.halted for c in _all(look)):
             places = " and ".join(dict.fromkeys(look.place_of(n) for n in names if n))
             off = "" if cpu.cpu.interrupts else ", interrupts off"
-            told.append(f"CPU {cpu.cpu.number} was in {places or 'no known text'}{off}")
+            where = f"in {places}" if places else f"at {cpu.cpu.rip:#x}, in no kernel's text"
+            told.append(f"CPU {cpu.cpu.number} was {where}{off}")
     return "; ".join(told) or None
 
 
@@ -136,11 +139,12 @@ def _all(look: LastLook) -> list[CpuSample]:
     return [cpu for sample in look.samples for cpu in sample.cpus]
 
 
-def _whose(look: LastLook, setting: Setting) -> str:
+def _whose(look: LastLook, setting: Setting, console: Console) -> str:
+    """By the note that was found; what runs before there is one belongs to the kernel it starts."""
     for name, kernel in (("incoming", setting.incoming), ("outgoing", setting.outgoing)):
         if look.build_id == kernel.build_id:
             return f"{name} kernel"
-    return "machine"
+    return "incoming kernel" if console.jumps else "outgoing kernel"
 
 
 def _by_log(texts: Sequence[str]) -> Death:
@@ -195,6 +199,11 @@ def _faults_for_good(look: LastLook) -> Death | None:
 
 def _stands_in(look: LastLook) -> str | None:
     return _name(look, look.samples[-1], look.cpu)
+
+
+def _rip(look: LastLook) -> int:
+    cpus = look.samples[-1].cpus
+    return next((c.cpu.rip for c in cpus if c.cpu.number == look.cpu), cpus[0].cpu.rip)
 
 
 def _name(look: LastLook, sample: Sample, number: int | None) -> str | None:

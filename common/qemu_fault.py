@@ -2,7 +2,7 @@
 """Faults of QEMU's own that stop a machine, told from what a machine that stopped left behind.
 
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
-exchanged meanwhile (README, "Odd things seen"). Two things come of it: an interrupt whose end got
+exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever; and an assertion in iotlb_to_section().
 """
 

@@ -26,7 +26,7 @@ Reader = Callable[[int, int], bytes | None]
 _RING_BYTES = {80: 40, 88: 48}
 """sizeof(struct printk_ringbuffer) -> offset of text_data_ring; 88 with last_finalized_seq."""
 _DESC_BYTES = 24
-_MOST_BITS = 24
+_MOST_BITS, _MOST_TEXT_BITS = 18, 25
 _ID_MASK, _WORD_MASK = (1 << 62) - 1, (1 << 64) - 1
 _COMMITTED, _FINALIZED = 1, 2
 _PRINTABLE = re.compile(rb"[\t\x20-\x7e]{4,}")
@@ -86,7 +86,7 @@ def _ring(read: Reader, symbols: KernelSymbols, moved: int) -> list[LogLine] | N
         bits = _number(head[:4])
         count = descs.size // _DESC_BYTES
         data_bits = _number(head[_RING_BYTES[static.size] :][:4])
-        if bits > _MOST_BITS or data_bits > _MOST_BITS + 8 or not count or infos.size % count:
+        if bits > _MOST_BITS or data_bits > _MOST_TEXT_BITS or not count or infos.size % count:
             return None
         info_bytes = infos.size // count
         desc_at, info_at, newest, oldest = struct.unpack_from("<QQQQ", head, 8)

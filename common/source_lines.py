@@ -56,10 +56,10 @@ def lines_of(kernel: Kernel, names: Iterable[str]) -> dict[str, str]:
 
 
 def _by_vmlinux(kernel: Kernel, place: _Place) -> str | None:
-    symbol = symbols_of(kernel.vmlinux).named(place.function)
-    if "KCFLAGS=-g1" not in kernel.meta.flags or symbol is None:
+    if "KCFLAGS=-g1" not in kernel.meta.flags:
         return None
-    return _addr2line(kernel.vmlinux, symbol.address + place.offset, None)
+    symbol = symbols_of(kernel.vmlinux).named(place.function)
+    return _addr2line(kernel.vmlinux, symbol.address + place.offset, None) if symbol else None
 
 
 def _by_object(kernel: Kernel, place: _Place) -> str | None:

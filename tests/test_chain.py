@@ -32,8 +32,13 @@ def trial() -> Trial:
     return load("main")
 
 
-LATER = {"host_saw_guest"}
-"""Checks that are younger than the recorded chain, which has no data for them."""
+LATER = {
+    "host_saw_guest",
+    "outgoing_rules",
+    "incoming_rules",
+    *(check.name for claim in load_stage(1).claims[-3:] for check in claim.checks),
+}
+"""Checks that are younger than the recorded chain, or ask for more than it has data for."""
 
 
 @pytest.fixture

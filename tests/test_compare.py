@@ -203,7 +203,7 @@ def test_gate_holds_a_run_against_its_baseline(
     record = Run(stage=1, tool="t", commit="c", started="s", command=(), trials=(trial,))
     worse = worsened(judge(record, STAGE), judge(record, fewer))
     said = ktap.stage_result(1, fewer, record, judge(record, fewer), worse=worse)
-    assert f"  not ok {len(fewer.checks) + 1} as_good_as_baseline_outgoing_rules\n" in said
+    assert f"  not ok {len(fewer.checks) + 1} as_good_as_baseline_many_came\n" in said
     assert said.splitlines()[-1] == "not ok 1 01_kvm_memfd"
     assert gate(recorded("main"), "--baseline", run_2_folder.name) == 2
     assert "is of stage 2, which is not run" in sentence(capsys)

@@ -60,6 +60,20 @@ def test_splat_that_is_not_fatal(text: str) -> None:
     assert not is_fatal(text)
 
 
+def test_a_warning_is_told_with_its_own_words() -> None:
+    (splat,) = parse(
+        lines(
+            "[    1.4] ------------[ cut here ]------------",
+            "[    1.4] Debug warning: early ioremap leak of 2 areas detected.",
+            "[    1.4] WARNING: mm/early_ioremap.c:102 at check_early_ioremap_leak+0x29/0x36",
+            "[    1.4] Modules linked in:",
+        )
+    ).splats
+    assert splat.number == 3
+    assert splat.text.startswith("WARNING: mm/early_ioremap.c:102 at check_early_ioremap_leak")
+    assert splat.text.endswith("(Debug warning: early ioremap leak of 2 areas detected.)")
+
+
 @pytest.mark.parametrize(
     "text",
     [

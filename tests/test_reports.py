@@ -283,7 +283,7 @@ def test_mail_invents_nothing(run_folder: Path, run_2_folder: Path, printed: Pri
     body = mail(printed("report", run_2_folder.name, "--format", "mail", *MAIL)).get_content()
     gap = frames_of(run_2_folder)["gap"]
     assert f"{gap['landed']} of {gap['sent']} frames in {gap['ms']:.0f} ms" in body
-    assert "BDF          0000:01:00.0" in body
+    assert "BDF          0000:03:00.0" in body
 
 
 @pytest.mark.parametrize(

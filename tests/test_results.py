@@ -40,7 +40,9 @@ def trials_of(status: RunStatus, recorded: Recorded) -> tuple[tuple[Trial, ...],
         edit = replacing("# finish=0", "# finish=-16")
         return (recorded("main", line="dialogue", edit=edit),), STAGE
     ended = {"ERROR": "gone", "CRASHED": "crashed", "TIMEOUT": "timeout"}.get(status)
-    return (recorded("main", setting={"ended": ended, **ENDED} if ended else None),), STAGE
+    setting = {"ended": ended, **ENDED} if ended else None
+    panic = replacing("Run /init", "Kernel panic - not syncing: x") if ended == "crashed" else None
+    return (recorded("main", edit=panic, setting=setting),), STAGE
 
 
 @pytest.mark.parametrize(

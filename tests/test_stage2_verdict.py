@@ -106,11 +106,13 @@ def test_frames_of_another_sender_fall(trial: Callable[..., Trial]) -> None:
 @pytest.mark.parametrize(
     ("event", "ms", "checks"),
     [
-        ("pci_cfg_write igb 01:00.0 @0x4 <- 0x503", -20, {"bus_mastering_kept"}),
+        ("pci_cfg_write igb 03:00.0 @0x4 <- 0x503", -20, {"bus_mastering_kept"}),
         ("pci_cfg_write pcie-root-port 00:02.0 @0x4 <- 0x3", 500, {"bus_mastering_kept"}),
-        ("pci_cfg_write igb 01:00.0 @0x4 <- 0x507", 500, set()),
-        ("pci_pm_transition igb 01:00.0 PM transition D0->D3", 900, {"stayed_in_d0"}),
-        ("pci_pm_transition igb 02:00.0 PM transition D0->D3", 900, set()),
+        ("pci_cfg_write xio3130-downstream 02:00.0 @0x4 <- 0x3", -9, {"bus_mastering_kept"}),
+        ("pci_cfg_write xio3130-downstream 02:01.0 @0x4 <- 0x3", -9, set()),
+        ("pci_cfg_write igb 03:00.0 @0x4 <- 0x507", 500, set()),
+        ("pci_pm_transition igb 03:00.0 PM transition D0->D3", 900, {"stayed_in_d0"}),
+        ("pci_pm_transition igb 04:00.0 PM transition D0->D3", 900, set()),
         ("e1000e_core_ctrl_sw_reset Doing SW reset", 900, {"no_device_reset"}),
         ("e1000e_cb_qdev_reset_hold E1000E qdev reset hold", 900, {"no_device_reset"}),
         (

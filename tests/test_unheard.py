@@ -115,6 +115,17 @@ def test_what_is_dead_and_what_is_only_slow() -> None:
     assert death(changed(first, halted=True, rflags=0x46)) is None
 
 
+def test_a_halt_before_there_is_a_kernel(tmp_path: Path) -> None:
+    """As the decompressor halts where an image is damaged (boot/compressed/error.c)."""
+    seen = changed(look("loop"), halted=True, rflags=0x46, rip=0x2345678)
+    seen = seen.model_copy(update={"build_id": None, "names": {}})
+    trial = collected(unheard(tmp_path / "run", "loop", ended="crashed", seen=seen))
+    assert judge_trial(trial, STAGE).why == (
+        "incoming kernel: halted with interrupts off at 0x2345678, in no kernel's text, before its"
+        " console"
+    )
+
+
 def faulting(turns: int) -> LastLook:
     """A CPU that goes to and fro between an instruction and its exception, `turns` times."""
     loop = look("loop")

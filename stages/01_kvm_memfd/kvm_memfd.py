@@ -18,7 +18,7 @@ from common.stage import Option, Size, Stage
 FOLIOS = Option(
     flag="--folios",
     parameter="folios",
-    default=2048,
+    default=300,
     minimum=1,
     maximum=1 << 20,
     help="small folios of one memfd; more than 130816 take a second chunk of KHO's lists",

@@ -82,7 +82,7 @@ CONTROLS = (
         breaks=frozenset({"files_size", "files_position", "files_sealed", "files_flags"}),
         # Pages that are there only because the file is larger have not been written to.
         may_break=frozenset({"files_same_pages", "files_kept"}),
-        reason=reason(_word_is(INCOMING, "file.written", "size", "131072")),
+        reason=reason(_word_is(INCOMING, "file.written", "size", "65536")),
     ),
     Control(
         name="file-copied",
@@ -114,7 +114,7 @@ CONTROLS = (
         name="some-dropped",
         what="one session of many, one file of many and one page of many are left out",
         breaks=frozenset({"many_came"}),
-        reason=reason(_word_is(INCOMING, "many.sessions", "first-wrong", "60")),
+        reason=reason(_word_is(INCOMING, "many.sessions", "first-wrong", "52")),
     ),
     Control(
         name="race-lost",

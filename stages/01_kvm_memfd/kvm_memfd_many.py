@@ -37,6 +37,14 @@ def _race(trial: Trial) -> Outcome:
     """What arrives of a racer is what it was about to do, or had done, when all was serialised."""
     side = trial.side(INCOMING)
     faults, said = [], []
+    expected = "what each racer was about to do at the kexec has happened or not, and nothing else"
+    if side and side.bail and "/dev/liveupdate" in side.bail:
+        return outcome(
+            False,
+            expected=expected,
+            seen=f"what was serialised while they went on cannot be read: {side.bail}",
+            evidence="incoming # bail",
+        )
     for racer in range(RACERS):
         seen = words(side.facts.get(f"race.{racer}", "")) if side else {}
         try:
@@ -48,8 +56,7 @@ def _race(trial: Trial) -> Outcome:
             faults.append(f"racer {racer}: {fault}")
     return outcome(
         not faults,
-        expected="what each racer was about to do at the kexec has happened or not, and nothing"
-        " else",
+        expected=expected,
         seen="; ".join(faults) or "; ".join(said),
         evidence="incoming facts race.*",
     )

@@ -39,7 +39,7 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
         incoming=incoming,
         accelerator=probe(),
         hypervisor=hypervisor,
-        options={"guest_memory": 64, "vcpus": 1},
+        options={"guest_memory": 64, "vcpus": 1, "folios": 300},
         folder=tmp_path_factory.mktemp("stage1"),
     )
 
@@ -50,7 +50,7 @@ def test_passes(bench: Bench) -> None:
 
 
 def test_two_vcpus(bench: Bench, tmp_path: Path) -> None:
-    more = Bench(**{**vars(bench), "options": {"guest_memory": 64, "vcpus": 2}, "folder": tmp_path})
+    more = replace(bench, options={**bench.options, "vcpus": 2}, folder=tmp_path)
     verdict = judge_trial(quiet_trial(more, Plan("main")), STAGE)
     assert verdict.status == "PASS", verdict.why
 

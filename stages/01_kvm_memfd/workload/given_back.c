@@ -19,8 +19,10 @@
 #define OTHER_TOKEN 2
 /* One page more than memfd_luo_preserve() takes: UINT_MAX pages. */
 #define TOO_LARGE ((1ull << 32) * 4096)
+/* Of which half may fail: more than a CPU accounts for by itself. */
+#define FAILED_FILE (4ull << 20)
 
-/* Sessions with a file of LEDGER_FILE bytes, by what becomes of it in the next kernel. */
+/* Sessions with one file, by what becomes of it in the next kernel. */
 #define FINISHED "memory-finished"
 #define UNRETRIEVED "memory-unretrieved"
 #define UNFINISHED "memory-unfinished"
@@ -35,16 +37,22 @@ static void write_sysctl(const char *path, const char *value)
 }
 
 /*
- * Lets no more than @more_kb be taken: every page of a memfd is accounted for
- * when it is added (mm/shmem.c, shmem_inode_acct_blocks()), also by a retrieve.
+ * Lets half of a file of FAILED_FILE be taken, so that what fails has something
+ * to undo: every page of a memfd is accounted for when it is added (mm/shmem.c,
+ * shmem_inode_acct_blocks()), also by a retrieve. A CPU counts up to a batch of
+ * pages by itself (mm/mm_init.c, mm_compute_batch(): 1/256 of its share of
+ * memory); where a batch is no less than that half, nothing can be taken at all.
  */
-static void limit_memory(u64 more_kb)
+static void limit_memory(void)
 {
+	u64 half_kb = FAILED_FILE >> 11;
+	u64 batch_kb = meminfo_kb("MemTotal") / sysconf(_SC_NPROCESSORS_ONLN) / 256;
 	char limit[32];
 
 	/* What is kept back for whoever has to mend things is a part of the process' own size. */
 	write_sysctl("/proc/sys/vm/user_reserve_kbytes", "0");
-	snprintf(limit, sizeof(limit), "%llu", meminfo_kb("Committed_AS") + more_kb);
+	snprintf(limit, sizeof(limit), "%llu",
+		 batch_kb < half_kb ? meminfo_kb("Committed_AS") + half_kb : 4);
 	write_sysctl("/proc/sys/vm/overcommit_kbytes", limit);
 	write_sysctl("/proc/sys/vm/overcommit_memory", "2");
 }
@@ -98,9 +106,9 @@ static void refuse_late(int luo_fd)
 
 	must(sys(ftruncate(file, TOO_LARGE)));
 	rule("preserve_too_large", -EFBIG, luo_preserve_fd(session, file, TOKEN));
-	rule("resize_after_refusal", 0, sys(ftruncate(file, LEDGER_FILE)));
+	rule("resize_after_refusal", 0, sys(ftruncate(file, FAILED_FILE)));
 	/* Holes are filled by preserve; here there is room for half of them. */
-	limit_memory(LEDGER_FILE >> 11);
+	limit_memory();
 	rule("preserve_without_memory", -ENOSPC, luo_preserve_fd(session, file, TOKEN));
 	unlimit_memory();
 	rule("empty_after_refusal", 0, sys(ftruncate(file, 0)));
@@ -108,15 +116,6 @@ static void refuse_late(int luo_fd)
 	close(session);
 	close(file);
 	keep_memory();
-}
-
-/* An abort leaves no mark. */
-static void preserve_again(int luo_fd, int file)
-{
-	int session = must(luo_create_session(luo_fd, "memory-again"));
-
-	rule("preserve_after_abort", 0, luo_preserve_fd(session, file, TOKEN));
-	close(session);
 }
 
 /* The holder of a session dies, and nobody closes anything. */
@@ -148,9 +147,9 @@ static void kill_holder(int luo_fd, int file)
 	keep_memory();
 }
 
-static void keep_for_incoming(int luo_fd, const char *name)
+static void keep_for_incoming(int luo_fd, const char *name, u64 size)
 {
-	int file = ledger_file(LEDGER_FILE);
+	int file = ledger_file(size);
 
 	must(luo_preserve_fd(must(luo_create_session(luo_fd, name)), file, TOKEN));
 	close(file);
@@ -171,7 +170,6 @@ void given_back_outgoing(int luo_fd)
 	close(session);
 	keep_memory();
 	ledger_for_host("aborted");
-	preserve_again(luo_fd, file);
 	refuse_late(luo_fd);
 	ledger_for_host("refused-late");
 	kill_holder(luo_fd, file);
@@ -180,26 +178,20 @@ void given_back_outgoing(int luo_fd)
 	keep_memory();
 	ledger("closed");
 
-	keep_for_incoming(luo_fd, FINISHED);
-	keep_for_incoming(luo_fd, UNRETRIEVED);
-	keep_for_incoming(luo_fd, UNFINISHED);
-	keep_for_incoming(luo_fd, FAILED);
+	keep_for_incoming(luo_fd, FINISHED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, UNRETRIEVED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, UNFINISHED, LEDGER_FILE);
+	keep_for_incoming(luo_fd, FAILED, FAILED_FILE);
 }
 
-/* FINISH, and then the file is closed; while LUO has it, nobody else may preserve it. */
 static void finish_and_close(int luo_fd)
 {
 	int session = must(luo_retrieve_session(luo_fd, FINISHED));
-	int next = must(luo_create_session(luo_fd, "memory-next"));
-	int file;
+	int file = must(luo_retrieve_fd(session, TOKEN));
 
-	file = must(luo_retrieve_fd(session, TOKEN));
 	ledger("retrieved");
-	rule("preserve_retrieved_file", -EBUSY, luo_preserve_fd(next, file, TOKEN));
 	rule("finish_retrieved", 0, luo_finish(session));
 	ledger("finished");
-	rule("preserve_finished_file", 0, luo_preserve_fd(next, file, TOKEN));
-	close(next);
 	close(file);
 	close(session);
 	keep_memory();
@@ -212,7 +204,7 @@ static void fail_to_retrieve(int luo_fd)
 	int session = must(luo_retrieve_session(luo_fd, FAILED));
 
 	if (!param_control("retrieve-succeeds"))
-		limit_memory(LEDGER_FILE >> 11);
+		limit_memory();
 	fact("failed.retrieve", "%d", luo_retrieve_fd(session, TOKEN));
 	unlimit_memory();
 	fact("failed.again", "%d", luo_retrieve_fd(session, TOKEN));
@@ -223,8 +215,7 @@ static void fail_to_retrieve(int luo_fd)
 }
 
 static const char * const incoming_rules[] = {
-	"preserve_retrieved_file", "finish_retrieved", "preserve_finished_file",
-	"finish_unretrieved", "unretrieved_session_gone", "close_unfinished",
+	"finish_retrieved", "finish_unretrieved", "unretrieved_session_gone", "close_unfinished",
 	"unfinished_session_gone",
 };
 

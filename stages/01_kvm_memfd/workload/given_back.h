@@ -6,8 +6,8 @@
 #include "workload.h"
 
 /* KTAP results of each side. */
-#define GIVEN_BACK_OUTGOING 9
-#define GIVEN_BACK_INCOMING 7
+#define GIVEN_BACK_OUTGOING 8
+#define GIVEN_BACK_INCOMING 5
 
 void given_back_outgoing(int luo_fd);
 void given_back_incoming(int luo_fd);

@@ -6,7 +6,7 @@
 #include "workload.h"
 
 /* Of a file whose memory is looked for: large enough to be seen among all else. */
-#define LEDGER_FILE (8ull << 20)
+#define LEDGER_FILE (2ull << 20)
 
 int ledger_file(u64 size);
 void ledger(const char *point);

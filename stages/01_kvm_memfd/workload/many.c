@@ -17,10 +17,10 @@
 #include "many.h"
 #include "pattern.h"
 
-#define SESSIONS 120
+#define SESSIONS 104
 /* Of so many sessions are closed again: lists shrink as well. */
-#define CLOSED_SESSIONS 60
-#define FILES 200
+#define CLOSED_SESSIONS 30
+#define FILES 130
 #define FILES_SESSION "many-files"
 #define FOLIOS_SESSION "many-folios"
 
@@ -105,7 +105,7 @@ static void files_outgoing(int luo_fd, u64 nonce)
 
 static u64 folio_count(void)
 {
-	return param_u64("folios", 2048);
+	return param_u64("folios", 300);
 }
 
 static u64 *map_folios(int fd)

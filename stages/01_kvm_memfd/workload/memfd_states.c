@@ -16,7 +16,7 @@
 #include "memfd_states.h"
 
 #define SESSION "states"
-#define PAGES 16
+#define PAGES 8
 #define SIZE (PAGES * PAGE_SIZE)
 #define LARGE (2 << 20)
 #define MEDIUM (64 << 10)
@@ -59,8 +59,7 @@ static const struct memfd_state states[] = {
 	STATE("duplicated", SIZE, .early = ALL_PAGES, .duplicated = true, .late_position = 777),
 	STATE("status-flags", SIZE, .early = ALL_PAGES, .status_flags = O_APPEND | O_NONBLOCK),
 	STATE("not-close-on-exec", SIZE, .early = ALL_PAGES, .inherited = true),
-	STATE("large-folio", LARGE, .early = ALL_PAGES, .late = ODD_PAGES, .large = true),
-	STATE("large-folio-odd-size", LARGE - 4567, .early = ALL_PAGES, .large = true),
+	STATE("large-folio", LARGE - 4567, .early = ALL_PAGES, .late = ODD_PAGES, .large = true),
 	STATE("medium-folios", 4 * MEDIUM, .early = ALL_PAGES, .medium = true),
 	STATE("unsealable", SIZE, .early = ALL_PAGES, .unsealable = true),
 	STATE("seal-seal", SIZE, .early = ALL_PAGES, .seals = F_SEAL_SEAL),

@@ -15,13 +15,13 @@ static inline u64 pattern_word(u64 seed, u64 offset)
 	return (word ^ word >> 29) | 1;
 }
 
-/* Bytes from @offset on, a multiple of 8, into @size bytes, a multiple of 8 too. */
-static inline void pattern_fill(void *buffer, u64 seed, u64 offset, u64 size)
+/* A page: a word that tells which one, and counted on from it, as is cheap on an emulated CPU. */
+static inline void pattern_page(void *buffer, u64 seed, u64 page)
 {
-	u64 *words = buffer;
+	u64 word = pattern_word(seed, page), *words = buffer;
 
-	for (u64 i = 0; i < size / sizeof(u64); i++)
-		words[i] = pattern_word(seed, offset + i * sizeof(u64));
+	for (unsigned int i = 0; i < PAGE_SIZE / sizeof(u64); i++, word += 0x100000002ull)
+		words[i] = word;
 }
 
 #endif

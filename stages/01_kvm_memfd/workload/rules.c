@@ -28,6 +28,10 @@
 enum {
 	TOKEN_FILE = 1,
 	TOKEN_OTHER,
+	/* One for each, so that one that is taken by mistake does not stand in another's way. */
+	TOKEN_CLOSED,
+	TOKEN_PIPE,
+	TOKEN_EVENT,
 	TOKEN_NEVER_USED = 999,
 };
 
@@ -110,9 +114,9 @@ static void rules_of_preserve(int luo_fd, int session, int file, int other)
 	rule("token_in_use", -EEXIST, luo_preserve_fd(session, other, TOKEN_FILE));
 	rule("file_preserved_twice", -EBUSY, luo_preserve_fd(session, file, TOKEN_OTHER));
 	rule("file_in_two_sessions", -EBUSY, luo_preserve_fd(second, file, TOKEN_FILE));
-	rule("preserve_closed_fd", -EBADF, luo_preserve_fd(session, closed_fd, TOKEN_OTHER));
-	rule("preserve_pipe", -ENOENT, luo_preserve_fd(session, pipe_fds[0], TOKEN_OTHER));
-	rule("preserve_eventfd", -ENOENT, luo_preserve_fd(session, event, TOKEN_OTHER));
+	rule("preserve_closed_fd", -EBADF, luo_preserve_fd(session, closed_fd, TOKEN_CLOSED));
+	rule("preserve_pipe", -ENOENT, luo_preserve_fd(session, pipe_fds[0], TOKEN_PIPE));
+	rule("preserve_eventfd", -ENOENT, luo_preserve_fd(session, event, TOKEN_EVENT));
 
 	close(pipe_fds[0]);
 	close(pipe_fds[1]);
@@ -137,8 +141,6 @@ void rules_outgoing(int luo_fd, u64 nonce)
 
 	must(luo_preserve_fd(session, file, TOKEN_FILE));
 	rules_of_names(luo_fd);
-	rules_of_preserve(luo_fd, session, file, other);
-
 	rule("retrieve_fd_of_outgoing_session", -EINVAL,
 	     closed(luo_retrieve_fd(session, TOKEN_FILE)));
 	rule("finish_outgoing_session", -EINVAL, luo_finish(session));
@@ -147,8 +149,14 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	rule("resize_preserved_memfd", -EPERM, sys(ftruncate(file, 2 * FILE_SIZE)));
 	rule("punch_preserved_memfd", -EPERM,
 	     sys(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, FILE_SIZE)));
+	rule("allocate_in_preserved_memfd", -EPERM, sys(fallocate(file, 0, 0, FILE_SIZE)));
+	rules_of_preserve(luo_fd, session, file, other);
 	close(session);
 	rule("resize_memfd_of_closed_session", 0, sys(ftruncate(file, 2 * FILE_SIZE)));
+	/* An abort leaves no mark. */
+	session = must(luo_create_session(luo_fd, CLOSED_SESSION));
+	rule("preserve_after_abort", 0, luo_preserve_fd(session, file, TOKEN_FILE));
+	close(session);
 	close(other);
 	close(file);
 
@@ -175,16 +183,17 @@ static void rules_of_kept_session(int luo_fd, u64 nonce)
 {
 	static const char * const names[] = {
 		"retrieve_session_twice", "retrieve_unknown_token", "preserve_in_incoming_session",
-		"retrieve_token_twice_is_same_file", "finish_session", "finish_twice",
-		"retrieve_fd_after_finish",
+		"retrieve_token_twice_is_same_file", "preserve_retrieved_file", "finish_session",
+		"finish_twice", "retrieve_fd_after_finish", "preserve_finished_file",
 	};
 	int session = luo_retrieve_session(luo_fd, KEPT_SESSION);
-	int file, again, other;
+	int file, again, other, next;
 
 	if (session < 0) {
 		skip_all(names, ARRAY_SIZE(names));
 		return;
 	}
+	next = must(luo_create_session(luo_fd, "rules-next"));
 
 	file = must(luo_retrieve_fd(session, TOKEN_FILE));
 	rule("retrieve_session_twice", -EINVAL, closed(luo_retrieve_session(luo_fd, KEPT_SESSION)));
@@ -194,10 +203,14 @@ static void rules_of_kept_session(int luo_fd, u64 nonce)
 	     luo_preserve_fd(session, other, TOKEN_NEVER_USED));
 	again = luo_retrieve_fd(session, TOKEN_FILE);
 	rule("retrieve_token_twice_is_same_file", 1, again < 0 ? again : same_inode(again, file));
+	/* As long as LUO has it, nobody else may preserve it. */
+	rule("preserve_retrieved_file", -EBUSY, luo_preserve_fd(next, file, TOKEN_FILE));
 	rule("finish_session", 0, luo_finish(session));
 	rule("finish_twice", 0, luo_finish(session));
 	rule("retrieve_fd_after_finish", -ENOENT, closed(luo_retrieve_fd(session, TOKEN_FILE)));
+	rule("preserve_finished_file", 0, luo_preserve_fd(next, file, TOKEN_OTHER));
 
+	close(next);
 	if (again >= 0)
 		close(again);
 	close(other);

@@ -5,9 +5,9 @@
 
 #include "workload.h"
 
-#define RULES_OUTGOING 19
-#define RULES_INCOMING 13
-#define RULES_IOCTL_OUTGOING 10
+#define RULES_OUTGOING 21
+#define RULES_INCOMING 15
+#define RULES_IOCTL_OUTGOING 12
 #define RULES_IOCTL_INCOMING 6
 
 void rule(const char *name, long expected, long seen);

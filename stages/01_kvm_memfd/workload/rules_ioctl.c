@@ -98,6 +98,9 @@ void rules_ioctl_outgoing(int luo_fd)
 	rule("session_name", 1, has_name(session, OUTGOING_SESSION));
 	rules_of_files(session);
 	rules_of_size(session, file);
+	/* No image is loaded: a reboot that is refused serialises nothing, and locks nothing. */
+	rule("reboot_without_image", -EINVAL, kexec_start());
+	rule("session_name_after_reboot", 1, has_name(session, OUTGOING_SESSION));
 	close(session);
 	must(luo_preserve_fd(must(luo_create_session(luo_fd, CARRIED_SESSION)), file, TOKEN));
 	close(file);
