@@ -12,7 +12,9 @@ WHO is "host" (the sampler's own tick), "qemu" (its main loop served nothing), "
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -89,7 +91,11 @@ def settled(t: int, away: Mapping[str, Sequence[Stretch]], path: Iterable[str]) 
     `GRAIN_NS` later, for so long nobody knows that it had its turn.
     """
     for who in path:
-        t = next((end for begin, end in away.get(who, ()) if begin - GRAIN_NS <= t < end), t)
+        stretches = away.get(who, ())
+        # They follow each other: the first that ends later is the only one.
+        at = bisect_right(stretches, t, key=itemgetter(1))
+        if at < len(stretches) and stretches[at][0] - GRAIN_NS <= t:
+            t = stretches[at][1]
     return t
 
 

@@ -335,11 +335,10 @@ def _left_out(tree: Path, content: Manifest) -> list[str]:
     """Sources and large files of the tree that are no part of the copy that is built."""
     ignored = (_git(tree, *_IGNORED) or "").split("\0")
     new = [n for n in ignored if _SOURCE.search(n) and not _GENERATED.search(n)][:_MOST_ASKED]
-    why = _git(tree, "check-ignore", "-z", "-v", "--", *new) if new else None
-    fields = (why or "").split("\0")
-    # What a folder's own .gitignore names is what the build makes there.
-    rules = zip(fields[0::4], fields[3::4], strict=False)
-    hidden = [name for rule, name in rules if not rule.endswith("/.gitignore") or "/" not in name]
+    why = _git(tree, "check-ignore", "-v", "--", *new) if new else None
+    # FILE:LINE:PATTERN, tab, name. What a folder's own .gitignore names the build makes there.
+    rules = (line.partition("\t") for line in (why or "").splitlines())
+    hidden = [name for rule, _, name in rules if "/.gitignore" not in rule.partition(":")[0]]
     there = (_git(tree, *_LIST, "--cached") or "").split("\0")
     large = [name for name in there if name and name not in content and _too_large(tree / name)]
     return [*hidden, *large]

@@ -32,7 +32,7 @@ from typing import Any
 
 from common.cli import main
 from common.errors import StagesError
-from common.trial_files import RECORD, SUMS
+from common.trial_files import MADE, RECORD, SUMS
 from tests.stored import write_record
 
 SECONDS, BYTES = 10.0, 1 << 30
@@ -69,7 +69,7 @@ def edit_once(folder: Path, dice: Dice) -> str:
 
 def reseal(folder: Path, stage: int, dice: Dice) -> None:
     """As somebody with this program would: nine times of ten the record follows."""
-    if dice.random() < 0.9 and _regular(folder / RECORD):
+    if dice.random() < 0.9 and all(_regular(folder / n) for n in (RECORD, MADE, SUMS)):
         with contextlib.suppress(StagesError, ValueError, OSError, LookupError):
             write_record(folder, stage=stage)
     lines = []

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kernel import source
+from kernel.diagnose import missing_files
 from kernel.errors import DiskFull, FetchError, PatchError, SourceError
-from kernel.events import Event, Phase, Started
+from kernel.events import Event, Noted, Phase, Started
 from kernel.source import SourceKind, debian_source, kernel_version, sources_root, tree_source
 from kernel.worktree import apply_patch, prepare
 from tests.kernel_toy import PATCH, git, make_git_tree, make_tree, snapshot
@@ -302,3 +303,53 @@ def test_a_series_that_fails_leaves_nothing(tmp_path: Path) -> None:
         prepare(tree_source(tree), (good, bad), lambda _: None)
     assert len(list(sources_root().iterdir())) == 1
     assert "return 1" in (tree / "mm/one.c").read_text()
+
+
+def noted(tree: Path) -> tuple[source.Source, str]:
+    events: list[Event] = []
+    found = tree_source(tree, progress=events.append)
+    return found, " ".join(event.text for event in events if isinstance(event, Noted))
+
+
+def test_a_build_folder_leads_to_its_source(tmp_path: Path) -> None:
+    tree = make_git_tree(tmp_path / "linux")
+    build = tmp_path / "build"
+    build.mkdir()
+    (build / "Makefile").write_text("include ../linux/Makefile\n")
+    (build / "source").symlink_to(tree)
+    found, said = noted(build)
+    assert found.path == tree.resolve()
+    assert "is a build folder; the kernels are built of" in said
+
+
+def test_new_sources_that_are_ignored_are_named(tmp_path: Path) -> None:
+    tree = make_git_tree(tmp_path / "linux")
+    (tree / ".git" / "info" / "exclude").write_text("/*\n")
+    (tree / "drivers").mkdir(exist_ok=True)
+    (tree / "drivers" / "mine.c").write_text("int mine;\n")
+    (tree / "notes.txt").write_text("no source\n")
+    _found, said = noted(tree)
+    assert "left out of what is built" in said and "drivers/mine.c" in said
+    assert "notes.txt" not in said
+    assert noted(make_git_tree(tmp_path / "other"))[1] == ""
+
+
+def test_a_disk_image_in_the_tree_is_not_copied(tmp_path: Path) -> None:
+    tree = make_git_tree(tmp_path / "linux")
+    os.truncate(os.open(tree / "disk.img", os.O_CREAT | os.O_RDWR), 6 << 30)
+    _found, said = noted(tree)
+    assert "disk.img" in said and "larger than 64 MiB" in said
+    assert "disk.img" not in source.tree_manifest(tree)[0]
+
+
+def test_files_that_a_build_calls_missing() -> None:
+    said = [
+        "make[3]: *** No rule to make target 'drivers/mine.o', needed by 'drivers/'.  Stop.",
+        "../drivers/a.c:1:10: fatal error: drivers/b.h: No such file or directory",
+    ]
+    assert missing_files(said) == [
+        "drivers/mine.o",
+        "drivers/mine.c",
+        "drivers/mine.S",
+        "drivers/b.h",
+    ]
