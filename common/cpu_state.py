@@ -93,7 +93,8 @@ def _cpu(number: int, text: str) -> Cpu | None:
             cr4=words["CR4"],
             efer=words["EFER"],
             idt=int(idt[1], 16) if idt else 0,
-            saved=tuple(words[f"R{n}"] for n in range(12, 16)),
+            # There are none outside long mode, in which a CPU is told of all the same.
+            saved=tuple(words.get(f"R{n}", 0) for n in range(12, 16)),
             gs=int(gs[1], 16) if gs else 0,
         )
     except KeyError:

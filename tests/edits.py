@@ -1,7 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Random edits of a stored run, and what `judge` makes of each.
 
-    PYTHONPATH=. python -m tests.edits RUN [NUMBER [SEED]]    figures, and every edit that is amiss
+    PYTHONPATH=. python -m tests.edits RUN [NUMBER [SEED [SECONDS]]]
+
+gives figures, and every edit that is amiss.
 
 An edit changes one thing of one file, or of the folder: a type, a size, an order, a link, a name,
 a deletion, a duplicate, a swap. Then record.json is made anew, where this program still can, and
@@ -34,6 +36,7 @@ from common.trial_files import RECORD, SUMS
 from tests.stored import write_record
 
 SECONDS, BYTES = 10.0, 1 << 30
+"""Of CPU time, whatever else the host does; and of memory."""
 _HUGE, _SEALED = 6 << 30, 64 << 20
 _FORMATS = ("text", "mail", "html", "json", "junit", "ktap")
 _RAW = ['"\\ud800"', "NaN", "9" * 5000, "1e999", "[" * 3000, '"' + "x" * 100_000 + '"', "-5", "5.5"]
@@ -91,9 +94,9 @@ def try_one(run: Path, seed: int, before: tuple[int, str], work: Path) -> Outcom
     try:
         edit = edit_once(folder, dice)
         reseal(folder, stage, dice)
-        begun = time.monotonic()
+        begun = time.process_time()
         status, said, amiss = _judged(folder, before, dice)
-        seconds = time.monotonic() - begun
+        seconds = time.process_time() - begun
         if seconds > SECONDS:
             amiss = f"took {seconds:.1f} s"
         if resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10 > BYTES:
@@ -311,14 +314,20 @@ KINDS: tuple[Callable[[Path, Dice], str], ...] = (
 )
 
 
-def tried(run: Path, number: int, seed: int) -> tuple[Counter[str], list[Outcome], float]:
-    """What came of so many edits, those that are amiss, and the longest time of one (s)."""
+def tried(
+    run: Path, number: int, seed: int, seconds: float = 1e9
+) -> tuple[Counter[str], list[Outcome], float]:
+    """What came of so many edits, or as many as fit into `seconds`; those that are amiss; and the
+    longest time of one (s)."""
+    end = time.monotonic() + seconds
     status, said, _error = told(["judge", str(run)])
     before = status, (said.splitlines() or [""])[0]
     counts: Counter[str] = Counter()
     amiss, longest = [], 0.0
     with tempfile.TemporaryDirectory(prefix="edits-") as work:
         for n in range(seed, seed + number):
+            if time.monotonic() > end:
+                break
             one = try_one(run, n, before, Path(work))
             same = (one.status, one.said) == before
             counts["refused" if one.status == 2 else "same verdict" if same else "a worse one"] += 1
@@ -331,12 +340,14 @@ def tried(run: Path, number: int, seed: int) -> tuple[Counter[str], list[Outcome
 def _main() -> None:
     run, number = Path(sys.argv[1]), int((*sys.argv, "", "500")[2] or 500)
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
-    counts, amiss, longest = tried(run, number, seed)
+    seconds = float(sys.argv[4]) if len(sys.argv) > 4 else 1e9
+    counts, amiss, longest = tried(run, number, seed, seconds)
     for one in amiss:
         print(f"{one.edit}: {one.amiss}\n    {one.status}: {one.said[:300]}")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
     told_ = ", ".join(f"{count} {what}" for what, count in counts.most_common())
-    print(f"{run.name}: {number} edits: {told_}; {len(amiss)} amiss; {longest:.1f} s; {peak} MiB")
+    print(f"{run.name}: {counts.total()} edits: {told_}; {len(amiss)} amiss")
+    print(f"the longest took {longest:.1f} s of CPU time; at most {peak} MiB of memory")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from common.append import behind, check
 from common.cli import build_parser
 from common.compare import comparison
 from common.errors import UsageError
+from common.lane import in_lane
 from common.record import Run, Trial
 from common.report_text import report_text
 from common.stage import all_stages, load_stage
@@ -38,6 +39,13 @@ def test_they_stand_behind_ours_and_replace_the_scratch_alone() -> None:
 def test_what_breaks_nothing_is_taken_for_every_stage() -> None:
     check(["kho_scratch=32M,128M,32M", "numa=fake=2", "init_on_free=1"], all_stages())
     check(["pci=nomsi"], [load_stage(1)])
+
+
+def test_what_a_lane_depends_on_is_refused_there() -> None:
+    server = in_lane(load_stage(1), "server")
+    check(["numa=fake=2"], [server])
+    with pytest.raises(UsageError, match="depends on its numa=fake=2"):
+        check(["numa=fake=4"], [server])
 
 
 @pytest.mark.parametrize(

@@ -120,7 +120,6 @@ def test_a_walk_that_was_altered_does_not_follow() -> None:
         {"entries": (*path.entries[:-1], (path.entries[-1][0] + 8, path.entries[-1][1]))},
         {"entries": ((path.entries[0][0], path.entries[0][1] + 4096), *path.entries[1:])},
         {"physical": None},
-        {"entries": tuple((address, value << 64) for address, value in path.entries)},
     )
     for other in others:
         assert not follows(Walk(**(dict(path) | other)), CR3)
@@ -183,7 +182,8 @@ def each_cpu(change: Callable[[dict[str, Any]], object]) -> Callable[[dict[str, 
     def edit(sample: dict[str, Any], incoming: bool) -> None:
         if incoming:
             for cpu in sample["cpus"]:
-                change(cpu)
+                if cpu["looks"]:
+                    change(cpu)
 
     return edit
 
@@ -251,7 +251,7 @@ def test_a_kernel_that_stays_where_it_was_is_none_that_was_started(
 
     def edit(sample: dict[str, Any], incoming: bool) -> None:
         for number, cpu in enumerate(sample["cpus"]):
-            if incoming:
+            if incoming and cpu["looks"]:
                 looks = [json.loads(json.dumps(look)) for look in before["cpus"][number]["looks"]]
                 for look, mine in zip(looks, cpu["looks"], strict=True):
                     for part in ("note", "banner"):

@@ -3,19 +3,25 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
 
 from common.cli import main
+from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.record import Run, schema_text, seal
+from common.sources import digests
 from common.stage import load_stage
 from tests.conftest import RECORDED, sentence
-from tests.stored import store_run, write_record
+from tests.stored import edit_json, store_run, write_record
 
 
 def test_judge_again(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -216,3 +222,99 @@ def test_the_picture_is_of_the_blackout(
     words = [element.text or "" for element in picture.iter() if element.tag.endswith("text")]
     assert "jump (host)" in words
     assert any(word.startswith("in all ") for word in words)
+
+
+def refused(folder: Path, capsys: pytest.CaptureFixture[str], *, says: str) -> None:
+    """Sealed anew, with the record that follows where one does: refused by every verb."""
+    with contextlib.suppress(UsageError):
+        write_record(folder)
+    seal(folder)
+    for words in (["judge"], ["report"], ["bundle"], ["compare", str(folder)]):
+        assert main([*words, str(folder)]) == 2, words
+        assert says in sentence(capsys)
+
+
+def test_a_trial_is_of_this_run_and_planned(
+    run_folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(run_folder / "main", run_folder / "repeat-02")
+    edit_json(run_folder / "repeat-02" / "trial.json", lambda d: d.update(name="repeat-02"))
+    refused(run_folder, capsys, says="its nonce does not follow from run.json")
+    (run_folder / "repeat-02").rename(run_folder / ".hidden")
+    refused(run_folder, capsys, says="which is no file of a run")
+    (run_folder / ".hidden").rename(run_folder / "main" / "deeper")
+    refused(run_folder, capsys, says="which is no file of a run")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("command", ["run", "3"], "its nonce does not follow from run.json"),
+        ("commit", "f" * 12, "its nonce does not follow from run.json"),
+        ("started", "0001-01-01T00:00:00+00:00", "its nonce does not follow from run.json"),
+        ("planned", ["main", "control-panic"], "its nonce does not follow from run.json"),
+        ("stage", 2, "run.json is of stage 2"),
+        ("command", 5, "run.json is damaged: command"),
+    ],
+)
+def test_what_made_a_run_is_bound_to_it(
+    run_folder: Path, capsys: pytest.CaptureFixture[str], key: str, value: object, says: str
+) -> None:
+    edit_json(run_folder / "run.json", lambda made: made.update({key: value}))
+    with contextlib.suppress(ValueError, UsageError):
+        write_record(run_folder)
+    seal(run_folder)
+    assert main(["judge", str(run_folder)]) == 2
+    assert says in sentence(capsys)
+
+
+def test_a_planned_trial_that_left_nothing(
+    run_with_controls: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.rmtree(run_with_controls / "control-panic")
+    refused(run_with_controls, capsys, says="trial control-panic was planned (run.json)")
+
+
+def test_a_run_made_by_other_code_is_told_as_such(
+    run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own = digests()
+    monkeypatch.setattr("common.sources.digests", lambda: own | {"workload": "0" * 64})
+    assert main(["judge", str(run_folder)]) == 7
+    said = capsys.readouterr().out.splitlines()[0]
+    assert said.startswith("stage 1: OTHER CODE: made by commit 0123456789ab, whose workload this")
+    assert "its raw files give PASS" in said
+    assert main(["compare", str(run_folder), str(run_folder)]) == 0
+
+
+@pytest.mark.parametrize(
+    ("make", "says"),
+    [
+        (os.mkfifo, "is no regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
+        (lambda path: path.mkdir(), "is no file of a run"),
+        (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 6 << 30), "MiB at most"),
+    ],
+)
+@pytest.mark.parametrize("name", ["main/console.log", "main/trial.json", "record.json"])
+def test_what_is_no_file_is_not_opened(
+    name: str,
+    make: Callable[[Path], object],
+    says: str,
+    run_folder: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (run_folder / name).unlink()
+    make(run_folder / name)
+    assert main(["judge", str(run_folder)]) == 2
+    text = sentence(capsys)
+    assert says in text or "holds" in text or "at most" in text or "record.json" in text
+
+
+@pytest.mark.parametrize("name", ["-rf", ".run", "a\x1b[2Jb", "a\u202eb"])
+def test_a_bundle_has_a_name_that_can_be_typed(
+    name: str, run_folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    renamed = run_folder.rename(run_folder.with_name(name))
+    assert main(["bundle", "-o", str(tmp_path / "b.zip"), str(renamed)]) == 2
+    assert "rename the run" in sentence(capsys)

@@ -45,7 +45,7 @@ def unheard(folder: Path, name: str, *, ended: str, seen: LastLook | None = None
             path.write_text("".join(lines[: end + 1]))
     one = seen or look(name)
     setting = json.loads((trial / "trial.json").read_text())
-    setting["incoming"]["build_id"] = one.build_id or "0"
+    setting["incoming"]["build_id"] = one.build_id or "00"
     setting |= {"ended": ended, "ended_detail": "kexec and boot of the incoming kernel: silence"}
     (trial / "trial.json").write_text(json.dumps(setting))
     (trial / FILE).write_text(one.model_dump_json())
@@ -102,7 +102,7 @@ def changed(found: LastLook, **cpu: object) -> LastLook:
         for one in sample["cpus"]:
             one["cpu"] |= cpu
     data["log"] = {"source": "none", "lines": []}
-    return LastLook.model_validate(data)
+    return LastLook.model_validate_json(json.dumps(data))
 
 
 def test_what_is_dead_and_what_is_only_slow() -> None:

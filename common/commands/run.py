@@ -33,7 +33,6 @@ from common.verdict import Verdict
 def run(arguments: argparse.Namespace) -> int:
     """One stage: main run (or repeats) and controls, then the report on stdout."""
     choice, guest = chosen(arguments), chosen_guest(arguments)
-    check(arguments.append, [load_stage(arguments.stage, arguments.workload)])
     stage = as_run(
         load_stage(arguments.stage, arguments.workload),
         lane=arguments.lane,
@@ -41,6 +40,7 @@ def run(arguments: argparse.Namespace) -> int:
         chain=arguments.chain,
         own_guest=guest is not None,
     )
+    check(arguments.append, [stage])
     if arguments.control:
         plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
     else:
