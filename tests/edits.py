@@ -75,7 +75,8 @@ def reseal(folder: Path, stage: int, dice: Dice) -> None:
         with contextlib.suppress(StagesError, ValueError, OSError, LookupError):
             write_record(folder, stage=stage)
     lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS):
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    for path in sorted(found, key=lambda p: str(p.relative_to(folder))):
         small = path.stat().st_size <= _SEALED and not path.is_symlink()
         data = path.read_bytes() if small else b""
         lines.append(f"{hashlib.sha256(data).hexdigest()}  {path.relative_to(folder)}\n")
