@@ -22,7 +22,7 @@ SPLAT = re.compile(
     FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
     r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
-    r"unreferenced object|pagealloc: |page dumped because: |"
+    r"unreferenced object|pagealloc: |page dumped because: |is uninitialized and poisoned|"
     r"INFO: trying to register non-static key|"
     r"INFO: lockdep is turned off|Call Trace:"
 )

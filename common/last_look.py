@@ -34,6 +34,7 @@ _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 FAULT_SAMPLES, _TURNS = 12, 4
 """Looks at an instruction that faults for good, and how often they must come and go between it
 and its exception."""
+_PLACES = 2
 _CR2 = re.compile(r"^CR2: ([0-9a-f]+)")
 
 
@@ -116,7 +117,9 @@ def standing(look: LastLook) -> str | None:
     for cpu in look.samples[-1].cpus if look.samples else ():
         names = [_name(look, sample, cpu.cpu.number) for sample in look.samples]
         if any(c.cpu.number == cpu.cpu.number and not c.cpu.halted for c in _all(look)):
-            places = " and ".join(dict.fromkeys(look.place_of(n) for n in names if n))
+            known = [*dict.fromkeys(look.place_of(n) for n in names if n)]
+            more = f" and {len(known) - _PLACES} more" if len(known) > _PLACES else ""
+            places = " and ".join(known[:_PLACES]) + more
             off = "" if cpu.cpu.interrupts else ", interrupts off"
             where = f"in {places}" if places else f"at {cpu.cpu.rip:#x}, in no kernel's text"
             told.append(f"CPU {cpu.cpu.number} was {where}{off}")

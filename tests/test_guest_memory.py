@@ -93,4 +93,5 @@ def test_the_check(change: dict[str, int] | None, status: str, recorded: Recorde
     edited = trial.model_copy(update={"witness": trial.witness | {"guest": guest}})
     answers = {a.check: a.outcome.status for a in judge_trial(edited, load_stage(1)).answers}
     assert answers.pop("host_saw_guest") == status
+    answers.pop("host_saw_guest_run")  # asks for the same looks, among other things
     assert set(answers.values()) == {"PASS"}

@@ -88,7 +88,7 @@ def test_the_server_lane_is_larger_and_has_the_controls_that_need_no_kernel(stag
     options = {option.parameter: option.default for option in server.options}
     assert server.size(options).machine_mib == stage.size(options).machine_mib + 768
     assert [p.name for p in server.fragments()][-1] == "server.config"
-    assert server.cmdline == (*stage.cmdline, "numa=fake=2")
+    assert server.cmdline == (*stage.cmdline, "numa=fake=2", "numa_balancing=disable")
     assert {c.name for c in server.controls} == {
         c.name for c in stage.controls if not c.own_kernels
     }

@@ -141,7 +141,7 @@ static void kill_holder(int luo_fd, int file)
 	close(ready[1]);
 	must(sys(read(ready[0], &byte, 1)));
 	close(ready[0]);
-	ledger_for_host("held");
+	ledger("held");
 	must(sys(kill(holder, SIGKILL)));
 	must(sys(waitpid(holder, &status, 0)));
 	keep_memory();
@@ -164,9 +164,9 @@ void given_back_outgoing(int luo_fd)
 	ledger_for_host("made");
 	session = must(luo_create_session(luo_fd, "memory-aborted"));
 	must(luo_preserve_fd(session, file, TOKEN));
-	ledger_for_host("preserved");
+	ledger("preserved");
 	refuse(luo_fd, session, file);
-	ledger_for_host("refused");
+	ledger("refused");
 	close(session);
 	keep_memory();
 	ledger_for_host("aborted");
