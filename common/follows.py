@@ -32,6 +32,7 @@ from common.record import (
     sha256,
     trial_of,
 )
+from common.sources import other_code
 from common.stage import Stage, load_stage
 from common.stored_file import first_fault, read_bytes, read_stamped
 from common.trial_files import MADE, check_trial
@@ -235,7 +236,8 @@ def _unplanned(made: Made, trials: Sequence[Trial], stage: Stage) -> Iterator[st
         numbers = [trial.setting.attempt for trial in trials if trial.setting.plan == name]
         if numbers != list(range(1, len(numbers) + 1)):
             yield f"of the attempts at {name} there are {', '.join(map(str, numbers))}"
-    for trial, following in pairwise(trials):
+    # Which attempt counts is for the checks of the code that made the run.
+    for trial, following in () if other_code(made.sources) else pairwise(trials):
         if trial.setting.plan == following.setting.plan and not disturbed(trial, stage):
             yield f"{following.setting.name} was run, though {trial.setting.name} counts"
     if ran == list(made.planned):

@@ -69,11 +69,14 @@ def edit_once(folder: Path, dice: Dice) -> str:
 
 def reseal(folder: Path, stage: int, dice: Dice) -> None:
     """As somebody with this program would: nine times of ten the record follows."""
-    if dice.random() < 0.9 and all(_regular(folder / n) for n in (RECORD, MADE, SUMS)):
+    files = [p for p in folder.rglob("*") if p.is_file()]
+    plain = all(_regular(folder / n) for n in (RECORD, MADE, SUMS))
+    if plain and max(p.stat().st_size for p in files) <= _SEALED and dice.random() < 0.9:
         with contextlib.suppress(StagesError, ValueError, OSError, LookupError):
             write_record(folder, stage=stage)
     lines = []
-    for path in sorted(p for p in folder.rglob("*") if p.is_file() and p.name != SUMS):
+    found = (p for p in folder.rglob("*") if p.is_file() and p.name != SUMS)
+    for path in sorted(found, key=lambda p: str(p.relative_to(folder))):
         small = path.stat().st_size <= _SEALED and not path.is_symlink()
         data = path.read_bytes() if small else b""
         lines.append(f"{hashlib.sha256(data).hexdigest()}  {path.relative_to(folder)}\n")
