@@ -32,16 +32,21 @@ class Drift(Stored):
     ms: float
 
 
-def host_time(side: Side, key: str) -> int | None:
-    """When the machine took this TSC, by the host's clock; None without it.
+def host_times(sides: Sequence[Side], key: str) -> list[int]:
+    """When the machine took each side's TSC of this fact, by the host's clock, or a little later.
 
-    From the line of the side that was stamped soonest: however late this one came.
+    From the line that was stamped soonest, however late this one came: of all sides, since the TSC
+    runs through the kexec, as far as they take it to be as fast.
     """
-    readings = tsc_readings(side)
-    tsc, khz = side.number(key), side.number("tsc.khz")
-    if not readings or tsc is None or not khz:
-        return None
-    return tsc * 1_000_000 // khz + min(r.host - r.clock for r in readings)
+    found = []
+    for side in sides:
+        tsc, khz = side.number(key), side.number("tsc.khz")
+        alike = [other for other in sides if other.number("tsc.khz") == khz]
+        readings = [reading for other in alike for reading in tsc_readings(other)]
+        if tsc is not None and khz and readings:
+            soonest = min(reading.host - reading.clock for reading in readings)
+            found.append(tsc * 1_000_000 // khz + soonest)
+    return found
 
 
 def drift(readings: Sequence[Reading]) -> Drift | None:

@@ -23,7 +23,7 @@ from pydantic import TypeAdapter
 
 from common import socket_buffer
 from common.away import unproved
-from common.clocks import host_time
+from common.clocks import host_times
 from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
@@ -55,7 +55,7 @@ _DRAIN_SECONDS = 0.2
 # The last rendezvous before the kexec, of stages 2 and 3.
 _LEFT = ("await.reboot", "await.snapshot-outgoing")
 # The host's time of a look at the device is known to so much.
-_CLOCK_NS = 5_000_000
+_CLOCK_NS = 20_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
 
@@ -261,10 +261,10 @@ def _between_heads(
 ) -> list[int] | None:
     """The least and the most frames that the device can have written between both looks at its
     head: what was seen in RAM it had written by then, what was not sent it had not."""
-    times = [host_time(side, "t.head") for side in sides if "t.head" in side.facts]
+    times = host_times(sides, "t.head")
     if len(times) != 2:
         return None
-    first, last = (t or 0 for t in times)
+    first, last = times
 
     def seen_by(t: int) -> int:
         return bisect_right(landed, t, key=lambda frame: frame.seen)

@@ -246,7 +246,9 @@ def find_out(mutant: Mutant, run: Path) -> Finding:
 def evaluate(mutant: Mutant, verdict: Verdict) -> Finding:
     """Whether the verdict is what the mutant's file says: its check fails, none that may not."""
     answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
-    broken = [name for name, outcome in answers.items() if outcome.status != "PASS"]
+    broken = [
+        name for name, outcome in answers.items() if outcome.status not in ("PASS", "DISTURBED")
+    ]
     told = f"{verdict.status}: {verdict.why}"
     ended = verdict.status in ("CRASHED", "TIMEOUT") and mutant.catcher == "any check"
     if ended or mutant.catcher.startswith(_STATUS):
