@@ -22,12 +22,12 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from common import socket_buffer
-from common.away import unproved
+from common.away import settled, unproved
 from common.clocks import host_times
 from common.credit import Credit
 from common.dialogue import Side
 from common.errors import HarnessError
-from common.frames import Landing, judge, look_at, read_landed, read_sent
+from common.frames import Away, Landing, judge, look_at, read_landed, read_sent
 from common.igb_machine import Places, places, udp_ports
 from common.paths import CHECKOUT
 from common.precedence import prefer
@@ -56,6 +56,8 @@ _DRAIN_SECONDS = 0.2
 _LEFT = ("await.reboot", "await.snapshot-outgoing")
 # The host's time of a look at the device is known to so much.
 _CLOCK_NS = 20_000_000
+# A frame is written so long after it was sent, once the host has run who has a part in it.
+_DUE_NS = 100_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
 
@@ -219,7 +221,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
         found["frames"] = judge(sent, landed, gap, away).stored()
         raw.within("device-sent.bin", *sent[:1], *sent[-1:])
         raw.within("device-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
-        found["between_heads"] = _between_heads(sides, sent, landed)
+        found["between_heads"] = _between_heads(sides, sent, landed, away)
         found["socket"] = read_json(folder / "socket.json", _SOCKET).model_dump()
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
         raw.within("other-sent.bin", *sent[:1], *sent[-1:])
@@ -257,21 +259,26 @@ def _left(sides: tuple[Side, ...]) -> int | None:
 
 
 def _between_heads(
-    sides: tuple[Side, ...], sent: list[int], landed: list[Landing]
+    sides: tuple[Side, ...], sent: list[int], landed: list[Landing], away: Away
 ) -> list[int] | None:
     """The least and the most frames that the device can have written between both looks at its
-    head: what was seen in RAM it had written by then, what was not sent it had not."""
+    head: what was seen in RAM, or was due for long, it had written; what was not sent it had not.
+    """
     times = host_times(sides, "t.head")
     if len(times) != 2:
         return None
     first, last = times
 
-    def seen_by(t: int) -> int:
-        return bisect_right(landed, t, key=lambda frame: frame.seen)
+    def written_by(t: int) -> int:
+        seen = bisect_right(landed, t, key=lambda frame: frame.seen)
+        due = bisect_right(sent, t - _DUE_NS)
+        while due > seen and settled(sent[due - 1], away, ("sender", "qemu")) > t - _DUE_NS:
+            due -= 1
+        return max(seen, due)
 
     return [
-        seen_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
-        bisect_right(sent, last + _CLOCK_NS) - seen_by(first - _CLOCK_NS),
+        written_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
+        bisect_right(sent, last + _CLOCK_NS) - written_by(first - _CLOCK_NS),
     ]
 
 

@@ -21,6 +21,7 @@ from common.stored_file import Strict
 PAGE = 4096
 SAMPLES = 256
 """Pages of each vCPU's share of which every word is looked at; of the others the first and last."""
+MOST_GUEST_PAGES = 1 << 32
 MOST_PAGES = 1 << 16
 """Pages of a vCPU's share that are looked at, at most; all of them up to 256 MiB."""
 
@@ -80,7 +81,8 @@ def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
         version, cursor, counter = (
             struct.unpack_from("<Q", page, at)[0] for at in (_VERSION, _CURSOR, _COUNTER)
         )
-        if not nr_pages or (found and nonce != found[0].nonce):
+        # What is no guest's any more may say anything.
+        if not 0 < nr_pages < MOST_GUEST_PAGES or (found and nonce != found[0].nonce):
             break
         found.append(VcpuBlock(nonce, first_page, nr_pages, version, cursor, counter))
     return found

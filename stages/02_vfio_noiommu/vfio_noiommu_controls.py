@@ -252,7 +252,8 @@ CONTROLS = (
         breaks=frozenset(
             {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
         ),
-        may_break=WITHOUT_DEVICE,
+        # Of its neighbour's abort nothing can be asked where it is not preserved itself.
+        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
         reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
     ),
     Control(
