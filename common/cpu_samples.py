@@ -81,8 +81,12 @@ class CpuSample(Strict):
 
     @property
     def in_guest(self) -> bool:
-        """Whether it runs, privileged, by tables that map no kernel: inside a guest of KVM's."""
-        return self.cpu.paging and self.cpu.cpl == 0 and self.root is None
+        """Whether it runs, privileged, by tables that map no kernel: inside a guest of KVM's.
+
+        On the way there and back QEMU may show the registers of both.
+        """
+        cpu = self.cpu
+        return cpu.paging and cpu.cpl == 0 and self.root is None and not cpu.in_kernel_half
 
 
 class Sample(Strict):
