@@ -80,7 +80,7 @@ class Mutant:
     @property
     def workload(self) -> Workload:
         """Of which workload the stage's run is."""
-        return "qemu" if "qemu" in self.options else "vmm"
+        return _workload_of(self.options)
 
     @property
     def catcher(self) -> str:
@@ -105,6 +105,10 @@ class Finding:
         return tuple(name for name in self.beside if name not in self.mutant.may_break)
 
 
+def _workload_of(options: Sequence[str]) -> Workload:
+    return "qemu" if "qemu" in options else "vmm"
+
+
 def read_mutant(file: Path) -> Mutant:
     """The mutant of a file. Raises HarnessError where the file cannot be meant so."""
     head, *diffs = _DIFF.split(file.read_text())
@@ -116,8 +120,7 @@ def read_mutant(file: Path) -> Mutant:
     if not run or not run[0].isdigit() or (caught_by is None) is (refused_with is None):
         raise HarnessError(f"{file.name}: a mutant has Run, and one of Caught-by and Refused-with")
     may_break = frozenset(filter(None, map(str.strip, fields.get("May-break", "").split(","))))
-    workload: Workload = "qemu" if "qemu" in run else "vmm"
-    known = {check.name for check in load_stage(int(run[0]), workload).checks}
+    known = {check.name for check in load_stage(int(run[0]), _workload_of(run)).checks}
     for name in sorted(may_break | {caught_by or ""}):
         if name and name not in known and not name.startswith(_STATUS):
             raise HarnessError(f"{file.name}: stage {run[0]} has no check {name!r}")
