@@ -8,6 +8,9 @@ QEMU does. It does not go by a descriptor's done bit, which is gone as soon as t
 the descriptor, but by the number of the frame in the buffer. A device writes in the ring's order:
 a buffer that is still as it was when the one after it has a newer frame is never written.
 
+An ordinary driver (`--driver`) gives a descriptor back with another buffer: there the descriptors
+ahead are read again as the device comes nearer to them.
+
 It also says how many frames the first ring takes (common/credit.py): by the descriptors that
 the reader has given back, whose done bit is gone. Where nobody tells the device of that, they are
 not yet its own: "hold" on stdin says so, "release" that the device is told again.
@@ -41,6 +44,8 @@ _POLL_SECONDS = 0.0005
 _DESCRIPTOR = struct.Struct("<QQ")
 # Advanced receive descriptor, written back: its status, bit 0 of which is DD. Given back it is 0.
 _STATUS, _DONE = 8, 1
+# The length of what was written, of two bytes.
+_LENGTH = 12
 
 Physical = Callable[[int], int]
 
@@ -62,28 +67,34 @@ class Ram(Protocol):
 class Ring:
     """The buffers of one ring, and which of them is written next."""
 
+    _used_at, _used = _STATUS, _DONE
+    """Where in a descriptor, and in which bits, it shows that the device has used it."""
+
     def __init__(
         self, ram: Ram, nonce: int, physical: Physical, address: int, count: int, log: Path
     ) -> None:
         self._ram, self._nonce, self._log = ram, nonce, log
+        self._physical = physical
         # The ring need not be one piece: it is read page by page.
         end = address + count * _DESCRIPTOR.size
-        raw = b"".join(
-            ram.read(physical(at), min(PAGE, end - at)) for at in range(address, end, PAGE)
-        )
-        self._buffers = [
-            ram.offset(physical(packet) + HEADER_LENGTH)
-            for packet, _ in _DESCRIPTOR.iter_unpack(raw)
-        ]
         pages = [ram.offset(physical(at)) for at in range(address, end, PAGE)]
-        self._status = [
-            pages[at // PAGE] + at % PAGE + _STATUS
-            for at in range(0, count * _DESCRIPTOR.size, _DESCRIPTOR.size)
+        self._descriptors = [
+            pages[at // PAGE] + at % PAGE for at in range(0, end - address, _DESCRIPTOR.size)
         ]
+        self._buffers = [self._buffer(index) for index in range(count)]
         self._next = self._expected = 0
-        self._used = 0
+        self._unread = 0
         """Descriptors before the next one that the device has used and nobody has given back."""
         self._rows: array.array[int] = array.array("Q")
+
+    def _descriptor(self, index: int) -> bytes:
+        at = self._descriptors[index]
+        return self._ram.view[at : at + _DESCRIPTOR.size]
+
+    def _buffer(self, index: int) -> int | None:
+        """Where in RAM the frame of that descriptor will be."""
+        packet, _ = _DESCRIPTOR.unpack(self._descriptor(index))
+        return self._ram.offset(self._physical(packet) + HEADER_LENGTH)
 
     def look(self) -> bool:
         """True when another frame has landed; it is in the log then."""
@@ -100,23 +111,25 @@ class Ring:
         self._rows.extend((number, sent, time.monotonic_ns()))
         self._expected = number + 1
         self._next = (self._next + ahead + 1) % len(self._buffers)
-        self._used += ahead + 1
+        self._unread += ahead + 1
         return True
 
     def limit(self) -> int:
         """How many frames may have been sent in all, by what has landed and was given back."""
         count = len(self._buffers)
         # The last one may not be written back yet: a device writes the buffer first.
-        while self._used > 1:
-            oldest = self._status[(self._next - self._used) % count]
-            if self._ram.view[oldest] & _DONE:
+        while self._unread > 1:
+            oldest = self._descriptor((self._next - self._unread) % count)
+            if int.from_bytes(oldest[self._used_at :], "little") & self._used:
                 break
-            self._used -= 1
-        return self._expected + count - 1 - self._used
+            self._unread -= 1
+        return self._expected + count - 1 - self._unread
 
     def _landed(self, ahead: int) -> tuple[int, int] | None:
         """Number and send time of a new frame, `ahead` buffers after the next."""
         offset = self._buffers[(self._next + ahead) % len(self._buffers)]
+        if offset is None:
+            return None
         body = self._ram.view[offset : offset + FRAME.size]
         magic, nonce, number, sent = FRAME.unpack(body)
         if magic != MAGIC or nonce != self._nonce or number < self._expected:
@@ -133,7 +146,43 @@ class Ring:
         return len(self._buffers)
 
     def close(self) -> None:
+        """What has landed is on disk."""
         write_landed(self._log, self._rows)
+
+
+class DriverRing(Ring):
+    """The ring of a driver that hands its buffers on, and gives others back.
+
+    Given back is a descriptor without a length: igb leaves the done bit as it is.
+    """
+
+    _used_at, _used = _LENGTH, 0xFFFF
+    _AHEAD, _EVERY = 64, 16
+
+    def look(self) -> bool:
+        """As any ring, with the buffers ahead read anew."""
+        landed = super().look()
+        if not landed or self._next % self._EVERY == 0:
+            self._read_ahead(self._EVERY if not landed else self._AHEAD)
+        return landed
+
+    def _read_ahead(self, number: int) -> None:
+        for ahead in range(number):
+            index = (self._next + ahead) % self.count
+            descriptor = self._descriptor(index)
+            if int.from_bytes(descriptor[self._used_at : self._used_at + 2], "little"):
+                continue
+            buffer = self._buffer(index)
+            # The device may just have been writing it: then it is no address at all.
+            if buffer is not None and descriptor == self._descriptor(index):
+                self._buffers[index] = buffer
+
+    def _buffer(self, index: int) -> int | None:
+        """None where there is no address yet."""
+        try:
+            return super()._buffer(index)
+        except (HarnessError, ValueError):
+            return None
 
 
 def main() -> None:
@@ -154,6 +203,7 @@ def main() -> None:
         type=lambda text: int(text, 0),
         help="root table of the IOMMU; without it, devices use physical addresses",
     )
+    parser.add_argument("--driver", action="store_true", help="the first ring is a driver's")
     parser.add_argument("--credit", type=Path, required=True, help="for the first ring")
     parser.add_argument("--folder", type=Path, required=True, help="where away-watcher.jsonl goes")
     arguments = parser.parse_args()
@@ -162,11 +212,11 @@ def main() -> None:
         try:
             ram = stack.enter_context(MachineRam(arguments.pid))
             rings = [
-                Ring(
+                (DriverRing if arguments.driver and not number else Ring)(
                     *(ram, arguments.nonce, _physical(ram, arguments.root, bdf)),
                     *(int(address, 0), int(count), Path(log)),
                 )
-                for bdf, address, count, log in arguments.ring
+                for number, (bdf, address, count, log) in enumerate(arguments.ring)
             ]
         except (HarnessError, ValueError, struct.error) as error:
             # An address, or a table, that leads nowhere; whoever started us tells the user.

@@ -29,7 +29,11 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
     Cached by the content of its sources and headers' version. Raises HarnessError with
     the compiler's message.
     """
-    shared = [CHECKOUT / "common" / name for name in ("workload", "vm", "device")]
+    shared = [CHECKOUT / "common" / name for name in ("workload", "vm", "device", "qemu")]
+    # Of a stage's second workload the first may be a part.
+    shared += (
+        [first] if (first := sources.parent / "workload") != sources and first.exists() else []
+    )
     digest = hashlib.sha256(str(headers).encode())
     for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):
         digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")

@@ -15,20 +15,32 @@ import shutil
 import subprocess
 import tempfile
 from pathlib import Path
+from xml.etree import ElementTree as ET
 
 from common.errors import HarnessError
 from common.how_ended import how_ended
-from common.paths import cache_root
-from common.qemu_binary import QEMU, qemu_path
+from common.paths import CHECKOUT, cache_root
+from common.qemu_binary import QEMU, qemu_path, qemu_version
 
-_FIRMWARE = ("qboot.rom", "bios-256k.bin", "linuxboot_dma.bin", "kvmvapic.bin")
+# Of a microvm without ACPI and with it, of a q35, and what both load.
+_FIRMWARE = (
+    "qboot.rom",
+    "bios-microvm.bin",
+    "bios-256k.bin",
+    "linuxboot_dma.bin",
+    "kvmvapic.bin",
+)
 _LIBRARY = re.compile(r"\t(?:(\S+) => )?(/\S+) \(0x[0-9a-f]+\)")
 _BLOCK = 4096
+_WITH_CPR, _CPR_SUITE = "11.1.", "trixie-backports"
 
 
-def qemu_image() -> Path:
-    """The image; made where the cache has none. Raises HarnessError naming what is missing."""
-    files = _files()
+def qemu_image(program: Path | None = None) -> Path:
+    """The image of the program, or of the host's own QEMU; made where the cache has none.
+
+    Raises HarnessError naming what is missing.
+    """
+    files = _files(program or qemu_path())
     key = hashlib.sha256(repr([(n, *_identity(p)) for n, p in files.items()]).encode())
     image = cache_root() / "qemu" / f"{key.hexdigest()[:24]}.ext2"
     if not image.exists():
@@ -37,9 +49,38 @@ def qemu_image() -> Path:
     return image
 
 
-def _files() -> dict[str, Path]:
+def disk_and_ports(program: Path | None = None) -> tuple[ET.Element, ET.Element]:
+    """The disk with that QEMU, and the controller of the virtio ports, both on the root bus."""
+    disk = ET.Element("disk", type="file", device="disk")
+    ET.SubElement(disk, "driver", name="qemu", type="raw")
+    ET.SubElement(disk, "source", file=str(qemu_image(program)))
+    ET.SubElement(disk, "target", dev="vda", bus="virtio")
+    ET.SubElement(disk, "readonly")
+    ports = ET.Element("controller", type="virtio-serial", index="0")
+    for element, slot in ((disk, "0x04"), (ports, "0x05")):
+        ET.SubElement(
+            element, "address", type="pci", domain="0x0000", bus="0x00", slot=slot, function="0x0"
+        )
+    return disk, ports
+
+
+def qemu_with_cpr() -> Path:
+    """A QEMU that can hand a vfio device on by cpr-exec, in the format that is known: 11.1.
+
+    The host's own where it is one, else the one of Debian's backports, unpacked into the cache.
+    Raises HarnessError with what stands in the way.
+    """
+    if (program := qemu_path()) and qemu_version(program).startswith(_WITH_CPR):
+        return program
+    found = _output(str(CHECKOUT / "common" / "other-qemu"), _CPR_SUITE).strip()
+    if not (version := qemu_version(Path(found))).startswith(_WITH_CPR):
+        raise HarnessError(f"{found} is QEMU {version}, and the format of {_WITH_CPR}x is known")
+    return Path(found)
+
+
+def _files(program: Path) -> dict[str, Path]:
     """Name in the image -> file of the host."""
-    program, tool = qemu_path(), Path(mke2fs())
+    tool = Path(mke2fs())
     tree = program.parent
     if (starter := tree / "start" / QEMU).exists():  # one of common/other-qemu: a script
         binary = tree / "bin" / QEMU

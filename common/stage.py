@@ -160,6 +160,9 @@ class LinuxGuest:
     """A folder with a Makefile; see common/initramfs.py:build_workload."""
 
 
+GUEST_SOURCES = CHECKOUT / "common" / "linux_guest"
+"""The /init that every stage's Linux guest has."""
+GUEST_CONFIG = GUEST_SOURCES / "kernel.config"
 Workload = Literal["vmm", "qemu"]
 WORKLOADS: tuple[Workload, ...] = ("vmm", "qemu")
 

@@ -17,13 +17,14 @@ from pathlib import Path
 from common.errors import UsageError
 from common.stored_file import MOST_BYTES
 
-VMM, QEMU, NOIOMMU, IOMMUFD = (
+VMM, QEMU, NOIOMMU, IOMMUFD, NIC = (
     "01_kvm_memfd",
     "01_kvm_memfd_qemu",
     "02_vfio_noiommu",
     "03_iommufd",
+    "03_iommufd_qemu",
 )
-FRAMES = frozenset({NOIOMMU, IOMMUFD})
+FRAMES = frozenset({NOIOMMU, IOMMUFD, NIC})
 EVERY = frozenset({VMM, QEMU}) | FRAMES
 
 
@@ -61,9 +62,9 @@ TRIAL_FILES = (
     TrialFile("log-from-ram.txt", needed=False),  # the same log, for people
     TrialFile("ram-witness.json", of=frozenset({VMM, QEMU})),  # kvm_memfd_witness.py: RamWitness
     TrialFile("files-witness.json", of=frozenset({VMM})),  # kvm_memfd_files_witness.py: Seen
-    TrialFile("guest.jsonl", of=frozenset({QEMU})),
-    TrialFile("guest.log", of=frozenset({QEMU})),
-    TrialFile("guest-qmp.jsonl", of=frozenset({QEMU})),  # kvm_memfd_guest_lines.py: Entry
+    TrialFile("guest.jsonl", of=frozenset({QEMU, NIC})),
+    TrialFile("guest.log", of=frozenset({QEMU, NIC})),
+    TrialFile("guest-qmp.jsonl", of=frozenset({QEMU, NIC})),  # guest_lines.py: Entry
     # Of a trial that came to its traffic.
     *(
         TrialFile(name, of=FRAMES, needed=False, most=_FRAME_LOG)
@@ -72,7 +73,9 @@ TRIAL_FILES = (
     TrialFile("socket.json", of=FRAMES, needed=False),  # frame_witness.py: Socket
     TrialFile("away-sender.jsonl", of=FRAMES, needed=False),
     TrialFile("away-watcher.jsonl", of=FRAMES, needed=False),
-    TrialFile("tables.json", of=frozenset({IOMMUFD}), needed=False),  # iommufd_witness.py: Look
+    TrialFile(
+        "tables.json", of=frozenset({IOMMUFD, NIC}), needed=False
+    ),  # iommufd_witness.py: Look
     *(
         TrialFile(f"again-{name}", of=frozenset({IOMMUFD}), needed=False, most=_FRAME_LOG)
         for name in ("device-sent.bin", "other-sent.bin")

@@ -12,6 +12,7 @@
 #include "vfio.h"
 
 #define PCI_DEVICES "/sys/bus/pci/devices"
+#define VFIO_MAX_IRQS 64
 
 static int write_file(const char *path, const char *value)
 {
@@ -142,19 +143,27 @@ int vfio_hot_reset(int device)
 
 int vfio_set_irq_eventfd(int device, u32 index, int eventfd)
 {
+	return vfio_set_irq_eventfds(device, index, &eventfd, 1);
+}
+
+/* All interrupts of that index, from the first on. */
+int vfio_set_irq_eventfds(int device, u32 index, const int *eventfds, u32 count)
+{
 	struct {
 		struct vfio_irq_set set;
-		int fd;
+		int fds[VFIO_MAX_IRQS];
 	} arg = {
 		.set = {
-			.argsz = sizeof(arg),
+			.argsz = sizeof(arg.set) + count * sizeof(int),
 			.flags = VFIO_IRQ_SET_DATA_EVENTFD | VFIO_IRQ_SET_ACTION_TRIGGER,
 			.index = index,
-			.count = 1,
+			.count = count,
 		},
-		.fd = eventfd,
 	};
 
+	if (count > VFIO_MAX_IRQS)
+		return -EINVAL;
+	memcpy(arg.fds, eventfds, count * sizeof(int));
 	return sys(ioctl(device, VFIO_DEVICE_SET_IRQS, &arg));
 }
 

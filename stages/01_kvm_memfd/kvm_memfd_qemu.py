@@ -8,14 +8,24 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from kvm_memfd_guest_lines import PORTS, read_witness
+from kvm_memfd_guest_lines import read_witness
 from kvm_memfd_qemu_checks import CLAIMS
 from kvm_memfd_qemu_controls import CONTROLS
 from kvm_memfd_qemu_own import with_own_guest
 from kvm_memfd_qemu_timing import blackout, headline, phases
 
-from common.qemu_image import qemu_image
-from common.stage import Companion, LinuxGuest, Option, Size, Stage, Surroundings
+from common.guest_lines import PORTS
+from common.qemu_image import disk_and_ports
+from common.stage import (
+    GUEST_CONFIG,
+    GUEST_SOURCES,
+    Companion,
+    LinuxGuest,
+    Option,
+    Size,
+    Stage,
+    Surroundings,
+)
 
 _FOLDER = Path(__file__).parent
 
@@ -31,18 +41,7 @@ def _size(options: Mapping[str, int]) -> Size:
 
 
 def _devices(_options: Mapping[str, int]) -> tuple[ET.Element, ...]:
-    """The disk with QEMU, and the controller of the virtio ports, both straight on the root bus."""
-    disk = ET.Element("disk", type="file", device="disk")
-    ET.SubElement(disk, "driver", name="qemu", type="raw")
-    ET.SubElement(disk, "source", file=str(qemu_image()))
-    ET.SubElement(disk, "target", dev="vda", bus="virtio")
-    ET.SubElement(disk, "readonly")
-    ports = ET.Element("controller", type="virtio-serial", index="0")
-    for element, slot in ((disk, "0x04"), (ports, "0x05")):
-        ET.SubElement(
-            element, "address", type="pci", domain="0x0000", bus="0x00", slot=slot, function="0x0"
-        )
-    return disk, ports
+    return disk_and_ports()
 
 
 def _companion(machine: Surroundings) -> AbstractContextManager[Companion]:
@@ -70,7 +69,7 @@ STAGE = Stage(
     name="kvm_memfd_qemu",
     title="QEMU and its Linux guest survive a kexec",
     workload="qemu",
-    guest=LinuxGuest(fragments=(_FOLDER / "qemu-guest.config",), sources=_FOLDER / "qemu_guest"),
+    guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,

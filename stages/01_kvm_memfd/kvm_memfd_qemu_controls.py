@@ -16,11 +16,12 @@ from kvm_memfd_controls import (
     has_fact,
     not_zero,
 )
-from kvm_memfd_qemu_checks import CLAIMS, MAX_STATE, beat, qemu
+from kvm_memfd_qemu_checks import CLAIMS, MAX_STATE
 
 from common import checks
 from common.checks import INCOMING, OUTGOING, no_data, outcome
 from common.controls import reason
+from common.linux_guest_checks import beat, qemu
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 

@@ -11,32 +11,28 @@ and it waits for the guest to have gone round its memory. All of it is written d
 
 from __future__ import annotations
 
-import asyncio
 import json
-import socket
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, TypeVar
 
-from kvm_memfd_guest_lines import GUEST, TRANSCRIPT
-from kvm_memfd_qemu_guest import Failed, Guest, OurGuest, UnknownGuest
+from kvm_memfd_qemu_guest import UnknownGuest
 from kvm_memfd_witness import FILE, RamWitness
-from qemu.qmp import QMPClient, QMPError
+from qemu.qmp import QMPError
 
 from common.checks import INCOMING, OUTGOING
 from common.dialogue import awaited
+from common.guest_lines import GUEST, TRANSCRIPT
 from common.machine_ram import MachineRam
+from common.qemu_guest import Failed, Guest, OurGuest
+from common.qemu_monitor import QMP_SECONDS, Monitor, connected
 from common.stage import Companion, Surroundings
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
 WITH_RAM = ("ram-in-stream", "disk")
 _UNLIMITED = {"max-bandwidth": 1 << 40}
 
-_QMP_SECONDS = 20.0
-_EVENTS_SECONDS = 0.2
 # QEMU that was killed says nothing more.
 _SAVE_SECONDS = 10.0
 _SIDES = (OUTGOING, INCOMING)
@@ -45,80 +41,18 @@ _NEEDED = ("qmp", "guest", "save", "resume")
 _WITH_GUEST = ("goes-on", "swept", "swept-again")
 
 
-_T = TypeVar("_T")
-
-
-class _Monitor:
-    """One QEMU's monitor. Everything said goes into the transcript."""
-
-    def __init__(self, line: socket.socket, side: str, write: Callable[..., None]) -> None:
-        self._side, self._transcript = side, write
-        self._loop = asyncio.new_event_loop()
-        self._client = QMPClient(side)
-        self._run(self._client.connect(line), _QMP_SECONDS)
-        assert self._client.greeting
-        self._write(greeting=self._client.greeting._asdict())
-
-    def _write(self, **entry: object) -> None:
-        self._transcript(side=self._side, **entry)
-
-    def _run(self, work: Awaitable[_T], seconds: float) -> _T:
-        return self._loop.run_until_complete(asyncio.wait_for(work, seconds))
-
-    def do(self, command: str, **arguments: object) -> Any:
-        """The command's return value. Raises QMPError with QEMU's own words."""
-        self._write(command=command, arguments=arguments)
-        answer = self._run(self._client.execute(command, arguments), _QMP_SECONDS)
-        self._write(answer=answer)
-        return answer
-
-    def wait_migration(self, *, seconds: float) -> None:
-        """Returns when the state is saved or loaded. Raises Failed with QEMU's reason."""
-        while True:
-            event = self._event(seconds)
-            status = event["data"]["status"] if event["event"] == "MIGRATION" else None
-            if status == "completed":
-                return
-            if status == "failed":
-                raise Failed(self.do("query-migrate").get("error-desc", "no reason given"))
-
-    def wait_event(self, name: str) -> None:
-        """Returns when the event has come."""
-        while self._event(_QMP_SECONDS)["event"] != name:
-            pass
-
-    def _event(self, seconds: float) -> dict[str, Any]:
-        event = dict(self._run(self._client.events.get(), seconds))
-        self._write(event=event)
-        return event
-
-    def take_events(self) -> None:
-        """What has come until now is in the transcript."""
-        self._run(asyncio.sleep(_EVENTS_SECONDS), _QMP_SECONDS)
-        while not self._client.events.empty():
-            self._event(_QMP_SECONDS)
-
-    def close(self) -> None:
-        """The connection is closed, whether or not QEMU is still there."""
-        try:
-            self._run(self._client.disconnect(), _QMP_SECONDS)
-        except (QMPError, OSError, EOFError, TimeoutError) as error:
-            self._write(failed="close", why=str(error))
-        self._loop.close()
-
-
 class QemuHost:
     """The companion: what is due at each rendezvous."""
 
     def __init__(self, machine: Surroundings, ram: RamWitness) -> None:
         # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
-        self._lines = {side: _connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
+        self._lines = {side: connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
         self._ram = ram
         parameters = _parameters(machine.spec.cmdline)
         self._control = parameters.get("control", "")
         self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
         self._guest = self._guest_of(machine, parameters)
-        self._monitor: _Monitor | None = None
+        self._monitor: Monitor | None = None
         self._lost = ""
         self._side = OUTGOING
         self._uri = ""
@@ -176,7 +110,7 @@ class QemuHost:
         entry = {"t": time.monotonic_ns(), "side": self._side, **entry}
         self._transcript.write(json.dumps(entry) + "\n")
 
-    def _qemu(self) -> _Monitor:
+    def _qemu(self) -> Monitor:
         if self._monitor is None:
             raise Failed("QEMU's monitor is not connected")
         return self._monitor
@@ -185,7 +119,7 @@ class QemuHost:
         if self._monitor:
             self._monitor.close()
             self._monitor = None
-        self._monitor = _Monitor(self._lines[self._side], self._side, self._write)
+        self._monitor = Monitor(self._lines[self._side], self._side, self._write)
 
     def _guest_is_up(self) -> None:
         self._guest.come_up()
@@ -215,7 +149,7 @@ class QemuHost:
             self._prepare_migration()
             self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
             self._qemu().wait_migration(
-                seconds=self._guest.patience if self._control in WITH_RAM else _QMP_SECONDS
+                seconds=self._guest.patience if self._control in WITH_RAM else QMP_SECONDS
             )
         self._qemu().do("cont")
         self._qemu().wait_event("RESUME")
@@ -227,12 +161,6 @@ class QemuHost:
             self._qemu().do("system_reset")
         self._qemu().take_events()
         self._qemu().do("query-status")
-
-
-def _connected(path: Path) -> socket.socket:
-    line = socket.socket(socket.AF_UNIX)
-    line.connect(str(path))
-    return line
 
 
 def _parameters(cmdline: str) -> dict[str, str]:

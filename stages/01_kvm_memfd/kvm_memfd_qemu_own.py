@@ -10,11 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from kvm_memfd_guest_lines import TRANSCRIPT
-from kvm_memfd_qemu_checks import CLAIMS, qemu
+from kvm_memfd_qemu_checks import CLAIMS
 
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.controls import reason
+from common.guest_lines import TRANSCRIPT
+from common.linux_guest_checks import qemu
 from common.record import Trial
 from common.stage import Check, Claim, Control, Outcome, Stage
 

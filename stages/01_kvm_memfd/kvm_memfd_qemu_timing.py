@@ -3,9 +3,8 @@
 
 from __future__ import annotations
 
-from kvm_memfd_qemu_checks import beat, qemu
-
 from common.checks import INCOMING, OUTGOING
+from common.linux_guest_checks import beat, qemu
 from common.record import Trial
 from common.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
 

@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
@@ -117,9 +118,10 @@ static void add_machine(struct arguments *a, const struct qemu_config *config)
 	add(a, "-display");
 	add(a, "none");
 	add(a, "-machine");
-	/* A guest of the user's may need firmware, PCI and ACPI. */
-	add(a, own_guest() ? "q35,accel=kvm,memory-backend=ram" :
-			     "microvm,accel=kvm,acpi=off,memory-backend=ram");
+	/* A guest of the user's may need firmware, PCI and ACPI; one with a device needs the latter. */
+	add(a, "%s,accel=kvm,memory-backend=ram%s",
+	    own_guest() ? "q35" : config->nic ? "microvm,acpi=on,pcie=on" : "microvm,acpi=off",
+	    config->nic ? ",aux-ram-share=on" : "");
 	add(a, "-cpu");
 	add(a, "host");
 	add(a, "-smp");
@@ -127,9 +129,29 @@ static void add_machine(struct arguments *a, const struct qemu_config *config)
 	add(a, "-m");
 	add(a, "%lluM", config->ram_size >> 20);
 	add(a, "-object");
-	/* Aligned, so that KVM can map large pages of it as such. */
-	add(a, "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,share=on,align=2M",
-	    config->ram_size >> 20, config->ram_fd);
+	if (config->ram_fd < 0)
+		add(a, "memory-backend-memfd,id=ram,size=%lluM,share=on", config->ram_size >> 20);
+	else
+		/* Aligned, so that KVM can map large pages of it as such. */
+		add(a, "memory-backend-file,id=ram,size=%lluM,mem-path=/proc/self/fd/%d,"
+		    "share=on,align=2M", config->ram_size >> 20, config->ram_fd);
+}
+
+/* The trace says what of the guest's memory QEMU has mapped for the device. */
+static void add_nic(struct arguments *a, const struct qemu_config *config)
+{
+	if (!config->nic)
+		return;
+	add(a, "-object");
+	add(a, "iommufd,id=iommufd0");
+	add(a, "-device");
+	add(a, "vfio-pci,host=%s,iommufd=iommufd0,id=nic,rombar=0", config->nic);
+	add(a, "-D");
+	add(a, QEMU_TRACE);
+	add(a, "-trace");
+	add(a, "iommufd_backend_map_file_dma");
+	add(a, "-trace");
+	add(a, "iommufd_backend_unmap_dma");
 }
 
 static void add_kernel(struct arguments *a)
@@ -214,12 +236,34 @@ static void keep_open(int fd)
 		fcntl(fd, F_SETFD, 0);
 }
 
+/* Above every number that a QEMU has been seen to use. */
+#define FREE_NUMBERS 512
+
+/* First out of each other's way, then each to its own number. */
+static void give_numbers(const struct qemu_config *config)
+{
+	int away[256];
+
+	must_be(config->nr_fds <= ARRAY_SIZE(away), "%zu descriptors", config->nr_fds);
+	for (size_t i = 0; i < config->nr_fds; i++)
+		away[i] = must(sys(fcntl(config->fds[i].fd, F_DUPFD_CLOEXEC, FREE_NUMBERS)));
+	for (size_t i = 0; i < config->nr_fds; i++)
+		must(sys(dup2(away[i], config->fds[i].number)));
+	if (config->cpr_state) {
+		char number[16];
+
+		sprintf(number, "%d", config->cpr_state);
+		setenv(QEMU_CPR_STATE, number, 1);
+	}
+}
+
 static void __noreturn become_qemu(const struct qemu_config *config, struct arguments *a)
 {
 	int log = open(LOG, O_WRONLY | O_CREAT | O_TRUNC, 0600);
 
 	dup2(log, STDOUT_FILENO);
 	dup2(log, STDERR_FILENO);
+	give_numbers(config);
 	keep_open(config->ram_fd);
 	keep_open(config->state_fd);
 	execv(a->word[0], a->word);
@@ -241,6 +285,7 @@ pid_t qemu_start(const struct qemu_config *config)
 	add_machine(&a, config);
 	add_guest(&a, config);
 	add_lines(&a, config);
+	add_nic(&a, config);
 	if (config->stopped)
 		add(&a, "-S");
 	if (config->incoming) {

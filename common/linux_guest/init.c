@@ -25,6 +25,7 @@
 
 #define CONSOLE "/dev/hvc0"
 #define BEAT_MS 100
+#define BEATS_PER_COUNT 10
 
 struct shared *shared;
 
@@ -35,7 +36,7 @@ struct process {
 	bool told;
 };
 
-static struct process processes[MAX_CPUS + 4];
+static struct process processes[MAX_CPUS + 5];
 static unsigned int nr_processes, nr_cpus;
 
 static pid_t start(const char *name)
@@ -54,6 +55,8 @@ static pid_t start(const char *name)
 		receive_tcp();
 	if (!strcmp(name, "sender"))
 		send_tcp();
+	if (!strcmp(name, "nic"))
+		receive_frames();
 	write_file();
 }
 
@@ -79,9 +82,15 @@ static void start_all(void)
 	add(&shared->receiver.faults, "receiver");
 	add(&shared->sender.faults, "sender");
 	add(&shared->writer.faults, "writer");
+	if (nic_present())
+		add(&shared->nic.faults, "nic");
 	add(&shared->checker.faults, "checker");
-	for (unsigned int i = 0; i < nr_processes; i++)
+	for (unsigned int i = 0; i < nr_processes; i++) {
 		processes[i].pid = start(processes[i].name);
+		/* It takes its memory before the checker takes what is left. */
+		while (processes[i].faults == &shared->nic.faults && !shared->nic.up)
+			sleep_ms(10);
+	}
 }
 
 static void mount_all(void)
@@ -197,6 +206,21 @@ static void say_work(void)
 	say(" writer.blocks=%llu writer.verified=%llu", s->writer.blocks, s->writer.verified);
 }
 
+static void say_nic(u64 number)
+{
+	const struct nic *nic = &shared->nic;
+
+	if (!nic_present())
+		return;
+	say(" nic.up=%llu nic.frames=%llu nic.next=%llu nic.lost=%llu nic.repeated=%llu"
+	    " nic.damaged=%llu", nic->up, nic->frames, nic->next, nic->lost, nic->repeated,
+	    nic->damaged);
+	say_interrupts(say);
+	/* All of the device's counters are read for it. */
+	if (number % BEATS_PER_COUNT == 0)
+		say(" nic.counted=%llu", nic_counted());
+}
+
 static void write_out(void)
 {
 	say("\n");
@@ -223,7 +247,18 @@ static void beat(u64 number)
 	say(" tsc=%llu", rdtsc());
 	say_processes();
 	say_work();
+	say_nic(number);
 	write_out();
+}
+
+static void say_complaints(void)
+{
+	char text[512];
+
+	while (kernel_complains(text, sizeof(text))) {
+		say("kernel %s", text);
+		write_out();
+	}
 }
 
 /* The first fault of each process in words, once. */
@@ -333,6 +368,7 @@ int main(void)
 	for (u64 number = 1;; number++) {
 		beat(number);
 		say_new_faults();
+		say_complaints();
 		hear();
 	}
 }

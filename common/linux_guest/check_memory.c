@@ -15,6 +15,8 @@
 #define HEAD_WORDS 3
 /* What the other processes and the page cache may still want. */
 #define RESERVE_KB (12ul << 10)
+/* For the frames of a whole ring, when nobody has read them yet. */
+#define NIC_RESERVE_KB (16ul << 10)
 
 static u64 seed(u64 page, u64 version)
 {
@@ -60,11 +62,12 @@ static u64 available_kb(void)
 void check_memory(void)
 {
 	struct checker *own = &shared->checker;
+	u64 reserve = RESERVE_KB + (nic_present() ? NIC_RESERVE_KB : 0);
 	u64 kb = available_kb(), pages, *ram;
 
-	if (kb < 2 * RESERVE_KB)
+	if (kb < 2 * reserve)
 		die("only %llu kB are available", kb);
-	pages = (kb - RESERVE_KB) / 10 * 9 * 1024 / PAGE_SIZE;
+	pages = (kb - reserve) / 10 * 9 * 1024 / PAGE_SIZE;
 	ram = mmap(NULL, pages * PAGE_SIZE, PROT_READ | PROT_WRITE,
 		   MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
 	if (ram == MAP_FAILED)

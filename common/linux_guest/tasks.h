@@ -17,6 +17,7 @@
 #define FILE_BLOCKS 1024
 #define FILE_BLOCK_SIZE 4096
 #define TCP_PORT 4242
+#define NIC "eth0"
 
 /* What has gone wrong in a process: how often, and the first time in words. */
 struct faults {
@@ -69,6 +70,22 @@ struct writer {
 	struct faults faults;
 };
 
+/**
+ * struct nic - what came through the network device
+ * @up: its link is there, and it is read
+ * @frames: frames that came, each once
+ * @next: number of the frame that is expected next
+ */
+struct nic {
+	volatile u64 up;
+	u64 frames;
+	u64 next;
+	u64 lost;
+	u64 repeated;
+	u64 damaged;
+	struct faults faults;
+};
+
 struct shared {
 	u64 nonce;
 	/* Set by PID 1 for a control: the sender flips one bit. */
@@ -78,6 +95,7 @@ struct shared {
 	struct tcp_end receiver;
 	struct tcp_end sender;
 	struct writer writer;
+	struct nic nic;
 };
 
 extern struct shared *shared;
@@ -87,6 +105,15 @@ void __noreturn check_memory(void);
 void __noreturn receive_tcp(void);
 void __noreturn send_tcp(void);
 void __noreturn write_file(void);
+void __noreturn receive_frames(void);
+
+/* nic.c */
+bool nic_present(void);
+u64 nic_counted(void);
+
+/* kernel_says.c */
+void say_interrupts(void (*say)(const char *format, ...));
+bool kernel_complains(char *text, size_t size);
 
 /* pattern.c */
 u64 mix(u64 value);

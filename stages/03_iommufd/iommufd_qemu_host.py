@@ -1,0 +1,150 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The host's part in stage 3 with QEMU: frames, a look at the IOMMU's tables, and the guest.
+
+It sends and watches as for stage 3's own program, and beside that tells QEMU what to do at each
+rendezvous, over QMP: to become the workload's program by cpr-exec, or to load and go on.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from iommufd_witness import TranslationWitness
+from qemu.qmp import QMPError
+
+from common.checks import INCOMING, OUTGOING
+from common.dialogue import awaited
+from common.guest_lines import GUEST, TRANSCRIPT
+from common.qemu_guest import Failed, OurGuest
+from common.qemu_monitor import QMP_SECONDS, Monitor, connected
+from common.stage import Companion, Surroundings
+
+HELPER = "/init"
+"""What QEMU becomes: the workload's own program (qemu_workload/take.h)."""
+_SIDES = (OUTGOING, INCOMING)
+_WARM_UP_FRAMES = 200
+# Less than the workload waits (qemu_workload/qemu_nic.c).
+_SECONDS = 110.0
+
+
+class NicHost(TranslationWitness):
+    """Sender, watcher, looks at tables, both QEMUs' monitors, and the guest's own line."""
+
+    unread_from, unread_to = "# await save", "# t.resumed="
+
+    def __init__(self, machine: Surroundings) -> None:
+        super().__init__(machine)
+        # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
+        self._lines = {side: connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
+        self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
+        self._guest = OurGuest(
+            machine.ports[GUEST],
+            machine.folder,
+            control=self._parameter("control"),
+            gib=int(self._parameter("guest_memory", "0")) >> 10,
+            rounds=True,
+            seconds=_SECONDS,
+        )
+        self._monitor: Monitor | None = None
+        self._side, self._uri, self._lost = OUTGOING, "", ""
+        self._due: Mapping[str, Callable[[], None]] = {
+            "qmp": self._connect,
+            "guest": self._guest.come_up,
+            "received": self._received,
+            "loaded": self._guest.run_on,
+            "save": self._save,
+            "resume": self._resume,
+            "swept": self._guest.work,
+            "counted": self._counted,
+        }
+
+    def heard(self, text: str) -> None:
+        """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
+        super().heard(text)
+        if text == "# side=incoming":
+            self._side = INCOMING
+        elif text.startswith("# qemu.uri="):
+            self._uri = text.partition("=")[2]
+        elif (name := awaited(text)) and name in self._due:
+            try:
+                if self._lost:
+                    raise Failed(f"not after {self._lost!r} has failed")
+                self._due[name]()
+            except (Failed, QMPError, TimeoutError, OSError) as error:
+                self._lost = self._lost or name
+                self._write(failed=name, why=str(error) or type(error).__name__)
+
+    def watcher_options(self) -> list[object]:
+        """Buffers are where the guest's driver puts them, and it may put them elsewhere."""
+        return [*super().watcher_options(), "--driver"]
+
+    def close(self) -> None:
+        """Everything heard until now is on disk."""
+        self.stop()
+        if self._monitor:
+            self._monitor.close()
+        self._guest.close()
+        for line in self._lines.values():
+            line.close()
+        self._transcript.close()
+
+    def _write(self, **entry: object) -> None:
+        entry = {"t": time.monotonic_ns(), "side": self._side, **entry}
+        self._transcript.write(json.dumps(entry) + "\n")
+
+    def _qemu(self) -> Monitor:
+        if self._monitor is None:
+            raise Failed("QEMU's monitor is not connected")
+        return self._monitor
+
+    def _connect(self) -> None:
+        if self._monitor:
+            self._monitor.close()
+            self._monitor = None
+        self._monitor = Monitor(self._lines[self._side], self._side, self._write)
+
+    def _received(self) -> None:
+        self._guest.wait(
+            lambda beat: beat.number("nic.frames") >= _WARM_UP_FRAMES,
+            what=f"receive {_WARM_UP_FRAMES} frames",
+        )
+
+    def _save(self) -> None:
+        events = [{"capability": "events", "state": True}]
+        self._qemu().do("migrate-set-capabilities", capabilities=events)
+        parameters = {"mode": "cpr-exec", "cpr-exec-command": [HELPER]}
+        self._qemu().do("migrate-set-parameters", **parameters)
+        self._qemu().do("migrate", uri=self._uri)
+        self._qemu().wait_migration(seconds=QMP_SECONDS)
+
+    def _resume(self) -> None:
+        events = [{"capability": "events", "state": True}]
+        self._qemu().do("migrate-set-capabilities", capabilities=events)
+        self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
+        self._qemu().wait_migration(seconds=QMP_SECONDS)
+        self._qemu().do("cont")
+        self._qemu().wait_event("RESUME")
+        self._qemu().do("query-status")
+
+    def _counted(self) -> None:
+        """All that was sent has come, and the device's own count has been told since."""
+        sent = (self.machine.folder / "device-sent.bin").stat().st_size // 8
+        self._guest.wait(
+            lambda beat: beat.number("nic.next") >= sent and "nic.counted" in beat.values,
+            what=f"receive all {sent} frames",
+        )
+        self._qemu().take_events()
+        self._qemu().do("query-status")
+
+
+@contextmanager
+def nic_host(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of stage 3 with QEMU."""
+    host = NicHost(machine)
+    try:
+        yield host
+    finally:
+        host.close()

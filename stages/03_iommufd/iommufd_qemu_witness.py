@@ -1,0 +1,60 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the witnesses of stage 3 with QEMU saw: frames, tables, interrupts, QEMU, the guest."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import Any
+
+import iommufd_witness
+
+from common.frame_witness import traffic_window
+from common.frames import read_landed
+from common.guest_lines import read_guest
+from common.qemu_trace import TEXTS, TraceEvent
+from common.record import RawTrial
+
+INTERRUPT = "e1000e_irq_msix_notify_vec"
+TRACES = (*iommufd_witness.TRACES, INTERRUPT)
+_VECTOR = TEXTS[INTERRUPT]
+
+
+def read_witness(raw: RawTrial) -> dict[str, Any]:
+    """All that was seen of a stored trial. Raises OSError or ValueError when damaged."""
+    found = {**iommufd_witness.read_witness(raw), **read_guest(raw)}
+    resumed = found["qemu"].get("incoming", {}).get("event.resume")
+    stopped = found["qemu"].get("outgoing", {}).get("event.stop")
+    window = traffic_window(raw.sides)
+    found["interrupts"] = _interrupts(raw.trace, window, stopped, resumed)
+    found["while_stopped"] = _while_stopped(raw, stopped, resumed)
+    return found
+
+
+def _while_stopped(raw: RawTrial, stopped: int | None, resumed: int | None) -> int | None:
+    """Frames that were seen in RAM while the guest stood still; None when that is not known."""
+    path = raw.folder / "device-landed.bin"
+    if stopped is None or resumed is None or not path.exists():
+        return None
+    return sum(stopped < frame.seen < resumed for frame in read_landed(path))
+
+
+def _interrupts(
+    events: Iterable[TraceEvent],
+    window: tuple[int, int] | None,
+    stopped: int | None,
+    resumed: int | None,
+) -> dict[str, dict[str, int]]:
+    """Interrupts that the device raised, by vector: before the guest stopped, while it stood
+    still, and after it was resumed."""
+    counts: dict[str, Counter[str]] = {name: Counter() for name in ("before", "gap", "after")}
+    for event in events:
+        if event.name != INTERRUPT or not (match := _VECTOR.fullmatch(event.text)):
+            continue
+        if window is None or event.t < window[0]:
+            continue
+        when = "before" if stopped is None or event.t < stopped else "gap"
+        if resumed is not None and event.t >= resumed:
+            when = "after"
+        counts[when][str(int(match[1], 0))] += 1
+    return {name: dict(sorted(count.items())) for name, count in counts.items()}

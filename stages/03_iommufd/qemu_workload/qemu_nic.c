@@ -1,0 +1,499 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * Stage 3 with QEMU: a Linux guest drives a device that is passed through to
+ * it, by its own driver and with interrupts. QEMU, unchanged, saves the guest
+ * and leaves its descriptors to this program by its own cpr-exec; they cross
+ * the kexec in a session, and another QEMU goes on with them. Both sides of
+ * the kexec are in this file. What QEMU does, the host tells it over QMP, at
+ * the rendezvous.
+ */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/mman.h>
+#include <sys/reboot.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <linux/vfio.h>
+
+#include "guest_nic.h"
+#include "guest_ram.h"
+#include "hwpt.h"
+#include "iommufd.h"
+#include "nic.h"
+#include "qemu_process.h"
+#include "take.h"
+#include "vfio.h"
+
+#define QEMU_SESSION "kexec-stages"
+#define OTHER_DEVICE "0000:02:00.0"
+/* Of the other device, which nobody refills. */
+#define OTHER_DESCRIPTORS 512
+
+/* More than the host waits for the guest; see common/qemu_guest.py */
+#define GUEST_MS 120000
+#define EXEC_ENDED_MS 5000
+
+static const u32 irq_indices[] = {
+	VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_ERR_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
+};
+
+static u64 guest_ram_size(void)
+{
+	return param_u64("guest_memory", 192) << 20;
+}
+
+/* Where the host is to tell QEMU to save to, or to load from. */
+static void report_uri(int fd)
+{
+	fact("qemu.uri", "file:/proc/self/fd/%d,offset=%llu", fd, HANDOVER_STREAM);
+}
+
+/* Number of the file that QEMU calls so, in the handover's lists. */
+static u32 file_of(const struct handover *handover, const char *name, u32 id)
+{
+	const struct cpr_fd *fd = cpr_find(&handover->state, name, id);
+
+	must_be(fd, "QEMU's state has no %s %u", name, id);
+	return fd - handover->state.fds;
+}
+
+static u32 only_file(const struct handover *handover, enum file_kind kind)
+{
+	u32 found = CPR_MAX_FDS;
+
+	for (u32 i = 0; i < handover->state.nr_fds; i++) {
+		if (handover->kind[i] != kind)
+			continue;
+		must_be(found == CPR_MAX_FDS, "more than one: %s", handover->state.fds[i].name);
+		found = i;
+	}
+	must_be(found < CPR_MAX_FDS, "none of kind %d", kind);
+	return found;
+}
+
+/* Where each page of the guest's RAM is in the machine. */
+static void report_ram(int ram_fd, u64 size)
+{
+	u64 pages = size / GUEST_PAGE_SIZE;
+	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64)));
+	u8 *ram = ram_map(ram_fd, size);
+
+	must(sys(madvise(ram, size, MADV_POPULATE_READ)));
+	ram_read_pfns(ram, pages, pfns);
+	report_pfns(pfns, pages);
+	must(sys(munmap(ram, size)));
+	free(pfns);
+}
+
+/* The outgoing side */
+
+struct outgoing {
+	int luo;
+	int session;
+	pid_t qemu;
+	struct igb igb;
+	int handover_fd;
+	struct handover *handover;
+	int files[CPR_MAX_FDS];
+	struct nic other;
+};
+
+/* The same kind of device, used by this program, but never preserved. */
+static void start_other(struct nic *other)
+{
+	nic_new_memory(other);
+	nic_open(other);
+	nic_start(other, OTHER_DESCRIPTORS);
+	fact("other.ring.iova", "0x%llx", IOVA + DESCRIPTORS);
+	fact("other.ring.count", "%u", COUNT);
+}
+
+static void start_guest(struct outgoing *out)
+{
+	struct qemu_config config = {
+		.qmp = "qmp.outgoing",
+		.ram_fd = -1,
+		.ram_size = guest_ram_size(),
+		.vcpus = param_u64("vcpus", 1),
+		.nonce = param_nonce(),
+		.nic = DEVICE,
+	};
+
+	must(pci_driver_bind(DEVICE, "vfio-pci"));
+	out->handover = handover_create(&out->handover_fd);
+	out->handover->ram_size = config.ram_size;
+	out->handover->vcpus = config.vcpus;
+	config.state_fd = out->handover_fd;
+	out->qemu = qemu_start(&config);
+	fact("guest.memory_mib", "%llu", config.ram_size >> 20);
+	fact("guest.pages", "%llu", config.ram_size / GUEST_PAGE_SIZE);
+	fact("guest.vcpus", "%llu", config.vcpus);
+	await("qmp");
+	must_be(!qemu_ended(out->qemu, 0), "QEMU has ended");
+	await_within("guest", GUEST_MS);
+	guest_nic_map(&out->igb);
+	guest_nic_mark(&out->igb);
+	guest_nic_report_ring(&out->igb);
+}
+
+/* QEMU stops the guest, saves it, and becomes the program that was named to it. */
+static void save(struct outgoing *out)
+{
+	struct handover *handover = out->handover;
+	const char *refused;
+	struct stat stat;
+	int ret;
+
+	report_uri(out->handover_fd);
+	await("save");
+	ret = take_state(out->qemu, &handover->state);
+	fact("cpr.state", "%d", ret);
+	if (ret < 0) {
+		qemu_ended(out->qemu, EXEC_ENDED_MS);
+		bail("QEMU has not become " HELPER);
+	}
+	fact_tsc("saved", rdtsc());
+	refused = cpr_parse(&handover->state);
+	must_be(!refused, "QEMU's CPR state is of no version that is known: %s", refused);
+	take_files(out->qemu, handover, out->files);
+	areas_read(handover);
+	must(sys(fstat(out->handover_fd, &stat)));
+	handover->stream_size = stat.st_size - HANDOVER_STREAM;
+	fact("cpr.bytes", "%zu", handover->state.size);
+	fact("cpr.files", "%u", handover->state.nr_fds);
+	fact("cpr.areas", "%u", handover->nr_areas);
+	fact("cpr.mapped", "%llu", areas_size(handover));
+	fact("state.bytes", "%llu", handover->stream_size);
+}
+
+static u32 count_vectors(const struct handover *handover)
+{
+	char name[80];
+	u32 count = 0;
+
+	snprintf(name, sizeof(name), "%s_interrupt", handover->state.device.name);
+	while (cpr_find(&handover->state, name, count))
+		count++;
+	return count;
+}
+
+/* A device with interrupts on cannot be handed over. */
+static void interrupts_off(struct outgoing *out)
+{
+	int device = out->files[only_file(out->handover, FILE_DEVICE)];
+
+	out->handover->nr_vectors = count_vectors(out->handover);
+	fact("irq.vectors", "%u", out->handover->nr_vectors);
+	for (size_t i = 0; i < ARRAY_SIZE(irq_indices); i++)
+		must(vfio_clear_irqs(device, irq_indices[i]));
+	fact_tsc("interrupts_off", rdtsc());
+}
+
+static void preserve(struct outgoing *out)
+{
+	const struct handover *handover = out->handover;
+	int iommufd = out->files[only_file(handover, FILE_IOMMUFD)];
+	int device = out->files[only_file(handover, FILE_DEVICE)];
+	int ret;
+
+	out->session = must(luo_create_session(out->luo, QEMU_SESSION));
+	for (u32 i = 0; i < handover->state.nr_fds; i++)
+		if (handover->kind[i] == FILE_MEMFD)
+			must(luo_preserve_fd(out->session, out->files[i], TOKEN_FILES + i));
+	fact_tsc("memory_preserved", rdtsc());
+	fact("mark", "%d", iommufd_hwpt_mark(iommufd, handover->state.device.hwpt, TOKEN_HWPT));
+	ret = luo_preserve_fd(out->session, iommufd, TOKEN_QEMU_IOMMUFD);
+	fact("preserve.iommufd", "%d", ret);
+	if (!param_control("device-not-preserved")) {
+		ret = luo_preserve_fd(out->session, device, TOKEN_QEMU_DEVICE);
+		fact("preserve.device", "%d", ret);
+	}
+	must(luo_preserve_fd(out->session, out->handover_fd, TOKEN_HANDOVER));
+	fact_tsc("preserved", rdtsc());
+}
+
+static int leave_kernel(void)
+{
+	if (param_control("firmware-reboot")) {
+		dialogue_drain();
+		return sys(reboot(RB_AUTOBOOT));
+	}
+	return kexec_reboot();
+}
+
+static int before_kexec(void)
+{
+	static struct outgoing out = { .other = { .bdf = OTHER_DEVICE, .canary = -1 } };
+	u64 start;
+	u32 head;
+
+	out.luo = luo_must_open();
+	qemu_mount();
+	allow_large_pages();
+	start_other(&out.other);
+	start_guest(&out);
+	await("traffic");
+	await_within("received", GUEST_MS);
+	start = now_us();
+	head = igb_rx_head(&out.igb);
+	must(kexec_load_incoming());
+	fact("load.us", "%llu", now_us() - start);
+	fact("load.frames", "%u", (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
+	fact_tsc("loaded", rdtsc());
+	await("loaded");
+	save(&out);
+	interrupts_off(&out);
+	head = igb_rx_head(&out.igb);
+	preserve(&out);
+	fact("preserve.frames", "%u",
+	     (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
+	report_ram(out.files[file_of(out.handover, "ram", 0)], out.handover->ram_size);
+	igb_report(&out.igb, DEVICE);
+	await("snapshot-outgoing");
+	return leave_kernel();
+}
+
+/* The incoming side */
+
+struct incoming {
+	int luo;
+	int session;
+	int handover_fd;
+	struct handover *handover;
+	int files[CPR_MAX_FDS];
+	int iommufd;
+	int device;
+	u32 dev_id;
+	u32 ioas;
+	u32 hwpt;
+	struct igb igb;
+};
+
+static int retrieve_fd(struct incoming *in, u64 token, const char *key)
+{
+	int fd = luo_retrieve_fd(in->session, token);
+
+	fact(key, "%d", fd < 0 ? fd : 0);
+	return fd;
+}
+
+/* True when there is all that QEMU is to have. */
+static bool retrieve(struct incoming *in)
+{
+	const char *refused;
+	struct stat stat;
+	int worst = 0;
+
+	in->session = luo_retrieve_session(in->luo, QEMU_SESSION);
+	fact("retrieve.session", "%d", in->session < 0 ? in->session : 0);
+	if (in->session < 0)
+		return false;
+	in->handover_fd = retrieve_fd(in, TOKEN_HANDOVER, "retrieve.handover");
+	if (in->handover_fd < 0)
+		return false;
+	must(sys(fstat(in->handover_fd, &stat)));
+	in->handover = handover_map(in->handover_fd);
+	refused = handover_refused(in->handover, stat.st_size) ?:
+		  cpr_parse(&in->handover->state);
+	if (refused) {
+		fact("retrieve.handover_refused", "%s", refused);
+		return false;
+	}
+	for (u32 i = 0; i < in->handover->state.nr_fds; i++) {
+		if (in->handover->kind[i] != FILE_MEMFD)
+			continue;
+		in->files[i] = luo_retrieve_fd(in->session, TOKEN_FILES + i);
+		if (in->files[i] < 0)
+			worst = in->files[i];
+	}
+	fact("retrieve.ram", "%d", worst);
+	in->iommufd = retrieve_fd(in, TOKEN_QEMU_IOMMUFD, "retrieve.iommufd");
+	must(pci_driver_bind(DEVICE, "vfio-pci"));
+	in->device = retrieve_fd(in, TOKEN_QEMU_DEVICE, "retrieve.device");
+	fact_tsc("retrieved", rdtsc());
+	return !worst && in->iommufd >= 0 && in->device >= 0;
+}
+
+static int file_by_number(const struct incoming *in, int number)
+{
+	for (u32 i = 0; i < in->handover->state.nr_fds; i++)
+		if (in->handover->state.fds[i].number == number &&
+		    in->handover->kind[i] == FILE_MEMFD)
+			return in->files[i];
+	bail("QEMU mapped its descriptor %d, which is not in its state", number);
+}
+
+/* As QEMU had mapped it: iommufd compares that with the page table that is in use. */
+static void map_areas(struct incoming *in)
+{
+	in->ioas = must(iommufd_ioas_alloc(in->iommufd));
+	for (u32 i = 0; i < in->handover->nr_areas; i++) {
+		const struct area *area = &in->handover->area[i];
+		int fd = file_by_number(in, area->number);
+
+		must((area->read_only ? iommufd_map_file_read_only : iommufd_map_file)(
+			in->iommufd, in->ioas, fd, area->start, area->size, area->iova));
+	}
+}
+
+/* True when the device and its page table are this kernel's, as they were. */
+static bool take_over(struct incoming *in)
+{
+	int ret;
+
+	ret = vfio_bind_id(in->device, in->iommufd, &in->dev_id);
+	fact("bind.device", "%d", ret);
+	if (ret < 0)
+		return false;
+	map_areas(in);
+	ret = iommufd_hwpt_restore(in->iommufd, in->dev_id, in->ioas, TOKEN_HWPT);
+	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
+	if (ret < 0)
+		return false;
+	in->hwpt = ret;
+	ret = vfio_attach(in->device, in->hwpt);
+	fact("attach.device", "%d", ret);
+	if (ret < 0)
+		return false;
+	fact_tsc("adopted", rdtsc());
+	fact("finish", "%d", luo_finish(in->session));
+	fact_tsc("finished", rdtsc());
+	return true;
+}
+
+/*
+ * A new eventfd for each that QEMU had. Those by which KVM interrupts the guest
+ * have an event already: what the device had to say while nobody listened is lost
+ * otherwise, and one interrupt too many does no harm.
+ */
+static void make_eventfds(struct incoming *in)
+{
+	const struct cpr_state *state = &in->handover->state;
+	bool inject = !param_control("not-injected");
+	u32 injected = 0;
+
+	for (u32 i = 0; i < state->nr_fds; i++) {
+		bool to_guest = strstr(state->fds[i].name, "_kvm_interrupt");
+
+		if (in->handover->kind[i] != FILE_EVENTFD)
+			continue;
+		in->files[i] = must(sys(eventfd(inject && to_guest, EFD_CLOEXEC | EFD_NONBLOCK)));
+		injected += inject && to_guest;
+	}
+	fact("irq.injected", "%u", injected);
+}
+
+static int eventfd_of(const struct incoming *in, const char *what, u32 id)
+{
+	char name[80];
+	const struct cpr_fd *fd;
+
+	snprintf(name, sizeof(name), "%s_%s", in->handover->state.device.name, what);
+	fd = cpr_find(&in->handover->state, name, id);
+	return fd ? in->files[fd - in->handover->state.fds] : -1;
+}
+
+/* Each vector as QEMU had it: straight into the guest where KVM has a route for it. */
+static void set_interrupts(struct incoming *in)
+{
+	u32 count = in->handover->nr_vectors;
+	int fds[CPR_MAX_FDS];
+
+	if (param_control("interrupts-left"))
+		return;
+	for (u32 i = 0; i < count; i++) {
+		fds[i] = eventfd_of(in, "kvm_interrupt", i);
+		if (fds[i] < 0)
+			fds[i] = eventfd_of(in, "interrupt", i);
+	}
+	must(vfio_set_irq_eventfds(in->device, VFIO_PCI_MSIX_IRQ_INDEX, fds, count));
+	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_ERR_IRQ_INDEX,
+				  eventfd_of(in, "err_notifier", 0)));
+	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_REQ_IRQ_INDEX,
+				  eventfd_of(in, "req_notifier", 0)));
+	fact_tsc("interrupts_on", rdtsc());
+}
+
+static void start_qemu(struct incoming *in)
+{
+	static struct qemu_fd fds[CPR_MAX_FDS + 1];
+	struct handover *handover = in->handover;
+	struct cpr_state *state = &handover->state;
+	struct qemu_config config = {
+		.qmp = "qmp.incoming",
+		.ram_fd = -1,
+		.ram_size = handover->ram_size,
+		.state_fd = in->handover_fd,
+		.vcpus = handover->vcpus,
+		.nonce = param_nonce(),
+		.nic = DEVICE,
+		.stopped = true,
+		.incoming = true,
+		.fds = fds,
+		.nr_fds = state->nr_fds + 1,
+	};
+	int highest = 0;
+
+	in->files[only_file(handover, FILE_IOMMUFD)] = in->iommufd;
+	in->files[only_file(handover, FILE_DEVICE)] = in->device;
+	cpr_set_ids(state, in->dev_id, in->ioas, in->hwpt);
+	for (u32 i = 0; i < state->nr_fds; i++) {
+		fds[i] = (struct qemu_fd){ in->files[i], state->fds[i].number };
+		if (fds[i].number > highest)
+			highest = fds[i].number;
+	}
+	config.cpr_state = highest + 1;
+	fds[state->nr_fds].fd = memfd_new("cpr-state", 0);
+	fds[state->nr_fds].number = config.cpr_state;
+	must(sys(pwrite(fds[state->nr_fds].fd, state->bytes, state->size, 0)));
+	report_uri(in->handover_fd);
+	qemu_start(&config);
+	for (u32 i = 0; i < config.nr_fds; i++)
+		close(fds[i].fd);
+}
+
+static int after_kexec(void)
+{
+	static struct incoming in = { .iommufd = -1, .device = -1 };
+
+	in.luo = luo_must_open();
+	qemu_mount();
+	allow_large_pages();
+	await("snapshot-booted");
+	if (!retrieve(&in) || !take_over(&in)) {
+		await("silence");
+		return 0;
+	}
+	await("snapshot-adopted");
+	guest_nic_map(&in.igb);
+	guest_nic_report_ring(&in.igb);
+	igb_report(&in.igb, DEVICE);
+	report_ram(in.files[file_of(in.handover, "ram", 0)], in.handover->ram_size);
+	make_eventfds(&in);
+	set_interrupts(&in);
+	start_qemu(&in);
+	await("qmp");
+	await_within("resume", GUEST_MS);
+	fact_tsc("resumed", rdtsc());
+	await_within("swept", GUEST_MS);
+	await("snapshot-finished");
+	await("silence");
+	await_within("counted", GUEST_MS);
+	return 0;
+}
+
+/* QEMU has become this program, by cpr-exec: it keeps the descriptors open until they are taken. */
+static int keep_descriptors(void)
+{
+	pause();
+	return 0;
+}
+
+const struct stage_ops stage = {
+	.before_kexec = before_kexec,
+	.after_kexec = after_kexec,
+	.helper = keep_descriptors,
+};
