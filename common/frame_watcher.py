@@ -36,7 +36,7 @@ from typing import Protocol
 from common.away import AwayLog
 from common.credit import Credit
 from common.errors import HarnessError
-from common.frames import CRC, FRAME, HEADER_LENGTH, MAGIC, write_landed
+from common.frames import CRC, FRAME, HEADER_LENGTH, MAGIC, UNREAD, write_landed
 from common.machine_ram import PAGE, MachineRam
 from common.vtd_tables import context_entry, translate
 
@@ -153,29 +153,69 @@ class Ring:
 class DriverRing(Ring):
     """The ring of a driver that hands its buffers on, and gives others back.
 
-    Given back is a descriptor without a length: igb leaves the done bit as it is.
+    Given back is a descriptor without a length: igb leaves the done bit as it is. Each look reads
+    a part of the ring anew, so that a buffer is known long before the device comes to it.
+
+    What the driver's reader has read it frees, and anybody may write there: where the watcher did
+    not run for some ms, a frame may be gone from its buffer. When the frames around it are in the
+    descriptors around its own, that one was used for it, and so it is noted, as `UNREAD`.
     """
 
     _used_at, _used = _LENGTH, 0xFFFF
-    _AHEAD, _EVERY = 64, 16
+    _AT_ONCE = 64
+    _FAR, _FAR_LOOKS = 1024, 16
+    """So many descriptors ahead it looks, each time that it has found nothing so often."""
+
+    def __init__(
+        self, ram: Ram, nonce: int, physical: Physical, address: int, count: int, log: Path
+    ) -> None:
+        super().__init__(ram, nonce, physical, address, count, log)
+        self._known = [self._descriptor(index) for index in range(count)]
+        self._at = self._idle = 0
+        self._returned_log = log.with_name(log.name.replace("landed", "returned"))
+        self._returned: array.array[int] = array.array("Q")
 
     def look(self) -> bool:
-        """As any ring, with the buffers ahead read anew."""
-        landed = super().look()
-        if not landed or self._next % self._EVERY == 0:
-            self._read_ahead(self._EVERY if not landed else self._AHEAD)
-        return landed
+        """As any ring; when nothing is new, a part of it is read anew."""
+        self._idle += 1
+        if self._take(0) or (self._idle % self._FAR_LOOKS == 0 and self._take_ahead()):
+            self._idle = 0
+            return True
+        self._read_a_part()
+        return False
 
-    def _read_ahead(self, number: int) -> None:
-        for ahead in range(number):
-            index = (self._next + ahead) % self.count
+    def _take_ahead(self) -> bool:
+        """The next frame that is in its buffer, and those before it that are not."""
+        for ahead in range(1, min(self._FAR, self.count)):
+            if (landed := self._landed(ahead)) is None:
+                continue
+            if self._take(0):  # it came meanwhile
+                return True
+            if landed[0] == self._expected + ahead:
+                seen = time.monotonic_ns()
+                for number in range(self._expected, landed[0]):
+                    self._rows.extend((number, UNREAD, seen))
+            return self._take(ahead)
+        return False
+
+    def limit(self) -> int:
+        """As any ring; when the driver has given something back, that is noted as well."""
+        before = self._unread
+        limit = super().limit()
+        if self._unread < before:
+            self._returned.extend((time.monotonic_ns(), self._expected - self._unread))
+        return limit
+
+    def _read_a_part(self) -> None:
+        for index in range(self._at, min(self._at + self._AT_ONCE, self.count)):
             descriptor = self._descriptor(index)
-            if int.from_bytes(descriptor[self._used_at : self._used_at + 2], "little"):
+            if descriptor == self._known[index] or any(descriptor[_LENGTH : _LENGTH + 2]):
                 continue
             buffer = self._buffer(index)
             # The device may just have been writing it: then it is no address at all.
             if buffer is not None and descriptor == self._descriptor(index):
-                self._buffers[index] = buffer
+                self._known[index], self._buffers[index] = descriptor, buffer
+        self._at = (self._at + self._AT_ONCE) % self.count
 
     def _buffer(self, index: int) -> int | None:
         """None where there is no address yet."""
@@ -183,6 +223,11 @@ class DriverRing(Ring):
             return super()._buffer(index)
         except (HarnessError, ValueError):
             return None
+
+    def close(self) -> None:
+        """What has landed, and what was given back, is on disk."""
+        super().close()
+        write_landed(self._returned_log, self._returned)
 
 
 def main() -> None:

@@ -1,11 +1,12 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Numbered frames: what the sender sends, what the watcher sees land, and what that shows.
 
-A frame is an Ethernet frame with a payload of FRAME and a CRC-32 of it. Two raw logs stay in
+A frame is an Ethernet frame with a payload of FRAME and a CRC-32 of it. Raw logs stay in
 the trial's folder, both little-endian:
 
     NAME-sent.bin     u64 send time of each frame, in ns; the place in the file is the number
     NAME-landed.bin   u64 number, u64 send time as read in RAM, u64 time at which it was seen
+    NAME-returned.bin u64 time, u64 number of descriptors that a driver had given back by then
 
 All times are the host's CLOCK_MONOTONIC. Between them and a verdict there is only `judge`,
 a pure function.
@@ -35,6 +36,8 @@ FRAME = struct.Struct("<QQQQ")
 """Magic, the run's nonce, number, send time (ns)."""
 CRC = struct.Struct("<I")
 HEADER_LENGTH = 16
+UNREAD = (1 << 64) - 1
+"""As a send time: the frame was gone from its buffer, and only its descriptor shows it."""
 STALLED_FROM = 5_000_000
 """A frame kept waiting for less than this, in ns, is emulation at work."""
 NAMED = 64
@@ -71,7 +74,7 @@ def read_sent(path: Path) -> list[int]:
 
 
 def write_landed(path: Path, rows: array.array[int]) -> None:
-    """Store landings: number, send time, time seen; and so on, flat."""
+    """Store landings: number, send time, time seen; and so on, flat. Or what was given back."""
     path.write_bytes(_little(rows).tobytes())
 
 
@@ -82,6 +85,15 @@ def read_landed(path: Path) -> list[Landing]:
         raise ValueError(f"{path.name} ends within a record")
     in_order(path.name, flat[2::3])
     return [Landing(*row) for row in zip(flat[0::3], flat[1::3], flat[2::3], strict=True)]
+
+
+def read_returned(path: Path) -> list[tuple[int, int]]:
+    """Time (ns) and number given back by then, in order. Raises ValueError, OSError."""
+    flat = _from_bytes(read_bytes(path))
+    if len(flat) % 2:
+        raise ValueError(f"{path.name} ends within a record")
+    in_order(path.name, flat[0::2])
+    return list(zip(flat[0::2], flat[1::2], strict=True))
 
 
 def _little(numbers: array.array[int]) -> array.array[int]:
@@ -135,6 +147,8 @@ class FrameReport:
     repeated: int
     foreign: int
     """Seen with a send time other than the sender's own log has."""
+    unread: int
+    """Known only by its descriptor and the frames around it."""
     before: Window
     """From the first frame to the gap: what this host makes of a device that nothing disturbs."""
     whole: Window
@@ -157,9 +171,17 @@ def judge(
     """
     numbers = {landing.number for landing in landed}
     missing = [number for number in range(len(sent)) if number not in numbers]
+    unread = sum(landing.sent == UNREAD for landing in landed)
     foreign = sum(
-        landing.number >= len(sent) or sent[landing.number] != landing.sent for landing in landed
+        landing.number >= len(sent) or landing.sent not in (sent[landing.number], UNREAD)
+        for landing in landed
     )
+    landed = [
+        landing._replace(sent=sent[landing.number])
+        if landing.sent == UNREAD and landing.number < len(sent)
+        else landing
+        for landing in landed
+    ]
     seconds = (sent[-1] - sent[0]) / 1e9 if len(sent) > 1 else 0.0
     begin, end = (sent[0], max(sent[-1], landed[-1].seen)) if sent and landed else (0, 0)
     return FrameReport(
@@ -170,6 +192,7 @@ def judge(
         missing_first=tuple(missing[:NAMED]),
         repeated=len(landed) - len(numbers),
         foreign=foreign,
+        unread=unread,
         before=look_at(sent, landed, begin, gap[0] if gap else end, away),
         whole=look_at(sent, landed, begin, end, away),
         gap=look_at(sent, landed, *gap, away) if gap else None,

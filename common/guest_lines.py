@@ -154,7 +154,6 @@ def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
         "kernel": _complaints(lines),
         "counted": _last_counted(beats),
         "vectors": _vectors(before, after),
-        "first_frame_after_ns": _first_frame(before, after),
         "went_back": sorted({key for pair in pairwise(beats) for key in _went_back(*pair)}),
     }
 
@@ -185,12 +184,6 @@ def _vectors(before: Sequence[Beat], after: Sequence[Beat]) -> dict[str, list[in
         name.removeprefix("irq."): [before[-1].number(name), after[-1].number(name)]
         for name in names
     }
-
-
-def _first_frame(before: Sequence[Beat], after: Sequence[Beat]) -> int | None:
-    """When the guest first said (host ns), after the resume, that it has got more frames."""
-    had = before[-1].number("nic.frames") if before else 0
-    return next((beat.t for beat in after if beat.number("nic.frames") > had), None)
 
 
 def _stored(beat: Beat | None) -> dict[str, Any] | None:

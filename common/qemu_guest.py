@@ -20,6 +20,8 @@ SPOILS = {
     "tcp-spoiled": "tcp",
     "file-spoiled": "file",
     "clock-turned-back": "clock",
+    "frame-spoiled": "frame",
+    "log-spoiled": "log",
 }
 
 # Until the guest has booted, or has gone round its memory; less than the workload itself waits
@@ -133,11 +135,15 @@ class OurGuest:
             self.run_on()
             return
         first = self.wait(lambda _beat: True, what="run")
-        if self._control in SPOILS:
-            self._line.send(f"{SPOILS[self._control]}\n")
+        self.spoil()
         self.work()
         read = first.number("writer.verified") + 1024
         self.wait(
             lambda beat: beat.number("writer.verified") > read,
             what="read its file",
         )
+
+    def spoil(self) -> None:
+        """Have the guest do what the control asks for; nothing for any other."""
+        if self._control in SPOILS:
+            self._line.send(f"{SPOILS[self._control]}\n")

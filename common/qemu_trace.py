@@ -37,6 +37,7 @@ TEXTS = {
     "vtd_reg_dmar_root": re.compile(r"addr (0x[0-9a-f]+) scalable [01]"),
     "vtd_dmar_fault": re.compile(r"sid (0x[0-9a-f]+) fault (\d+) addr (0x[0-9a-f]+) write ([01])"),
     "e1000e_irq_msix_notify_vec": re.compile(r"MSI-X notify vector (0x[0-9a-f]+)"),
+    "e1000e_irq_msix_notify_postponed_vec": re.compile(r"Sending MSI-X postponed by EITR\[(\d+)\]"),
     "runstate_set": re.compile(r"current_run_state \d+ \(([\w-]+)\) new_state \d+ \(([\w-]+)\)"),
 }
 

@@ -70,6 +70,7 @@ TRIAL_FILES = (
         TrialFile(name, of=FRAMES, needed=False, most=_FRAME_LOG)
         for name in ("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin")
     ),
+    TrialFile("device-returned.bin", of=frozenset({NIC}), needed=False, most=_FRAME_LOG),
     TrialFile("socket.json", of=FRAMES, needed=False),  # frame_witness.py: Socket
     TrialFile("away-sender.jsonl", of=FRAMES, needed=False),
     TrialFile("away-watcher.jsonl", of=FRAMES, needed=False),

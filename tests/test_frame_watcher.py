@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.frame_watcher import Ring
-from common.frames import HEADER_LENGTH, build, read_landed
+from common.frame_watcher import DriverRing, Ring
+from common.frames import HEADER_LENGTH, build, read_landed, read_returned
 
 NONCE, COUNT, DESCRIPTORS, BUFFERS, SIZE = 0x5AFE, 4, 0, 4096, 2048
 
@@ -109,3 +109,58 @@ def test_a_frame_that_is_not_written_back_yet_was_not_given_back(ram: Ram, ring:
     assert ring.limit() == 3
     ram.mark(0, done=True)
     assert ring.limit() == 3
+
+
+class DriversRam(Ram):
+    """A driver's: it gives descriptors back with other buffers, and leaves the done bit."""
+
+    SPARE = BUFFERS + COUNT * SIZE
+
+    def __init__(self) -> None:
+        self.view = mmap.mmap(-1, BUFFERS + 2 * COUNT * SIZE)
+        self.buffers = [BUFFERS + index * SIZE for index in range(COUNT)]
+        for index in range(COUNT):
+            struct.pack_into("<QQ", self.view, index * 16, self.buffers[index], 0)
+
+    def land(self, number: int, *, length: int | None = None) -> None:
+        index = number % COUNT
+        frame = build(NONCE, number, sent_ns=1000 + number)[:length]
+        begin = self.buffers[index]
+        self.view[begin : begin + len(frame)] = frame
+        struct.pack_into("<QIHH", self.view, index * 16, 0xFEED, 1, len(frame), 0)
+
+    def give_back(self, index: int) -> None:
+        """With the other one of two buffers; the status stays."""
+        self.buffers[index] += COUNT * SIZE * (1 if self.buffers[index] < self.SPARE else -1)
+        struct.pack_into("<QIHH", self.view, index * 16, self.buffers[index], 1, 0, 0)
+
+
+def test_a_drivers_other_buffers_are_found(tmp_path: Path) -> None:
+    ram = DriversRam()
+    ring = DriverRing(
+        ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, tmp_path / "device-landed.bin"
+    )
+    for number in range(12):
+        ram.land(number)
+        assert ring.look()
+        ring.limit()
+        ram.give_back(number % COUNT)
+        assert not ring.look()  # it reads the descriptor that was given back
+        ring.limit()
+    ring.close()
+    assert [one.number for one in read_landed(tmp_path / "device-landed.bin")] == list(range(12))
+    returned = read_returned(tmp_path / "device-returned.bin")
+    assert [count for _, count in returned][-1] >= 10
+
+
+def test_a_driver_that_gives_nothing_back_gets_no_more_than_its_ring(tmp_path: Path) -> None:
+    ram = DriversRam()
+    ring = DriverRing(
+        ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, tmp_path / "device-landed.bin"
+    )
+    for number in range(3):
+        ram.land(number)
+        assert ring.look()
+    assert ring.limit() == 3
+    ring.close()
+    assert read_returned(tmp_path / "device-returned.bin") == []

@@ -306,6 +306,17 @@ static void turn_clock_back(void)
 	clock_settime(CLOCK_REALTIME, &now);
 }
 
+/* Without an end of line, the record stays open until there is another one. */
+static void make_kernel_complain(void)
+{
+	static const char complaint[] = "<4>spoiled by /init\n";
+	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
+
+	if (fd < 0 || write(fd, complaint, strlen(complaint)) < 0)
+		die("/dev/kmsg");
+	close(fd);
+}
+
 /* For controls: each of these has to be noticed. */
 static void spoil(const char *what)
 {
@@ -320,6 +331,10 @@ static void spoil(const char *what)
 		spoil_file();
 	} else if (!strcmp(what, "clock")) {
 		turn_clock_back();
+	} else if (!strcmp(what, "frame")) {
+		shared->nic.spoil = true;
+	} else if (!strcmp(what, "log")) {
+		make_kernel_complain();
 	} else {
 		return;
 	}
@@ -365,6 +380,8 @@ int main(void)
 	signal(SIGCHLD, SIG_IGN);
 	start_all();
 	hello();
+	/* Of its boot: what comes later is of a guest at work. */
+	say_complaints();
 	for (u64 number = 1;; number++) {
 		beat(number);
 		say_new_faults();

@@ -144,11 +144,20 @@ void receive_frames(void)
 	int control = socket(AF_INET, SOCK_DGRAM | SOCK_CLOEXEC, 0), fd;
 
 	enlarge_ring(control);
-	fd = frames_open();
 	bring_up(control);
+	fd = frames_open();
 	while (!link_is_up(control))
 		sleep_ms(10);
 	own->up = true;
-	for (;;)
-		take(own, &buffer.frame, recv(fd, &buffer, sizeof(buffer), 0));
+	for (;;) {
+		ssize_t length = recv(fd, &buffer, sizeof(buffer), 0);
+
+		if (length < 0)
+			die("recv");
+		if (own->spoil) {
+			own->spoil = false;
+			buffer.frame.sent_ns ^= 1;
+		}
+		take(own, &buffer.frame, length);
+	}
 }

@@ -75,6 +75,7 @@ struct writer {
  * @up: its link is there, and it is read
  * @frames: frames that came, each once
  * @next: number of the frame that is expected next
+ * @spoil: set by PID 1 for a control: one bit of the next frame is flipped
  */
 struct nic {
 	volatile u64 up;
@@ -83,6 +84,7 @@ struct nic {
 	u64 lost;
 	u64 repeated;
 	u64 damaged;
+	volatile bool spoil;
 	struct faults faults;
 };
 

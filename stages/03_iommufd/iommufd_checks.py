@@ -438,6 +438,7 @@ STAYS_ON = (
     Check("never_off", "Was translation enabled once and never disabled?", _never_off),
     Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
 )
+NO_OTHER_FAULT = Check("no_other_fault", "Did nothing else fault?", _no_other_fault)
 TAKEN_OVER = (
     Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
     Check("same_entry", "Are context entry and domain ID the same?", _same_entry),
@@ -491,7 +492,7 @@ CLAIMS = (
                 timed=True,
             ),
             Check("canary", "Is the page at their address as it was?", _canary),
-            Check("no_other_fault", "Did nothing else fault?", _no_other_fault),
+            NO_OTHER_FAULT,
         ),
     ),
     Claim(

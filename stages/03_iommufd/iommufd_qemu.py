@@ -6,7 +6,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from iommufd import STAGE as PROGRAM
@@ -29,7 +28,6 @@ from common.stage import (
     Surroundings,
 )
 
-_FOLDER = Path(__file__).parent
 _OTHER_MIB = 26
 
 
@@ -74,13 +72,11 @@ STAGE = replace(
     name="iommufd_qemu",
     title="QEMU, its Linux guest and the guest's NIC survive a kexec",
     workload="qemu",
-    guest=LinuxGuest(
-        fragments=(GUEST_CONFIG, _FOLDER / "qemu-guest.config"), sources=GUEST_SOURCES
-    ),
+    guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
-    demo_controls=None,
+    demo_controls=frozenset({"device-not-preserved", "interrupts-left", "not-injected"}),
     debug_options={},
     debug_controls=frozenset({"device-not-preserved"}),
     options=(
@@ -137,9 +133,9 @@ STAGE = replace(
         "restore.hwpt": "live page table compared with the guest's RAM, and taken over: {}",
         "t.adopted": "NIC attached as it runs",
         "finish": "session finished: {}",
-        "irq.injected": "{} vectors set up again, each with an interrupt pending",
+        "irq.injected": "the guest runs; one interrupt made up on each of {} vectors",
         "await resume": "another QEMU is up; it loads",
-        "t.resumed": "guest resumed",
+        "t.resumed": "nothing is sent until it has read what came while it stood still",
         "await silence": "the host stops sending",
     },
     headline=headline,

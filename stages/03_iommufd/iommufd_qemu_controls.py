@@ -3,25 +3,233 @@
 
 from __future__ import annotations
 
-from iommufd_qemu_checks import CLAIMS
+from collections.abc import Callable
+
+from iommufd_qemu_checks import CLAIMS, made_up, raised
 
 from common import checks
-from common.checks import INCOMING, fact_is
+from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.controls import reason, was_reset
-from common.stage import Control
+from common.linux_guest_checks import beat, qemu
+from common.record import Trial
+from common.stage import Control, Outcome
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
-BEFORE = frozenset({"guest_ran_on", "preserved_meanwhile", "qemu_saved"})
+# What is asked before the kexec only.
+BEFORE = frozenset({"guest_ran_on", "preserved_meanwhile", "qemu_saved", "own_ram_only"})
+# What cannot be asked where the incoming side has no guest that it could resume.
 WITHOUT_GUEST = ALL - LIVE - BEFORE
+# What the guest itself would have to say.
+OF_THE_GUEST = frozenset(
+    {
+        "device_counted_all",
+        "guest_saw_all",
+        "gap_delivered",
+        "interrupts_go_on",
+        "interrupt_ledger",
+        "same_qemu",
+        "qemu_loaded",
+        "same_boot",
+        "same_processes",
+        "counts_go_on",
+        "guest_memory",
+        "guest_tcp",
+        "guest_file",
+        "guest_clocks",
+        "guest_time",
+    }
+)
+
+
+def _said(text: str, said: str, evidence: str) -> Outcome:
+    return outcome(text in said, expected=f"“{text}”", seen=said or "nothing", evidence=evidence)
+
+
+def _bailed(text: str) -> Callable[[Trial], Outcome]:
+    """The workload ended its side, in these words."""
+
+    def ask(trial: Trial) -> Outcome:
+        return _said(text, trial.setting.ended_detail, "the workload's last words")
+
+    return ask
+
+
+def _failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
+    """What was asked of that side's QEMU, or of the guest, failed in these words."""
+
+    def ask(trial: Trial) -> Outcome:
+        failed = qemu(trial, side).get("failed", {})
+        return _said(text, failed.get(what, ""), f"guest-qmp.jsonl, {what}")
+
+    return ask
+
+
+def _spoiled(what: str) -> Callable[[Trial], Outcome]:
+    def ask(trial: Trial) -> Outcome:
+        said = trial.witness["guest"]["spoiled"]
+        return _said(f"spoiled {what}", "; ".join(said), "guest.jsonl, spoiled")
+
+    return ask
+
+
+def _fault(text: str) -> Callable[[Trial], Outcome]:
+    """The guest's reader of frames found a fault, and says which."""
+
+    def ask(trial: Trial) -> Outcome:
+        found = [one for one in trial.witness["guest"]["faults"] if " nic:" in one]
+        return _said(text, found[0] if found else "", "guest.jsonl, fault")
+
+    return ask
+
+
+def _no_more_interrupts(trial: Trial) -> Outcome:
+    """The device raised what nobody had set up, and the guest stood without a frame."""
+    last = beat(trial, "last")
+    if last is None or made_up(trial) is None:
+        return no_data("guest.jsonl after the resume", expected="no interrupt")
+    vectors = trial.witness["guest"]["vectors"] or {}
+    counted = sum(after - before for before, after in vectors.values())
+    injected = made_up(trial) or 0
+    return outcome(
+        counted <= injected,
+        expected=f"no interrupt but the {injected} made up",
+        seen=f"{counted}",
+        evidence="guest.jsonl, irq.*",
+    )
+
+
+def _too_many(trial: Trial) -> Outcome:
+    vectors = trial.witness["guest"]["vectors"]
+    if not vectors:
+        return no_data("guest.jsonl, irq.*", expected="more interrupts than were raised")
+    counted = sum(after - before for before, after in vectors.values())
+    most = raised(trial, "gap") + raised(trial, "after") + (made_up(trial) or 0)
+    return outcome(
+        counted > most,
+        expected=f"more than {most}",
+        seen=str(counted),
+        evidence="guest.jsonl, irq.*; qemu-trace.log",
+    )
+
+
+def _left_masked(trial: Trial) -> Outcome:
+    """Nothing was made up, and the driver came back by its own look, every two seconds."""
+    ms = trial.witness["returned_ms"]
+    return outcome(
+        made_up(trial) == 0 and ms is not None and ms > 0,
+        expected="none made up, and the driver's own look later",
+        seen=f"{made_up(trial)} made up, the first descriptor given back after {ms} ms",
+        evidence="incoming fact irq.injected; device-returned.bin",
+    )
+
 
 CONTROLS: tuple[Control, ...] = (
     Control(
         name="device-not-preserved",
         what="memory and iommufd are put into the session, the NIC is not",
-        breaks=frozenset({"dma_in_gap", "device_retrieved", "guest_saw_all", "never_off"}),
-        may_break=WITHOUT_GUEST,
+        breaks=frozenset({"dma_in_gap", "device_retrieved", "never_off"}) | OF_THE_GUEST,
+        may_break=WITHOUT_GUEST | {"own_ram_only"},
         reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
+    ),
+    Control(
+        name="ram-not-preserved",
+        what="the guest's RAM is not put into the session: the kernel refuses the iommufd",
+        breaks=frozenset({"dma_in_gap", "device_retrieved", "same_pages"}),
+        may_break=WITHOUT_GUEST | {"own_ram_only"},
+        reason=reason(fact_is(OUTGOING, "preserve.iommufd", "-2")),
+    ),
+    Control(
+        name="area-elsewhere",
+        what="one area of the guest's memory is mapped a page off in the incoming kernel",
+        breaks=frozenset({"device_retrieved", "guest_saw_all"}),
+        may_break=WITHOUT_GUEST,
+        reason=reason(fact_is(INCOMING, "restore.hwpt", "-22")),
+    ),
+    Control(
+        name="area-more",
+        what="a page more than QEMU asked for is mapped for the NIC, on both sides",
+        breaks=frozenset({"own_ram_only"}),
+        reason=reason(fact_is(INCOMING, "restore.hwpt", "0")),
+    ),
+    Control(
+        name="interrupts-left",
+        what="nobody sets the NIC's interrupts up again",
+        breaks=frozenset({"interrupts_go_on", "guest_saw_all"}),
+        may_break=frozenset(
+            {
+                "gap_delivered",
+                "interrupt_ledger",
+                "device_counted_all",
+                "never_held_up",
+                "never_gated",
+                "host_saw_all",
+                "kernel_silent",
+            }
+        ),
+        reason=reason(_no_more_interrupts),
+    ),
+    Control(
+        name="not-injected",
+        what="no interrupt is made up for those of the time between",
+        breaks=frozenset({"gap_delivered"}),
+        may_break=frozenset({"interrupts_go_on"}),
+        reason=reason(_left_masked),
+    ),
+    Control(
+        name="interrupts-made-up",
+        what="the guest gets thousands of interrupts that the NIC did not raise",
+        breaks=frozenset({"interrupt_ledger"}),
+        reason=reason(_too_many),
+    ),
+    Control(
+        name="frame-spoiled",
+        what="one bit of a frame is flipped in the guest before its reader looks at it",
+        breaks=frozenset({"guest_saw_all"}),
+        reason=reason(_fault("is not as it was sent")),
+    ),
+    Control(
+        name="log-spoiled",
+        what="a warning is written to the guest's log after the resume",
+        breaks=frozenset({"kernel_silent"}),
+        reason=reason(_spoiled("log")),
+    ),
+    Control(
+        name="config-written",
+        what="a register of the NIC's configuration is written to in the incoming kernel",
+        breaks=frozenset({"same_config"}),
+        reason=reason(fact_is(INCOMING, "restore.hwpt", "0")),
+    ),
+    Control(
+        name="slow-clock",
+        what="both kernels are told that the TSC runs at 6 GHz",
+        breaks=frozenset({"clock_rate", "guest_time"}),
+        may_break=OF_THE_GUEST | {"kernel_silent"},
+        cmdline=lambda words: (*words, "tsc_early_khz=6000000"),
+        reason=reason(fact_is(INCOMING, "tsc.khz", "6000000")),
+    ),
+    Control(
+        name="paused-early",
+        what="the guest is paused before the incoming kernel is loaded",
+        breaks=frozenset({"guest_ran_on"}),
+        may_break=frozenset({"qemu_saved", "interrupts_go_on"}),
+        reason=reason(_failed(OUTGOING, "loaded", "did not run on")),
+    ),
+    Control(
+        name="other-version",
+        what="QEMU's CPR state says that it is of another version",
+        breaks=frozenset({"both_sides_ended_well", "device_retrieved", "same_pages"}),
+        may_break=None,
+        reason=reason(_bailed("QEMU's CPR state is none of 11.1: version")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="qemu-killed",
+        what="QEMU is killed before it has saved",
+        breaks=frozenset({"both_sides_ended_well", "qemu_saved", "device_retrieved"}),
+        may_break=None,
+        reason=reason(_bailed("QEMU has not become /init")),
+        holds=(checks.ONE_QEMU,),
     ),
     Control(
         name="firmware-reboot",

@@ -10,14 +10,14 @@ from typing import Any
 import iommufd_witness
 
 from common.frame_witness import traffic_window
-from common.frames import read_landed
+from common.frames import read_landed, read_returned, read_sent
 from common.guest_lines import read_guest
 from common.qemu_trace import TEXTS, TraceEvent
 from common.record import RawTrial
 
-INTERRUPT = "e1000e_irq_msix_notify_vec"
-TRACES = (*iommufd_witness.TRACES, INTERRUPT)
-_VECTOR = TEXTS[INTERRUPT]
+# An interrupt is raised at once, or when the time between two that the driver asked for is over.
+INTERRUPTS = ("e1000e_irq_msix_notify_vec", "e1000e_irq_msix_notify_postponed_vec")
+TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)
 
 
 def read_witness(raw: RawTrial) -> dict[str, Any]:
@@ -27,8 +27,28 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     stopped = found["qemu"].get("outgoing", {}).get("event.stop")
     window = traffic_window(raw.sides)
     found["interrupts"] = _interrupts(raw.trace, window, stopped, resumed)
+    found["returned_ms"] = _returned(raw, resumed)
+    found["next_sent_ms"] = _next_sent(raw, resumed)
     found["while_stopped"] = _while_stopped(raw, stopped, resumed)
     return found
+
+
+def _returned(raw: RawTrial, resumed: int | None) -> float | None:
+    """How long after the resume the guest's driver gave the first descriptor back, in ms."""
+    path = raw.folder / "device-returned.bin"
+    if resumed is None or not path.exists():
+        return None
+    returned = read_returned(path)
+    raw.within(path.name, *(t for t, _ in (*returned[:1], *returned[-1:])))
+    return next(((t - resumed) / 1e6 for t, _ in returned if t >= resumed), None)
+
+
+def _next_sent(raw: RawTrial, resumed: int | None) -> float | None:
+    """How long after the resume the host sent another frame, in ms."""
+    path = raw.folder / "device-sent.bin"
+    if resumed is None or not path.exists():
+        return None
+    return next(((t - resumed) / 1e6 for t in read_sent(path) if t >= resumed), None)
 
 
 def _while_stopped(raw: RawTrial, stopped: int | None, resumed: int | None) -> int | None:
@@ -49,7 +69,7 @@ def _interrupts(
     still, and after it was resumed."""
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("before", "gap", "after")}
     for event in events:
-        if event.name != INTERRUPT or not (match := _VECTOR.fullmatch(event.text)):
+        if event.name not in INTERRUPTS or not (match := TEXTS[event.name].fullmatch(event.text)):
             continue
         if window is None or event.t < window[0]:
             continue

@@ -22,6 +22,7 @@ enum qemu_token {
 	TOKEN_HANDOVER = 1,
 	TOKEN_QEMU_IOMMUFD,
 	TOKEN_QEMU_DEVICE,
+	TOKEN_PFNS,
 };
 
 /* What a descriptor of QEMU's is, by the kernel's own name of the open file. */

@@ -7,6 +7,7 @@
  * the kexec are in this file. What QEMU does, the host tells it over QMP, at
  * the rendezvous.
  */
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +17,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include <linux/pci_regs.h>
 #include <linux/vfio.h>
 
 #include "guest_nic.h"
@@ -35,6 +37,13 @@
 /* More than the host waits for the guest; see common/qemu_guest.py */
 #define GUEST_MS 120000
 #define EXEC_ENDED_MS 5000
+
+/* More than there are frames in that time. */
+#define MADE_UP 3000
+#define MADE_UP_US 1000
+
+/* Where no guest has memory. For a control. */
+#define MORE_IOVA (1ull << 38)
 
 static const u32 irq_indices[] = {
 	VFIO_PCI_MSIX_IRQ_INDEX, VFIO_PCI_ERR_IRQ_INDEX, VFIO_PCI_REQ_IRQ_INDEX,
@@ -74,18 +83,25 @@ static u32 only_file(const struct handover *handover, enum file_kind kind)
 	return found;
 }
 
-/* Where each page of the guest's RAM is in the machine. */
-static void report_ram(int ram_fd, u64 size)
+/* Where each page of the guest's RAM is in the machine; it is said as well. */
+static void read_ram_pfns(int ram_fd, u64 size, u64 *pfns)
 {
 	u64 pages = size / GUEST_PAGE_SIZE;
-	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64)));
 	u8 *ram = ram_map(ram_fd, size);
 
 	must(sys(madvise(ram, size, MADV_POPULATE_READ)));
 	ram_read_pfns(ram, pages, pfns);
 	report_pfns(pfns, pages);
 	must(sys(munmap(ram, size)));
-	free(pfns);
+}
+
+static u64 *map_pfns(int fd, u64 ram_size)
+{
+	u64 *pfns = mmap(NULL, ram_size / GUEST_PAGE_SIZE * sizeof(u64), PROT_READ | PROT_WRITE,
+			 MAP_SHARED, fd, 0);
+
+	must_be(pfns != MAP_FAILED, "%s", errno_name(-errno));
+	return pfns;
 }
 
 /* The outgoing side */
@@ -148,6 +164,8 @@ static void save(struct outgoing *out)
 	int ret;
 
 	report_uri(out->handover_fd);
+	if (param_control("qemu-killed"))
+		must(sys(kill(out->qemu, SIGKILL)));
 	await("save");
 	ret = take_state(out->qemu, &handover->state);
 	fact("cpr.state", "%d", ret);
@@ -156,8 +174,11 @@ static void save(struct outgoing *out)
 		bail("QEMU has not become " HELPER);
 	}
 	fact_tsc("saved", rdtsc());
+	/* The last byte of its version. */
+	if (param_control("other-version"))
+		handover->state.bytes[7]++;
 	refused = cpr_parse(&handover->state);
-	must_be(!refused, "QEMU's CPR state is of no version that is known: %s", refused);
+	must_be(!refused, "QEMU's CPR state is none of 11.1: %s", refused);
 	take_files(out->qemu, handover, out->files);
 	areas_read(handover);
 	must(sys(fstat(out->handover_fd, &stat)));
@@ -167,6 +188,24 @@ static void save(struct outgoing *out)
 	fact("cpr.areas", "%u", handover->nr_areas);
 	fact("cpr.mapped", "%llu", areas_size(handover));
 	fact("state.bytes", "%llu", handover->stream_size);
+}
+
+static int file_by_number(const struct handover *handover, const int *files, int number)
+{
+	for (u32 i = 0; i < handover->state.nr_fds; i++)
+		if (handover->state.fds[i].number == number && handover->kind[i] == FILE_MEMFD)
+			return files[i];
+	bail("QEMU mapped its descriptor %d, which is not in its state", number);
+}
+
+/* Control area-more: a page is mapped of which nobody says anything. */
+static void map_extra(const struct handover *handover, const int *files, int iommufd, u32 ioas)
+{
+	const struct area *area = &handover->area[0];
+
+	if (param_control("area-more"))
+		must(iommufd_map_file(iommufd, ioas, file_by_number(handover, files, area->number),
+				      area->start, GUEST_PAGE_SIZE, MORE_IOVA));
 }
 
 static u32 count_vectors(const struct handover *handover)
@@ -199,10 +238,15 @@ static void preserve(struct outgoing *out)
 	int device = out->files[only_file(handover, FILE_DEVICE)];
 	int ret;
 
+	map_extra(handover, out->files, iommufd, handover->state.device.ioas);
 	out->session = must(luo_create_session(out->luo, QEMU_SESSION));
-	for (u32 i = 0; i < handover->state.nr_fds; i++)
-		if (handover->kind[i] == FILE_MEMFD)
-			must(luo_preserve_fd(out->session, out->files[i], TOKEN_FILES + i));
+	for (u32 i = 0; i < handover->state.nr_fds; i++) {
+		if (handover->kind[i] != FILE_MEMFD ||
+		    (param_control("ram-not-preserved") &&
+		     !strcmp(handover->state.fds[i].name, "ram")))
+			continue;
+		must(luo_preserve_fd(out->session, out->files[i], TOKEN_FILES + i));
+	}
 	fact_tsc("memory_preserved", rdtsc());
 	fact("mark", "%d", iommufd_hwpt_mark(iommufd, handover->state.device.hwpt, TOKEN_HWPT));
 	ret = luo_preserve_fd(out->session, iommufd, TOKEN_QEMU_IOMMUFD);
@@ -213,6 +257,16 @@ static void preserve(struct outgoing *out)
 	}
 	must(luo_preserve_fd(out->session, out->handover_fd, TOKEN_HANDOVER));
 	fact_tsc("preserved", rdtsc());
+}
+
+/* For the proof; preserved in small pages, as it is not yet written. */
+static void preserve_pfns(struct outgoing *out)
+{
+	u64 size = out->handover->ram_size;
+	int fd = memfd_new("pfns", size / GUEST_PAGE_SIZE * sizeof(u64));
+
+	read_ram_pfns(out->files[file_of(out->handover, "ram", 0)], size, map_pfns(fd, size));
+	must(luo_preserve_fd(out->session, fd, TOKEN_PFNS));
 }
 
 static int leave_kernel(void)
@@ -250,7 +304,7 @@ static int before_kexec(void)
 	preserve(&out);
 	fact("preserve.frames", "%u",
 	     (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
-	report_ram(out.files[file_of(out.handover, "ram", 0)], out.handover->ram_size);
+	preserve_pfns(&out);
 	igb_report(&out.igb, DEVICE);
 	await("snapshot-outgoing");
 	return leave_kernel();
@@ -263,12 +317,15 @@ struct incoming {
 	int session;
 	int handover_fd;
 	struct handover *handover;
+	int pfns_fd;
 	int files[CPR_MAX_FDS];
 	int iommufd;
 	int device;
 	u32 dev_id;
 	u32 ioas;
 	u32 hwpt;
+	/* What interrupts the guest, vector by vector. */
+	int vectors[CPR_MAX_FDS];
 	struct igb igb;
 };
 
@@ -310,20 +367,12 @@ static bool retrieve(struct incoming *in)
 			worst = in->files[i];
 	}
 	fact("retrieve.ram", "%d", worst);
+	in->pfns_fd = luo_retrieve_fd(in->session, TOKEN_PFNS);
 	in->iommufd = retrieve_fd(in, TOKEN_QEMU_IOMMUFD, "retrieve.iommufd");
 	must(pci_driver_bind(DEVICE, "vfio-pci"));
 	in->device = retrieve_fd(in, TOKEN_QEMU_DEVICE, "retrieve.device");
 	fact_tsc("retrieved", rdtsc());
-	return !worst && in->iommufd >= 0 && in->device >= 0;
-}
-
-static int file_by_number(const struct incoming *in, int number)
-{
-	for (u32 i = 0; i < in->handover->state.nr_fds; i++)
-		if (in->handover->state.fds[i].number == number &&
-		    in->handover->kind[i] == FILE_MEMFD)
-			return in->files[i];
-	bail("QEMU mapped its descriptor %d, which is not in its state", number);
+	return !worst && in->pfns_fd >= 0 && in->iommufd >= 0 && in->device >= 0;
 }
 
 /* As QEMU had mapped it: iommufd compares that with the page table that is in use. */
@@ -332,11 +381,17 @@ static void map_areas(struct incoming *in)
 	in->ioas = must(iommufd_ioas_alloc(in->iommufd));
 	for (u32 i = 0; i < in->handover->nr_areas; i++) {
 		const struct area *area = &in->handover->area[i];
-		int fd = file_by_number(in, area->number);
+		int fd = file_by_number(in->handover, in->files, area->number);
+		u64 start = area->start, size = area->size;
 
+		if (!i && param_control("area-elsewhere")) {
+			start += GUEST_PAGE_SIZE;
+			size -= GUEST_PAGE_SIZE;
+		}
 		must((area->read_only ? iommufd_map_file_read_only : iommufd_map_file)(
-			in->iommufd, in->ioas, fd, area->start, area->size, area->iova));
+			in->iommufd, in->ioas, fd, start, size, area->iova));
 	}
+	map_extra(in->handover, in->files, in->iommufd, in->ioas);
 }
 
 /* True when the device and its page table are this kernel's, as they were. */
@@ -364,26 +419,22 @@ static bool take_over(struct incoming *in)
 	return true;
 }
 
-/*
- * A new eventfd for each that QEMU had. Those by which KVM interrupts the guest
- * have an event already: what the device had to say while nobody listened is lost
- * otherwise, and one interrupt too many does no harm.
- */
+static void compare_pfns(const struct incoming *in)
+{
+	u64 size = in->handover->ram_size, pages = size / GUEST_PAGE_SIZE;
+	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64)));
+
+	read_ram_pfns(in->files[file_of(in->handover, "ram", 0)], size, pfns);
+	report_pfn_difference(map_pfns(in->pfns_fd, size), pfns, pages);
+	free(pfns);
+}
+
+/* A new eventfd for each that QEMU had. */
 static void make_eventfds(struct incoming *in)
 {
-	const struct cpr_state *state = &in->handover->state;
-	bool inject = !param_control("not-injected");
-	u32 injected = 0;
-
-	for (u32 i = 0; i < state->nr_fds; i++) {
-		bool to_guest = strstr(state->fds[i].name, "_kvm_interrupt");
-
-		if (in->handover->kind[i] != FILE_EVENTFD)
-			continue;
-		in->files[i] = must(sys(eventfd(inject && to_guest, EFD_CLOEXEC | EFD_NONBLOCK)));
-		injected += inject && to_guest;
-	}
-	fact("irq.injected", "%u", injected);
+	for (u32 i = 0; i < in->handover->state.nr_fds; i++)
+		if (in->handover->kind[i] == FILE_EVENTFD)
+			in->files[i] = must(sys(eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)));
 }
 
 static int eventfd_of(const struct incoming *in, const char *what, u32 id)
@@ -400,16 +451,15 @@ static int eventfd_of(const struct incoming *in, const char *what, u32 id)
 static void set_interrupts(struct incoming *in)
 {
 	u32 count = in->handover->nr_vectors;
-	int fds[CPR_MAX_FDS];
 
+	for (u32 i = 0; i < count; i++) {
+		in->vectors[i] = eventfd_of(in, "kvm_interrupt", i);
+		if (in->vectors[i] < 0)
+			in->vectors[i] = eventfd_of(in, "interrupt", i);
+	}
 	if (param_control("interrupts-left"))
 		return;
-	for (u32 i = 0; i < count; i++) {
-		fds[i] = eventfd_of(in, "kvm_interrupt", i);
-		if (fds[i] < 0)
-			fds[i] = eventfd_of(in, "interrupt", i);
-	}
-	must(vfio_set_irq_eventfds(in->device, VFIO_PCI_MSIX_IRQ_INDEX, fds, count));
+	must(vfio_set_irq_eventfds(in->device, VFIO_PCI_MSIX_IRQ_INDEX, in->vectors, count));
 	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_ERR_IRQ_INDEX,
 				  eventfd_of(in, "err_notifier", 0)));
 	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_REQ_IRQ_INDEX,
@@ -451,8 +501,47 @@ static void start_qemu(struct incoming *in)
 	must(sys(pwrite(fds[state->nr_fds].fd, state->bytes, state->size, 0)));
 	report_uri(in->handover_fd);
 	qemu_start(&config);
+	/* The vectors' eventfds are needed once more. */
 	for (u32 i = 0; i < config.nr_fds; i++)
-		close(fds[i].fd);
+		if (i == state->nr_fds || handover->kind[i] != FILE_EVENTFD)
+			close(fds[i].fd);
+}
+
+/*
+ * What the device had to say while nobody listened is lost, and its driver may
+ * wait for it: igb masks a vector until it has been served. So each vector
+ * interrupts the guest once, as the device would have; an interrupt too many
+ * does no harm. It has to be after QEMU has loaded the guest's interrupt
+ * controllers: an earlier one would be overwritten.
+ */
+static void inject_interrupts(const struct incoming *in)
+{
+	u32 count = param_control("not-injected") ? 0 : in->handover->nr_vectors;
+	const u64 one = 1;
+
+	for (u32 i = 0; i < count; i++)
+		must(sys(write(in->vectors[i], &one, sizeof(one))));
+	fact("irq.injected", "%u", count);
+}
+
+/* Control interrupts-made-up: more than anybody says. */
+static void make_up_interrupts(const struct incoming *in)
+{
+	const u64 one = 1;
+
+	for (u32 n = 0; param_control("interrupts-made-up") && n < MADE_UP; n++) {
+		must(sys(write(in->vectors[n % in->handover->nr_vectors], &one, sizeof(one))));
+		usleep(MADE_UP_US);
+	}
+}
+
+/* Control config-written: of all registers, one that changes nothing. */
+static void write_config(void)
+{
+	const u8 size = 16;
+
+	if (param_control("config-written"))
+		must(pci_config_write(DEVICE, PCI_CACHE_LINE_SIZE, &size, sizeof(size)));
 }
 
 static int after_kexec(void)
@@ -468,16 +557,21 @@ static int after_kexec(void)
 		return 0;
 	}
 	await("snapshot-adopted");
+	write_config();
 	guest_nic_map(&in.igb);
 	guest_nic_report_ring(&in.igb);
 	igb_report(&in.igb, DEVICE);
-	report_ram(in.files[file_of(in.handover, "ram", 0)], in.handover->ram_size);
+	compare_pfns(&in);
 	make_eventfds(&in);
 	set_interrupts(&in);
 	start_qemu(&in);
 	await("qmp");
 	await_within("resume", GUEST_MS);
+	inject_interrupts(&in);
 	fact_tsc("resumed", rdtsc());
+	await("gap-read");
+	dialogue_line("# at gap-read");
+	make_up_interrupts(&in);
 	await_within("swept", GUEST_MS);
 	await("snapshot-finished");
 	await("silence");
