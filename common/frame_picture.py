@@ -3,7 +3,9 @@
 
 Each panel shows how many frames were sent (line) and how many were seen in the machine's RAM
 (bars) in each slice of time; the gap, from "Starting new kernel" to the first line of the
-incoming kernel's userspace, is shaded. Drawn from the raw logs in the trials' folders.
+incoming kernel's userspace, is shaded. Where a guest drives the device, two rows below show the
+interrupts that the device raised, and the descriptors that the guest's driver gave back; the time
+in which the guest stood still is shaded there. Drawn from the raw logs in the trials' folders.
 """
 
 from __future__ import annotations
@@ -19,13 +21,24 @@ from xml.etree import ElementTree as ET
 
 from common import console, dialogue
 from common.errors import UsageError
-from common.frames import read_landed, read_sent
+from common.frames import read_landed, read_returned, read_sent
+from common.guest_lines import read_stood_still
+from common.qemu_trace import INTERRUPTS, parse
 from common.stored_file import read_stamped
 
 _SVG = "http://www.w3.org/2000/svg"
 _SLICE_NS = 50_000_000
 _MARGIN_NS = 2_500_000_000
 _WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _SPACE = 460, 170, 46, 44, 40, 30
+_ROW_HEIGHT, _ROW_SPACE = 50, 34
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something else in the same slices of time, below."""
+
+    title: str
+    counts: tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -36,6 +49,9 @@ class Panel:
     gap_ms: float
     sent: tuple[int, ...]
     landed: tuple[int, ...]
+    rows: tuple[Row, ...] = ()
+    still_ms: tuple[float, float] = (0.0, 0.0)
+    """From when to when the guest stood still, from "Starting new kernel"."""
 
 
 def panel(folder: Path) -> Panel:
@@ -53,7 +69,34 @@ def panel(folder: Path) -> Panel:
         gap_ms=(after.started - jumps[0]) / 1e6,
         sent=_slices(read_sent(folder / "device-sent.bin"), begin, end),
         landed=_slices(landed, begin, end),
+        rows=_rows(folder, setting["clock_offset_ns"], begin, end),
+        still_ms=_still(folder, jumps[0]),
     )
+
+
+def _rows(folder: Path, clock_offset_ns: int, begin: int, end: int) -> tuple[Row, ...]:
+    """What device and guest did, where a guest drives the device."""
+    path = folder / "device-returned.bin"
+    if not path.exists():
+        return ()
+    with (folder / "qemu-trace.log").open(errors="replace") as lines:
+        events = parse(lines, clock_offset_ns=clock_offset_ns)
+        raised = sorted(event.t for event in events if event.name in INTERRUPTS)
+    had, returned = 0, []
+    for t, count in read_returned(path):
+        returned += [t] * (count - had)
+        had = count
+    return (
+        Row("interrupts that the NIC raised", _slices(raised, begin, end)),
+        Row("descriptors given back by the guest's driver", _slices(returned, begin, end)),
+    )
+
+
+def _still(folder: Path, zero: int) -> tuple[float, float]:
+    stopped, resumed = read_stood_still(folder)
+    if stopped is None or resumed is None:
+        return 0.0, 0.0
+    return (stopped - zero) / 1e6, (resumed - zero) / 1e6
 
 
 def _slices(times: Sequence[int], begin: int, end: int) -> tuple[int, ...]:
@@ -65,7 +108,8 @@ def draw(panels: Sequence[Panel]) -> str:
     """The picture as SVG text."""
     ET.register_namespace("", _SVG)
     width = _LEFT + len(panels) * (_WIDTH + _SPACE)
-    height = _TOP + _HEIGHT + _BOTTOM
+    rows = max((len(one.rows) for one in panels), default=0)
+    height = _TOP + _HEIGHT + _BOTTOM + rows * (_ROW_HEIGHT + _ROW_SPACE)
     root = ET.Element(
         f"{{{_SVG}}}svg",
         {"viewBox": f"0 0 {width} {height}", "width": str(width), "height": str(height)},
@@ -106,6 +150,25 @@ def _draw_panel(root: ET.Element, one: Panel, *, x: float, top: int) -> None:
         _text(root, f"{seconds} s", x=at, y=base + 14, size=10)
         seconds += 1
     _text(root, "from “Starting new kernel”", x=x, y=base + 30, size=10)
+    for number, row in enumerate(one.rows, start=1):
+        below = base + _BOTTOM + number * (_ROW_HEIGHT + _ROW_SPACE) - _ROW_SPACE
+        begin, end = one.still_ms
+        still = {"x": zero + begin * scale, "y": below - _ROW_HEIGHT, "height": _ROW_HEIGHT}
+        _add(root, "rect", **still, width=(end - begin) * scale, fill="#e2e8f0")
+        _draw_row(root, row, x=x, step=step, base=below)
+        if number == 1:
+            _text(root, "guest stands still", x=still["x"] + 4, y=below - 36, size=10)
+
+
+def _draw_row(root: ET.Element, row: Row, *, x: float, step: float, base: float) -> None:
+    """Its own scale: the highest bar is as high as the row."""
+    top = max(row.counts, default=0) or 1
+    for place, count in enumerate(row.counts):
+        size = _ROW_HEIGHT * count / top
+        box = {"x": x + place * step, "y": base - size, "width": step * 0.9, "height": size}
+        _add(root, "rect", **box, fill="#2f855a")
+    _add(root, "line", x1=x, y1=base, x2=x + _WIDTH, y2=base, stroke="#333333")
+    _text(root, f"{row.title}; highest bar: {top}", x=x, y=base + 13, size=10)
 
 
 def _add(root: ET.Element, tag: str, **attributes: object) -> ET.Element:

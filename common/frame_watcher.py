@@ -293,8 +293,9 @@ def _watch(rings: list[Ring], credit: Credit, away: AwayLog) -> None:
         for ring in rings:
             while ring.look():
                 pass
+        limit = first.limit()
         if not held:
-            credit.grant(first.limit(), first.count)
+            credit.grant(limit, first.count)
         if select.select([sys.stdin], [], [], _POLL_SECONDS)[0]:
             word = sys.stdin.readline().strip()
             if not word:

@@ -80,6 +80,8 @@ class FrameWitness:
     unread_from, unread_to = "# await pause", "# t.adopted="
     """Between these lines nobody tells the device what was given back to it. After that all that
     is said of a steady rate is over, and the ring goes round sooner."""
+    from_then_on = "faster"
+    """What the sender is told then."""
     other_room = 1024
     """Descriptors of the second device, which nobody refills."""
 
@@ -106,7 +108,7 @@ class FrameWitness:
             self._tell(self._running[0], "hold")
         elif text.startswith(self.unread_to):
             self._tell(self._running[0], "release")
-            self._tell(self._running[-1], "faster")
+            self._tell(self._running[-1], self.from_then_on)
         elif text == "# await quiet":
             self._tell(self._running[-1], "hold")
             time.sleep(_DRAIN_SECONDS)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
@@ -112,6 +113,15 @@ def read_guest(raw: RawTrial) -> dict[str, Any]:
         "qemu": monitor,
         "guest": _guest(lines, monitor.get("incoming", {}).get("cont")),
     }
+
+
+def read_stood_still(folder: Path) -> tuple[int | None, int | None]:
+    """When QEMU stopped the guest, and when the next one let it go on (host ns)."""
+    path = folder / TRANSCRIPT
+    monitor = _monitor(read_rows(path, _ENTRIES)) if path.exists() else {}
+    sides = (("outgoing", "event.stop"), ("incoming", "event.resume"))
+    stopped, resumed = (monitor.get(side, {}).get(event) for side, event in sides)
+    return stopped, resumed
 
 
 def _monitor(entries: Sequence[Entry]) -> dict[str, Any]:

@@ -42,6 +42,10 @@ TEXTS = {
 }
 
 
+INTERRUPTS = ("e1000e_irq_msix_notify_vec", "e1000e_irq_msix_notify_postponed_vec")
+"""An igb's interrupt: raised at once, or after the time between two that its driver wants."""
+
+
 class TraceEvent(NamedTuple):
     """One line of the log; `t` is the host's CLOCK_MONOTONIC in ns."""
 

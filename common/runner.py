@@ -199,7 +199,7 @@ def _converse(
         while True:
             text = machine.hear(silence=silence, deadline=deadline)
             bench.narrate(text)
-            companion.heard(text)
+            _let_hear(companion, text, machine)
             watch.heard(text)
             if bench.accelerator.name == "tcg" and text in bench.jit_words:
                 machine.note_jit(text)
@@ -235,6 +235,16 @@ def _converse(
     except MachineGone as error:
         machine.note_last_words()
         return "gone", f"{phase}: {error}"
+
+
+def _let_hear(companion: Companion, text: str, machine: Machine) -> None:
+    """Raises MachineGone where the companion failed because QEMU has ended under its hands."""
+    try:
+        companion.heard(text)
+    except (HarnessError, OSError) as error:
+        if machine.process_now() is None:
+            raise MachineGone(f"QEMU has ended: {error}") from error
+        raise
 
 
 def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:

@@ -438,6 +438,9 @@ STAYS_ON = (
     Check("never_off", "Was translation enabled once and never disabled?", _never_off),
     Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
 )
+OTHER_BLOCKED = Check(
+    "other_blocked", "Does it fault with bus mastering forced on?", _other_blocked
+)
 NO_OTHER_FAULT = Check("no_other_fault", "Did nothing else fault?", _no_other_fault)
 TAKEN_OVER = (
     Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
@@ -548,7 +551,7 @@ CLAIMS = (
         "It is narrow: a second device of the same kind, not preserved, is blocked.",
         (
             frame_checks.OTHER_SILENT,
-            Check("other_blocked", "Does it fault with bus mastering forced on?", _other_blocked),
+            OTHER_BLOCKED,
         ),
     ),
     Claim(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from iommufd_checks import NO_OTHER_FAULT, STAYS_ON, TAKEN_OVER, tables
+from iommufd_checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
 
 from common import checks, frame_checks
 from common.checks import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
@@ -369,7 +369,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "It is narrow: a second device of the same kind, not preserved, falls silent.",
-        (frame_checks.OTHER_SILENT,),
+        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        (frame_checks.OTHER_SILENT, OTHER_BLOCKED),
     ),
 )

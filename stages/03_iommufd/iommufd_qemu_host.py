@@ -41,6 +41,7 @@ class NicHost(TranslationWitness):
     """Sender, watcher, looks at tables, both QEMUs' monitors, and the guest's own line."""
 
     unread_from, unread_to = "# await save", "# at gap-read"
+    from_then_on = "go"
 
     def __init__(self, machine: Surroundings) -> None:
         super().__init__(machine)

@@ -12,11 +12,9 @@ import iommufd_witness
 from common.frame_witness import traffic_window
 from common.frames import read_landed, read_returned, read_sent
 from common.guest_lines import read_guest
-from common.qemu_trace import TEXTS, TraceEvent
+from common.qemu_trace import INTERRUPTS, TEXTS, TraceEvent
 from common.record import RawTrial
 
-# An interrupt is raised at once, or when the time between two that the driver asked for is over.
-INTERRUPTS = ("e1000e_irq_msix_notify_vec", "e1000e_irq_msix_notify_postponed_vec")
 TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)
 
 

@@ -552,6 +552,8 @@ static int after_kexec(void)
 	qemu_mount();
 	allow_large_pages();
 	await("snapshot-booted");
+	if (!param_control("other-left"))
+		nic_force_mastering(OTHER_DEVICE);
 	if (!retrieve(&in) || !take_over(&in)) {
 		await("silence");
 		return 0;

@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <sys/mman.h>
+#include <fcntl.h>
+#include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -120,6 +122,22 @@ void nic_start(struct nic *nic, u32 descriptors)
 	nic->igb.count = COUNT;
 	igb_rx_start(&nic->igb, IOVA + DESCRIPTORS);
 	igb_rx_set_tail(&nic->igb, descriptors);
+}
+
+/* Whatever makes a device that nobody preserved write, it must not get anywhere. */
+void nic_force_mastering(const char *bdf)
+{
+	char path[128];
+	u16 command;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
+	fd = must(sys(open(path, O_RDWR | O_CLOEXEC)));
+	must(sys(pread(fd, &command, sizeof(command), PCI_COMMAND)));
+	fact("other.command", "0x%x", command);
+	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
+	must(sys(pwrite(fd, &command, sizeof(command), PCI_COMMAND)));
+	close(fd);
 }
 
 /* True when the device uses another descriptor within the bound, whoever reads the ring. */

@@ -68,6 +68,7 @@ int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from);
 void nic_map_all(const struct nic *nic, u32 ioas);
 void nic_open(struct nic *nic);
 void nic_start(struct nic *nic, u32 descriptors);
+void nic_force_mastering(const char *bdf);
 bool nic_goes_on(const struct nic *nic);
 
 void read_all(struct nic *nic);

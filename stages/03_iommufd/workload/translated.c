@@ -13,8 +13,6 @@
 #include <sys/reboot.h>
 #include <unistd.h>
 
-#include <linux/pci_regs.h>
-
 #include "assigned.h"
 #include "evidence.h"
 #include "guest_ram.h"
@@ -220,22 +218,6 @@ static int before_kexec(void)
 }
 
 /* The incoming side */
-
-/* Whatever makes a device that nobody preserved write, it must not get anywhere. */
-static void let_other_go(void)
-{
-	char path[128];
-	u16 command;
-	int fd;
-
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", OTHER_DEVICE);
-	fd = must(sys(open(path, O_RDWR | O_CLOEXEC)));
-	must(sys(pread(fd, &command, sizeof(command), PCI_COMMAND)));
-	fact("other.command", "0x%x", command);
-	command |= PCI_COMMAND_MEMORY | PCI_COMMAND_MASTER;
-	must(sys(pwrite(fd, &command, sizeof(command), PCI_COMMAND)));
-	close(fd);
-}
 
 /* What was taken over can be handed over again; the HWPT is still marked. */
 static int preserve_again(struct nic *nic, int luo)
@@ -459,7 +441,7 @@ static int after_kexec(void)
 	report_iommu_pages("iommu_pages.boot");
 	await("snapshot-booted");
 	if (!param_control("other-left"))
-		let_other_go();
+		nic_force_mastering(OTHER_DEVICE);
 	session = retrieve_session(luo);
 	if (param_control("nothing-retrieved")) {
 		fact("finish", "%d", luo_finish(session));

@@ -1,0 +1,67 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3 with QEMU for real: the main run, and the controls that `demo` shows of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from common.accel import probe
+from common.controls import unbroken
+from common.hypervisor import Hypervisor
+from common.kernel_choice import KernelChoice
+from common.kernels import guest_kernel, kernel_pair
+from common.pytest_hypervisor import quiet_trial
+from common.runner import Bench, Plan
+from common.stage import Control, load_stage
+from common.verdict import judge_control, judge_trial
+
+STAGE = load_stage(3, "qemu")
+OPTIONS = {option.parameter: option.default for option in STAGE.options}
+# An interrupt that nobody makes up: what no frame that follows puts right.
+SHORT = ("not-injected",)
+REAL = (
+    STAGE.controls
+    if os.environ.get("KEXEC_STAGES_ALL_CONTROLS") == "1"
+    else tuple(STAGE.control(name) for name in SHORT)
+)
+
+
+@pytest.fixture(scope="module")
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
+    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
+    return Bench(
+        stage=STAGE,
+        outgoing=outgoing,
+        incoming=incoming,
+        guest=guest_kernel(STAGE, KernelChoice()),
+        accelerator=probe(),
+        hypervisor=hypervisor,
+        options=OPTIONS,
+        folder=tmp_path_factory.mktemp("stage3-qemu"),
+    )
+
+
+def test_passes(bench: Bench) -> None:
+    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
+
+
+@pytest.mark.parametrize("control", REAL, ids=lambda control: control.name)
+def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
+    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
+    verdict = judge_control(trial, control, STAGE)
+    assert verdict.status == "FAILED AS IT MUST", verdict.why
+
+
+def test_every_check_is_broken_by_a_control() -> None:
+    earlier = [load_stage(1), load_stage(1, "qemu"), load_stage(2), load_stage(3)]
+    assert unbroken(STAGE, earlier=earlier) == []
+
+
+def test_controls_name_checks_that_there_are() -> None:
+    names = {check.name for check in STAGE.checks}
+    for control in STAGE.controls:
+        assert control.breaks <= names
+        assert (control.may_break or frozenset()) <= names
