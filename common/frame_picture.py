@@ -62,7 +62,8 @@ def panel(folder: Path) -> Panel:
     after = next((side for side in sides if side.name == "incoming"), None)
     if not jumps or after is None or not (folder / "device-landed.bin").exists():
         raise UsageError(f"{folder}: this trial has no gap, or no frames")
-    begin, end = jumps[0] - _MARGIN_NS, after.started + _MARGIN_NS
+    _, resumed = read_stood_still(folder)
+    begin, end = jumps[0] - _MARGIN_NS, max(after.started, resumed or 0) + _MARGIN_NS
     landed = sorted(landing.seen for landing in read_landed(folder / "device-landed.bin"))
     return Panel(
         title=f"control {setting['control']}" if setting["control"] else setting["name"],
@@ -157,7 +158,7 @@ def _draw_panel(root: ET.Element, one: Panel, *, x: float, top: int) -> None:
         _add(root, "rect", **still, width=(end - begin) * scale, fill="#e2e8f0")
         _draw_row(root, row, x=x, step=step, base=below)
         if number == 1:
-            _text(root, "guest stands still", x=still["x"] + 4, y=below - 36, size=10)
+            _text(root, "guest stands still", x=still["x"] + 4, y=below - _ROW_HEIGHT - 3, size=10)
 
 
 def _draw_row(root: ET.Element, row: Row, *, x: float, step: float, base: float) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from common.checks import OUTGOING, no_data, outcome
+from common.checks import INCOMING, OUTGOING, no_data, outcome
 from common.guest_lines import TRANSCRIPT
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
@@ -61,6 +61,23 @@ def qemu_said(side: str, *names: str) -> Callable[[Trial], Outcome]:
         )
 
     return ask
+
+
+def same_qemu(trial: Trial) -> Outcome:
+    """Both say the same version, and it is that of the program that was packed."""
+    versions = [qemu(trial, side).get("version") for side in (OUTGOING, INCOMING)]
+    inner = trial.setting.inner_qemu
+    # Runs of before it was recorded had the host's own.
+    packed = inner.version if inner else trial.setting.host.versions.get("qemu", "?")
+    if None in versions:
+        return no_data(f"{TRANSCRIPT}: a greeting of both", expected=packed)
+    seen = [".".join(str(v[part]) for part in ("major", "minor", "micro")) for v in versions if v]
+    return outcome(
+        seen == [packed, packed],
+        expected=f"{packed}, as packed",
+        seen=" and ".join(seen),
+        evidence=TRANSCRIPT,
+    )
 
 
 def _beats(trial: Trial, *names: str) -> list[dict[str, Any]] | None:

@@ -21,6 +21,7 @@ from common.errors import HarnessError
 from common.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
 from common.qemu_binary import QEMU, qemu_path, qemu_version
+from common.record import InnerQemu, sha256
 
 # Of a microvm without ACPI and with it, of a q35, and what both load.
 _FIRMWARE = (
@@ -76,6 +77,18 @@ def qemu_with_cpr() -> Path:
     if not (version := qemu_version(Path(found))).startswith(_WITH_CPR):
         raise HarnessError(f"{found} is QEMU {version}, and the format of {_WITH_CPR}x is known")
     return Path(found)
+
+
+def inner_qemu(program: Path) -> InnerQemu:
+    """What the record says of it."""
+    tree = program.parent
+    binary = unpacked if (unpacked := tree / "bin" / QEMU).exists() else program
+    packages = tree / "packages.sha256"
+    return InnerQemu(
+        version=qemu_version(program),
+        sha256=sha256(binary),
+        packages_sha256=sha256(packages) if packages.exists() else None,
+    )
 
 
 def _files(program: Path) -> dict[str, Path]:

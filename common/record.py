@@ -131,6 +131,16 @@ class Crash(Strict):
     """With what it was decoded, or why it was not."""
 
 
+class InnerQemu(Stored):
+    """The QEMU that runs in the machine, as it is packaged."""
+
+    version: Text
+    sha256: Hex
+    """Of the program."""
+    packages_sha256: Hex | None = None
+    """Of the list of the packages' own digests, where the QEMU was unpacked for us."""
+
+
 class Setting(Strict):
     """What the harness alone knows of a trial."""
 
@@ -162,6 +172,7 @@ class Setting(Strict):
     """The kernel of the guest, where the guest is a Linux."""
     guest_image: dict[Text, Hex] | None = None
     """Name -> sha256 of the files that the user gave as the guest."""
+    inner_qemu: InnerQemu | None = None
     cmdline: Text
     argv: Annotated[tuple[Text, ...], Field(min_length=1, max_length=10_000)]
     clock_offset_ns: Annotated[int, Field(ge=-(1 << 62), lt=1 << 62)]

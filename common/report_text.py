@@ -18,7 +18,7 @@ from common.layouts import tried
 from common.load import in_words
 from common.precedence import IN_WORDS as PREFERRED
 from common.printable import printable
-from common.record import Crash, KernelFacts, Run, Trial
+from common.record import Crash, InnerQemu, KernelFacts, Run, Trial
 from common.stage import Stage
 from common.statistics_table import phase_table
 from common.verdict import ControlVerdict, TrialVerdict, Verdict
@@ -51,6 +51,10 @@ def _heading(verdict: Verdict, stage: Stage) -> str:
     return "\n".join([*lines, "=" * WIDTH, *_wrap(verdict.why)])
 
 
+def _inner(qemu: InnerQemu) -> str:
+    return f"QEMU {qemu.version} in the machine, sha256 {qemu.sha256[:12]}"
+
+
 def _setting(run: Run, stage: Stage) -> str:
     if not run.trials:
         return ""
@@ -63,6 +67,7 @@ def _setting(run: Run, stage: Stage) -> str:
         ("to", _kernel(setting.incoming)),
         *([("guest", _kernel(setting.guest))] if setting.guest else []),
         *([("guest", _files(setting.guest_image))] if setting.guest_image else []),
+        *([("inner", _inner(setting.inner_qemu))] if setting.inner_qemu else []),
         ("kexec", f"{'; '.join(handover) or 'no KHO line'}; taint {taints}"),
         (
             "host",

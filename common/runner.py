@@ -31,6 +31,7 @@ from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.machine_ram import MachineRam
 from common.paths import runs_root
+from common.qemu_image import inner_qemu
 from common.record import (
     ATTEMPTS,
     Ended,
@@ -164,6 +165,7 @@ def run_trial(bench: Bench, plan: Plan) -> Trial:
             incoming=_facts(incoming),
             guest=_facts(bench.guest) if bench.guest else None,
             guest_image=bench.guest_image.facts() if bench.guest_image else None,
+            inner_qemu=inner_qemu(stage.inner_qemu()) if stage.inner_qemu else None,
             cmdline=cmdline,
             argv=machine.argv,
             clock_offset_ns=machine.clock_offset_ns,

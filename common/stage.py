@@ -190,6 +190,8 @@ class Stage:
     workload: Workload = "vmm"
     """Who runs the guest; a stage's declaration of another workload stands beside its first."""
     guest: LinuxGuest | None = None
+    inner_qemu: Callable[[], Path] | None = None
+    """The program of the QEMU that the workload runs in the machine."""
     guest_image: bool = False
     """The guest is an image of the user's."""
     own_guest: Callable[[Stage], Stage] | None = None

@@ -15,6 +15,7 @@ from kvm_memfd_qemu_own import with_own_guest
 from kvm_memfd_qemu_timing import blackout, headline, phases
 
 from common.guest_lines import PORTS
+from common.qemu_binary import qemu_path
 from common.qemu_image import disk_and_ports
 from common.stage import (
     GUEST_CONFIG,
@@ -98,6 +99,7 @@ STAGE = Stage(
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     devices=_devices,
+    inner_qemu=qemu_path,
     ports=PORTS,
     phases=phases,
     blackout=blackout,

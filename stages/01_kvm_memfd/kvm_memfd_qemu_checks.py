@@ -7,13 +7,12 @@ from kvm_memfd_checks import host_saw
 
 from common import checks, guest_checks
 from common.checks import INCOMING, OUTGOING, no_data, outcome
-from common.guest_lines import TRANSCRIPT
 from common.linux_guest_checks import (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
-    qemu,
     qemu_said,
     ran_meanwhile,
+    same_qemu,
 )
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
@@ -34,21 +33,6 @@ def _moved(trial: Trial) -> Outcome:
         expected=f"{expected} bytes",
         seen=f"{saved} bytes saved, {found} found",
         evidence="fact state.bytes",
-    )
-
-
-def _same_qemu(trial: Trial) -> Outcome:
-    """Both say the same version, and it is that of the host's package."""
-    versions = [qemu(trial, side).get("version") for side in (OUTGOING, INCOMING)]
-    host = trial.setting.host.versions.get("qemu", "?")
-    if None in versions:
-        return no_data(f"{TRANSCRIPT}: a greeting of both", expected=host)
-    seen = [".".join(str(v[part]) for part in ("major", "minor", "micro")) for v in versions if v]
-    return outcome(
-        seen == [host, host],
-        expected=f"{host}, as on the host",
-        seen=" and ".join(seen),
-        evidence=TRANSCRIPT,
     )
 
 
@@ -79,7 +63,7 @@ CLAIMS = (
     Claim(
         "QEMU, as it is in the host's package, saved the guest and loaded it.",
         (
-            Check("same_qemu", "Are both the host's own QEMU?", _same_qemu),
+            Check("same_qemu", "Are both the host's own QEMU?", same_qemu),
             Check(
                 "qemu_saved",
                 "Did the outgoing QEMU save?",

@@ -110,6 +110,7 @@ STAGE = replace(
     ),
     size=_size,
     devices=_devices,
+    inner_qemu=qemu_with_cpr,
     ports=PORTS,
     traces=TRACES,
     phases=phases,

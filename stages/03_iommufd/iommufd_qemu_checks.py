@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from iommufd_checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
@@ -11,7 +10,6 @@ from iommufd_checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, 
 from common import checks, frame_checks
 from common.checks import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.guest_checks import both, same_pages
-from common.guest_lines import TRANSCRIPT
 from common.igb_machine import DEVICE
 from common.linux_guest_checks import (
     NOT_BOOTED_AGAIN,
@@ -19,6 +17,7 @@ from common.linux_guest_checks import (
     beat,
     qemu,
     qemu_said,
+    same_qemu,
 )
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
@@ -246,30 +245,6 @@ def _own_ram_only(trial: Trial) -> Outcome:
     )
 
 
-def _same_qemu(version: Callable[[Trial], str | None]) -> Callable[[Trial], Outcome]:
-    def ask(trial: Trial) -> Outcome:
-        versions = [qemu(trial, side).get("version") for side in (OUTGOING, INCOMING)]
-        wanted = version(trial)
-        if None in versions or wanted is None:
-            return no_data(f"{TRANSCRIPT}: a greeting of both", expected="one QEMU")
-        seen = [
-            ".".join(str(v[part]) for part in ("major", "minor", "micro")) for v in versions if v
-        ]
-        return outcome(
-            seen == [wanted, wanted],
-            expected=f"{wanted}, twice",
-            seen=" and ".join(seen),
-            evidence=TRANSCRIPT,
-        )
-
-    return ask
-
-
-def _first_version(trial: Trial) -> str | None:
-    said = qemu(trial, OUTGOING).get("version")
-    return ".".join(str(said[part]) for part in ("major", "minor", "micro")) if said else None
-
-
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
@@ -349,7 +324,7 @@ CLAIMS = (
         "QEMU, unmodified, saved the guest and loaded it.",
         (
             Check("guest_ran_on", "Did the guest run while the kernel was loaded?", _ran_meanwhile),
-            Check("same_qemu", "Are both of one version?", _same_qemu(_first_version)),
+            Check("same_qemu", "Are both the QEMU that was packed?", same_qemu),
             Check("qemu_saved", "Did the outgoing QEMU save?", qemu_said(OUTGOING, "stop")),
             Check(
                 "qemu_loaded",
