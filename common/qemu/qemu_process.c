@@ -39,6 +39,32 @@ void qemu_mount(void)
 	must(sys(mount(DISK, FOLDER, "ext2", MS_RDONLY, NULL)));
 }
 
+static void read_folder(const char *path)
+{
+	struct dirent *entry;
+	DIR *folder = opendir(path);
+
+	while (folder && (entry = readdir(folder))) {
+		int fd = openat(dirfd(folder), entry->d_name, O_RDONLY | O_CLOEXEC);
+		struct stat stat;
+
+		if (fd >= 0 && !fstat(fd, &stat) && S_ISREG(stat.st_mode))
+			readahead(fd, 0, stat.st_size);
+		if (fd >= 0)
+			close(fd);
+	}
+}
+
+/* By a process beside us: what a QEMU will want is in memory when it is started. */
+void qemu_read_ahead(void)
+{
+	if (must(sys(fork())))
+		return;
+	read_folder(FOLDER "/bin");
+	read_folder(FOLDER "/lib");
+	_exit(0);
+}
+
 /* Path of the virtio port that the host gave this name to. */
 static void find_port(const char *name, char *path, size_t size)
 {

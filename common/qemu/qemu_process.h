@@ -50,6 +50,7 @@ struct qemu_config {
 };
 
 void qemu_mount(void);
+void qemu_read_ahead(void);
 void qemu_disk_mkfs(const char *device);
 pid_t qemu_start(const struct qemu_config *config);
 bool qemu_ended(pid_t pid, u64 timeout_ms);

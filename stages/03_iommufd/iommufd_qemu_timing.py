@@ -20,10 +20,10 @@ def phases(trial: Trial) -> dict[str, float]:
     first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
+        "preserve memory (guest runs)": us_fact_ms(before, "preserve.memory.us"),
         "save": host_ms(one.get("event.stop"), _stamp(trial, OUTGOING, "t.saved")),
         "take descriptors, interrupts off": tsc_ms(before, "saved", "interrupts_off"),
-        "preserve memory": tsc_ms(before, "interrupts_off", "memory_preserved"),
-        "preserve iommufd and NIC": tsc_ms(before, "memory_preserved", "preserved"),
+        "preserve iommufd and NIC": tsc_ms(before, "interrupts_off", "preserved"),
         "looks (proof)": host_ms(
             _stamp(trial, OUTGOING, "t.preserved"), before.ended if before else None
         ),
@@ -33,7 +33,7 @@ def phases(trial: Trial) -> dict[str, float]:
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "take over the NIC": tsc_ms(after, "retrieved", "adopted"),
         "finish": tsc_ms(after, "adopted", "finished"),
-        "interrupts on, looks (proof)": tsc_ms(after, "finished", "interrupts_on"),
+        "looks (proof), interrupts on": tsc_ms(after, "finished", "interrupts_on"),
         "start QEMU": host_ms(
             _stamp(trial, INCOMING, "t.interrupts_on"), other.get("migrate-set-capabilities")
         ),
@@ -61,7 +61,6 @@ def _silence(trial: Trial) -> float | None:
 _IN_THE_BLACKOUT = (
     "save",
     "take descriptors, interrupts off",
-    "preserve memory",
     "preserve iommufd and NIC",
     "looks (proof)",
     "shutdown (host)",
@@ -70,7 +69,7 @@ _IN_THE_BLACKOUT = (
     "retrieve",
     "take over the NIC",
     "finish",
-    "interrupts on, looks (proof)",
+    "looks (proof), interrupts on",
     "start QEMU",
     "load",
 )

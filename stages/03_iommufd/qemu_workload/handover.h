@@ -15,7 +15,7 @@
 /* QEMU empties its file up to here and no further. */
 #define HANDOVER_STREAM	(64ull << 10)
 
-/* The memfd of QEMU's descriptor n is preserved as TOKEN_FILES + n. */
+/* The memfd that QEMU knows as descriptor n is preserved as TOKEN_FILES + n. */
 #define TOKEN_FILES	0x100
 
 enum qemu_token {

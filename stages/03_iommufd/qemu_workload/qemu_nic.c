@@ -37,6 +37,8 @@
 /* More than the host waits for the guest; see common/qemu_guest.py */
 #define GUEST_MS 120000
 #define EXEC_ENDED_MS 5000
+/* The memfd of a memory backend that is called so in qemu_process.c. */
+#define RAM_NAME "ram"
 
 /* More than there are frames in that time. */
 #define MADE_UP 3000
@@ -208,6 +210,40 @@ static void map_extra(const struct handover *handover, const int *files, int iom
 				      area->start, GUEST_PAGE_SIZE, MORE_IOVA));
 }
 
+/* For the proof: where the guest's RAM is. The NIC has it pinned, so that it stays there. */
+static void preserve_pfns(const struct outgoing *out, int ram_fd)
+{
+	u64 size = out->handover->ram_size;
+	int fd = memfd_new("pfns", size / GUEST_PAGE_SIZE * sizeof(u64));
+
+	read_ram_pfns(ram_fd, size, map_pfns(fd, size));
+	must(luo_preserve_fd(out->session, fd, TOKEN_PFNS));
+}
+
+/* While the guest runs: what its memory is made of does not change any more. */
+static void preserve_memory(struct outgoing *out)
+{
+	u64 start = now_us();
+	int numbers[CPR_MAX_FDS];
+	size_t count;
+
+	out->session = must(luo_create_session(out->luo, QEMU_SESSION));
+	count = list_memfds(out->qemu, numbers, ARRAY_SIZE(numbers));
+	for (size_t i = 0; i < count; i++) {
+		char name[64];
+		int fd = take_memfd(out->qemu, numbers[i], name, sizeof(name));
+		bool ram = !strcmp(name, RAM_NAME);
+
+		if (!ram || !param_control("ram-not-preserved"))
+			must(luo_preserve_fd(out->session, fd, TOKEN_FILES + numbers[i]));
+		if (ram)
+			preserve_pfns(out, fd);
+		close(fd);
+	}
+	fact("preserve.memory.us", "%llu", now_us() - start);
+	fact("preserve.memfds", "%zu", count);
+}
+
 static u32 count_vectors(const struct handover *handover)
 {
 	char name[80];
@@ -239,15 +275,6 @@ static void preserve(struct outgoing *out)
 	int ret;
 
 	map_extra(handover, out->files, iommufd, handover->state.device.ioas);
-	out->session = must(luo_create_session(out->luo, QEMU_SESSION));
-	for (u32 i = 0; i < handover->state.nr_fds; i++) {
-		if (handover->kind[i] != FILE_MEMFD ||
-		    (param_control("ram-not-preserved") &&
-		     !strcmp(handover->state.fds[i].name, "ram")))
-			continue;
-		must(luo_preserve_fd(out->session, out->files[i], TOKEN_FILES + i));
-	}
-	fact_tsc("memory_preserved", rdtsc());
 	fact("mark", "%d", iommufd_hwpt_mark(iommufd, handover->state.device.hwpt, TOKEN_HWPT));
 	ret = luo_preserve_fd(out->session, iommufd, TOKEN_QEMU_IOMMUFD);
 	fact("preserve.iommufd", "%d", ret);
@@ -257,16 +284,6 @@ static void preserve(struct outgoing *out)
 	}
 	must(luo_preserve_fd(out->session, out->handover_fd, TOKEN_HANDOVER));
 	fact_tsc("preserved", rdtsc());
-}
-
-/* For the proof; preserved in small pages, as it is not yet written. */
-static void preserve_pfns(struct outgoing *out)
-{
-	u64 size = out->handover->ram_size;
-	int fd = memfd_new("pfns", size / GUEST_PAGE_SIZE * sizeof(u64));
-
-	read_ram_pfns(out->files[file_of(out->handover, "ram", 0)], size, map_pfns(fd, size));
-	must(luo_preserve_fd(out->session, fd, TOKEN_PFNS));
 }
 
 static int leave_kernel(void)
@@ -297,6 +314,7 @@ static int before_kexec(void)
 	fact("load.us", "%llu", now_us() - start);
 	fact("load.frames", "%u", (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
 	fact_tsc("loaded", rdtsc());
+	preserve_memory(&out);
 	await("loaded");
 	save(&out);
 	interrupts_off(&out);
@@ -304,7 +322,6 @@ static int before_kexec(void)
 	preserve(&out);
 	fact("preserve.frames", "%u",
 	     (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
-	preserve_pfns(&out);
 	igb_report(&out.igb, DEVICE);
 	await("snapshot-outgoing");
 	return leave_kernel();
@@ -362,7 +379,8 @@ static bool retrieve(struct incoming *in)
 	for (u32 i = 0; i < in->handover->state.nr_fds; i++) {
 		if (in->handover->kind[i] != FILE_MEMFD)
 			continue;
-		in->files[i] = luo_retrieve_fd(in->session, TOKEN_FILES + i);
+		in->files[i] = luo_retrieve_fd(in->session,
+					       TOKEN_FILES + in->handover->state.fds[i].number);
 		if (in->files[i] < 0)
 			worst = in->files[i];
 	}
@@ -501,9 +519,10 @@ static void start_qemu(struct incoming *in)
 	must(sys(pwrite(fds[state->nr_fds].fd, state->bytes, state->size, 0)));
 	report_uri(in->handover_fd);
 	qemu_start(&config);
-	/* The vectors' eventfds are needed once more. */
+	/* The vectors' eventfds and the RAM are needed once more. */
 	for (u32 i = 0; i < config.nr_fds; i++)
-		if (i == state->nr_fds || handover->kind[i] != FILE_EVENTFD)
+		if (i == state->nr_fds || (handover->kind[i] != FILE_EVENTFD &&
+					   strcmp(state->fds[i].name, "ram")))
 			close(fds[i].fd);
 }
 
@@ -550,6 +569,7 @@ static int after_kexec(void)
 
 	in.luo = luo_must_open();
 	qemu_mount();
+	qemu_read_ahead();
 	allow_large_pages();
 	await("snapshot-booted");
 	if (!param_control("other-left"))
@@ -563,7 +583,6 @@ static int after_kexec(void)
 	guest_nic_map(&in.igb);
 	guest_nic_report_ring(&in.igb);
 	igb_report(&in.igb, DEVICE);
-	compare_pfns(&in);
 	make_eventfds(&in);
 	set_interrupts(&in);
 	start_qemu(&in);
@@ -571,6 +590,7 @@ static int after_kexec(void)
 	await_within("resume", GUEST_MS);
 	inject_interrupts(&in);
 	fact_tsc("resumed", rdtsc());
+	compare_pfns(&in);
 	await("gap-read");
 	dialogue_line("# at gap-read");
 	make_up_interrupts(&in);

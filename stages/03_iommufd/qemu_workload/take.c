@@ -10,6 +10,9 @@
 #include "take.h"
 
 #define EXEC_MS 20000
+#define MOST_FILES 256
+/* handover.c's */
+#define OURS "/memfd:handover"
 
 /* Number of the file with the CPR state in the environment of the process; 0: not yet there. */
 static int state_number(pid_t pid)
@@ -43,6 +46,49 @@ static int open_process(pid_t pid)
 	return must(sys(syscall(SYS_pidfd_open, pid, 0)));
 }
 
+#define MEMFD "/memfd:"
+
+/* What an open file is to the kernel; false when there is none of that number any more. */
+static bool link_of(pid_t pid, int number, char *link, size_t size)
+{
+	char path[64];
+	ssize_t len;
+
+	sprintf(path, "/proc/%d/fd/%d", pid, number);
+	len = readlink(path, link, size - 1);
+	link[len > 0 ? len : 0] = '\0';
+	return len > 0;
+}
+
+/* Numbers of QEMU's own memfds, from the lowest on; the one that it got from us is none. */
+size_t list_memfds(pid_t qemu, int *numbers, size_t most)
+{
+	size_t count = 0;
+	char link[256];
+
+	for (int number = 0; number < MOST_FILES; number++) {
+		if (!link_of(qemu, number, link, sizeof(link)) ||
+		    strncmp(link, MEMFD, strlen(MEMFD)) || !strncmp(link, OURS, strlen(OURS)))
+			continue;
+		must_be(count < most, "%zu memfds", count);
+		numbers[count++] = number;
+	}
+	return count;
+}
+
+/* A descriptor of ours; @name: of the memfd. */
+int take_memfd(pid_t qemu, int number, char *name, size_t size)
+{
+	int pidfd = open_process(qemu), fd = must(take_fd(pidfd, number));
+	char link[256];
+
+	close(pidfd);
+	must_be(link_of(getpid(), fd, link, sizeof(link)), "descriptor %d", fd);
+	snprintf(name, size, "%s", link + strlen(MEMFD));
+	name[strcspn(name, " ")] = '\0';
+	return fd;
+}
+
 /* What it was, and 0; -ETIMEDOUT when QEMU has not executed the program. */
 int take_state(pid_t qemu, struct cpr_state *state)
 {
@@ -69,17 +115,14 @@ static enum file_kind kind_of(int fd, const char *name)
 		const char *begin;
 		enum file_kind kind;
 	} kinds[] = {
-		{ "/memfd:", FILE_MEMFD },
+		{ MEMFD, FILE_MEMFD },
 		{ "anon_inode:[eventfd]", FILE_EVENTFD },
 		{ "/dev/iommu", FILE_IOMMUFD },
 		{ "/dev/vfio/devices/", FILE_DEVICE },
 	};
-	char path[64], link[256];
-	ssize_t len;
+	char link[256];
 
-	sprintf(path, "/proc/self/fd/%d", fd);
-	len = must(sys(readlink(path, link, sizeof(link) - 1)));
-	link[len] = '\0';
+	must_be(link_of(getpid(), fd, link, sizeof(link)), "descriptor %d", fd);
 	for (size_t i = 0; i < ARRAY_SIZE(kinds); i++)
 		if (!strncmp(link, kinds[i].begin, strlen(kinds[i].begin)))
 			return kinds[i].kind;
