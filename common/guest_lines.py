@@ -37,6 +37,7 @@ TRANSCRIPT = "guest-qmp.jsonl"
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
 # What may only grow, from one beat to the next.
 _COUNTS = ("n", "mono_ns", "boot_ns", "real_ns", "tsc")
+_SETTLED_BEATS = 4
 _COUNT_ENDS = (".count", ".steps", ".bytes", ".blocks", ".verified")
 
 
@@ -163,7 +164,7 @@ def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
         "last": _stored(after[-1] if after else None),
         "kernel": _complaints(lines),
         "counted": _last_counted(beats),
-        "vectors": _vectors(before, after),
+        "vectors": _vectors(after),
         "went_back": sorted({key for pair in pairwise(beats) for key in _went_back(*pair)}),
     }
 
@@ -185,15 +186,16 @@ def _last_counted(beats: Sequence[Beat]) -> int | None:
     return counts[-1] if counts else None
 
 
-def _vectors(before: Sequence[Beat], after: Sequence[Beat]) -> dict[str, list[int]] | None:
-    """Interrupts of each vector that the guest had counted at the resume, and in the end."""
-    if not before or not after:
+def _vectors(after: Sequence[Beat]) -> dict[str, list[int]] | None:
+    """Interrupts of each vector that the guest had counted soon after the resume, and in the end.
+
+    The first beats may have been written before what had come meanwhile was worked off.
+    """
+    if len(after) <= _SETTLED_BEATS:
         return None
-    names = [key for key in before[-1].values if key.startswith("irq.")]
-    return {
-        name.removeprefix("irq."): [before[-1].number(name), after[-1].number(name)]
-        for name in names
-    }
+    then, last = after[_SETTLED_BEATS], after[-1]
+    names = [key for key in last.values if key.startswith("irq.")]
+    return {name.removeprefix("irq."): [then.number(name), last.number(name)] for name in names}
 
 
 def _stored(beat: Beat | None) -> dict[str, Any] | None:

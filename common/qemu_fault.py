@@ -4,6 +4,8 @@
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever; and an assertion in iotlb_to_section().
+
+Under TCG, now and then, a guest of a QEMU in the machine stands still before its first word.
 """
 
 from __future__ import annotations
@@ -22,9 +24,22 @@ _IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.M)
 def read_qemu_fault(folder: Path) -> str | None:
     """What a trial's folder says of such a fault, in words; None when it says nothing."""
     log, state = folder / "qemu.log", folder / "qemu-state.txt"
+    if said := _guest_never_spoke(folder):
+        return said
     if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
         return f"QEMU ended by itself: {found[0]} (qemu.log)"
     return lost_end(read_text(state, errors="replace")) if state.exists() else None
+
+
+def _guest_never_spoke(folder: Path) -> str | None:
+    """A guest of a QEMU in the machine that was started and waited for, and said not one word."""
+    lines, transcript = folder / "guest.jsonl", folder / "guest-qmp.jsonl"
+    if not lines.exists() or not transcript.exists() or read_text(lines):
+        return None
+    waited = re.search(r'"failed": "guest", "why": "([^"]*)"', read_text(transcript))
+    if waited is None or '"greeting"' not in read_text(transcript):
+        return None
+    return f"the guest did not start: {waited[1]}, and said nothing (guest.jsonl)"
 
 
 def lost_end(text: str) -> str | None:

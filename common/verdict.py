@@ -259,6 +259,9 @@ def _disturbance(trial: Trial) -> str | None:
     if setting.ended in ("timeout", "gone") and trial.qemu_fault:
         return trial.qemu_fault
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
+        # An emulated CPU's nested guest may stand still; with KVM it is the kernel that ran it.
+        if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.jumps:
+            return trial.qemu_fault
         said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
         if "deadline_passed" in said and host and (still := host.stood_still()):
             return f"the workload gave up waiting; {still}"

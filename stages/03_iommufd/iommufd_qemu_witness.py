@@ -9,7 +9,6 @@ from typing import Any
 
 import iommufd_witness
 
-from common.frame_witness import traffic_window
 from common.frames import read_landed, read_returned, read_sent
 from common.guest_lines import read_guest
 from common.qemu_trace import INTERRUPTS, TEXTS, TraceEvent
@@ -23,8 +22,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     found = {**iommufd_witness.read_witness(raw), **read_guest(raw)}
     resumed = found["qemu"].get("incoming", {}).get("event.resume")
     stopped = found["qemu"].get("outgoing", {}).get("event.stop")
-    window = traffic_window(raw.sides)
-    found["interrupts"] = _interrupts(raw.trace, window, stopped, resumed)
+    found["interrupts"] = _interrupts(raw.trace, stopped, resumed)
     found["returned_ms"] = _returned(raw, resumed)
     found["next_sent_ms"] = _next_sent(raw, resumed)
     found["while_stopped"] = _while_stopped(raw, stopped, resumed)
@@ -59,7 +57,6 @@ def _while_stopped(raw: RawTrial, stopped: int | None, resumed: int | None) -> i
 
 def _interrupts(
     events: Iterable[TraceEvent],
-    window: tuple[int, int] | None,
     stopped: int | None,
     resumed: int | None,
 ) -> dict[str, dict[str, int]]:
@@ -68,8 +65,6 @@ def _interrupts(
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("before", "gap", "after")}
     for event in events:
         if event.name not in INTERRUPTS or not (match := TEXTS[event.name].fullmatch(event.text)):
-            continue
-        if window is None or event.t < window[0]:
             continue
         when = "before" if stopped is None or event.t < stopped else "gap"
         if resumed is not None and event.t >= resumed:

@@ -37,9 +37,8 @@
 /* More than the host waits for the guest; see common/qemu_guest.py */
 #define GUEST_MS 120000
 #define EXEC_ENDED_MS 5000
-/* The memfd of a memory backend that is called so in qemu_process.c. */
-#define RAM_NAME "ram"
 
+#define SAID_US 100000
 /* More than there are frames in that time. */
 #define MADE_UP 3000
 #define MADE_UP_US 1000
@@ -54,6 +53,14 @@ static const u32 irq_indices[] = {
 static u64 guest_ram_size(void)
 {
 	return param_u64("guest_memory", 192) << 20;
+}
+
+static u64 file_size(int fd)
+{
+	struct stat stat;
+
+	must(sys(fstat(fd, &stat)));
+	return stat.st_size;
 }
 
 /* Where the host is to tell QEMU to save to, or to load from. */
@@ -162,7 +169,6 @@ static void save(struct outgoing *out)
 {
 	struct handover *handover = out->handover;
 	const char *refused;
-	struct stat stat;
 	int ret;
 
 	report_uri(out->handover_fd);
@@ -183,8 +189,7 @@ static void save(struct outgoing *out)
 	must_be(!refused, "QEMU's CPR state is none of 11.1: %s", refused);
 	take_files(out->qemu, handover, out->files);
 	areas_read(handover);
-	must(sys(fstat(out->handover_fd, &stat)));
-	handover->stream_size = stat.st_size - HANDOVER_STREAM;
+	handover->stream_size = file_size(out->handover_fd) - HANDOVER_STREAM;
 	fact("cpr.bytes", "%zu", handover->state.size);
 	fact("cpr.files", "%u", handover->state.nr_fds);
 	fact("cpr.areas", "%u", handover->nr_areas);
@@ -230,9 +235,9 @@ static void preserve_memory(struct outgoing *out)
 	out->session = must(luo_create_session(out->luo, QEMU_SESSION));
 	count = list_memfds(out->qemu, numbers, ARRAY_SIZE(numbers));
 	for (size_t i = 0; i < count; i++) {
-		char name[64];
-		int fd = take_memfd(out->qemu, numbers[i], name, sizeof(name));
-		bool ram = !strcmp(name, RAM_NAME);
+		int fd = take_file(out->qemu, numbers[i]);
+		/* The others are firmware and tables for it. */
+		bool ram = file_size(fd) == out->handover->ram_size;
 
 		if (!ram || !param_control("ram-not-preserved"))
 			must(luo_preserve_fd(out->session, fd, TOKEN_FILES + numbers[i]));
@@ -358,7 +363,6 @@ static int retrieve_fd(struct incoming *in, u64 token, const char *key)
 static bool retrieve(struct incoming *in)
 {
 	const char *refused;
-	struct stat stat;
 	int worst = 0;
 
 	in->session = luo_retrieve_session(in->luo, QEMU_SESSION);
@@ -368,9 +372,8 @@ static bool retrieve(struct incoming *in)
 	in->handover_fd = retrieve_fd(in, TOKEN_HANDOVER, "retrieve.handover");
 	if (in->handover_fd < 0)
 		return false;
-	must(sys(fstat(in->handover_fd, &stat)));
 	in->handover = handover_map(in->handover_fd);
-	refused = handover_refused(in->handover, stat.st_size) ?:
+	refused = handover_refused(in->handover, file_size(in->handover_fd)) ?:
 		  cpr_parse(&in->handover->state);
 	if (refused) {
 		fact("retrieve.handover_refused", "%s", refused);
@@ -385,7 +388,7 @@ static bool retrieve(struct incoming *in)
 			worst = in->files[i];
 	}
 	fact("retrieve.ram", "%d", worst);
-	in->pfns_fd = luo_retrieve_fd(in->session, TOKEN_PFNS);
+	in->pfns_fd = retrieve_fd(in, TOKEN_PFNS, "retrieve.pfns");
 	in->iommufd = retrieve_fd(in, TOKEN_QEMU_IOMMUFD, "retrieve.iommufd");
 	must(pci_driver_bind(DEVICE, "vfio-pci"));
 	in->device = retrieve_fd(in, TOKEN_QEMU_DEVICE, "retrieve.device");
@@ -465,6 +468,18 @@ static int eventfd_of(const struct incoming *in, const char *what, u32 id)
 	return fd ? in->files[fd - in->handover->state.fds] : -1;
 }
 
+/* Control not-injected: QEMU's igb remembers what it could not say while MSI-X was off. */
+static void throw_away(const struct incoming *in)
+{
+	u64 count, events = 0;
+
+	usleep(SAID_US);
+	for (u32 i = 0; i < in->handover->nr_vectors; i++)
+		if (read(in->vectors[i], &count, sizeof(count)) == sizeof(count))
+			events += count;
+	fact("irq.thrown_away", "%llu", events);
+}
+
 /* Each vector as QEMU had it: straight into the guest where KVM has a route for it. */
 static void set_interrupts(struct incoming *in)
 {
@@ -483,6 +498,8 @@ static void set_interrupts(struct incoming *in)
 	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_REQ_IRQ_INDEX,
 				  eventfd_of(in, "req_notifier", 0)));
 	fact_tsc("interrupts_on", rdtsc());
+	if (param_control("not-injected"))
+		throw_away(in);
 }
 
 static void start_qemu(struct incoming *in)
@@ -527,10 +544,9 @@ static void start_qemu(struct incoming *in)
 }
 
 /*
- * What the device had to say while nobody listened is lost, and its driver may
- * wait for it: igb masks a vector until it has been served. So each vector
- * interrupts the guest once, as the device would have; an interrupt too many
- * does no harm. It has to be after QEMU has loaded the guest's interrupt
+ * What the device had to say while nobody listened may be lost (QEMU's igb
+ * remembers it, real ones need not), and its driver waits for it. So each vector interrupts the guest once, as the device would
+ * have; an interrupt too many does no harm. It has to be after QEMU has loaded the guest's interrupt
  * controllers: an earlier one would be overwritten.
  */
 static void inject_interrupts(const struct incoming *in)

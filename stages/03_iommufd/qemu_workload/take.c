@@ -76,16 +76,11 @@ size_t list_memfds(pid_t qemu, int *numbers, size_t most)
 	return count;
 }
 
-/* A descriptor of ours; @name: of the memfd. */
-int take_memfd(pid_t qemu, int number, char *name, size_t size)
+int take_file(pid_t qemu, int number)
 {
 	int pidfd = open_process(qemu), fd = must(take_fd(pidfd, number));
-	char link[256];
 
 	close(pidfd);
-	must_be(link_of(getpid(), fd, link, sizeof(link)), "descriptor %d", fd);
-	snprintf(name, size, "%s", link + strlen(MEMFD));
-	name[strcspn(name, " ")] = '\0';
 	return fd;
 }
 

@@ -10,7 +10,7 @@
 #define HELPER "/init"
 
 size_t list_memfds(pid_t qemu, int *numbers, size_t most);
-int take_memfd(pid_t qemu, int number, char *name, size_t size);
+int take_file(pid_t qemu, int number);
 int take_state(pid_t qemu, struct cpr_state *state);
 void take_files(pid_t qemu, struct handover *handover, int *files);
 
