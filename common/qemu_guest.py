@@ -81,6 +81,11 @@ class OurGuest:
         self._line = SerialLine(GUEST, line, folder=folder, on_line=self._on_line)
         self.close = self._line.close
 
+    @property
+    def last(self) -> Beat | None:
+        """What it said last."""
+        return self._last
+
     def _on_line(self, line: Line) -> None:
         if beat := parse_beat(line):
             with self._changed:

@@ -32,6 +32,7 @@ _SECONDS = 110.0
 _COUNTED_SECONDS, _NEVER_SECONDS = 40.0, 4.0
 # In two controls the guest never reads them, or not before another one comes.
 _GAP_SECONDS, _STILL_BEATS = 6.0, 4
+_STOPPED_SECONDS = 2.0
 # What is under way when a guest is stopped goes on when it is resumed: in this control nothing is.
 _IDLE, _IDLE_SECONDS = "not-injected", 0.5
 # Without these there is no guest.
@@ -127,6 +128,10 @@ class NicHost(TranslationWitness):
     def _swept(self) -> None:
         self._guest.run_on()
         self._guest.spoil()
+        if self._control == "stopped-again":
+            self._qemu().do("stop")
+            time.sleep(_STOPPED_SECONDS)
+            self._qemu().do("cont")
         self._guest.work()
 
     def _received(self) -> None:
@@ -160,8 +165,8 @@ class NicHost(TranslationWitness):
         if self._control == _IDLE:
             self._hold()
             time.sleep(_IDLE_SECONDS)
-        beat = self._guest.wait(lambda _beat: True, what="run")
-        self._frames_at_save = beat.number("nic.frames")
+        if beat := self._guest.last:
+            self._frames_at_save = beat.number("nic.frames")
         events = [{"capability": "events", "state": True}]
         self._qemu().do("migrate-set-capabilities", capabilities=events)
         parameters = {"mode": "cpr-exec", "cpr-exec-command": [HELPER]}
