@@ -28,6 +28,8 @@ enum side {
  *	before_kexec() does. May be NULL for a stage that goes through one update.
  * @after_holder_kill: runs in PID 1 after holder_request_kill() was served.
  *	May be NULL for a stage that never asks for it.
+ * @at_reboot: runs when the host has let this kernel go: starts what is to go
+ *	on while reboot() is at work. May be NULL.
  * @tests: number of KTAP results of each side, by enum side.
  */
 struct stage_ops {
@@ -35,6 +37,7 @@ struct stage_ops {
 	int (*after_kexec)(void);
 	int (*before_next_kexec)(void);
 	int (*after_holder_kill)(void);
+	void (*at_reboot)(void);
 	unsigned int tests[2];
 };
 
