@@ -244,7 +244,7 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
     ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *bench.stage.cmdline)
     if bench.accelerator.name == "tcg":
-        ours += clock_words(bench.kernels(plan.control))
+        ours += clock_words(kernel.config for kernel in bench.kernels(plan.control))
     words = (*behind(ours, bench.append), f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)

@@ -13,17 +13,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from common.host_tsc import host_tsc_khz
-from kernel.prebuilt import Bootable
 
 _HZ = re.compile(r"^CONFIG_HZ=([1-9][0-9]{1,4})$", re.MULTILINE)
 
 
-def clock_words(kernels: Iterable[Bootable]) -> tuple[str, ...]:
-    """Words for the command line that all of `kernels` get; none without a TSC."""
+def clock_words(configs: Iterable[Path | None]) -> tuple[str, ...]:
+    """Words for one command line of kernels with these configurations, None where one is not known.
+
+    No words without a TSC.
+    """
     khz = host_tsc_khz()
     if khz is None:
         return ()
-    rates = {_jiffies_per_second(kernel.config) for kernel in kernels}
+    rates = set(map(_jiffies_per_second, configs))
     hz = rates.pop()
     if rates or hz is None:
         return (f"tsc_early_khz={khz}",)
@@ -31,6 +33,5 @@ def clock_words(kernels: Iterable[Bootable]) -> tuple[str, ...]:
 
 
 def _jiffies_per_second(config: Path | None) -> int | None:
-    """None of a kernel whose configuration is not known."""
     found = _HZ.search(config.read_text()) if config else None
     return int(found[1]) if found else None
