@@ -8,7 +8,6 @@ import os
 import re
 import select
 import shutil
-import signal
 import threading
 import time
 from collections import deque
@@ -45,8 +44,6 @@ _BEGINNINGS = 4
 _LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
 # From the end of file on a dialogue to QEMU's end; only a QEMU that hangs takes as long.
 _END_SECONDS = 30.0
-# From SIGTERM to QEMU's end.
-_TERMINATE_SECONDS = 2.0
 
 
 class KernelDied(Exception):
@@ -149,9 +146,6 @@ class Machine:
             ) from error
 
     def _destroy(self) -> None:
-        # libvirt ends QEMU by the same signal, but looks only 200 ms later whether that helped: at
-        # the end of file on the monitor as well, unless QEMU was reaped by then.
-        self._terminate()
         try:
             self._domain.destroy()
         except libvirt.libvirtError as error:
@@ -346,20 +340,6 @@ class Machine:
             pidfd = os.pidfd_open(self.process.pid)
             try:
                 select.select([pidfd], [], [], _END_SECONDS)
-            finally:
-                os.close(pidfd)
-
-    def _terminate(self) -> None:
-        """Have QEMU end, and reap it at once where it is our child; else libvirt does all of it."""
-        pid = self.process.pid
-        if self.process_now() != self.process:
-            return
-        with suppress(ProcessLookupError, PermissionError, ChildProcessError):
-            pidfd = os.pidfd_open(pid)
-            try:
-                os.kill(pid, signal.SIGTERM)
-                select.select([pidfd], [], [], _TERMINATE_SECONDS)
-                os.waitpid(pid, os.WNOHANG)
             finally:
                 os.close(pidfd)
 
