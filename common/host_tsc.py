@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 # rdtsc; shl rdx, 32; or rax, rdx; ret
 _RDTSC = bytes.fromhex("0f31 48c1e220 4809d0 c3")
-_LOOKS, _SECONDS = 50, 0.1
+_LOOKS, _SECONDS, _OLD_SECONDS = 50, 0.1, 10
 
 
 class _Watched:
@@ -32,7 +32,13 @@ class _Watched:
         self._first = _look(self._rdtsc)
 
     def khz(self) -> int:
-        """Since the first look; waits until that is long enough ago."""
+        """Since the first look; waits until that is long enough ago.
+
+        Where that was long ago, kernels were built meanwhile, it begins anew: of a host that is
+        suspended, the clocks do not stand still alike.
+        """
+        if time.monotonic_ns() - self._first[0] > _OLD_SECONDS * 1e9:
+            self._first = _look(self._rdtsc)
         time.sleep(max(0.0, _SECONDS - (time.monotonic_ns() - self._first[0]) / 1e9))
         last = _look(self._rdtsc)
         return round((last[1] - self._first[1]) * 1_000_000 / (last[0] - self._first[0]))
