@@ -21,7 +21,6 @@ from common.one_kernel import with_one_kernel
 from common.record import Setting
 from common.series_folder import given_series
 from common.stage import Control, Series, Stage
-from kernel.archive import is_archive
 
 DEFAULT_PACKAGE = "linux-source-7.3"
 SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
@@ -86,6 +85,11 @@ class KernelChoice:
     def one_kernel(self) -> bool:
         """True when both sides are one image: no build of it tells them apart."""
         return self.prebuilt and self.outgoing == self.incoming
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is called as tarballs are."""
+    return re.search(r"\.(tar(\.[a-z0-9]+)?|tgz|txz)$", path.name) is not None
 
 
 def origin_of(text: str) -> Origin:

@@ -34,11 +34,6 @@ _LINE = re.compile(r"^([0-9a-f]{64}) [ *](\S+)$", re.MULTILINE)
 _MOST_LIST_BYTES = 4 << 20
 
 
-def is_archive(path: Path) -> bool:
-    """Whether a file is called as tarballs are."""
-    return re.search(r"\.(tar(\.[a-z0-9]+)?|tgz|txz)$", path.name) is not None
-
-
 @disk_errors_told()
 def archive_source(path: Path, *, progress: Progress = quiet) -> Source:
     """The source in a tarball, unpacked in the cache; only read.

@@ -10,7 +10,7 @@ import pytest
 from common.as_run import as_recorded, as_run, left_out
 from common.cli import build_parser
 from common.errors import UsageError
-from common.kernel_choice import KernelChoice, Origin, chosen, origin_of
+from common.kernel_choice import KernelChoice, Origin, chosen, is_archive, origin_of
 from common.kernels import kernel_spec
 from common.paths import CHECKOUT
 from common.record import Trial, collect
@@ -192,3 +192,8 @@ def test_the_report_says_series_and_what_was_left_out(runs: Path) -> None:
     assert "series  none" in text
     assert "Left out: bus-mastering-patch-off, adopt-patch-off, silenced" in text
     assert "None were run: the main run is an expected failure" in text
+
+
+def test_names_of_tarballs() -> None:
+    assert all(is_archive(Path(n)) for n in ("a.tar", "linux-7.3.4.tar.xz", "a.tar.zst", "a.tgz"))
+    assert not any(is_archive(Path(n)) for n in ("bzImage", "vmlinuz-7.3.tar-none", "a.xz"))
