@@ -22,7 +22,7 @@ from tabulate import tabulate
 
 from common.errors import Exit, HarnessError
 from common.kernel_choice import KernelChoice
-from common.kernels import debian_tree, kernel_pair
+from common.kernels import default_tree, kernel_pair
 from common.paths import CHECKOUT
 from common.qemu_binary import qemu_path
 from common.stage import load_stage
@@ -39,7 +39,7 @@ def bench(arguments: argparse.Namespace) -> int:
     upstreams: list[float] = []
     with tempfile.TemporaryDirectory(prefix="kexec-stages-bench-") as name:
         test = UpstreamTest("liveupdate", "luo_kexec_simple", "TEST PASSED")
-        initrd = build_initrd(test, debian_tree(), kernel, kernel, Path(name))
+        initrd = build_initrd(test, default_tree(), kernel, kernel, Path(name))
         for round_number in range(arguments.runs + 1):
             pair = _time_ours(), _time_upstreams(kernel, initrd, Path(name) / "serial")
             print(f"round {round_number}: {pair[0]:.2f} s, {pair[1]:.2f} s", file=sys.stderr)

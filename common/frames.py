@@ -19,7 +19,7 @@ import struct
 import sys
 import zlib
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -207,7 +207,7 @@ def look_at(
     away: Away,
 ) -> Window:
     """What was sent and what was seen from `begin` to `end`, in ns."""
-    stalls = list(_stalls(sent, landed, begin, end, away))
+    longest, total = _stalls(_waits(sent, landed, begin, end), away)
     times = [landing.seen for landing in landed]
     inside = landed[bisect_left(times, begin) : bisect_right(times, end)]
     edges = [begin, *(landing.seen for landing in inside), end]
@@ -220,20 +220,36 @@ def look_at(
         fresh=sum(landing.sent >= begin for landing in inside),
         silence_ms=max(b - a for a, b in pairwise(edges)) / 1e6,
         latency_ms=max((landing.seen - landing.sent for landing in inside), default=0) / 1e6,
-        stall_ms=max(stalls, default=0) / 1e6,
-        stalled_ms=sum(stall for stall in stalls if stall > STALLED_FROM) / 1e6,
+        stall_ms=longest / 1e6,
+        stalled_ms=total / 1e6,
         unsent_ms=max(b - a for a, b in pairwise([begin, *departures, end])) / 1e6,
     )
 
 
-def _stalls(
-    sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int, away: Away
-) -> Iterator[int]:
-    """For how long (ns) the device kept each frame waiting that it could have written.
+def _stalls(waits: Iterable[tuple[int, int]], away: Away) -> tuple[int, int]:
+    """The longest time (ns) for which the device kept a frame waiting that it could have written,
+    and the sum of those longer than `STALLED_FROM`.
+
+    What sender, QEMU or watcher did not do because the host did not run them is not the device's,
+    so that the time counts from when each of them had run after the frame was due. That makes it
+    shorter, so that it need not be looked for where the wait is too short to count.
+    """
+    longest = total = 0
+    for due, until in waits:
+        if until - due > min(longest, STALLED_FROM):
+            stall = max(0, until - settled(due, away, ("sender", "qemu", "watcher")))
+            longest = max(longest, stall)
+            total += stall if stall > STALLED_FROM else 0
+    return longest, total
+
+
+def _waits(
+    sent: Sequence[int], landed: Sequence[Landing], begin: int, end: int
+) -> Iterator[tuple[int, int]]:
+    """From when to when (ns) each frame waited.
 
     A frame is due from when it was sent, or from when the one before it was seen: the device
-    writes them in turn. What sender, QEMU or watcher did not do because the host did not run them
-    is not the device's, so that the time counts from when each of them had run after that.
+    writes them in turn.
     """
     previous = begin
     first = bisect_left(landed, begin, key=lambda frame: frame.seen)
@@ -241,10 +257,10 @@ def _stalls(
         due = max(frame.sent, previous, begin)
         if due > end:
             break
-        yield max(0, frame.seen - settled(due, away, ("sender", "qemu", "watcher")))
+        yield due, frame.seen
         previous = frame.seen
     # What was sent and never seen was due until the end.
     last = bisect_right(sent, max((frame.sent for frame in landed), default=0))
     for departure in sent[last : last + 1]:
         if begin <= (due := max(departure, previous)) < end:
-            yield max(0, end - settled(due, away, ("sender", "qemu", "watcher")))
+            yield due, end

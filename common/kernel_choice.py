@@ -1,16 +1,18 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which kernels a command takes: options and their meaning, for every verb that builds or boots.
 
-Each side comes from a Debian package (the default), a tree, or a prebuilt image. On top of a
-source goes a series: ours, none, or a folder of patches.
+Each side comes from a Debian package (the default), a tree, a tarball of the source, or a prebuilt
+image. On top of a source goes a series: ours, none, or a folder of patches. KEXEC_STAGES_SOURCE
+names a tree or a tarball that is the default instead, for verbs without such options as well.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -28,12 +30,12 @@ SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
 class Origin:
     """Where a kernel comes from: `kind` is also the option that says so."""
 
-    kind: Literal["package", "tree", "image"]
+    kind: Literal["package", "tree", "source", "image"]
     name: str
 
     @property
     def path(self) -> Path:
-        """The tree or the image."""
+        """The tree, the tarball or the image."""
         return Path(self.name).expanduser()
 
     def words(self, side: str) -> tuple[str, str]:
@@ -41,15 +43,28 @@ class Origin:
         return f"--{side}-{self.kind}", self.name
 
 
-DEFAULT_ORIGIN = Origin("package", DEFAULT_PACKAGE)
+def default_origin() -> Origin:
+    """Debian's package, unless the environment names a source.
+
+    Raises UsageError where it names none.
+    """
+    named = os.environ.get("KEXEC_STAGES_SOURCE")
+    if not named:
+        return Origin("package", DEFAULT_PACKAGE)
+    origin = origin_of(named)
+    if origin.kind not in ("tree", "source"):
+        raise UsageError(
+            f"KEXEC_STAGES_SOURCE={named} is neither a kernel tree nor a tarball of one"
+        )
+    return origin
 
 
 @dataclass(frozen=True, kw_only=True)
 class KernelChoice:
     """What the user chose; the default is Debian's source with our series, on both sides."""
 
-    outgoing: Origin = DEFAULT_ORIGIN
-    incoming: Origin = DEFAULT_ORIGIN
+    outgoing: Origin = field(default_factory=default_origin)
+    incoming: Origin = field(default_factory=default_origin)
     series: Series = "ours"
     config: tuple[Path, ...] = ()
     """Kconfig fragments of the user's, which come last."""
@@ -72,8 +87,13 @@ class KernelChoice:
         return self.prebuilt and self.outgoing == self.incoming
 
 
+def is_archive(path: Path) -> bool:
+    """Whether a file is called as tarballs are."""
+    return re.search(r"\.(tar(\.[a-z0-9]+)?|tgz|txz)$", path.name) is not None
+
+
 def origin_of(text: str) -> Origin:
-    """The origin that `text` names: a package linux-source-X.Y, a folder, or a file.
+    """The origin that `text` names: a package linux-source-X.Y, a folder, a tarball, or an image.
 
     Raises UsageError for what is none of them.
     """
@@ -83,8 +103,8 @@ def origin_of(text: str) -> Origin:
     if path.is_dir():
         return Origin("tree", text)
     if path.is_file():
-        return Origin("image", text)
-    raise UsageError(f"{text} is neither linux-source-X.Y nor a kernel tree nor a bzImage")
+        return Origin("source" if is_archive(path) else "image", text)
+    raise UsageError(f"{text} is no linux-source-X.Y, kernel tree, tarball or bzImage")
 
 
 def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
@@ -93,6 +113,7 @@ def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
     if sides:
         for kind, metavar, help in (
             ("tree", "DIR", "your kernel tree, for both sides"),
+            ("source", "TARBALL", "the same as linux-7.3.4.tar.xz; its digest is recorded"),
             ("image", "BZIMAGE", "a prebuilt kernel"),
             ("package", "NAME", f"a Debian source package (default: {DEFAULT_PACKAGE})"),
         ):
@@ -139,7 +160,7 @@ def _origin(arguments: argparse.Namespace, side: str) -> Origin:
     for prefix in (f"{side}_", ""):
         given = [
             Origin(kind, value)
-            for kind in ("package", "tree", "image")
+            for kind in ("package", "tree", "source", "image")
             if (value := getattr(arguments, f"{prefix}{kind}")) is not None
         ]
         if len(given) > 1:
@@ -147,7 +168,7 @@ def _origin(arguments: argparse.Namespace, side: str) -> Origin:
             raise UsageError(f"{options} name two kernels for one side: give one of them")
         if given:
             return given[0]
-    return DEFAULT_ORIGIN
+    return default_origin()
 
 
 def series_of(text: str) -> Series:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from common.errors import UsageError
-from common.kernel_choice import DEFAULT_PACKAGE, KernelChoice, Origin, with_kernels
+from common.kernel_choice import KernelChoice, Origin, default_origin, with_kernels
 from common.paths import CHECKOUT
 from common.stage import Control, Stage, load_stage
 from kernel import config
+from kernel.archive import archive_source
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting
@@ -68,7 +69,7 @@ def _kernel(
         spec = kernel_spec(stage, source_of(origin, progress), side, control)
         return build(replace(spec, line_tables=line_tables), progress=progress)
     read_header(origin.path)  # what is no kernel image shall not wait for a build
-    source = debian_source(DEFAULT_PACKAGE, progress=progress)
+    source = source_of(default_origin(), progress)
     plain = with_kernels(load_stage(stage.number), KernelChoice())
     tools = build(kernel_spec(plain, source, side), progress=progress)
     wanted = (BASE_CONFIG, *stage.fragments())
@@ -93,12 +94,8 @@ def guest_kernel(stage: Stage, choice: KernelChoice) -> Kernel | None:
     if stage.guest is None:
         return None
     progress = BuildProgress()
-    origin = choice.outgoing
-    source = (
-        debian_source(DEFAULT_PACKAGE, progress=progress)
-        if origin.kind == "image"
-        else source_of(origin, progress)
-    )
+    origin = default_origin() if choice.outgoing.kind == "image" else choice.outgoing
+    source = source_of(origin, progress)
     spec = KernelSpec(
         source=source,
         label=f"{stage.label} guest",
@@ -130,15 +127,17 @@ def kernel_spec(
     )
 
 
-def debian_tree() -> Path:
+def default_tree() -> Path:
     """The unpacked source of the default kernel."""
-    return debian_source(DEFAULT_PACKAGE, progress=BuildProgress()).path
+    return source_of(default_origin(), BuildProgress()).path
 
 
 def source_of(origin: Origin, progress: Progress) -> Source:
-    """The package's or the tree's source; an image has none."""
+    """The package's, the tarball's or the tree's source; an image has none."""
     if origin.kind == "package":
         return debian_source(origin.name, progress=progress)
+    if origin.kind == "source":
+        return archive_source(origin.path, progress=progress)
     return tree_source(origin.path, progress=progress)
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from common.accel import probe
 from common.errors import UsageError
 from common.guest_image import GuestImage
+from common.host_tsc import watch_tsc
 from common.hypervisor import Hypervisor
 from common.kernel_choice import KernelChoice
 from common.kernels import control_kernels, guest_kernel, kernel_pair
@@ -53,6 +54,7 @@ def bench_of(
     guest_image: GuestImage | None = None,
 ) -> Bench:
     """What the trials of the stage and of those controls share, kernels built; no run's folder."""
+    watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
     options = options_of(stage, arguments)
     check_size(stage, options)
     outgoing, incoming = kernel_pair(stage, choice)

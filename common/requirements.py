@@ -8,6 +8,8 @@ launcher does not look at (Python packages, space, accelerator, kernels) is aske
 
 from __future__ import annotations
 
+import json
+import os
 import platform
 import shutil
 import subprocess
@@ -22,8 +24,10 @@ from common import accel
 from common.errors import HarnessError
 from common.host import available_memory_mib
 from common.how_ended import how_ended
+from common.kernel_choice import DEFAULT_PACKAGE
 from common.paths import CHECKOUT, cache_root
 from kernel.cache import list_entries
+from kernel.source import GIVE, sources_root
 
 LOOK_SECONDS = 60.0
 
@@ -61,7 +65,7 @@ def requirements() -> list[Requirement]:
     """All that `demo` needs, as it is on this machine now."""
     found = [processor(platform.machine()), *host_programs(_look())]
     found.append(python_packages((CHECKOUT / "pyproject.toml").read_text()))
-    found.append(_accelerator())
+    found += [_kernel_source(), _accelerator()]
     found += [memory(available_memory_mib()), *_kernels_and_disk()]
     return found
 
@@ -119,6 +123,45 @@ def _installed(pin: str) -> bool:
     try:
         return metadata.version(name) == version
     except metadata.PackageNotFoundError:
+        return False
+
+
+def _kernel_source() -> Requirement:
+    fetched = any(map(_is_default, sources_root().glob("*/source.json")))
+    named = os.environ.get("KEXEC_STAGES_SOURCE")
+    return kernel_source(named, fetched=fetched, debian=_is_debian())
+
+
+def _is_debian() -> bool:
+    """Others have no such package, Ubuntu included."""
+    try:
+        vendor = platform.freedesktop_os_release().get("ID")
+    except OSError:
+        return False
+    return vendor == "debian" and shutil.which("apt-get") is not None
+
+
+def kernel_source(named: str | None, *, fetched: bool, debian: bool) -> Requirement:
+    """Whether there is a kernel to build, or a way to come by one.
+
+    `named` is KEXEC_STAGES_SOURCE; `fetched` says that Debian's package is in the cache.
+    """
+    need = "the kernel's source"
+    if named:
+        there = Path(named).expanduser().exists()
+        mend = "" if there else "let KEXEC_STAGES_SOURCE name a tree or a tarball"
+        return Requirement(need, named, State.OK if there else State.MISSING, mend)
+    if fetched:
+        return Requirement(need, f"{DEFAULT_PACKAGE}, in the cache", State.OK)
+    if debian:
+        return Requirement(need, "", State.NOT_YET, "./kexec-stages demo (fetches it itself)")
+    return Requirement(need, "", State.MISSING, GIVE)
+
+
+def _is_default(record: Path) -> bool:
+    try:
+        return bool(json.loads(record.read_text())["package"] == DEFAULT_PACKAGE)
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 

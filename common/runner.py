@@ -25,7 +25,6 @@ from common.domain import MachineSpec
 from common.errors import CannotRunHere, HarnessError, UsageError
 from common.guest_image import GuestImage
 from common.host import available_memory_mib, checkout_commit, describe_host
-from common.host_tsc import host_tsc_khz
 from common.hypervisor import Hypervisor
 from common.initramfs import build_workload, make_initramfs
 from common.machine import KernelDied, Machine, MachineGone, MachineSilent
@@ -47,6 +46,7 @@ from common.record import (
 from common.sight import prove, prove_start
 from common.sources import digests
 from common.stage import Companion, Control, Stage
+from common.told_clock import clock_words
 from common.trial_files import MADE, RECORD
 from common.verdict import disturbed, judge_trial
 from kernel.cache import Kernel
@@ -255,6 +255,8 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
     # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
     ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *bench.stage.cmdline)
+    if bench.accelerator.name == "tcg":
+        ours += clock_words(kernel.config for kernel in bench.kernels(plan.control))
     words = (*behind(ours, bench.append), f"stage.nonce={nonce}")
     for option in bench.stage.options:
         words += (f"stage.{option.parameter}={bench.options[option.parameter]}",)
@@ -267,8 +269,6 @@ def _cmdline(bench: Bench, plan: Plan, nonce: str) -> tuple[str, ...]:
     if bench.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/stale_text.c.
         words += (f"stage.stale_text={bench.stale_text}",)
-        if khz := host_tsc_khz():
-            words += (f"tsc_early_khz={khz}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words

@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a kernel's source comes from: Debian's package, or a tree of the user's own."""
+"""Where a kernel's source comes from: Debian's package, or a tree of the user's own.
+
+A tarball is the affair of kernel/archive.py.
+"""
 
 from __future__ import annotations
 
@@ -27,6 +30,11 @@ PRIVATE_APT = Path(__file__).resolve().parent.parent / "common" / "private-apt"
 FETCH_SECONDS = 3600.0
 UNPACK_SECONDS = 1800.0
 GIT_SECONDS = 120.0
+GIVE = (
+    "give the kernel's source with --tree DIR or --source linux-7.3.4.tar.xz, or let"
+    " KEXEC_STAGES_SOURCE name either"
+)
+"""What to do where Debian's package cannot be had."""
 _MOST_BYTES = 64 << 20
 # What people write, as against what a build in the tree leaves, which .gitignore names, too.
 _SOURCE = re.compile(r"(?:\.[chS]|\.dtsi?|\.rs|\.lds\.S|(?:^|/)(?:Kconfig|Makefile|Kbuild)[^/]*)$")
@@ -43,6 +51,7 @@ class SourceKind(Enum):
 
     DEBIAN = "debian"
     TREE = "tree"
+    ARCHIVE = "archive"
 
 
 @dataclass(frozen=True)
@@ -50,7 +59,8 @@ class Source:
     """A kernel's source as it was when this value was made; nothing ever writes to `path`.
 
     `identity` is a hex digest of what the source is made of: package, version and tarball, or
-    the content of every file of a tree. `facts` are for reports (package, commit, ...).
+    the content of every file of a tree or of a tarball of the user's. `facts` are for reports
+    (package, commit, ...).
     """
 
     path: Path
@@ -141,6 +151,8 @@ def _debian(tree: Path, facts: Mapping[str, str]) -> Source:
 
 
 def _fetch(package: str, suite: str, progress: Progress, private_apt: Path) -> Source:
+    if lacking := [tool for tool in ("apt-get", "dpkg-deb") if not shutil.which(tool)]:
+        raise FetchError(f"there is no {lacking[0]} here, so {package} cannot be fetched: {GIVE}")
     root = sources_root()
     require_space(root, FETCH_BYTES, f"fetching and unpacking {package}")
     # the name is the lock's, so what a killed process left is ours to remove

@@ -4,11 +4,14 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
+from common import told_clock
 from common.clocks import Reading, drift
 from common.host_tsc import host_tsc_khz
+from common.told_clock import clock_words
 
 SECOND = 1_000_000_000
 
@@ -53,3 +56,19 @@ def test_what_is_said_at_one_time_only_shows_nothing() -> None:
 def test_the_hosts_tsc_is_a_plausible_one() -> None:
     khz = host_tsc_khz()
     assert khz is None or 100_000 < khz < 10_000_000
+
+
+def test_kernels_are_told_their_delay_loop_where_their_tick_is_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(told_clock, "host_tsc_khz", lambda: 2_500_000)
+    slow, quick, without = (tmp_path / name for name in ("slow", "quick", "without"))
+    slow.write_text("# CONFIG_HZ_100 is not set\nCONFIG_HZ=250\n")
+    quick.write_text("CONFIG_HZ_1000=y\nCONFIG_HZ=1000\n")
+    without.write_text("# CONFIG_HZ is not set\n")
+    assert clock_words([slow, slow]) == ("tsc_early_khz=2500000", "lpj=10000000")
+    assert clock_words([quick]) == ("tsc_early_khz=2500000", "lpj=2500000")
+    for pair in ([slow, quick], [slow, None], [None], [without, slow]):
+        assert clock_words(pair) == ("tsc_early_khz=2500000",)
+    monkeypatch.setattr(told_clock, "host_tsc_khz", lambda: None)
+    assert clock_words([slow]) == ()

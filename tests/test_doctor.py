@@ -16,6 +16,7 @@ from common.requirements import (
     disk,
     host_programs,
     kernel_cache,
+    kernel_source,
     memory,
     processor,
     python_packages,
@@ -125,3 +126,12 @@ def test_the_look_of_this_machine() -> None:
     rows = host_programs(requirements._look())
     assert {"static libc", "QEMU with the igb device model"} <= {row.need for row in rows}
     assert all(bool(row.mend) == (row.state is not State.OK) for row in rows)
+
+
+def test_the_kernels_source_is_here_or_can_be_had_or_has_to_be_given(tmp_path: Path) -> None:
+    assert kernel_source(None, fetched=True, debian=False).state is State.OK
+    assert kernel_source(None, fetched=False, debian=True).state is State.NOT_YET
+    lacking = kernel_source(None, fetched=False, debian=False)
+    assert lacking.state.stops_demo and "--source linux-7.3.4.tar.xz" in lacking.mend
+    assert kernel_source(str(tmp_path), fetched=False, debian=False).state is State.OK
+    assert kernel_source("/nowhere", fetched=True, debian=True).state is State.MISSING

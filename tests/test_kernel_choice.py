@@ -10,7 +10,7 @@ import pytest
 from common.as_run import as_recorded, as_run, left_out
 from common.cli import build_parser
 from common.errors import UsageError
-from common.kernel_choice import KernelChoice, Origin, chosen, origin_of
+from common.kernel_choice import KernelChoice, Origin, chosen, is_archive, origin_of
 from common.kernels import kernel_spec
 from common.paths import CHECKOUT
 from common.record import Trial, collect
@@ -39,10 +39,31 @@ def tree(tmp_path: Path) -> Source:
     return Source(folder, "0" * 64, "a tree", "7.3.4", SourceKind.TREE)
 
 
-def test_the_default_is_debians_source_with_our_series() -> None:
+def test_the_default_is_debians_source_with_our_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KEXEC_STAGES_SOURCE", raising=False)
     default = choice()
     assert default == KernelChoice()
     assert (default.outgoing.name, default.series) == ("linux-source-7.3", "ours")
+
+
+def test_the_environment_names_another_default(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, image = tmp_path / "linux-7.3.4.tar.xz", tmp_path / "bzImage"
+    archive.touch()
+    image.touch()
+    monkeypatch.setenv("KEXEC_STAGES_SOURCE", str(archive))
+    assert choice() == KernelChoice()
+    assert choice().origins == (Origin("source", str(archive)),) * 2
+    assert choice("--tree", "/a").outgoing == Origin("tree", "/a")
+    assert choice("--incoming-source", "/b.tar").origins == (
+        Origin("source", str(archive)),
+        Origin("source", "/b.tar"),
+    )
+    for wrong in (image, "linux-source-7.2"):
+        monkeypatch.setenv("KEXEC_STAGES_SOURCE", str(wrong))
+        with pytest.raises(UsageError, match="KEXEC_STAGES_SOURCE="):
+            choice()
 
 
 def test_what_holds_for_one_side_goes_before_what_holds_for_both() -> None:
@@ -78,7 +99,7 @@ def test_an_origin_is_told_by_what_it_is(tmp_path: Path) -> None:
     assert origin_of("linux-source-7.2").kind == "package"
     assert origin_of(str(tmp_path)).kind == "tree"
     assert origin_of(str(tmp_path / "bzImage")).kind == "image"
-    with pytest.raises(UsageError, match=r"neither linux-source-X\.Y nor a kernel tree nor"):
+    with pytest.raises(UsageError, match=r"no linux-source-X\.Y, kernel tree, tarball or bzImage"):
         origin_of("linux-7.2")
 
 
@@ -171,3 +192,8 @@ def test_the_report_says_series_and_what_was_left_out(runs: Path) -> None:
     assert "series  none" in text
     assert "Left out: bus-mastering-patch-off, adopt-patch-off, silenced" in text
     assert "None were run: the main run is an expected failure" in text
+
+
+def test_names_of_tarballs() -> None:
+    assert all(is_archive(Path(n)) for n in ("a.tar", "linux-7.3.4.tar.xz", "a.tar.zst", "a.tgz"))
+    assert not any(is_archive(Path(n)) for n in ("bzImage", "vmlinuz-7.3.tar-none", "a.xz"))

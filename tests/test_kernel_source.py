@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from kernel import source
+from kernel.archive import archive_source
 from kernel.diagnose import missing_files
 from kernel.errors import DiskFull, FetchError, PatchError, SourceError
 from kernel.events import Event, Noted, Phase, Started
@@ -353,3 +354,56 @@ def test_files_that_a_build_calls_missing() -> None:
         "drivers/mine.S",
         "drivers/b.h",
     ]
+
+
+def tarball(folder: Path, name: str = "linux-7.3.4.tar.xz") -> Path:
+    """The toy tree as kernel.org packs it."""
+    make_tree(folder / "linux-7.3.4")
+    path = folder / name
+    subprocess.run(["tar", "-caf", path, "-C", folder, "linux-7.3.4"], check=True)
+    return path
+
+
+def test_a_tarball_is_unpacked_once_and_is_as_its_tree(tmp_path: Path) -> None:
+    path = tarball(tmp_path)
+    events: list[Event] = []
+    first = archive_source(path, progress=events.append)
+    assert archive_source(path, progress=events.append) == first
+    assert [e.phase for e in events if isinstance(e, Started)] == [Phase.UNPACK]
+    assert first.kind is SourceKind.ARCHIVE and first.version == "7.3.4"
+    tree = tree_source(tmp_path / "linux-7.3.4")
+    assert first.identity == tree.identity
+    digest = dict(first.facts)["archive_sha256"]
+    assert digest[:12] in first.label
+    assert any(digest in event.text for event in events if isinstance(event, Noted))
+    (tmp_path / "a.patch").write_text(PATCH)
+    patched = prepare(first, [tmp_path / "a.patch"], lambda _event: None)
+    assert patched.path != first.path
+
+
+def test_a_tarball_has_to_be_as_the_list_beside_it_says(tmp_path: Path) -> None:
+    path = tarball(tmp_path)
+    digest = dict(archive_source(path).facts)["archive_sha256"]
+    lists = tmp_path / "sha256sums.asc"
+    lists.write_text(f"-----BEGIN PGP-----\n{'0' * 64}  other.tar.xz\n{digest}  {path.name}\n")
+    assert archive_source(path).version == "7.3.4"
+    lists.write_text(f"{'0' * 64}  {path.name}\n")
+    with pytest.raises(SourceError, match=f"has SHA-256 {digest}; {lists} says 0000"):
+        archive_source(path)
+    lists.write_text("nothing\n")
+    with pytest.raises(SourceError, match=r"does not name linux-7\.3\.4"):
+        archive_source(path)
+
+
+def test_what_is_no_tarball_of_a_kernel(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="No such file"):
+        archive_source(tmp_path / "linux.tar.xz")
+    (tmp_path / "linux.tar.xz").write_text("no archive")
+    with pytest.raises(SourceError, match="could not be unpacked"):
+        archive_source(tmp_path / "linux.tar.xz")
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "README").touch()
+    subprocess.run(["tar", "-caf", tmp_path / "o.tgz", "-C", tmp_path, "other"], check=True)
+    with pytest.raises(SourceError, match="is not a kernel tree"):
+        archive_source(tmp_path / "o.tgz")
+    assert not list(sources_root().glob("*"))

@@ -34,6 +34,13 @@ frob          machine  stable               command:frob-tool  -     the_frobnic
 qux           machine  src:qux,src:quxlib   command:qux-tool   10.0  Qux               why
 """
 
+ELSEWHERE = """\
+# a comment
+package  fedora             arch  opensuse  ubuntu
+frob     frob-tools,frobd   frob  =         =
+qux      =                  frob  libqux    =
+"""
+
 PYPROJECT = """\
 [project]
 dependencies = ["light==1"]
@@ -83,6 +90,9 @@ OS_RELEASES = {
     "trixie": 'ID=debian\nVERSION_ID="13"\nVERSION_CODENAME=trixie\n',
     "forky": "ID=debian\nVERSION_CODENAME=forky\n",
     "bullseye": 'ID=debian\nVERSION_ID="11"\nVERSION_CODENAME=bullseye\n',
+    "fedora": "ID=fedora\nVERSION_ID=43\n",
+    "suse": 'ID="opensuse-tumbleweed"\nID_LIKE="opensuse suse"\n',
+    "arch": "ID=arch\n",
     "ubuntu": 'ID=ubuntu\nID_LIKE=debian\nVERSION_ID="26.04"\nVERSION_CODENAME=resolute\n',
 }
 
@@ -115,6 +125,7 @@ class FakeMachine:
         self._copy("kexec-stages", "/etc/os-release")
         self._copy("common/make-ready", "/etc/os-release", "/usr/bin/python3", "/var/lib/apt/lists")
         (self.checkout / "common" / "debian-packages.txt").write_text(PACKAGES)
+        (self.checkout / "common" / "packages-elsewhere.txt").write_text(ELSEWHERE)
         (self.checkout / "pyproject.toml").write_text(PYPROJECT)
         (self.checkout / "common" / "__init__.py").touch()
         (self.checkout / "common" / "__main__.py").write_text(MAIN)
@@ -340,7 +351,7 @@ def test_elsewhere_it_names_what_to_install(tmp_path: Path, system: str) -> None
     assert "    the frobnicator (frob)\n    Qux 10.0 or later (qux)\n" in done.stderr
     assert machine.log == []
     machine.has_all_packages()
-    assert machine.run("demo").returncode == 0
+    assert machine.run("demo", KEXEC_STAGES_SOURCE="/linux").returncode == 0
 
 
 def test_elsewhere_a_newer_python_of_another_name_will_do(tmp_path: Path) -> None:
@@ -519,3 +530,70 @@ def test_every_requirement_is_pinned() -> None:
     names = [line.partition("==")[0] for group in groups for line in group]
     assert all("==" in line for group in groups for line in group)
     assert len({name.lower().replace("_", "-") for name in names}) == len(names)
+
+
+SOURCE_LACKS = "the kernel's source, which is a package of Debian's only: give --tree DIR or"
+
+
+@pytest.mark.parametrize(
+    ("system", "command"),
+    [
+        ("fedora", "dnf install frob-tools frobd qux"),
+        ("arch", "pacman -S --needed frob"),
+        ("suse", "zypper install frob libqux"),
+        ("ubuntu", "apt-get install frob qux"),
+    ],
+)
+def test_elsewhere_all_that_is_missing_is_said_at_once(
+    tmp_path: Path, system: str, command: str
+) -> None:
+    machine = FakeMachine(tmp_path, system=system)
+    (machine.bin / "apt-get").unlink()
+    began = time.monotonic()
+    done = machine.run("demo")
+    assert done.returncode == 3 and time.monotonic() - began < 2
+    assert "the frobnicator (frob)" in done.stderr and SOURCE_LACKS in done.stderr
+    assert f"as far as we know: {command}\n" in done.stderr
+    assert machine.log == []
+
+
+def test_elsewhere_the_source_is_missed_before_pip(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path, system="fedora")
+    (machine.bin / "apt-get").unlink()
+    machine.has_all_packages()
+    for words in ("demo", "test", "run 1 --no-controls", "soak --stage 2"):
+        done = machine.run(*words.split())
+        assert done.returncode == 3 and SOURCE_LACKS in done.stderr, words
+    assert machine.log == []
+
+
+@pytest.mark.parametrize(
+    ("words", "source"),
+    [
+        ("demo --tree /linux", ""),
+        ("gate --source=linux.tar.xz", ""),
+        ("run 1 --image bzImage", ""),
+        ("run 1 --outgoing-tree a --incoming-tree b", ""),
+        ("matrix --kernel tree", ""),
+        ("test", "/linux"),
+        ("list", ""),
+    ],
+)
+def test_elsewhere_with_a_source_all_goes_on(tmp_path: Path, words: str, source: str) -> None:
+    machine = FakeMachine(tmp_path, system="fedora")
+    (machine.bin / "apt-get").unlink()
+    machine.has_all_packages()
+    done = machine.run(*words.split(), KEXEC_STAGES_SOURCE=source)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["arguments"] == words.split()
+
+
+def test_elsewhere_a_source_in_the_cache_will_do(tmp_path: Path) -> None:
+    machine = FakeMachine(tmp_path, system="fedora")
+    machine.has_all_packages()
+    record = machine.cache / "sources" / "abc" / "source.json"
+    record.parent.mkdir(parents=True)
+    record.write_text('{"commit": "of a tree"}')
+    assert machine.run("demo").returncode == 3
+    record.write_text(json.dumps({"package": "linux-source-7.3"}))
+    assert machine.run("demo").returncode == 0

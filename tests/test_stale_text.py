@@ -7,6 +7,7 @@ import json
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -118,10 +119,11 @@ def test_nothing_is_done_unasked(program: Program) -> None:
 )
 def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[str]) -> None:
     nothing: Any = None
+    kernel: Any = SimpleNamespace(config=None)
     bench = Bench(
         stage=load_stage(1),
-        outgoing=nothing,
-        incoming=nothing,
+        outgoing=kernel,
+        incoming=kernel,
         accelerator=Accelerator(accelerator, "asked for"),
         hypervisor=nothing,
         options={"guest_memory": 64, "vcpus": 1, "folios": 1},

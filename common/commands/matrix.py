@@ -12,9 +12,9 @@ from pathlib import Path
 
 from common.errors import Exit, UsageError
 from common.kernel_choice import (
-    DEFAULT_PACKAGE,
     KernelChoice,
     Origin,
+    default_origin,
     origin_of,
     series_of,
 )
@@ -62,7 +62,7 @@ def cells(arguments: argparse.Namespace) -> tuple[Cell, ...]:
 def _kernels(texts: Sequence[str]) -> dict[str, Origin]:
     """NAME=WHERE or WHERE alone, whose last part is the name then."""
     found: dict[str, Origin] = {}
-    for text in texts or [DEFAULT_PACKAGE]:
+    for text in texts or [default_origin().name]:
         name, equals, where = text.partition("=")
         origin = origin_of(where if equals else text)
         if not equals:

@@ -42,7 +42,10 @@ def run(arguments: argparse.Namespace) -> int:
     )
     check(arguments.append, [stage])
     if arguments.control:
-        plans = [Plan(f"control-{name}", _possible(stage, name)) for name in arguments.control]
+        plans = [
+            Plan(f"control-{name}", _possible(stage, name))
+            for name in dict.fromkeys(arguments.control)
+        ]
     else:
         controls = () if arguments.no_controls else told_possible(stage)
         times = layouts_asked(arguments.layouts, stage, arguments.append) or arguments.repeat

@@ -10,6 +10,8 @@
 int leave_for_incoming(void)
 {
 	await("reboot");
+	if (stage.at_reboot)
+		stage.at_reboot();
 	fact_tsc("reboot", rdtsc());
 	if (param_control("firmware-reboot")) {
 		dialogue_drain();

@@ -30,6 +30,8 @@ enum side {
  *	May be NULL for a stage that never asks for it.
  * @helper: what the program is where another process, not the kernel, starts it.
  *	May be NULL for a stage that asks nobody to.
+ * @at_reboot: runs when the host has let this kernel go: starts what is to go
+ *	on while reboot() is at work. May be NULL.
  * @tests: number of KTAP results of each side, by enum side.
  */
 struct stage_ops {
@@ -38,6 +40,7 @@ struct stage_ops {
 	int (*before_next_kexec)(void);
 	int (*after_holder_kill)(void);
 	int (*helper)(void);
+	void (*at_reboot)(void);
 	unsigned int tests[2];
 };
 

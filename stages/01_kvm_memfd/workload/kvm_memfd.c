@@ -199,7 +199,6 @@ static int update(struct outgoing *out)
 	await("kho-reboot");
 	racers_start(out->luo_fd, out->nonce);
 	pause_and_capture(out);
-	racers_go();
 	return leave_for_incoming();
 }
 
@@ -505,6 +504,7 @@ const struct stage_ops stage = {
 	.after_kexec = after_kexec,
 	.before_next_kexec = before_next_kexec,
 	.after_holder_kill = after_holder_kill,
+	.at_reboot = racers_go,
 	.tests = {
 		[SIDE_OUTGOING] = RULES_OUTGOING + RULES_IOCTL_OUTGOING + GIVEN_BACK_OUTGOING,
 		[SIDE_INCOMING] = RULES_INCOMING + RULES_IOCTL_INCOMING + GIVEN_BACK_INCOMING,
