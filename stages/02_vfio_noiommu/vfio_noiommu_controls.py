@@ -234,8 +234,9 @@ CONTROLS = (
     ),
     Control(
         name="adopt-patch-off",
-        what="a kernel without the patch that takes over a running device",
+        what="an incoming kernel without the patch that takes over a running device",
         without_patch="0019-",
+        incoming_only=True,
         breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
         reason=master_cleared_later(),
@@ -244,6 +245,7 @@ CONTROLS = (
         name="silenced",
         what="the incoming kernel silences the device for 150 ms, then lets it go on",
         with_patch="faults/silenced.patch",
+        incoming_only=True,
         breaks=frozenset({"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept"}),
         may_break=frozenset({"never_gated"}),
         reason=master_cleared_later(),
@@ -267,16 +269,19 @@ CONTROLS = (
     ),
     Control(
         name="d0-patch-off",
-        what="a kernel without the patch that keeps incoming devices in D0",
+        what="an incoming kernel without the patch that keeps incoming devices in D0",
         without_patch="0017-",
+        incoming_only=True,
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_went_to_sleep, timed=True),
     ),
     Control(
         name="pin-patch-off",
-        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
         without_patch="0007-",
+        incoming_only=True,
         breaks=frozenset({"same_pages"}),
         # The host sends nothing from before the pages move on: what the device writes after that
         # would go anywhere, and anything could come of it.

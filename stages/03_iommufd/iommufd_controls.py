@@ -254,9 +254,10 @@ CONTROLS = (
     ),
     Control(
         name="attach-patch-off",
-        what="a kernel without the patch that attaches what is in use: its default domain replaces"
-        " the live page table",
+        what="an incoming kernel without the patch that attaches what is in use: its default domain"
+        " replaces the live page table",
         without_patch="0009-iommu-vt-d-attach-a-domain",
+        incoming_only=True,
         breaks=frozenset({"same_entry", "same_table", "no_other_fault", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_replaced),
@@ -264,8 +265,10 @@ CONTROLS = (
     ),
     Control(
         name="adopt-patch-off",
-        what="a kernel without the patch that takes over the tables: it disables translation",
+        what="an incoming kernel without the patch that takes over the tables: it disables"
+        " translation",
         without_patch="0010-iommu-vt-d-take-over",
+        incoming_only=True,
         breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
         may_break=None,
         reason=reason(_turned_off),
@@ -280,8 +283,10 @@ CONTROLS = (
     ),
     Control(
         name="pin-patch-off",
-        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
         without_patch="0007-mm-memfd_luo",
+        incoming_only=True,
         breaks=frozenset({"pages_in_place"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "compacted.retrieved", "moved")),
@@ -399,16 +404,18 @@ CONTROLS = (
     ),
     Control(
         name="comparison-off",
-        what="a kernel in which RESTORE does not compare memory",
+        what="an incoming kernel in which RESTORE does not compare memory",
         with_patch="faults/comparison-off.patch",
+        incoming_only=True,
         breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "rule.restore_with_an_area_twice", "0")),
     ),
     Control(
         name="domain-id-not-reserved",
-        what="a kernel that does not reserve the domain ID that the device is using",
+        what="an incoming kernel that does not reserve the domain ID that the device is using",
         with_patch="faults/domain-id-not-reserved.patch",
+        incoming_only=True,
         breaks=frozenset({"domain_id_reserved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_given_away),
@@ -444,8 +451,9 @@ CONTROLS = (
     ),
     Control(
         name="iotlb-not-flushed",
-        what="a kernel that leaves translations in the IOMMU's cache when it unmaps",
+        what="an incoming kernel that leaves translations in the IOMMU's cache when it unmaps",
         with_patch="faults/iotlb-not-flushed.patch",
+        incoming_only=True,
         breaks=frozenset({"reuse_faults"}),
         # What was in use a whole round ago may be cached or not.
         may_break=frozenset({"unmap_faults", "map_lands"}),
