@@ -425,9 +425,14 @@ static void change_mapping(struct nic *nic)
 /* FINISH, and the proof that the device is this kernel's for good. */
 static int finish(struct nic *nic, int luo, int session, u64 before)
 {
-	int hog;
+	int hog, ret = luo_finish(session);
 
-	fact("finish", "%d", luo_finish(session));
+	fact("finish", "%d", ret);
+	/* What is mapped stays as it is then, for ever. */
+	if (ret < 0) {
+		await("silence");
+		return 0;
+	}
 	fact_tsc("finished", rdtsc());
 	hog = hog_start();
 	read_frames(nic, WARM_UP_FRAMES);
