@@ -33,6 +33,23 @@ def unbroken(stage: Stage, *, earlier: Sequence[Stage] = ()) -> list[str]:
     return [c.name for c in stage.checks if c.name not in broken and c.ask not in shown]
 
 
+def panicked(*words: str) -> Callable[[Trial], Outcome]:
+    """The incoming kernel stopped by itself, and said each of these words of why."""
+
+    def ask(trial: Trial) -> Outcome:
+        fatal = [splat.text for splat in trial.console.splats if splat.fatal]
+        return outcome(
+            bool(fatal)
+            and all(word in fatal[0] for word in words)
+            and len(trial.console.boots) == 2,
+            expected=f"a panic of the incoming kernel: {', '.join(words)}",
+            seen=fatal[0] if fatal else "no panic",
+            evidence="console.log",
+        )
+
+    return ask
+
+
 def was_reset(trial: Trial) -> Outcome:
     """The machine went through its firmware, and the outgoing kernel booted again."""
     resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]

@@ -54,6 +54,22 @@ def _cleared(trial: Trial, which: Which, when: Callable[[float], bool], words: s
     )
 
 
+def _config_untouched(trial: Trial) -> Outcome:
+    """The incoming kernel wrote nothing to the device, nor to a bridge above it."""
+    written = trial.witness["trace"]["config_writes_incoming"]
+    return outcome(
+        written == 0,
+        expected="no write to their configuration after 'Starting new kernel'",
+        seen=f"{written} writes",
+        evidence="qemu-trace.log",
+    )
+
+
+CONFIG_UNTOUCHED = Check(
+    "untouched", "Did it stop before PCI devices were enumerated?", _config_untouched
+)
+
+
 def silent_from_jump(trial: Trial) -> Outcome:
     """Nothing that was sent in the gap landed in it."""
     frames = trial.witness.get("frames")

@@ -310,6 +310,7 @@ def _look_at_trace(
         return round((event.t - zero) / 1e6, 1)
 
     seen: dict[str, Any] = {"events": 0, "config_writes": 0, "command": [], "power": []}
+    seen["config_writes_incoming"] = 0
     seen |= {"resets": [], "gated": [], "other_master_off": []}
     if window is None:
         return seen
@@ -318,7 +319,9 @@ def _look_at_trace(
             continue
         seen["events"] += 1
         if write := config_write(event):
-            seen["config_writes"] += write.bdf in (at.device, *at.bridges)
+            ours = write.bdf in (at.device, *at.bridges)
+            seen["config_writes"] += ours
+            seen["config_writes_incoming"] += ours and jump is not None and event.t > jump
             if _clears_master(write, at):
                 kind = "other_master_off" if write.bdf == at.other else "command"
                 seen[kind].append([ms(event), write.bdf, write.value])

@@ -210,7 +210,7 @@ def _unbuildable(controls: Sequence[Control], series: Series, *, prebuilt: bool)
         if control.own_kernels
         and (
             prebuilt
-            or (series != "ours" and (control.without_patch or control.with_patch))
+            or (series != "ours" and not control.stock)
             or (control.stock and series == "none")
         )
     )

@@ -109,6 +109,7 @@ def kernel_spec(
     stage: Stage, source: Source, side: str, control: Control | None = None
 ) -> KernelSpec:
     """What to build for one side ("out" or "in") of a stage, or of a control of it."""
+    control = control.on(side) if control else None
     name = stage.label if control is None else f"{stage.label} {control.name}"
     if stage.lane != "default":
         name += f" {stage.lane}"

@@ -78,6 +78,10 @@ class Control:
     """The patch of the series (its file's name, or the start of it) that both kernels lack."""
     with_patch: str | None = None
     """An injected fault: a patch in the stage's folder that both kernels have after the series."""
+    with_config: str | None = None
+    """A Kconfig fragment in the stage's folder, after all others."""
+    incoming_only: bool = False
+    """The outgoing kernel is the stage's: what is left out or added is so in the incoming one."""
     stock: bool = False
     """Both kernels without any patch."""
     of_chain: bool = False
@@ -88,7 +92,11 @@ class Control:
     @property
     def own_kernels(self) -> bool:
         """True when the stage's kernels will not do."""
-        return self.stock or self.without_patch is not None or self.with_patch is not None
+        return self.stock or any((self.without_patch, self.with_patch, self.with_config))
+
+    def on(self, side: str) -> Control | None:
+        """The control that the kernel of that side ("out" or "in") is built for."""
+        return None if self.incoming_only and side == "out" else self
 
 
 @dataclass(frozen=True)
@@ -239,17 +247,18 @@ class Stage:
         patches = tuple(p for folder in self._series_folders() for p in series_patches(folder))
         if control is None or not control.own_kernels:
             return patches
-        if control.with_patch is not None:
-            return (*patches, self.folder / control.with_patch)
-        if control.without_patch is None:
+        if control.stock:
             return ()
+        more = (self.folder / control.with_patch,) if control.with_patch else ()
+        if control.without_patch is None:
+            return (*patches, *more)
         kept = tuple(p for p in patches if not p.name.startswith(control.without_patch))
         if len(kept) != len(patches) - 1:
             raise UsageError(
                 f"control {control.name}: {len(patches) - len(kept)} patches of the series are"
                 f" named {control.without_patch}"
             )
-        return kept
+        return (*kept, *more)
 
     def _series_folders(self) -> tuple[Path, ...]:
         if isinstance(self.series, Path):
@@ -289,7 +298,8 @@ class Stage:
             found.append(ours)
         if not stock:
             found += self.series_fragments
-        return (*found, *self.extra_fragments)
+        last = (self.folder / control.with_config,) if control and control.with_config else ()
+        return (*found, *self.extra_fragments, *last)
 
     @property
     def possible_controls(self) -> tuple[Control, ...]:

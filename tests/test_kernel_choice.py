@@ -110,15 +110,9 @@ def stage_2(*words: str) -> Stage:
 def test_without_our_series_its_controls_are_left_out() -> None:
     stage = stage_2("--series", "none")
     assert stage.patches() == ()
-    assert stage.left_out == (
-        "bus-mastering-patch-off",
-        "adopt-patch-off",
-        "silenced",
-        "bridge-mastering-lost",
-        "command-write-allowed",
-        "d0-patch-off",
-        "pin-patch-off",
-        "stock-kernel",
+    assert stage.left_out == tuple(c.name for c in stage.controls if c.own_kernels)
+    assert {"bus-mastering-patch-off", "silenced", "skew-pci-list-off", "stock-kernel"} <= set(
+        stage.left_out
     )
     assert not any(control.own_kernels for control in stage.possible_controls)
     assert len(stage.possible_controls) + len(stage.left_out) == len(stage.controls)
@@ -137,6 +131,30 @@ def test_a_folder_of_patches_is_the_series_and_stock_is_what_it_is_without(tmp_p
     stock = stage.control("stock-kernel")
     assert stage.patches(stock) == ()
     assert [p.name for p in stage.fragments(stock)] == ["kernel.config", "last.config"]
+
+
+def test_a_fault_of_the_incoming_kernel_alone_leaves_the_outgoing_one_as_it_is(
+    tree: Source,
+) -> None:
+    stage = stage_2()
+    skewed, off = stage.control("skew-pci-list"), stage.control("skew-pci-list-off")
+    main = kernel_spec(stage, tree, "out")
+    for control in (skewed, off):
+        out = kernel_spec(stage, tree, "out", control)
+        assert (out.patches, out.fragments) == (main.patches, main.fragments)
+    patches = kernel_spec(stage, tree, "in", skewed).patches
+    assert [p.name for p in patches[len(main.patches) :]] == ["another-pci-list.patch"]
+    incoming = kernel_spec(stage, tree, "in", off)
+    assert incoming.patches == main.patches
+    assert [p.name for p in incoming.fragments[len(main.fragments) :]] == ["no-pci-list.config"]
+
+
+def test_a_control_may_leave_a_patch_out_and_add_a_fault() -> None:
+    stage = stage_2()
+    patches = stage.patches(stage.control("skew-fails-open"))
+    assert len(patches) == len(stage.patches())
+    assert patches[-1].name == "another-pci-list.patch"
+    assert not any(p.name.startswith("0023-") for p in patches)
 
 
 def test_of_an_image_there_are_no_variants() -> None:

@@ -1,7 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <dirent.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
@@ -13,6 +15,8 @@
 
 #define PCI_DEVICES "/sys/bus/pci/devices"
 #define VFIO_MAX_IRQS 64
+/* An unbind that is not refused is over at once, or never; the bound is for a host that is busy. */
+#define UNBIND_MS 3000
 
 static int write_file(const char *path, const char *value)
 {
@@ -34,6 +38,11 @@ int pci_attribute_write(const char *bdf, const char *name, const char *value)
 	return write_file(path, value);
 }
 
+int pci_rescan(void)
+{
+	return write_file("/sys/bus/pci/rescan", "1");
+}
+
 int pci_driver_bind(const char *bdf, const char *driver)
 {
 	int ret;
@@ -42,6 +51,49 @@ int pci_driver_bind(const char *bdf, const char *driver)
 	if (ret < 0)
 		return ret;
 	return write_file("/sys/bus/pci/drivers_probe", bdf);
+}
+
+/**
+ * struct unbinding - a write to a driver's unbind attribute, by a thread of its own
+ * @result: of the write, -ETIMEDOUT until then
+ *
+ * Where the device's file is waited for, it never ends: nobody frees it then.
+ */
+struct unbinding {
+	char path[128];
+	char bdf[32];
+	int result;
+};
+
+static void *unbind(void *argument)
+{
+	struct unbinding *unbinding = argument;
+	int ret = write_file(unbinding->path, unbinding->bdf);
+
+	__atomic_store_n(&unbinding->result, ret, __ATOMIC_RELEASE);
+	return NULL;
+}
+
+/* What the write returns, or -ETIMEDOUT when it is still waiting for something. */
+int pci_driver_unbind(const char *bdf, const char *driver)
+{
+	struct deadline deadline = deadline_in_ms(UNBIND_MS);
+	struct unbinding *unbinding = must_be_memory(calloc(1, sizeof(*unbinding)));
+	pthread_t thread;
+	int ret;
+
+	snprintf(unbinding->path, sizeof(unbinding->path), "/sys/bus/pci/drivers/%s/unbind", driver);
+	snprintf(unbinding->bdf, sizeof(unbinding->bdf), "%s", bdf);
+	unbinding->result = -ETIMEDOUT;
+	must_be(!pthread_create(&thread, NULL, unbind, unbinding), "no thread");
+	do {
+		poll_pause();
+		ret = __atomic_load_n(&unbinding->result, __ATOMIC_ACQUIRE);
+	} while (ret == -ETIMEDOUT && !deadline_passed(deadline));
+	pthread_detach(thread);
+	if (ret != -ETIMEDOUT)
+		free(unbinding);
+	return ret;
 }
 
 /* Past the device's driver, whichever it is. */

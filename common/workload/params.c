@@ -83,6 +83,14 @@ bool param_control(const char *name)
 	return param_get("control", value, sizeof(value)) && !strcmp(value, name);
 }
 
+/* Is it a control whose name begins with @kind? */
+bool param_control_kind(const char *kind)
+{
+	char value[64];
+
+	return param_get("control", value, sizeof(value)) && !strncmp(value, kind, strlen(kind));
+}
+
 /* Kexecs that lie behind this kernel. */
 u64 param_updates_done(void)
 {

@@ -55,6 +55,7 @@ bool param_get(const char *name, char *value, size_t size);
 u64 param_u64(const char *name, u64 otherwise);
 u64 param_nonce(void);
 bool param_control(const char *name);
+bool param_control_kind(const char *kind);
 enum side param_side(void);
 u64 param_updates_done(void);
 

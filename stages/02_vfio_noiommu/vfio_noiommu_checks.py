@@ -71,6 +71,8 @@ _FROZEN = (
     "sysfs_remove",
     "sysfs_remove_port",
     "sysfs_reset_subordinate",
+    "unbind",
+    "unbind_port",
     "get_pa_still_works",
 )
 # The errno of each stands beside its test in workload/rules.c.
@@ -102,6 +104,8 @@ INCOMING_RULES = (
     "retrieve_before_bind",
     "sysfs_reset_before_bind",
     "sysfs_remove_before_bind",
+    "kexec_with_a_session_unfinished",
+    "retrieve_without_privilege",
     "open_cdev",
     "open_group",
     "retrieve_twice_is_same_file",

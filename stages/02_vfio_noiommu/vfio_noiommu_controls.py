@@ -7,8 +7,9 @@ from vfio_noiommu_checks import CLAIMS
 
 from common import checks, frame_checks
 from common.checks import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
-from common.controls import reason, was_reset
+from common.controls import panicked, reason, was_reset
 from common.frame_controls import (
+    CONFIG_UNTOUCHED,
     aborts_were_silent,
     master_cleared_at_kexec,
     master_cleared_later,
@@ -18,6 +19,7 @@ from common.guest_checks import both
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 
+RULE_UNFINISHED = "kexec_with_a_session_unfinished"
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 # The guest itself is none the worse for a device that has stopped.
@@ -121,16 +123,6 @@ def _command_written(trial: Trial) -> Outcome:
     )
 
 
-def _refused_to_boot(trial: Trial) -> Outcome:
-    seen = [line.text for line in trial.console.splats if "Preserved files arrived" in line.text]
-    return outcome(
-        bool(seen),
-        expected="a panic that names the cause",
-        seen=seen[0] if seen else "none",
-        evidence="console.log",
-    )
-
-
 def _was_missing(trial: Trial) -> Outcome:
     wanted = {"retrieve.device": "-19", "retrieve.device_again": "-19"}
     return facts_are(INCOMING, wanted)(trial)
@@ -146,6 +138,65 @@ def _ran_on_unfinished(trial: Trial) -> Outcome:
         expected="frames in the second after that",
         seen=f"{frames} frames",
         evidence="incoming fact left.frames",
+    )
+
+
+def _into_freed_pages(trial: Trial) -> Outcome:
+    """FINISH freed the second device's memory, which nobody had retrieved, and it wrote on."""
+    side, finished = trial.side(INCOMING), trial.witness.get("other", {}).get("finished")
+    ret = side.facts.get("finish") if side else None
+    if finished is None:
+        return no_data("other-landed.bin, fact t.finished", expected="frames after FINISH")
+    return outcome(
+        ret == "0" and finished["fresh"] > 0,
+        expected="FINISH=0, then frames of the second device in the pages that it freed",
+        seen=f"FINISH={ret}, then {finished['fresh']} of {finished['sent']} frames",
+        evidence="incoming fact finish; other-landed.bin",
+    )
+
+
+def _left_unfinished(trial: Trial) -> Outcome:
+    """The incoming side's last word is from before a kexec that had to be refused."""
+    side = trial.side(INCOMING)
+    names = [result.name for result in side.results] if side else []
+    return outcome(
+        bool(names) and names[-1] != "open_after_close" and RULE_UNFINISHED not in names,
+        expected=f"no word after the attempt of {RULE_UNFINISHED}",
+        seen=f"{names[-1]} was the last" if names else "nothing",
+        evidence="incoming KTAP",
+    )
+
+
+def _port_unbound(trial: Trial) -> Outcome:
+    """The rule of the port alone does not hold."""
+    side = trial.side(OUTGOING)
+    bad = [result.name for result in side.results if not result.ok] if side else []
+    return outcome(
+        bad == ["unbind_port"],
+        expected="unbind_port not ok",
+        seen=", ".join(bad) or "all ok",
+        evidence="outgoing KTAP",
+    )
+
+
+def _skew(
+    name: str,
+    what: str,
+    *words: str,
+    with_patch: str | None = None,
+    with_config: str | None = None,
+) -> Control:
+    """An incoming kernel that does not know what is handed over: it stops, and says what."""
+    return Control(
+        name=f"skew-{name}",
+        what=f"an incoming kernel {what}, with both devices preserved: it refuses to boot",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(panicked("liveupdate", *words)),
+        holds=(CONFIG_UNTOUCHED, checks.ONE_QEMU),
+        with_patch=with_patch,
+        with_config=with_config,
     )
 
 
@@ -183,8 +234,9 @@ CONTROLS = (
     ),
     Control(
         name="adopt-patch-off",
-        what="a kernel without the patch that takes over a running device",
+        what="an incoming kernel without the patch that takes over a running device",
         without_patch="0019-",
+        incoming_only=True,
         breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
         reason=master_cleared_later(),
@@ -193,6 +245,7 @@ CONTROLS = (
         name="silenced",
         what="the incoming kernel silences the device for 150 ms, then lets it go on",
         with_patch="faults/silenced.patch",
+        incoming_only=True,
         breaks=frozenset({"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept"}),
         may_break=frozenset({"never_gated"}),
         reason=master_cleared_later(),
@@ -216,16 +269,19 @@ CONTROLS = (
     ),
     Control(
         name="d0-patch-off",
-        what="a kernel without the patch that keeps incoming devices in D0",
+        what="an incoming kernel without the patch that keeps incoming devices in D0",
         without_patch="0017-",
+        incoming_only=True,
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_went_to_sleep, timed=True),
     ),
     Control(
         name="pin-patch-off",
-        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
         without_patch="0007-",
+        incoming_only=True,
         breaks=frozenset({"same_pages"}),
         # The host sends nothing from before the pages move on: what the device writes after that
         # would go anywhere, and anything could come of it.
@@ -352,8 +408,138 @@ CONTROLS = (
         cmdline=lambda words: (*words, "stage.incoming=liveupdate=off"),
         breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
         may_break=None,
-        reason=reason(_refused_to_boot),
+        reason=reason(panicked("Preserved files arrived")),
         holds=(checks.ONE_QEMU,),
+    ),
+    _skew(
+        "pci-list",
+        "whose list of preserved PCI devices has another form",
+        "'pci-live-v1'",
+        with_patch="faults/another-pci-list.patch",
+    ),
+    _skew(
+        "pci-list-off",
+        "without PCI_LIVEUPDATE",
+        "'pci-live-v1'",
+        with_config="faults/no-pci-list.config",
+    ),
+    _skew(
+        "vfio-file",
+        "whose preserved vfio-pci files have another form",
+        "'vfio-pci-live-v1'",
+        with_patch="faults/another-vfio-file.patch",
+    ),
+    _skew(
+        "memfd",
+        "whose preserved memfds have another form",
+        "'memfd-v2'",
+        with_patch="faults/another-memfd.patch",
+    ),
+    _skew(
+        "pci-list-spoiled",
+        "that finds two bits of the list of preserved PCI devices changed",
+        "'pci-live-v1'",
+        with_patch="faults/list-spoiled.patch",
+    ),
+    _skew(
+        "vfio-file-spoiled",
+        "that finds a bit of the state of a vfio-pci file changed",
+        "'vfio-pci-live-v1'",
+        with_patch="faults/file-spoiled.patch",
+    ),
+    Control(
+        name="skew-fails-open",
+        what="an incoming kernel without the patch that refuses what it does not know, with another"
+        " name of the list of preserved PCI devices: the memory of a running device is freed",
+        without_patch="0023-",
+        with_patch="faults/another-pci-list.patch",
+        incoming_only=True,
+        breaks=frozenset({"device_retrieved", "other_silent"}),
+        may_break=None,
+        reason=reason(_into_freed_pages),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="skew-list-unchecked",
+        what="kernels without the patch that checks the list of preserved PCI devices, of which two"
+        " bits change: the device is forgotten, and goes on writing",
+        without_patch="0026-",
+        with_patch="faults/list-spoiled.patch",
+        breaks=frozenset({"device_retrieved"}),
+        may_break=None,
+        reason=reason(facts_are(INCOMING, {"retrieve.device": "-19", "finish": "0"})),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="unfinished-patch-off",
+        what="an incoming kernel without the patch that refuses a kexec while sessions are"
+        " unfinished: it starts what is no kernel, and all is lost",
+        without_patch="0024-",
+        incoming_only=True,
+        breaks=frozenset({"both_sides_ended_well", "incoming_rules", "session_finished"}),
+        may_break=None,
+        reason=reason(_left_unfinished),
+    ),
+    Control(
+        name="retrieve-tried-once",
+        what="an incoming kernel in which a retrieve that failed for want of a privilege cannot be"
+        " repeated",
+        with_patch="faults/retrieve-tried-once.patch",
+        incoming_only=True,
+        breaks=frozenset({"device_retrieved", "ring_went_round", "incoming_rules"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-1")),
+    ),
+    Control(
+        name="areas-patch-off",
+        what="an incoming kernel without the patch that compares memory, not areas: one area that"
+        " is mapped in two halves can never be finished",
+        without_patch="0031-",
+        incoming_only=True,
+        breaks=frozenset({"session_finished"}),
+        # No longer refused is what an open session refuses.
+        may_break=frozenset({"incoming_rules"}),
+        reason=reason(fact_is(INCOMING, "finish", "-16")),
+    ),
+    Control(
+        name="unbind-patch-off",
+        what="a kernel without the patch that refuses to unbind drivers of preserved devices: the"
+        " port's unbind cuts the path, the device's waits for ever, and the reboot is refused",
+        without_patch="0028-",
+        breaks=STOPPED | {"outgoing_rules"},
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "reboot.unbind": "-110",
+                    "reboot.while_unbinding": "-16",
+                    "reboot.frames": "yes",
+                },
+            )
+        ),
+        holds=(
+            Check("port_unbound", "Was the port's driver unbound?", _port_unbound),
+            checks.ONE_QEMU,
+        ),
+    ),
+    Control(
+        name="found-again",
+        what="the second device is preserved in a session of its own, and the first one, finished,"
+        " is removed and found again: it is an ordinary device",
+        breaks=frozenset({"other_silent"}),
+        may_break=frozenset({"no_device_reset"}),
+        reason=reason(facts_are(INCOMING, {"found.reset": "0", "found.remove": "0"})),
+    ),
+    Control(
+        name="forget-patch-off",
+        what="an incoming kernel without the patch that forgets a device when its live update is"
+        " over: found again it counts as preserved, until the next reboot",
+        without_patch="0030-",
+        incoming_only=True,
+        breaks=frozenset({"other_silent"}),
+        may_break=frozenset({"no_device_reset"}),
+        reason=reason(facts_are(INCOMING, {"found.reset": "-16", "found.remove": "-16"})),
     ),
     Control(
         name="device-missing",

@@ -429,6 +429,7 @@ INCOMING_RULES = (
     "restore_with_an_area_read_only",
     "restore_with_another_file",
     "restore_with_an_area_more",
+    "restore_with_memory_of_the_process",
     "restore_twice",
     "finish_when_not_attached",
     *_FROZEN,

@@ -3,14 +3,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
 
 from iommufd_checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
 
 from common import checks
-from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
-from common.controls import reason, was_reset
-from common.frame_controls import aborts_were_silent, master_cleared_at_kexec
+from common.checks import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
+from common.controls import panicked, reason, was_reset
+from common.frame_controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.igb_machine import DEVICE
 from common.record import Trial
 from common.stage import Check, Control, Outcome
@@ -49,21 +49,6 @@ def _turned_off(trial: Trial) -> Outcome:
         seen=f"disabled at {off[0]:+.0f} ms" if off else "never disabled",
         evidence="qemu-trace.log, vtd_dmar_enable",
     )
-
-
-def _panic(text: str) -> Callable[[Trial], Outcome]:
-    """The incoming kernel stopped by itself, and said why."""
-
-    def ask(trial: Trial) -> Outcome:
-        fatal = [splat.text for splat in trial.console.splats if splat.fatal]
-        return outcome(
-            bool(fatal) and text in fatal[0] and len(trial.console.boots) == 2,
-            expected=f"a panic of the incoming kernel: {text}",
-            seen=fatal[0] if fatal else "no panic",
-            evidence="console.log",
-        )
-
-    return ask
 
 
 def _untold_faults(trial: Trial) -> Outcome:
@@ -212,6 +197,44 @@ def _replaced(trial: Trial) -> Outcome:
     )
 
 
+def _all_noticed(trial: Trial) -> Outcome:
+    """The panic's words: as many bits and sizes were noticed as were tried."""
+    fatal = " ".join(splat.text for splat in trial.console.splats if splat.fatal)
+    found = re.search(r"noticed (\d+) of (\d+) bits that changed, (\d+) of (\d+) sizes", fatal)
+    bits, all_bits, sizes, all_sizes = map(int, found.groups()) if found else (0, 0, 0, 0)
+    return outcome(
+        0 < bits == all_bits and 0 < sizes == all_sizes,
+        expected="all bits and all sizes noticed",
+        seen=found[0] if found else fatal or "no panic",
+        evidence="console.log",
+    )
+
+
+NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
+STILL_ON = Check("still_on", "Was translation on all the while?", NEVER_OFF)
+
+
+def _skew(
+    name: str,
+    what: str,
+    *words: str,
+    with_patch: str | None = None,
+    with_config: str | None = None,
+) -> Control:
+    """An incoming kernel that does not know what is handed over: it stops, and says what."""
+    return Control(
+        name=f"skew-{name}",
+        what=f"an incoming kernel {what}: it refuses to boot, and leaves the IOMMU alone",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(panicked("liveupdate", *words)),
+        holds=(CONFIG_UNTOUCHED, STILL_ON, checks.ONE_QEMU),
+        with_patch=with_patch,
+        with_config=with_config,
+    )
+
+
 CONTROLS = (
     Control(
         name="handover-patch-off",
@@ -224,31 +247,28 @@ CONTROLS = (
             Check(
                 "panic",
                 "Does the incoming kernel stop, and say why?",
-                _panic("translation was handed over, but is disabled"),
+                panicked("translation was handed over, but is disabled"),
             ),
             checks.ONE_QEMU,
         ),
     ),
     Control(
         name="attach-patch-off",
-        what="a kernel without the patch that attaches what is in use: its default domain replaces"
-        " the live page table",
+        what="an incoming kernel without the patch that attaches what is in use: its default domain"
+        " replaces the live page table",
         without_patch="0009-iommu-vt-d-attach-a-domain",
+        incoming_only=True,
         breaks=frozenset({"same_entry", "same_table", "no_other_fault", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_replaced),
-        holds=(
-            Check(
-                "still_on",
-                "Was translation on all the while?",
-                next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off"),
-            ),
-        ),
+        holds=(STILL_ON,),
     ),
     Control(
         name="adopt-patch-off",
-        what="a kernel without the patch that takes over the tables: it disables translation",
+        what="an incoming kernel without the patch that takes over the tables: it disables"
+        " translation",
         without_patch="0010-iommu-vt-d-take-over",
+        incoming_only=True,
         breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
         may_break=None,
         reason=reason(_turned_off),
@@ -263,8 +283,10 @@ CONTROLS = (
     ),
     Control(
         name="pin-patch-off",
-        what="a kernel without the patch that pins a retrieved memfd, while memory is compacted",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
         without_patch="0007-mm-memfd_luo",
+        incoming_only=True,
         breaks=frozenset({"pages_in_place"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "compacted.retrieved", "moved")),
@@ -275,8 +297,59 @@ CONTROLS = (
         cmdline=lambda words: (*words, "stage.incoming=intel_iommu=off"),
         breaks=frozenset({"no_splat", "both_sides_ended_well", "root_taken_over"}),
         may_break=None,
-        reason=reason(_panic("translates for preserved devices, and must not be")),
+        reason=reason(panicked("translates for preserved devices, and must not be")),
         holds=(checks.ONE_QEMU,),
+    ),
+    _skew(
+        "iommu-list",
+        "whose list of IOMMUs has another form",
+        "'iommu-live-v1'",
+        with_patch="faults/another-iommu-list.patch",
+    ),
+    _skew(
+        "iommu-list-off",
+        "without IOMMU_LIVEUPDATE",
+        "'iommu-live-v1'",
+        with_config="faults/no-iommu-list.config",
+    ),
+    _skew(
+        "iommu-list-spoiled",
+        "that finds a bit of the list of IOMMUs changed",
+        "'iommu-live-v1'",
+        with_patch="faults/list-spoiled.patch",
+    ),
+    Control(
+        name="every-bit-changed",
+        what="an incoming kernel in which each bit of all that arrives with a header is changed in"
+        " turn, and each shorter size tried: all are noticed, and it stops",
+        with_patch="faults/every-bit.patch",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(_all_noticed),
+        holds=(CONFIG_UNTOUCHED, STILL_ON, checks.ONE_QEMU),
+    ),
+    Control(
+        name="areas-patch-off",
+        what="an incoming kernel without the patch that compares memory, not areas: one area that"
+        " is mapped in two halves is restored and attached, and can never be finished",
+        without_patch="0031-iommufd-Compare-memory",
+        incoming_only=True,
+        breaks=frozenset({"session_finished"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(
+            facts_are(INCOMING, {"restore.hwpt": "0", "attach.device": "0", "finish": "-16"})
+        ),
+    ),
+    Control(
+        name="files-patch-off",
+        what="an incoming kernel without the patch that restores no HWPT with memory of the"
+        " process",
+        without_patch="0019-iommufd-Restore-no-HWPT",
+        incoming_only=True,
+        breaks=frozenset({"incoming_rules", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "rule.restore_with_memory_of_the_process", "0")),
     ),
     Control(
         name="device-not-preserved",
@@ -331,16 +404,18 @@ CONTROLS = (
     ),
     Control(
         name="comparison-off",
-        what="a kernel in which RESTORE does not compare memory",
+        what="an incoming kernel in which RESTORE does not compare memory",
         with_patch="faults/comparison-off.patch",
+        incoming_only=True,
         breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "rule.restore_with_an_area_twice", "0")),
     ),
     Control(
         name="domain-id-not-reserved",
-        what="a kernel that does not reserve the domain ID that the device is using",
+        what="an incoming kernel that does not reserve the domain ID that the device is using",
         with_patch="faults/domain-id-not-reserved.patch",
+        incoming_only=True,
         breaks=frozenset({"domain_id_reserved"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(_given_away),
@@ -376,8 +451,9 @@ CONTROLS = (
     ),
     Control(
         name="iotlb-not-flushed",
-        what="a kernel that leaves translations in the IOMMU's cache when it unmaps",
+        what="an incoming kernel that leaves translations in the IOMMU's cache when it unmaps",
         with_patch="faults/iotlb-not-flushed.patch",
+        incoming_only=True,
         breaks=frozenset({"reuse_faults"}),
         # What was in use a whole round ago may be cached or not.
         may_break=frozenset({"unmap_faults", "map_lands"}),

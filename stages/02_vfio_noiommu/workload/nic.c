@@ -45,6 +45,18 @@ void nic_map(struct nic *nic)
 	must(vfio_attach(nic->device, nic->ioas));
 }
 
+/* The same in two pieces: it is the memory that counts, and not how it is mapped. */
+void nic_map_in_halves(struct nic *nic)
+{
+	u64 half = nic->size / 2;
+
+	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, half, NIC_IOVA));
+	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, half, nic->size - half,
+			      NIC_IOVA + half));
+	must(vfio_attach(nic->device, nic->ioas));
+}
+
 void nic_open(struct nic *nic)
 {
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));

@@ -51,6 +51,7 @@ const struct places *places(void);
 void nic_open(struct nic *nic);
 int nic_bind(struct nic *nic, int device);
 void nic_map(struct nic *nic);
+void nic_map_in_halves(struct nic *nic);
 void nic_read_pfns(const struct nic *nic, u64 *pfns);
 void nic_place_ring(struct nic *nic, u64 area, u32 count, u64 nonce);
 void nic_start(struct nic *nic);

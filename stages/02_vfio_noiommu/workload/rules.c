@@ -10,9 +10,11 @@
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
 #include <linux/pci_regs.h>
 #include <linux/vfio.h>
 
@@ -131,6 +133,10 @@ static void rules_of_frozen_device(const struct nic *nic)
 	rule(nic, "sysfs_remove_port", -EBUSY, pci_attribute_write(PORT, "remove", "1"));
 	rule(nic, "sysfs_reset_subordinate", -EBUSY,
 	     pci_attribute_write(PORT, "reset_subordinate", "1"));
+	/* In this control it would wait for ever, and nobody could preserve the device. */
+	if (!param_control("unbind-patch-off"))
+		rule(nic, "unbind", -EBUSY, pci_driver_unbind(nic->bdf, "vfio-pci"));
+	rule(nic, "unbind_port", -EBUSY, pci_driver_unbind(PORT, "pcieport"));
 	rule(nic, "get_pa_still_works", 0,
 	     iommufd_get_pa(nic->iommufd, nic->ioas, NIC_IOVA, &length, &pa));
 	close(event);
@@ -280,6 +286,17 @@ void refused_reboots(const struct nic *nic, const struct nic *other, int session
 	fact("reboot.then_reset", "%d", vfio_reset(nic->device));
 }
 
+/*
+ * Whoever unbinds the device waits for its file to be closed, and a reboot would
+ * wait for him. PCI devices are what this kernel takes for ordinary ones.
+ */
+void refused_unbinding(const struct nic *nic)
+{
+	fact("reboot.unbind", "%d", pci_driver_unbind(nic->bdf, "vfio-pci"));
+	must(kexec_load_incoming());
+	fact("reboot.while_unbinding", "%d", kexec_start());
+}
+
 /* As if nothing had been. */
 static void rules_of_aborted(const struct nic *nic)
 {
@@ -318,7 +335,8 @@ void rules_outgoing(const struct nic *nic, int luo_fd)
 /* The device is a stranger to this kernel: there is nothing to be refused. */
 static bool device_is_incoming(const struct nic *nic)
 {
-	return !param_control("device-not-preserved") && !nic->ring->left_behind;
+	return !param_control("device-not-preserved") && !param_control_kind("skew-") &&
+	       !nic->ring->left_behind;
 }
 
 static int driver_write(const char *file, const char *value)
@@ -358,10 +376,48 @@ void rules_before_bind(const struct nic *nic, int session_fd)
 	rule(nic, "sysfs_remove_before_bind", -EBUSY, pci_attribute_write(nic->bdf, "remove", "1"));
 }
 
-void rules_before_retrieve(const struct nic *nic)
+/* What this process may do, without CAP_SYS_RAWIO or with all that it had. */
+static void set_rawio(bool on)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+
+	must(sys(syscall(SYS_capget, &header, data)));
+	if (on)
+		data[CAP_TO_INDEX(CAP_SYS_RAWIO)].effective |= CAP_TO_MASK(CAP_SYS_RAWIO);
+	else
+		data[CAP_TO_INDEX(CAP_SYS_RAWIO)].effective &= ~CAP_TO_MASK(CAP_SYS_RAWIO);
+	must(sys(syscall(SYS_capset, &header, data)));
+}
+
+/* Another one, who may, can still have the device. */
+static long retrieve_without_privilege(int session_fd)
+{
+	long ret;
+
+	set_rawio(false);
+	ret = closed(luo_retrieve_fd(session_fd, TOKEN_DEVICE));
+	set_rawio(true);
+	return ret;
+}
+
+/* An image that is no kernel: whoever starts it after all is gone. */
+static int kexec_elsewhere(void)
+{
+	int ret;
+
+	must(kexec_load_without_kho());
+	ret = kexec_start();
+	must(kexec_unload_without_kho());
+	return ret;
+}
+
+void rules_before_retrieve(const struct nic *nic, int session_fd)
 {
 	if (!device_is_incoming(nic))
 		return;
+	rule(nic, "kexec_with_a_session_unfinished", -EBUSY, kexec_elsewhere());
+	rule(nic, "retrieve_without_privilege", -EPERM, retrieve_without_privilege(session_fd));
 	rule(nic, "open_cdev", -EBUSY, closed(vfio_cdev_open(nic->bdf)));
 	rule(nic, "open_group", -EBUSY, closed(group_open(nic->bdf)));
 }
@@ -402,6 +458,18 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 void rules_of_adopted(const struct nic *nic)
 {
 	rules_of_frozen_device(nic);
+}
+
+/*
+ * The device is taken away, and found again, while another one is still waiting to be
+ * retrieved. It is none of those that are preserved any more.
+ */
+void find_again(const struct nic *nic)
+{
+	must(pci_attribute_write(nic->bdf, "remove", "1"));
+	must(pci_rescan());
+	fact("found.reset", "%d", pci_attribute_write(nic->bdf, "reset", "1"));
+	fact("found.remove", "%d", pci_attribute_write(nic->bdf, "remove", "1"));
 }
 
 /* It is an ordinary device again: it can be reset, closed and opened. */

@@ -19,17 +19,19 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 33
-#define RULES_INCOMING 27
+#define RULES_OUTGOING 35
+#define RULES_INCOMING 31
 
 void rules_outgoing(const struct nic *nic, int luo_fd);
 void preserve_others(const struct nic *other, int session_fd);
 void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
+void refused_unbinding(const struct nic *nic);
 void rules_before_bind(const struct nic *nic, int session_fd);
-void rules_before_retrieve(const struct nic *nic);
+void rules_before_retrieve(const struct nic *nic, int session_fd);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);
 void rules_of_finish(const struct nic *nic, int session_fd);
 void rules_of_adopted(const struct nic *nic);
 void rules_after_finish(struct nic *nic);
+void find_again(const struct nic *nic);
 
 #endif

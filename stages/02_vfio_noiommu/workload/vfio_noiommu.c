@@ -35,6 +35,8 @@
 #define AGAIN_FRAMES 64
 #define TELL_MS 5000
 
+#define OTHER_SESSION "other"
+
 static u32 ring_count(void)
 {
 	u64 count = param_u64("ring", 8192);
@@ -52,6 +54,12 @@ static u64 guest_ram_size(void)
 	must_be((mib << 20) > ring_area_size(ring_count()) + GUEST_DATA, "stage.guest_memory=%llu",
 		mib);
 	return mib << 20;
+}
+
+/* The second device has a session of its own, which outlives the first one's. */
+static bool in_two_sessions(void)
+{
+	return param_control("found-again") || param_control("forget-patch-off");
 }
 
 static void report_frames(const struct ring *ring)
@@ -201,6 +209,12 @@ static bool new_frames_come(struct outgoing *out)
 	return true;
 }
 
+static void preserve_other(const struct outgoing *out, int session_fd)
+{
+	must(luo_preserve_fd(session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
+	must(luo_preserve_fd(session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+}
+
 /*
  * The second device is preserved as well, and let go. What is above both must
  * stay with the first.
@@ -209,8 +223,7 @@ static void let_neighbour_go(const struct outgoing *out)
 {
 	int session_fd = must(luo_create_session(out->luo_fd, "neighbour"));
 
-	must(luo_preserve_fd(session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
-	must(luo_preserve_fd(session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+	preserve_other(out, session_fd);
 	close(session_fd);
 	fact("aborts.neighbour", "1 times, %d silent", !nic_gets_frames(&out->nic));
 }
@@ -252,10 +265,17 @@ static bool preserve(struct outgoing *out)
 		fact("reboot.frames", "%s", new_frames_come(out) ? "yes" : "no");
 		return false;
 	}
-	if (param_control("other-preserved")) {
-		must(luo_preserve_fd(out->session_fd, out->other.memfd, TOKEN_OTHER_MEMORY));
-		must(luo_preserve_fd(out->session_fd, out->other.device, TOKEN_OTHER_DEVICE));
+	if (param_control("unbind-patch-off")) {
+		leave_alone(out);
+		refused_unbinding(&out->nic);
+		fact("reboot.frames", "%s", new_frames_come(out) ? "yes" : "no");
+		return false;
 	}
+	if (param_control("other-preserved") || param_control_kind("skew-"))
+		preserve_other(out, out->session_fd);
+	/* It stays open, as every session with files that are to be handed over. */
+	if (in_two_sessions())
+		preserve_other(out, must(luo_create_session(out->luo_fd, OTHER_SESSION)));
 	nic_gets_frames(&out->nic);
 	fact("preserve.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
 	fact_tsc("preserved", rdtsc());
@@ -501,7 +521,7 @@ static bool adopt_device(struct incoming *in)
 	}
 	rules_before_bind(nic, in->session_fd);
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));
-	rules_before_retrieve(nic);
+	rules_before_retrieve(nic, in->session_fd);
 	device = retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
 	if (device < 0)
 		return false;
@@ -518,7 +538,7 @@ static bool adopt_device(struct incoming *in)
 		must(igb_reset(&nic->igb));
 	nic_report(nic);
 	rules_of_finish(nic, in->session_fd);
-	nic_map(nic);
+	nic_map_in_halves(nic);
 	fact_tsc("adopted", rdtsc());
 	if (!param_control("tail-left"))
 		nic_start_bell(nic);
@@ -555,6 +575,9 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 	vmm_read_counters(&in->vmm, at_finish);
 	fact("finish", "%d", luo_finish(in->session_fd));
 	fact_tsc("finished", rdtsc());
+	/* Some of the frames that come once in a while to a device which nobody has stopped. */
+	if (param_control_kind("skew-"))
+		sleep(2);
 	if (adopted)
 		wait_wrap(in);
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
@@ -594,6 +617,8 @@ static int after_kexec(void)
 	finish_and_watch(&in, adopted);
 	if (adopted)
 		let_go(&in);
+	if (adopted && in_two_sessions())
+		find_again(&in.nic);
 	return 0;
 }
 

@@ -65,14 +65,31 @@ int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from)
 				chunk_iova(nic, chunk));
 }
 
+static void map_canary(const struct nic *nic, u32 ioas)
+{
+	if (param_control("canary-mapped") && nic->canary >= 0)
+		must(iommufd_map_file(nic->iommufd, ioas, nic->canary, 0, RING_PAGE_SIZE,
+				      nic->reader->canary));
+}
+
 void nic_map_all(const struct nic *nic, u32 ioas)
 {
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
 	for (u32 i = 0; i < CHUNKS; i++)
 		must(nic_map_chunk(nic, ioas, i, i));
-	if (param_control("canary-mapped") && nic->canary >= 0)
-		must(iommufd_map_file(nic->iommufd, ioas, nic->canary, 0, RING_PAGE_SIZE,
-				      nic->reader->canary));
+	map_canary(nic, ioas);
+}
+
+/* The same, the first chunk in two pieces: it is the memory that counts, and not how it is mapped. */
+void nic_map_in_halves(const struct nic *nic, u32 ioas)
+{
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
+	for (u32 i = 1; i < CHUNKS; i++)
+		must(nic_map_chunk(nic, ioas, i, i));
+	for (u64 at = 0; at < CHUNK; at += CHUNK / 2)
+		must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + at, CHUNK / 2,
+				      chunk_iova(nic, 0) + at));
+	map_canary(nic, ioas);
 }
 
 void nic_map_memory(struct nic *nic)

@@ -66,6 +66,7 @@ void nic_new_memory(struct nic *nic);
 void nic_map_memory(struct nic *nic);
 int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from);
 void nic_map_all(const struct nic *nic, u32 ioas);
+void nic_map_in_halves(const struct nic *nic, u32 ioas);
 void nic_open(struct nic *nic);
 void nic_start(struct nic *nic, u32 descriptors);
 void nic_force_mastering(const char *bdf);

@@ -338,6 +338,13 @@ static int map_one_more(const struct nic *nic, u32 ioas)
 	       iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, PAGE, EXTRA_IOVA);
 }
 
+/* The right pages, but not as a file's: FINISH would never take them. */
+static int map_memory(const struct nic *nic, u32 ioas)
+{
+	return iommufd_map_memory(nic->iommufd, ioas, nic->memory + MEMORY_SIZE - CHUNK, CHUNK,
+				  chunk_iova(nic, CHUNKS - 1));
+}
+
 /* Each of them is a wrong idea of what is mapped. */
 void rules_of_restore(const struct nic *nic)
 {
@@ -352,6 +359,7 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_an_area_read_only", map_read_only);
 	rule_of_last_area(nic, "restore_with_another_file", map_another_file);
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
+	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
 }
 
 void rules_of_restored(const struct nic *nic, int session)

@@ -7,7 +7,7 @@
 
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 21
-#define RULES_INCOMING 22
+#define RULES_INCOMING 23
 
 void rules_of_marking(const struct nic *nic, int luo);
 void rules_of_marked(const struct nic *nic, int luo);

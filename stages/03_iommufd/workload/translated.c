@@ -315,7 +315,7 @@ static bool restore(struct nic *nic, int session)
 	int ret;
 
 	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
-	nic_map_all(nic, nic->ioas);
+	nic_map_in_halves(nic, nic->ioas);
 	ret = iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT);
 	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
 	if (ret < 0)
@@ -407,9 +407,14 @@ static void change_mapping(struct nic *nic)
 /* FINISH, and the proof that the device is this kernel's for good. */
 static int finish(struct nic *nic, int luo, int session, u64 before)
 {
-	int hog;
+	int hog, ret = luo_finish(session);
 
-	fact("finish", "%d", luo_finish(session));
+	fact("finish", "%d", ret);
+	/* What is mapped stays as it is then, for ever. */
+	if (ret < 0) {
+		await("silence");
+		return 0;
+	}
 	fact_tsc("finished", rdtsc());
 	hog = hog_start();
 	read_frames(nic, WARM_UP_FRAMES);
