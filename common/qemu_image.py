@@ -14,10 +14,11 @@ import re
 import shutil
 import subprocess
 import tempfile
+from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from common.errors import HarnessError
+from common.errors import CannotRunHere, HarnessError
 from common.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
 from common.qemu_binary import QEMU, qemu_path, qemu_version
@@ -65,20 +66,33 @@ def disk_and_ports(program: Path | None = None) -> tuple[ET.Element, ET.Element]
     return disk, ports
 
 
+@cache
 def qemu_with_cpr() -> Path:
     """A QEMU that can hand a vfio device on by cpr-exec, in the format that is known: 11.1.
 
     The host's own where it is one, else the one of Debian's backports, unpacked into the cache.
-    Raises HarnessError with what stands in the way.
+    Raises CannotRunHere with what stands in the way.
     """
     if (program := qemu_path()) and qemu_version(program).startswith(_WITH_CPR):
         return program
-    found = _output(str(CHECKOUT / "common" / "other-qemu"), _CPR_SUITE).strip()
-    if not (version := qemu_version(Path(found))).startswith(_WITH_CPR):
-        raise HarnessError(f"{found} is QEMU {version}, and the format of {_WITH_CPR}x is known")
-    return Path(found)
+    command = [str(CHECKOUT / "common" / "other-qemu"), _CPR_SUITE]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = how_ended(done.returncode, done.stderr)
+        raise CannotRunHere(
+            f"this needs QEMU {_WITH_CPR}x, which {program} is not, and Debian's {_CPR_SUITE} could"
+            f" not be had: {said}; give one with --qemu"
+        )
+    found = Path(done.stdout.strip())
+    if not qemu_version(found).startswith(_WITH_CPR):
+        raise CannotRunHere(
+            f"{found} is QEMU {qemu_version(found)}, and only what {_WITH_CPR}x hands on is known;"
+            " give one with --qemu"
+        )
+    return found
 
 
+@cache
 def inner_qemu(program: Path) -> InnerQemu:
     """What the record says of it."""
     tree = program.parent

@@ -325,7 +325,12 @@ def _facts(kernel: Bootable) -> KernelFacts:
 
 
 def check_size(stage: Stage, options: Mapping[str, int]) -> None:
-    """Refuse, with the sum, a request that this host's memory cannot carry."""
+    """Refuse, with the sum, a request that this host's memory cannot carry.
+
+    And one whose QEMU is not to be had: before anything is built for it.
+    """
+    if stage.inner_qemu:
+        stage.inner_qemu()
     size = stage.size(options)
     reserve = 512
     have = available_memory_mib()

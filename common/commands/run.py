@@ -15,7 +15,7 @@ from common.append import check
 from common.as_run import as_run, left_out
 from common.commands.upstream import gate_upstream
 from common.compare import worsened
-from common.errors import Exit, StagesError, UsageError
+from common.errors import CannotRunHere, Exit, StagesError, UsageError
 from common.guest_image import chosen_guest
 from common.host_report import attempts, disturbed_attempts
 from common.hypervisor import Hypervisor
@@ -76,6 +76,7 @@ def told_possible(stage: Stage) -> tuple[Control, ...]:
 def demo(arguments: argparse.Namespace) -> int:
     """Every stage with its controls, narrated; a table at the end; the reports are stored."""
     verdicts: list[tuple[Stage, Verdict, Run]] = []
+    skipped: list[str] = []
     choice = chosen(arguments)
     check(arguments.append, all_stages())
     with Hypervisor(arguments.connect) as hypervisor:
@@ -83,11 +84,18 @@ def demo(arguments: argparse.Namespace) -> int:
             stage = as_run(declared, choice=choice)
             print(f"\nStage {stage.number}: {stage.title}", file=sys.stderr)
             plans = plan_trials(controls=[c for c in told_possible(stage) if stage.shows(c)])
-            record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
+            try:
+                record, verdict, folder = one_run(stage, plans, choice, arguments, hypervisor)
+            except CannotRunHere as error:
+                print(f"not run here: {error}", file=sys.stderr)
+                skipped.append(f"{stage.label}: SKIP, {error}")
+                continue
             verdicts.append((stage, verdict, record))
             _show_stage(stage, verdict)
             print(f"\nreport: ./kexec-stages report {folder.name}")
     print("\n" + _summary(verdicts))
+    for text in skipped:
+        print(textwrap.fill(text, 100, subsequent_indent="   "))
     for stage, verdict, _ in verdicts:
         for text in attempts(verdict):
             print(textwrap.fill(f"{stage.label}: {text}", 100, subsequent_indent="   "))

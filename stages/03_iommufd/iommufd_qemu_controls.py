@@ -125,8 +125,13 @@ def _woken_by_a_frame(trial: Trial) -> Outcome:
     return outcome(
         made_up(trial) == 0 and ms is not None and sent is not None and ms >= sent,
         expected="none made up, and nothing read before the next frame was sent",
-        seen=f"{made_up(trial)} made up, the next frame sent after {sent} ms, the first descriptor"
-        f" given back after {ms}",
+        seen=f"{made_up(trial)} made up"
+        + (
+            ""
+            if ms is None or sent is None
+            else f", the next frame sent after {sent:.0f} ms, the first descriptor given back after"
+            f" {ms:.0f}"
+        ),
         evidence="incoming fact irq.injected; device-sent.bin, device-returned.bin",
     )
 
