@@ -379,7 +379,8 @@ CONTROLS = (
         breaks=frozenset(
             {"device_retrieved", "same_entry", "same_table", "no_device_reset", "host_saw_all"}
         ),
-        may_break=WITHOUT_DEVICE,
+        # It tells no times, of which the rate of its clock could be had.
+        may_break=WITHOUT_DEVICE | {"clock_rate"},
         reason=reason(_stopped_by_finish),
     ),
     Control(
@@ -439,6 +440,7 @@ CONTROLS = (
                 "never_held_up",
                 "unmap_faults",
                 "map_lands",
+                "reuse_faults",
             }
         ),
         reason=reason(_tail_left),
