@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import mmap
+import os
 from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,8 @@ class MachineRam:
 
     def __enter__(self) -> MachineRam:
         with self._path.open("rb") as file:
+            if not os.fstat(file.fileno()).st_size:
+                raise HarnessError(f"QEMU's RAM ({self._path}) has no size yet")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
         size = len(self._map)
         self._low = size if size < _LOW_SMALL else _LOW_LARGE
