@@ -32,6 +32,7 @@ RECORDINGS = {
     "recorded_vfio_noiommu/stock": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2"
     " --series none --no-controls",
     "recorded_iommufd": "run 3 --rate 150 --ring 2048 --aborts 2 --no-controls",
+    "recorded_iommufd_qemu": "run 3 --workload qemu --rate 60 --guest-memory 128 --no-controls",
 }
 FAULTS_KEPT = 8
 _LEFT_OUT = {"console.log", "dialogue.log"}

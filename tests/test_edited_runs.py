@@ -13,6 +13,7 @@ from tests.edits import tried
 from tests.stored import store_run
 
 QEMU = Path(__file__).parent / "recorded_kvm_memfd_qemu"
+NIC = Path(__file__).parent / "recorded_iommufd_qemu"
 RUNS: dict[str, Callable[[Path], Path]] = {
     "01_kvm_memfd": lambda folder: store_run(
         folder,
@@ -20,6 +21,7 @@ RUNS: dict[str, Callable[[Path], Path]] = {
     ),
     "01_kvm_memfd_qemu": lambda folder: store_run(folder, (QEMU / "main", "main")),
     "02_vfio_noiommu": lambda folder: store_run(folder, (RECORDED_2 / "main", "main"), stage=2),
+    "03_iommufd_qemu": lambda folder: store_run(folder, (NIC / "main", "main"), stage=3),
     "03_iommufd": lambda folder: store_run(folder, (RECORDED_3 / "main", "main"), stage=3),
 }
 EDITS = 40
