@@ -157,7 +157,7 @@ def _draw_panel(root: ET.Element, one: Panel, *, x: float, top: int) -> None:
         still = {"x": zero + begin * scale, "y": below - _ROW_HEIGHT, "height": _ROW_HEIGHT}
         _add(root, "rect", **still, width=(end - begin) * scale, fill="#e2e8f0")
         _draw_row(root, row, x=x, step=step, base=below)
-        if number == 1:
+        if number == 1 and end > begin:
             _text(root, "guest stands still", x=still["x"] + 4, y=below - _ROW_HEIGHT - 3, size=10)
 
 

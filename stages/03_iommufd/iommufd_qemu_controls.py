@@ -148,7 +148,8 @@ CONTROLS: tuple[Control, ...] = (
         name="ram-not-preserved",
         what="the guest's RAM is not put into the session: the kernel refuses the iommufd",
         breaks=frozenset({"dma_in_gap", "device_retrieved", "same_pages"}),
-        may_break=WITHOUT_GUEST | {"own_ram_only"},
+        # A refusal takes no time in which a frame would come.
+        may_break=WITHOUT_GUEST | {"own_ram_only", "preserved_meanwhile"},
         reason=reason(fact_is(OUTGOING, "preserve.iommufd", "-2")),
     ),
     Control(
