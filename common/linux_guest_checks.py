@@ -13,6 +13,7 @@ from common.checks import INCOMING, OUTGOING, no_data, outcome
 from common.guest_lines import TRANSCRIPT
 from common.record import Trial
 from common.stage import Check, Claim, Outcome
+from common.timing import host_ms
 
 _GUEST = "guest.jsonl"
 _STAMP_NS = 10_000_000
@@ -30,20 +31,23 @@ def qemu(trial: Trial, side: str) -> dict[str, Any]:
     return found
 
 
-def ran_meanwhile(trial: Trial) -> Outcome:
-    """Beats of the guest between the workload's `preserve` and the command to save."""
-    side, saved = trial.side(OUTGOING), qemu(trial, OUTGOING).get("migrate")
-    begin = side.stamps.get("t.preserve") if side else None
-    end = side.stamps.get("await.save") if side else None
-    if begin is None or end is None:
-        return no_data("stamps t.preserve, await.save", expected="beats of the guest")
-    beats = sum(begin < t < end for t in trial.witness["guest"]["beat_times"])
-    return outcome(
-        beats >= 3 and saved is not None,
-        expected="at least 3 beats of the guest from preserve to save",
-        seen=f"{beats} beats",
-        evidence=f"{_GUEST}, stamps t.preserve, await.save",
-    )
+def ran_between(begin: str, end: str, when: str) -> Callable[[Trial], Outcome]:
+    """Beats of the guest between two stamps of the outgoing side, which QEMU was told to save."""
+
+    def ask(trial: Trial) -> Outcome:
+        side, saved = trial.side(OUTGOING), qemu(trial, OUTGOING).get("migrate")
+        first, last = (side.stamps.get(key) if side else None for key in (begin, end))
+        if first is None or last is None:
+            return no_data(f"stamps {begin}, {end}", expected="beats of the guest")
+        beats = sum(first < t < last for t in trial.witness["guest"]["beat_times"])
+        return outcome(
+            beats >= 3 and saved is not None,
+            expected=f"at least 3 beats of the guest {when}",
+            seen=f"{beats} beats",
+            evidence=f"{_GUEST}, stamps {begin}, {end}",
+        )
+
+    return ask
 
 
 def qemu_said(side: str, *names: str) -> Callable[[Trial], Outcome]:
@@ -78,6 +82,12 @@ def same_qemu(trial: Trial) -> Outcome:
         seen=" and ".join(seen),
         evidence=TRANSCRIPT,
     )
+
+
+def pause_between_beats(trial: Trial) -> float | None:
+    """From the last beat before the resume to the first after it, by the host's clock, in ms."""
+    before, after = beat(trial, "before"), beat(trial, "after")
+    return host_ms(before["t"], after["t"]) if before and after else None
 
 
 def _beats(trial: Trial, *names: str) -> list[dict[str, Any]] | None:

@@ -34,10 +34,11 @@ def read_qemu_fault(folder: Path) -> str | None:
 def _guest_never_spoke(folder: Path) -> str | None:
     """A guest of a QEMU in the machine that was started and waited for, and said not one word."""
     lines, transcript = folder / "guest.jsonl", folder / "guest-qmp.jsonl"
-    if not lines.exists() or not transcript.exists() or read_text(lines):
+    if not lines.exists() or lines.stat().st_size or not transcript.exists():
         return None
-    waited = re.search(r'"failed": "guest", "why": "([^"]*)"', read_text(transcript))
-    if waited is None or '"greeting"' not in read_text(transcript):
+    said = read_text(transcript)
+    waited = re.search(r'"failed": "guest", "why": "([^"]*)"', said)
+    if waited is None or '"greeting"' not in said:
         return None
     return f"the guest did not start: {waited[1]}, and said nothing (guest.jsonl)"
 

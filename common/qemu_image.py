@@ -73,7 +73,8 @@ def qemu_with_cpr() -> Path:
     The host's own where it is one, else the one of Debian's backports, unpacked into the cache.
     Raises CannotRunHere with what stands in the way.
     """
-    if (program := qemu_path()) and qemu_version(program).startswith(_WITH_CPR):
+    program = qemu_path()
+    if qemu_version(program).startswith(_WITH_CPR):
         return program
     command = [str(CHECKOUT / "common" / "other-qemu"), _CPR_SUITE]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -1,17 +1,22 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The monitor of a QEMU in the machine, over a virtio port of its own."""
+"""The monitors of the QEMUs in the machine, each over a virtio port of its own."""
 
 from __future__ import annotations
 
 import asyncio
+import json
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
 
 from qemu.qmp import QMPClient, QMPError
 
+from common.checks import INCOMING, OUTGOING
+from common.guest_lines import TRANSCRIPT
 from common.qemu_guest import Failed
+from common.stage import Surroundings
 
 QMP_SECONDS = 20.0
 _EVENTS_SECONDS = 0.2
@@ -78,8 +83,49 @@ class Monitor:
         self._loop.close()
 
 
-def connected(path: Path) -> socket.socket:
-    """The port, from the host's side."""
+class Monitors:
+    """That of each side's QEMU in turn, and the transcript of all that is said, TRANSCRIPT."""
+
+    def __init__(self, machine: Surroundings) -> None:
+        # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
+        ports = {side: machine.ports[f"qmp.{side}"] for side in (OUTGOING, INCOMING)}
+        self._lines = {side: _connected(port) for side, port in ports.items()}
+        self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
+        self._monitor: Monitor | None = None
+        self.side = OUTGOING
+        """Whose turn it is."""
+
+    def write(self, **entry: object) -> None:
+        """Add to the transcript."""
+        entry = {"t": time.monotonic_ns(), "side": self.side, **entry}
+        self._transcript.write(json.dumps(entry) + "\n")
+
+    def connect(self) -> None:
+        """To the QEMU whose turn it is, and no more to the one before it."""
+        self._disconnect()
+        self._monitor = Monitor(self._lines[self.side], self.side, self.write)
+
+    @property
+    def now(self) -> Monitor:
+        """The one that is connected. Raises Failed where none is."""
+        if self._monitor is None:
+            raise Failed("QEMU's monitor is not connected")
+        return self._monitor
+
+    def _disconnect(self) -> None:
+        if self._monitor:
+            self._monitor.close()
+            self._monitor = None
+
+    def close(self) -> None:
+        """Everything heard until now is on disk."""
+        self._disconnect()
+        for line in self._lines.values():
+            line.close()
+        self._transcript.close()
+
+
+def _connected(path: Path) -> socket.socket:
     line = socket.socket(socket.AF_UNIX)
     line.connect(str(path))
     return line

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from common.dialogue import Side
+from common.record import Trial
 
 
 def tsc_ms(side: Side | None, begin: str, end: str) -> float | None:
@@ -19,6 +20,12 @@ def tsc_ms(side: Side | None, begin: str, end: str) -> float | None:
 def host_ms(begin: int | None, end: int | None) -> float | None:
     """From one of the host's stamps to another, in ms; None without both."""
     return None if begin is None or end is None else (end - begin) / 1e6
+
+
+def stamp(trial: Trial, side: str, key: str) -> int | None:
+    """The host's stamp of the side's line with that key; None without it."""
+    spoken = trial.side(side)
+    return spoken.stamps.get(key) if spoken else None
 
 
 def us_fact_ms(side: Side | None, key: str) -> float | None:

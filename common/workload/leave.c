@@ -6,17 +6,23 @@
 
 #include "workload.h"
 
-/* Does not return, but for a kernel that refuses. */
+/* By kexec, or as the control says. Does not return, but for a kernel that refuses. */
+int leave_kernel(void)
+{
+	if (param_control("firmware-reboot")) {
+		dialogue_drain();
+		return sys(reboot(RB_AUTOBOOT));
+	}
+	return kexec_reboot();
+}
+
+/* As leave_kernel(), when the host lets this one go. */
 int leave_for_incoming(void)
 {
 	await("reboot");
 	if (stage.at_reboot)
 		stage.at_reboot();
 	fact_tsc("reboot", rdtsc());
-	if (param_control("firmware-reboot")) {
-		dialogue_drain();
-		return sys(reboot(RB_AUTOBOOT));
-	}
 	if (param_control("power-off")) {
 		dialogue_drain();
 		return sys(reboot(RB_POWER_OFF));
@@ -27,5 +33,5 @@ int leave_for_incoming(void)
 		dialogue_drain();
 		must(sys(write(fd, "c", 1)));
 	}
-	return kexec_reboot();
+	return leave_kernel();
 }

@@ -104,6 +104,7 @@ void stale_text_words(char *words, size_t size);
 void print_kernel_text(void);
 
 /* leave.c */
+int leave_kernel(void);
 int leave_for_incoming(void);
 
 /* pagemap.c */

@@ -11,7 +11,7 @@ from common.linux_guest_checks import (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
     qemu_said,
-    ran_meanwhile,
+    ran_between,
     same_qemu,
 )
 from common.record import Trial
@@ -44,7 +44,7 @@ CLAIMS = (
             Check(
                 "guest_ran_on",
                 "Did the guest run during preserve and load?",
-                ran_meanwhile,
+                ran_between("t.preserve", "await.save", "from preserve to save"),
                 timed=True,
             ),
             guest_checks.RETRIEVED,

@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 from kvm_memfd_controls import (
     FIRMWARE_REBOOT,
     LIVE,
@@ -22,6 +20,7 @@ from common import checks
 from common.checks import INCOMING, OUTGOING, no_data, outcome
 from common.controls import reason
 from common.linux_guest_checks import beat, qemu
+from common.linux_guest_controls import GUEST, failed, fault, said, spoiled
 from common.record import Trial
 from common.stage import Check, Control, Outcome
 
@@ -30,22 +29,6 @@ ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 BEFORE = frozenset({"guest_ran_on", "qemu_saved"})
 # What cannot be asked when the incoming side has nothing that it could resume.
 WITHOUT_GUEST = ALL - LIVE - BEFORE
-# The same, where the RAM came through and was compared.
-GUEST = frozenset(
-    {
-        "same_boot",
-        "same_processes",
-        "counts_go_on",
-        "guest_memory",
-        "guest_tcp",
-        "guest_file",
-        "guest_clocks",
-    }
-)
-
-
-def _said(text: str, said: str, evidence: str) -> Outcome:
-    return outcome(text in said, expected=f"“{text}”", seen=said or "nothing", evidence=evidence)
 
 
 def _qemu_refused_to_start(trial: Trial) -> Outcome:
@@ -53,39 +36,11 @@ def _qemu_refused_to_start(trial: Trial) -> Outcome:
     side = trial.side(INCOMING)
     if side is None or "qemu.exit" not in side.facts:
         return no_data("incoming fact qemu.exit", expected="QEMU ends with 1")
-    return _said(
+    return said(
         "can't open backing store",
         side.facts.get("qemu.said", ""),
         "incoming fact qemu.said",
     )
-
-
-def _failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
-    """What was asked of that side's QEMU failed with its own words."""
-
-    def ask(trial: Trial) -> Outcome:
-        failed = qemu(trial, side).get("failed", {})
-        return _said(text, failed.get(what, ""), f"guest-qmp.jsonl, {what}")
-
-    return ask
-
-
-def _fault(process: str, text: str) -> Callable[[Trial], Outcome]:
-    """The guest's own process found a fault, and says which."""
-
-    def ask(trial: Trial) -> Outcome:
-        found = [one for one in trial.witness["guest"]["faults"] if f" {process}:" in one]
-        return _said(text, found[0] if found else "", "guest.jsonl, fault")
-
-    return ask
-
-
-def _spoiled(what: str) -> Callable[[Trial], Outcome]:
-    def ask(trial: Trial) -> Outcome:
-        said = trial.witness["guest"]["spoiled"]
-        return _said(f"spoiled {what}", "; ".join(said), "guest.jsonl, spoiled")
-
-    return ask
 
 
 def _much_moved(trial: Trial) -> Outcome:
@@ -132,7 +87,7 @@ def _killed(trial: Trial) -> Outcome:
     side = trial.side(OUTGOING)
     if side is None or side.facts.get("qemu.signal") != "9":
         return no_data("outgoing fact qemu.signal", expected="9")
-    return _failed(INCOMING, "resume", "migration")(trial)
+    return failed(INCOMING, "resume", "migration")(trial)
 
 
 CONTROLS = (
@@ -147,7 +102,7 @@ CONTROLS = (
         name="byte-flipped",
         what="one byte of a page of the guest's checker is flipped while it is paused",
         breaks=frozenset({"ram_equal", "host_saw_ram", "guest_memory"}),
-        reason=reason(_fault("checker", "differs")),
+        reason=reason(fault("checker", "differs")),
     ),
     Control(
         name="wrong-nonce",
@@ -161,7 +116,7 @@ CONTROLS = (
         what="the second half of what QEMU saved is cut off",
         breaks=frozenset({"qemu_loaded"}),
         may_break=GUEST,
-        reason=reason(_failed(INCOMING, "resume", "migration")),
+        reason=reason(failed(INCOMING, "resume", "migration")),
     ),
     Control(
         name="qemu-killed",
@@ -201,38 +156,38 @@ CONTROLS = (
         name="process-restarted",
         what="a process of the guest is killed and started again after the resume",
         breaks=frozenset({"same_processes"}),
-        reason=reason(_spoiled("process")),
+        reason=reason(spoiled("process")),
     ),
     Control(
         name="count-spoiled",
         what="the guest's count is halved after the resume",
         breaks=frozenset({"counts_go_on"}),
-        reason=reason(_spoiled("count")),
+        reason=reason(spoiled("count")),
     ),
     Control(
         name="tcp-spoiled",
         what="one bit of what goes through the TCP connection is flipped after the resume",
         breaks=frozenset({"guest_tcp"}),
-        reason=reason(_fault("receiver", "of the stream differs")),
+        reason=reason(fault("receiver", "of the stream differs")),
     ),
     Control(
         name="file-spoiled",
         what="one byte of the guest's file is overwritten after the resume",
         breaks=frozenset({"guest_file"}),
-        reason=reason(_fault("writer", "differs")),
+        reason=reason(fault("writer", "differs")),
     ),
     Control(
         name="clock-turned-back",
         what="the guest's clock is set back by an hour after the resume",
         breaks=frozenset({"guest_clocks"}),
-        reason=reason(_fault("stamper0", "CLOCK_REALTIME went")),
+        reason=reason(fault("stamper0", "CLOCK_REALTIME went")),
     ),
     Control(
         name="paused-early",
         what="the guest is paused before its memory is preserved",
         breaks=frozenset({"guest_ran_on"}),
         may_break=frozenset({"qemu_saved"}),
-        reason=reason(_failed(OUTGOING, "preserved", "did not run on")),
+        reason=reason(failed(OUTGOING, "preserved", "did not run on")),
     ),
     Control(
         name="session-unfinished",

@@ -12,7 +12,6 @@ and it waits for the guest to have gone round its memory. All of it is written d
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -21,12 +20,12 @@ from kvm_memfd_qemu_guest import UnknownGuest
 from kvm_memfd_witness import FILE, RamWitness
 from qemu.qmp import QMPError
 
-from common.checks import INCOMING, OUTGOING
+from common.checks import INCOMING
 from common.dialogue import awaited
-from common.guest_lines import GUEST, TRANSCRIPT
+from common.guest_lines import GUEST
 from common.machine_ram import MachineRam
 from common.qemu_guest import Failed, Guest, OurGuest
-from common.qemu_monitor import QMP_SECONDS, Monitor, connected
+from common.qemu_monitor import QMP_SECONDS, Monitors
 from common.stage import Companion, Surroundings
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
@@ -35,7 +34,6 @@ _UNLIMITED = {"max-bandwidth": 1 << 40}
 
 # QEMU that was killed says nothing more.
 _SAVE_SECONDS = 10.0
-_SIDES = (OUTGOING, INCOMING)
 # Without these there is no guest; and where the host waits for one.
 _NEEDED = ("qmp", "guest", "save", "resume")
 _WITH_GUEST = ("goes-on", "swept", "swept-again")
@@ -45,19 +43,15 @@ class QemuHost:
     """The companion: what is due at each rendezvous."""
 
     def __init__(self, machine: Surroundings, ram: RamWitness) -> None:
-        # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
-        self._lines = {side: connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
+        self._qemus = Monitors(machine)
         self._ram = ram
         parameters = _parameters(machine.spec.cmdline)
         self._control = parameters.get("control", "")
-        self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
         self._guest = self._guest_of(machine, parameters)
-        self._monitor: Monitor | None = None
         self._lost = ""
-        self._side = OUTGOING
         self._uri = ""
         self._due: Mapping[str, Callable[[], None]] = {
-            "qmp": self._connect,
+            "qmp": self._qemus.connect,
             "guest": self._guest_is_up,
             "preserved": self._guest.run_on,
             "save": self._save,
@@ -71,7 +65,7 @@ class QemuHost:
         """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
         self._ram.heard(text)
         if text in ("# side=incoming", "# at in-place"):
-            self._side = INCOMING
+            self._qemus.side = INCOMING
         elif text.startswith("# qemu.uri="):
             self._uri = text.partition("=")[2]
         elif (name := awaited(text)) and name in self._due:
@@ -82,12 +76,12 @@ class QemuHost:
             except (Failed, QMPError, TimeoutError, OSError) as error:
                 if name in _NEEDED:
                     self._lost = name
-                self._write(failed=name, why=str(error) or type(error).__name__)
+                self._qemus.write(failed=name, why=str(error) or type(error).__name__)
 
     def _guest_of(self, machine: Surroundings, parameters: Mapping[str, str]) -> Guest:
         line, folder = machine.ports[GUEST], machine.folder
         if parameters.get("guest_image") == "1":
-            return UnknownGuest(line, folder, ram=self._ram, write=self._write)
+            return UnknownGuest(line, folder, ram=self._ram, write=self._qemus.write)
         return OurGuest(
             line,
             folder,
@@ -99,68 +93,49 @@ class QemuHost:
 
     def close(self) -> None:
         """The lines are closed; everything heard until now is on disk."""
-        if self._monitor:
-            self._monitor.close()
         self._guest.close()
-        for line in self._lines.values():
-            line.close()
-        self._transcript.close()
-
-    def _write(self, **entry: object) -> None:
-        entry = {"t": time.monotonic_ns(), "side": self._side, **entry}
-        self._transcript.write(json.dumps(entry) + "\n")
-
-    def _qemu(self) -> Monitor:
-        if self._monitor is None:
-            raise Failed("QEMU's monitor is not connected")
-        return self._monitor
-
-    def _connect(self) -> None:
-        if self._monitor:
-            self._monitor.close()
-            self._monitor = None
-        self._monitor = Monitor(self._lines[self._side], self._side, self._write)
+        self._qemus.close()
 
     def _guest_is_up(self) -> None:
         self._guest.come_up()
         if self._control == "paused-early":
-            self._qemu().do("stop")
+            self._qemus.now.do("stop")
 
     def _prepare_migration(self) -> None:
         states = {"events": True, "x-ignore-shared": self._control not in WITH_RAM}
         wanted = [{"capability": name, "state": state} for name, state in states.items()]
-        self._qemu().do("migrate-set-capabilities", capabilities=wanted)
-        self._qemu().do("migrate-set-parameters", mode="cpr-reboot", **_UNLIMITED)
+        self._qemus.now.do("migrate-set-capabilities", capabilities=wanted)
+        self._qemus.now.do("migrate-set-parameters", mode="cpr-reboot", **_UNLIMITED)
 
     def _save(self) -> None:
         self._prepare_migration()
-        self._qemu().do("migrate", uri=self._uri)
-        self._qemu().wait_migration(
+        self._qemus.now.do("migrate", uri=self._uri)
+        self._qemus.now.wait_migration(
             seconds=self._guest.patience if self._control in WITH_RAM else _SAVE_SECONDS
         )
-        self._qemu().do("query-status")
+        self._qemus.now.do("query-status")
 
     def _goes_on(self) -> None:
-        self._qemu().do("cont")
+        self._qemus.now.do("cont")
         self._guest.work()
 
     def _resume(self) -> None:
         if self._control != "cold-guest":
             self._prepare_migration()
-            self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
-            self._qemu().wait_migration(
+            self._qemus.now.do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
+            self._qemus.now.wait_migration(
                 seconds=self._guest.patience if self._control in WITH_RAM else QMP_SECONDS
             )
-        self._qemu().do("cont")
-        self._qemu().wait_event("RESUME")
-        self._qemu().do("query-status")
+        self._qemus.now.do("cont")
+        self._qemus.now.wait_event("RESUME")
+        self._qemus.now.do("query-status")
 
     def _last_look(self) -> None:
         self._guest.work()
         if self._control == "guest-reset":
-            self._qemu().do("system_reset")
-        self._qemu().take_events()
-        self._qemu().do("query-status")
+            self._qemus.now.do("system_reset")
+        self._qemus.now.take_events()
+        self._qemus.now.do("query-status")
 
 
 def _parameters(cmdline: str) -> dict[str, str]:

@@ -16,23 +16,12 @@ from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.controls import reason
 from common.guest_lines import TRANSCRIPT
 from common.linux_guest_checks import qemu
+from common.linux_guest_controls import GUEST
 from common.record import Trial
 from common.stage import Check, Claim, Control, Outcome, Stage
 
-# Asked of our own guest's processes.
-_OF_OURS = frozenset(
-    {
-        "same_boot",
-        "same_processes",
-        "counts_go_on",
-        "guest_memory",
-        "guest_tcp",
-        "guest_file",
-        "guest_clocks",
-    }
-)
 # These spoil our own guest's processes, or ask them.
-_CONTROLS_OF_OURS = frozenset(
+_CONTROLSGUEST = frozenset(
     {
         "cold-guest",
         "given-up",
@@ -106,7 +95,7 @@ _GUEST_RESET = Control(
 
 def _without_ours(claim: Claim) -> Claim:
     kept = (_RAN_ON if c.name == _RAN_ON.name else c for c in claim.checks)
-    return replace(claim, checks=tuple(c for c in kept if c.name not in _OF_OURS))
+    return replace(claim, checks=tuple(c for c in kept if c.name not in GUEST))
 
 
 def with_own_guest(stage: Stage) -> Stage:
@@ -115,15 +104,15 @@ def with_own_guest(stage: Stage) -> Stage:
     added = frozenset(check.name for check in _GOES_ON.checks)
     controls = []
     for control in stage.controls:
-        if control.name in _CONTROLS_OF_OURS:
+        if control.name in _CONTROLSGUEST:
             continue
-        breaks = control.breaks - _OF_OURS
+        breaks = control.breaks - GUEST
         if control.name == "pages-copied":
             breaks |= {"guest_goes_on"}
         may_break = control.may_break
         # Whatever may harm our own guest may harm another one.
-        if may_break is not None and (control.breaks | may_break) & _OF_OURS:
-            may_break = may_break - _OF_OURS | added - breaks
+        if may_break is not None and (control.breaks | may_break) & GUEST:
+            may_break = may_break - GUEST | added - breaks
         control = replace(control, breaks=breaks, may_break=may_break)
         if control.name == "byte-flipped":
             control = replace(control, reason=reason(fact_is(INCOMING, "ram.pages_different", "1")))

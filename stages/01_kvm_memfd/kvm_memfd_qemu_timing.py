@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from common.checks import INCOMING, OUTGOING
-from common.linux_guest_checks import beat, qemu
+from common.linux_guest_checks import beat, pause_between_beats, qemu
 from common.record import Trial
-from common.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
+from common.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
 
 _BLACKOUT = "blackout (QEMU's STOP to RESUME)"
 
@@ -21,7 +21,7 @@ def phases(trial: Trial) -> dict[str, float]:
     found: dict[str, float | None] = {
         "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
-        "save": host_ms(one.get("event.stop"), _stamp(trial, OUTGOING, "t.saved")),
+        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
         "digest (proof)": tsc_ms(before, "saved", "digested"),
         "preserve state": tsc_ms(before, "digested", "state_preserved"),
         "shutdown (host)": host_ms(before.ended if before else None, jump),
@@ -30,26 +30,15 @@ def phases(trial: Trial) -> dict[str, float]:
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "compare (proof, meanwhile)": tsc_ms(after, "retrieved", "compared"),
         "start QEMU": host_ms(
-            _stamp(trial, INCOMING, "t.retrieved"), other.get("migrate-set-capabilities")
+            stamp(trial, INCOMING, "t.retrieved"), other.get("migrate-set-capabilities")
         ),
         "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
         _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
-        "longest pause between beats": _silence(trial),
+        "longest pause between beats": pause_between_beats(trial),
         "longest gap by the guest's own clock": _guest_gap(trial),
         "guest's CLOCK_REALTIME then late by": _late(trial),
     }
     return {name: ms for name, ms in found.items() if ms is not None}
-
-
-def _stamp(trial: Trial, side: str, key: str) -> int | None:
-    spoken = trial.side(side)
-    return spoken.stamps.get(key) if spoken else None
-
-
-def _silence(trial: Trial) -> float | None:
-    """From the last beat before the resume to the first after it, by the host's clock."""
-    before, after = beat(trial, "before"), beat(trial, "after")
-    return host_ms(before["t"], after["t"]) if before and after else None
 
 
 def _guest_gap(trial: Trial) -> float | None:
@@ -59,7 +48,7 @@ def _guest_gap(trial: Trial) -> float | None:
 
 def _late(trial: Trial) -> float | None:
     """What the guest's clock lost between the two beats around the resume."""
-    before, after, silence = beat(trial, "before"), beat(trial, "after"), _silence(trial)
+    before, after, silence = beat(trial, "before"), beat(trial, "after"), pause_between_beats(trial)
     if before is None or after is None or silence is None:
         return None
     return silence - (int(after["real_ns"]) - int(before["real_ns"])) / 1e6

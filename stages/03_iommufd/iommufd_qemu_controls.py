@@ -11,6 +11,7 @@ from common import checks
 from common.checks import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.controls import reason, was_reset
 from common.linux_guest_checks import qemu
+from common.linux_guest_controls import GUEST, failed, fault, said, spoiled
 from common.record import Trial
 from common.stage import Control, Outcome
 
@@ -21,64 +22,23 @@ BEFORE = frozenset({"guest_ran_on", "preserved_meanwhile", "qemu_saved", "own_ra
 # What cannot be asked where the incoming side has no guest that it could resume.
 WITHOUT_GUEST = ALL - LIVE - BEFORE
 # What the guest itself would have to say.
-OF_THE_GUEST = frozenset(
-    {
-        "device_counted_all",
-        "guest_saw_all",
-        "gap_delivered",
-        "interrupts_go_on",
-        "interrupt_ledger",
-        "same_qemu",
-        "qemu_loaded",
-        "same_boot",
-        "same_processes",
-        "counts_go_on",
-        "guest_memory",
-        "guest_tcp",
-        "guest_file",
-        "guest_clocks",
-        "guest_time",
-    }
-)
-
-
-def _said(text: str, said: str, evidence: str) -> Outcome:
-    return outcome(text in said, expected=f"“{text}”", seen=said or "nothing", evidence=evidence)
+OF_THE_GUEST = GUEST | {
+    "device_counted_all",
+    "guest_saw_all",
+    "gap_delivered",
+    "interrupts_go_on",
+    "interrupt_ledger",
+    "same_qemu",
+    "qemu_loaded",
+    "guest_time",
+}
 
 
 def _bailed(text: str) -> Callable[[Trial], Outcome]:
     """The workload ended its side, in these words."""
 
     def ask(trial: Trial) -> Outcome:
-        return _said(text, trial.setting.ended_detail, "the workload's last words")
-
-    return ask
-
-
-def _failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
-    """What was asked of that side's QEMU, or of the guest, failed in these words."""
-
-    def ask(trial: Trial) -> Outcome:
-        failed = qemu(trial, side).get("failed", {})
-        return _said(text, failed.get(what, ""), f"guest-qmp.jsonl, {what}")
-
-    return ask
-
-
-def _spoiled(what: str) -> Callable[[Trial], Outcome]:
-    def ask(trial: Trial) -> Outcome:
-        said = trial.witness["guest"]["spoiled"]
-        return _said(f"spoiled {what}", "; ".join(said), "guest.jsonl, spoiled")
-
-    return ask
-
-
-def _fault(text: str) -> Callable[[Trial], Outcome]:
-    """The guest's reader of frames found a fault, and says which."""
-
-    def ask(trial: Trial) -> Outcome:
-        found = [one for one in trial.witness["guest"]["faults"] if " nic:" in one]
-        return _said(text, found[0] if found else "", "guest.jsonl, fault")
+        return said(text, trial.setting.ended_detail, "the workload's last words")
 
     return ask
 
@@ -201,13 +161,13 @@ CONTROLS: tuple[Control, ...] = (
         name="frame-spoiled",
         what="one bit of a frame is flipped in the guest before its reader looks at it",
         breaks=frozenset({"guest_saw_all"}),
-        reason=reason(_fault("is not as it was sent")),
+        reason=reason(fault("nic", "is not as it was sent")),
     ),
     Control(
         name="log-spoiled",
         what="a warning is written to the guest's log after the resume",
         breaks=frozenset({"kernel_silent"}),
-        reason=reason(_spoiled("log")),
+        reason=reason(spoiled("log")),
     ),
     Control(
         name="config-written",
@@ -227,7 +187,7 @@ CONTROLS: tuple[Control, ...] = (
         breaks=frozenset({"guest_ran_on"}),
         # The host waits a while for it to run; it stands still for longer than QEMU's STOP says.
         may_break=frozenset({"qemu_saved", "guest_time"}),
-        reason=reason(_failed(OUTGOING, "loaded", "did not run on")),
+        reason=reason(failed(OUTGOING, "loaded", "did not run on")),
     ),
     Control(
         name="other-version",

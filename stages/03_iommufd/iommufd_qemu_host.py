@@ -7,7 +7,6 @@ rendezvous, over QMP: to become the workload's program by cpr-exec, or to load a
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -15,16 +14,15 @@ from contextlib import contextmanager
 from iommufd_witness import TranslationWitness
 from qemu.qmp import QMPError
 
-from common.checks import INCOMING, OUTGOING
+from common.checks import INCOMING
 from common.dialogue import awaited
-from common.guest_lines import GUEST, TRANSCRIPT, Beat
+from common.guest_lines import GUEST, Beat
 from common.qemu_guest import Failed, OurGuest
-from common.qemu_monitor import QMP_SECONDS, Monitor, connected
+from common.qemu_monitor import QMP_SECONDS, Monitors
 from common.stage import Companion, Surroundings
 
 HELPER = "/init"
 """What QEMU becomes: the workload's own program (qemu_workload/take.h)."""
-_SIDES = (OUTGOING, INCOMING)
 _WARM_UP_FRAMES = 200
 # Less than the workload waits (qemu_workload/qemu_nic.c).
 _SECONDS = 110.0
@@ -47,9 +45,7 @@ class NicHost(TranslationWitness):
 
     def __init__(self, machine: Surroundings) -> None:
         super().__init__(machine)
-        # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
-        self._lines = {side: connected(machine.ports[f"qmp.{side}"]) for side in _SIDES}
-        self._transcript = (machine.folder / TRANSCRIPT).open("w", buffering=1)
+        self._qemus = Monitors(machine)
         self._guest = OurGuest(
             machine.ports[GUEST],
             machine.folder,
@@ -58,11 +54,10 @@ class NicHost(TranslationWitness):
             rounds=True,
             seconds=_SECONDS,
         )
-        self._monitor: Monitor | None = None
         self._frames_at_save = 0
-        self._side, self._uri, self._lost = OUTGOING, "", ""
+        self._uri, self._lost = "", ""
         self._due: Mapping[str, Callable[[], None]] = {
-            "qmp": self._connect,
+            "qmp": self._qemus.connect,
             "guest": self._guest.come_up,
             "received": self._received,
             "loaded": self._guest.run_on,
@@ -79,7 +74,7 @@ class NicHost(TranslationWitness):
         """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
         super().heard(text)
         if text == "# side=incoming":
-            self._side = INCOMING
+            self._qemus.side = INCOMING
         elif text.startswith("# qemu.uri="):
             self._uri = text.partition("=")[2]
         elif (name := awaited(text)) and name in self._due:
@@ -90,7 +85,7 @@ class NicHost(TranslationWitness):
             except (Failed, QMPError, TimeoutError, OSError) as error:
                 if name in _NEEDED:
                     self._lost = self._lost or name
-                self._write(failed=name, why=str(error) or type(error).__name__)
+                self._qemus.write(failed=name, why=str(error) or type(error).__name__)
 
     def watcher_options(self) -> list[object]:
         """Buffers are where the guest's driver puts them, and it may put them elsewhere."""
@@ -99,27 +94,8 @@ class NicHost(TranslationWitness):
     def close(self) -> None:
         """Everything heard until now is on disk."""
         self.stop()
-        if self._monitor:
-            self._monitor.close()
         self._guest.close()
-        for line in self._lines.values():
-            line.close()
-        self._transcript.close()
-
-    def _write(self, **entry: object) -> None:
-        entry = {"t": time.monotonic_ns(), "side": self._side, **entry}
-        self._transcript.write(json.dumps(entry) + "\n")
-
-    def _qemu(self) -> Monitor:
-        if self._monitor is None:
-            raise Failed("QEMU's monitor is not connected")
-        return self._monitor
-
-    def _connect(self) -> None:
-        if self._monitor:
-            self._monitor.close()
-            self._monitor = None
-        self._monitor = Monitor(self._lines[self._side], self._side, self._write)
+        self._qemus.close()
 
     @property
     def _control(self) -> str:
@@ -129,9 +105,9 @@ class NicHost(TranslationWitness):
         self._guest.run_on()
         self._guest.spoil()
         if self._control == "stopped-again":
-            self._qemu().do("stop")
+            self._qemus.now.do("stop")
             time.sleep(_STOPPED_SECONDS)
-            self._qemu().do("cont")
+            self._qemus.now.do("cont")
         self._guest.work()
 
     def _received(self) -> None:
@@ -140,7 +116,7 @@ class NicHost(TranslationWitness):
             what=f"receive {_WARM_UP_FRAMES} frames",
         )
         if self._control == "paused-early":
-            self._qemu().do("stop")
+            self._qemus.now.do("stop")
 
     def _hold(self) -> None:
         """What fell into the gap has to reach the guest though no frame follows."""
@@ -167,21 +143,23 @@ class NicHost(TranslationWitness):
             time.sleep(_IDLE_SECONDS)
         if beat := self._guest.last:
             self._frames_at_save = beat.number("nic.frames")
-        events = [{"capability": "events", "state": True}]
-        self._qemu().do("migrate-set-capabilities", capabilities=events)
+        self._tell_of_migration()
         parameters = {"mode": "cpr-exec", "cpr-exec-command": [HELPER]}
-        self._qemu().do("migrate-set-parameters", **parameters)
-        self._qemu().do("migrate", uri=self._uri)
-        self._qemu().wait_migration(seconds=QMP_SECONDS)
+        self._qemus.now.do("migrate-set-parameters", **parameters)
+        self._qemus.now.do("migrate", uri=self._uri)
+        self._qemus.now.wait_migration(seconds=QMP_SECONDS)
+
+    def _tell_of_migration(self) -> None:
+        events = [{"capability": "events", "state": True}]
+        self._qemus.now.do("migrate-set-capabilities", capabilities=events)
 
     def _resume(self) -> None:
-        events = [{"capability": "events", "state": True}]
-        self._qemu().do("migrate-set-capabilities", capabilities=events)
-        self._qemu().do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
-        self._qemu().wait_migration(seconds=QMP_SECONDS)
-        self._qemu().do("cont")
-        self._qemu().wait_event("RESUME")
-        self._qemu().do("query-status")
+        self._tell_of_migration()
+        self._qemus.now.do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
+        self._qemus.now.wait_migration(seconds=QMP_SECONDS)
+        self._qemus.now.do("cont")
+        self._qemus.now.wait_event("RESUME")
+        self._qemus.now.do("query-status")
 
     def _counted(self) -> None:
         """All that was sent has come, and the device's own count has been told since."""
@@ -191,8 +169,8 @@ class NicHost(TranslationWitness):
             what=f"receive all {sent} frames",
             seconds=_NEVER_SECONDS if self._control == "interrupts-left" else _COUNTED_SECONDS,
         )
-        self._qemu().take_events()
-        self._qemu().do("query-status")
+        self._qemus.now.take_events()
+        self._qemus.now.do("query-status")
 
 
 @contextmanager

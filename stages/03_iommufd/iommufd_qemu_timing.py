@@ -4,9 +4,9 @@
 from __future__ import annotations
 
 from common.checks import INCOMING, OUTGOING
-from common.linux_guest_checks import beat, qemu
+from common.linux_guest_checks import pause_between_beats, qemu
 from common.record import Trial
-from common.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
+from common.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
 
 _BLACKOUT = "blackout (QEMU's STOP to RESUME)"
 
@@ -21,11 +21,11 @@ def phases(trial: Trial) -> dict[str, float]:
     found: dict[str, float | None] = {
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
         "preserve memory (guest runs)": us_fact_ms(before, "preserve.memory.us"),
-        "save": host_ms(one.get("event.stop"), _stamp(trial, OUTGOING, "t.saved")),
+        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
         "take descriptors, interrupts off": tsc_ms(before, "saved", "interrupts_off"),
         "preserve iommufd and NIC": tsc_ms(before, "interrupts_off", "preserved"),
         "looks (proof)": host_ms(
-            _stamp(trial, OUTGOING, "t.preserved"), before.ended if before else None
+            stamp(trial, OUTGOING, "t.preserved"), before.ended if before else None
         ),
         "shutdown (host)": host_ms(before.ended if before else None, jump),
         "jump (host)": host_ms(jump, first),
@@ -35,27 +35,16 @@ def phases(trial: Trial) -> dict[str, float]:
         "finish": tsc_ms(after, "adopted", "finished"),
         "looks (proof), interrupts on": tsc_ms(after, "finished", "interrupts_on"),
         "start QEMU": host_ms(
-            _stamp(trial, INCOMING, "t.interrupts_on"), other.get("migrate-set-capabilities")
+            stamp(trial, INCOMING, "t.interrupts_on"), other.get("migrate-set-capabilities")
         ),
         "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
         _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
-        "longest pause between beats": _silence(trial),
+        "longest pause between beats": pause_between_beats(trial),
     }
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["longest silence of the NIC in the gap (host)"] = frames["gap"]["silence_ms"]
     return {name: ms for name, ms in found.items() if ms is not None}
-
-
-def _stamp(trial: Trial, side: str, key: str) -> int | None:
-    spoken = trial.side(side)
-    return spoken.stamps.get(key) if spoken else None
-
-
-def _silence(trial: Trial) -> float | None:
-    """From the last beat before the resume to the first after it, by the host's clock."""
-    before, after = beat(trial, "before"), beat(trial, "after")
-    return host_ms(before["t"], after["t"]) if before and after else None
 
 
 _IN_THE_BLACKOUT = (

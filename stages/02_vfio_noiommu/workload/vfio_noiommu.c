@@ -7,7 +7,6 @@
 #include <fcntl.h>
 #include <stdlib.h>
 #include <sys/mman.h>
-#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -330,18 +329,6 @@ static void pause_and_capture(struct outgoing *out)
 	nic_report(&out->nic);
 }
 
-/* Does not return, but for a kernel that refuses. */
-static int leave_kernel(void)
-{
-	await("reboot");
-	fact_tsc("reboot", rdtsc());
-	if (param_control("firmware-reboot")) {
-		dialogue_drain();
-		return sys(reboot(RB_AUTOBOOT));
-	}
-	return kexec_reboot();
-}
-
 static int before_kexec(void)
 {
 	static const u64 from_start[GUEST_MAX_VCPUS];
@@ -377,6 +364,8 @@ static int before_kexec(void)
 	note_pfns(&out);
 	report_leaks();
 	pause_and_capture(&out);
+	await("reboot");
+	fact_tsc("reboot", rdtsc());
 	return leave_kernel();
 }
 

@@ -13,7 +13,6 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
-#include <sys/reboot.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -289,15 +288,6 @@ static void preserve(struct outgoing *out)
 	}
 	must(luo_preserve_fd(out->session, out->handover_fd, TOKEN_HANDOVER));
 	fact_tsc("preserved", rdtsc());
-}
-
-static int leave_kernel(void)
-{
-	if (param_control("firmware-reboot")) {
-		dialogue_drain();
-		return sys(reboot(RB_AUTOBOOT));
-	}
-	return kexec_reboot();
 }
 
 static int before_kexec(void)

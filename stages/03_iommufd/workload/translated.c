@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/reboot.h>
 #include <unistd.h>
 
 #include "assigned.h"
@@ -167,16 +166,6 @@ static void preserve_and_load(struct nic *nic, int luo)
 	/* From here on the ring goes unread. */
 	assigned_pause(nic);
 	fact_tsc("unread", rdtsc());
-}
-
-/* Does not return, but for a kernel that refuses. */
-static int leave_kernel(void)
-{
-	if (param_control("firmware-reboot")) {
-		dialogue_drain();
-		return sys(reboot(RB_AUTOBOOT));
-	}
-	return kexec_reboot();
 }
 
 static int before_kexec(void)
