@@ -21,15 +21,15 @@ from pathlib import Path
 from tabulate import tabulate
 
 from common.errors import Exit, HarnessError
-from common.kernel_choice import KernelChoice
-from common.kernels import default_tree, kernel_pair
+from common.host.qemu_binary import qemu_path
 from common.paths import CHECKOUT
-from common.qemu_binary import qemu_path
-from common.stage import load_stage
-from common.statistics_table import p90
-from common.upstream_result import UpstreamTest
-from common.upstream_tests import build_initrd
-from kernel.prebuilt import Bootable
+from common.report.phase_table import p90
+from common.run.kernels import default_tree, kernel_pair
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice
+from common.suites.upstream.build import build_initrd
+from common.suites.upstream.result import UpstreamTest
+from kernel.image.prebuilt import Bootable
 
 
 def bench(arguments: argparse.Namespace) -> int:

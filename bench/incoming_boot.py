@@ -26,16 +26,16 @@ from typing import Any, Literal
 
 from tabulate import tabulate
 
-from common import jit
-from common.accel import probe
-from common.checks import INCOMING
+from common.checks.live_update import INCOMING
 from common.errors import Exit
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice
-from common.kernels import kernel_pair
-from common.record import Trial
-from common.runner import Bench, Plan, check_size, run_trial
-from common.stage import load_stage
+from common.host.accel import probe
+from common.machine.hypervisor import Hypervisor
+from common.record.evidence import Trial
+from common.record.qemu import jit
+from common.run.kernels import kernel_pair
+from common.run.trial import Bench, Plan, check_size, run_trial
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice
 
 _SETUPS: tuple[Literal["keep", "avoid"], ...] = ("keep", "avoid")
 _NAMES = {"keep": "as it was", "avoid": "off the old text"}

@@ -26,16 +26,16 @@ from pathlib import Path
 
 from tabulate import tabulate
 
-from common.accel import probe
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice
-from common.kernels import kernel_pair
-from common.load import busy
-from common.machine_identity import process_identity
-from common.record import Trial
-from common.runner import Bench, Plan, run_trial
-from common.stage import load_stage
-from common.verdict import judge_trial
+from common.host.accel import probe
+from common.host.processes.load import busy
+from common.judge.verdict import judge_trial
+from common.machine.hypervisor import Hypervisor
+from common.record.evidence import Trial
+from common.record.qemu.process import process_identity
+from common.run.kernels import kernel_pair
+from common.run.trial import Bench, Plan, run_trial
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice
 
 # Stops a process, lets it go on. Another process, for the harness cannot let itself go on.
 _STOPPER = """

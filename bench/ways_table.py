@@ -12,9 +12,9 @@ from xml.etree import ElementTree as ET
 from pydantic import ValidationError
 from tabulate import tabulate
 
-from common.dialogue import Stored
 from common.errors import UsageError
-from common.svg import sheet, text_of, write
+from common.record.dialogue import Stored
+from common.report.charts.svg import sheet, text_of, write
 
 _WIDTH, _LEFT, _RIGHT, _ROW, _TOP = 760, 160, 150, 22, 44
 _BAR, _SPREAD = "#3b6ea5", "#1d3753"

@@ -27,18 +27,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from bench.ways_table import Crossing, read_crossings, slopes, table, ways_svg
-from common.accel import probe
-from common.checks import INCOMING, OUTGOING, outcome
-from common.controls import reason
+from common.checks.controls import reason
+from common.checks.live_update import INCOMING, OUTGOING, outcome
 from common.errors import Exit, HarnessError, UsageError
-from common.guest_image import second_disk
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice
-from common.kernels import guest_kernel, kernel_pair
-from common.qemu_image import mke2fs
-from common.record import Trial
-from common.runner import Bench, Plan, check_size, run_trial
-from common.stage import Control, Size, Stage, load_stage
+from common.host.accel import probe
+from common.host.qemu_image import mke2fs
+from common.machine.hypervisor import Hypervisor
+from common.record.evidence import Trial
+from common.run.guest_image import second_disk
+from common.run.kernels import guest_kernel, kernel_pair
+from common.run.trial import Bench, Plan, check_size, run_trial
+from common.stage.declaration import Control, Size, Stage, load_stage
+from common.stage.kernel_choice import KernelChoice
 
 CONFIG = Path(__file__).with_name("ways.config")
 

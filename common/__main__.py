@@ -3,6 +3,6 @@
 
 import sys
 
-from common.cli import main
+from common.cli.parser import main
 
 sys.exit(main())

@@ -14,9 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kernel import cache, config, elf, objects
+from kernel import cache
 from kernel.cache import FileMeta, Kernel, Meta, build_lock_path, use_lock_path
-from kernel.diagnose import diagnose, from_source, missing_files
 from kernel.errors import (
     BuildTimeout,
     CacheError,
@@ -26,12 +25,15 @@ from kernel.errors import (
     SourceError,
 )
 from kernel.events import Compiled, Event, Finished, Phase, Progress, Started, Waiting, quiet
-from kernel.lock import Lock, wait_lock
-from kernel.process import run_logged
-from kernel.source import Source, SourceKind
-from kernel.space import BUILD_BYTES, disk_errors_told, require_space
-from kernel.toolchain import Toolchain, require_tools, toolchain
-from kernel.worktree import prepare
+from kernel.image import elf
+from kernel.make import config, objects
+from kernel.make.diagnose import diagnose, from_source, missing_files
+from kernel.make.toolchain import Toolchain, require_tools, toolchain
+from kernel.source.source import Source, SourceKind
+from kernel.source.worktree import prepare
+from kernel.system.lock import Lock, wait_lock
+from kernel.system.process import run_logged
+from kernel.system.space import BUILD_BYTES, disk_errors_told, require_space
 
 BUILD_SECONDS = 4 * 3600.0
 MAKE_GOALS = ("bzImage", "headers")

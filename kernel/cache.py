@@ -16,8 +16,8 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from common.paths import cache_root
 from kernel.errors import SourceError
-from kernel.lock import Lock, try_lock
-from kernel.source import lock_path, sources_root
+from kernel.source.source import lock_path, sources_root
+from kernel.system.lock import Lock, try_lock
 
 FORMAT = 1
 KEY_DIGITS = 32

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.record import Trial, collect
-from common.stage import load_stage
+from common.record.evidence import Trial, collect
+from common.stage.declaration import load_stage
 from tests.stored import store_run
 
 RECORDED = Path(__file__).parent / "recorded"

@@ -30,9 +30,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from common.cli import main
+from common.cli.parser import main
 from common.errors import StagesError
-from common.trial_files import MADE, RECORD, SUMS
+from common.record.trial_files import MADE, RECORD, SUMS
 from tests.stored import write_record
 
 SECONDS, BYTES = 10.0, 1 << 30

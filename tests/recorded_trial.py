@@ -8,9 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from common.record import Trial, collect
-from common.stage import Stage
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.evidence import Trial, collect
+from common.stage.declaration import Stage
 
 Edit = Callable[[Path], None]
 

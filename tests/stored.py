@@ -12,12 +12,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.as_run import as_recorded
-from common.record import Made, Run, collect, read_setting, seal
-from common.sources import digests
-from common.stage import load_stage
-from common.stored_file import read_stamped
-from common.trial_files import MADE, RECORD
+from common.record.evidence import Made, Run, collect, read_setting, seal
+from common.record.sources import digests
+from common.record.stored_file import read_stamped
+from common.record.trial_files import MADE, RECORD
+from common.stage.configured import as_recorded
+from common.stage.declaration import load_stage
 
 _APART_NS = 1_000_000_000
 _TIMES = {"t", "started_ns", "ended_ns"}

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from common import accel
-from common.qemu_binary import QEMU
+from common.host import accel
+from common.host.qemu_binary import QEMU
 
 
 @pytest.mark.parametrize(

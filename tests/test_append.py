@@ -7,15 +7,15 @@ from collections.abc import Callable
 
 import pytest
 
-from common.append import behind, check
-from common.cli import build_parser
-from common.compare import comparison
+from common.cli.parser import build_parser
 from common.errors import UsageError
-from common.lane import in_lane
-from common.record import Run, Trial
-from common.report_text import report_text
-from common.stage import all_stages, load_stage
-from common.verdict import judge
+from common.judge.verdict import judge
+from common.record.evidence import Run, Trial
+from common.report.comparison import comparison
+from common.report.text import report_text
+from common.stage.append import behind, check
+from common.stage.declaration import all_stages, load_stage
+from common.stage.lane import in_lane
 
 
 def words(*command: str) -> list[str]:

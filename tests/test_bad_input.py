@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import main
+from common.cli.parser import main
 from common.paths import CHECKOUT
 from tests.conftest import sentence
 

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 
-from common.credit import Credit
+from common.dma.credit import Credit
+from common.dma.igb import igb_devices
 from common.errors import HarnessError
-from common.igb_machine import igb_devices
 from common.paths import CHECKOUT
-from common.stage import load_stage
+from common.stage.declaration import load_stage
 from tests.test_machine_ram import stopped_qemu
 
 NEEDED = ("# ring.iova=0x1000", "# ring.count=256", "# other.ring.iova=0x1000")
@@ -59,7 +59,7 @@ def test_a_root_table_that_is_no_ram(tmp_path: Path, capfd: pytest.CaptureFixtur
 
 def test_a_watcher_of_a_process_without_such_ram(tmp_path: Path) -> None:
     with subprocess.Popen(["sleep", "60"]) as process:
-        command = [sys.executable, "-m", "common.frame_watcher", "--pid", str(process.pid)]
+        command = [sys.executable, "-m", "common.dma.watcher", "--pid", str(process.pid)]
         command += ["--nonce", "5afe", "--ring", "01:00.0", "0", "1", str(tmp_path / "log")]
         Credit.of(tmp_path / "credit", new=True)
         command += ["--folder", str(tmp_path), "--credit", str(tmp_path / "credit")]

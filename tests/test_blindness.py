@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import main
-from common.record import Trial
-from common.stage import Stage, load_stage
-from common.stored_run import opened
-from common.verdict import judge, judge_control, judge_trial
+from common.cli.parser import main
+from common.judge.stored_run import opened
+from common.judge.verdict import judge, judge_control, judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import Stage, load_stage
 from tests.conftest import RECORDED, RECORDED_2, RECORDED_3
 from tests.recorded_trial import Edit, RecordedTrial
 from tests.stored import write_record

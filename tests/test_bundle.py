@@ -15,10 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from common import bundle
-from common.cli import main
+from common.cli.parser import main
 from common.errors import UsageError
 from common.paths import CHECKOUT
+from common.record import bundle
 from tests.conftest import sentence
 
 COMMENT = b"kexec-stages bundle, sha256 of all bytes before: "
@@ -167,7 +167,7 @@ def test_judge_needs_no_qemu_and_no_libvirt(archive: Path) -> None:
     program = (
         "import sys\n"
         "for name in ('libvirt', 'libvirt_qemu', 'kernel'): sys.modules[name] = None\n"
-        "from common.cli import main\n"
+        "from common.cli.parser import main\n"
         f"sys.exit(main(['judge', {str(archive)!r}]))\n"
     )
     environment = {"PATH": "/nonexistent", "PYTHONPATH": str(CHECKOUT), "HOME": "/nonexistent"}

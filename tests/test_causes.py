@@ -5,9 +5,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.record import Trial
-from common.stage import load_stage
-from common.verdict import TrialVerdict, judge_trial
+from common.judge.verdict import TrialVerdict, judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
 from tests.test_verdict import Lines, replacing
 
 STAGE = load_stage(1)

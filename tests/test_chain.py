@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from common.as_run import as_recorded, as_run
-from common.chain import updates
-from common.cli import build_parser
+from common.cli.parser import build_parser
 from common.errors import UsageError
-from common.record import LONGEST, Trial, collect
-from common.stage import Stage, load_stage
-from common.stored_run import opened
-from common.verdict import judge_control, judge_trial
+from common.judge.stored_run import opened
+from common.judge.verdict import judge_control, judge_trial
+from common.record.evidence import LONGEST, Trial, collect
+from common.stage.chain import updates
+from common.stage.configured import as_recorded, as_run
+from common.stage.declaration import Stage, load_stage
 from tests.conftest import RECORDED
 from tests.stored import store_run
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from common.cli import build_parser
+from common.cli.parser import build_parser
 from common.paths import CHECKOUT
 
 SNIPPETS = {

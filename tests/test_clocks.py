@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from common import told_clock
-from common.clocks import Reading, drift
-from common.host_tsc import host_tsc_khz
-from common.told_clock import clock_words
+from common.host.tsc import host_tsc_khz
+from common.record.clocks import Reading, drift
+from common.run import told_clock
+from common.run.told_clock import clock_words
 
 SECOND = 1_000_000_000
 

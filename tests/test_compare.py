@@ -11,15 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from common import ktap
-from common.checks import fact_is
-from common.cli import main
-from common.commands import run as run_verbs
-from common.compare import NEEDED, differences, median_interval, worsened
+from common.checks.live_update import fact_is
+from common.cli import run as run_verbs
+from common.cli.parser import main
 from common.errors import CannotRunHere
-from common.record import Run, Trial
-from common.stage import Check, Control, load_stage
-from common.verdict import Verdict, judge
+from common.judge.verdict import Verdict, judge
+from common.record.evidence import Run, Trial
+from common.report import ktap
+from common.report.comparison import NEEDED, differences, median_interval, worsened
+from common.stage.declaration import Check, Control, load_stage
 from tests.conftest import RECORDED, sentence
 from tests.stored import store_run, write_record
 

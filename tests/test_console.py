@@ -5,8 +5,8 @@ from __future__ import annotations
 
 import pytest
 
-from common.console import is_fatal, parse, strip_prefix
-from common.dialogue import Line
+from common.record.console import is_fatal, parse, strip_prefix
+from common.record.dialogue import Line
 
 
 def lines(*texts: str) -> list[Line]:

@@ -14,13 +14,13 @@ from typing import Any
 
 import pytest
 
-from common import ktap
-from common.crash import call_trace, crash_window, describe, lines_that_matter
-from common.record import Run, Trial
-from common.report_text import report_text
-from common.stage import load_stage
-from common.stored_file import read_stamped
-from common.verdict import judge
+from common.judge.verdict import judge
+from common.record.evidence import Run, Trial
+from common.record.stored_file import read_stamped
+from common.report import ktap
+from common.report.text import report_text
+from common.run.post_mortem.crash import call_trace, crash_window, describe, lines_that_matter
+from common.stage.declaration import load_stage
 
 FOLDER = Path(__file__).parent / "recorded_crash"
 LINES = read_stamped(FOLDER / "console.jsonl")

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import random
 
-from common.dialogue import Line, awaited, parse
+from common.record.dialogue import Line, awaited, parse
 
 WHOLE = """\
 KTAP version 1

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import pytest
 
-from common import console
-from common.checks import fact_is
-from common.controls import reason
-from common.frames import Landing, read_landed, write_landed
-from common.host_report import attempts, disturbed_attempts, host_lines
-from common.record import Run, Trial
-from common.stage import Control, load_stage
-from common.stored_file import read_stamped
-from common.verdict import disturbed, judge, judge_control, judge_trial
+from common.checks.controls import reason
+from common.checks.live_update import fact_is
+from common.dma.frames import Landing, read_landed, write_landed
+from common.judge.verdict import disturbed, judge, judge_control, judge_trial
+from common.record import console
+from common.record.evidence import Run, Trial
+from common.record.stored_file import read_stamped
+from common.report.host import attempts, disturbed_attempts, host_lines
+from common.stage.declaration import Control, load_stage
 from tests.recorded_trial import Edit, RecordedTrial, added, said
 
 STAGE_1, STAGE_2 = load_stage(1), load_stage(2)

@@ -3,14 +3,16 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import pytest
 
-from common import doctor, requirements
-from common.doctor import main_doctor, summary, table
+from common.cli import doctor as verb
+from common.cli.doctor import summary, table
 from common.errors import HarnessError
-from common.requirements import (
+from common.host import requirements
+from common.host.requirements import (
     Requirement,
     State,
     disk,
@@ -66,16 +68,16 @@ def test_the_summary_names_what_stops_demo_once() -> None:
 
 @pytest.mark.parametrize(("state", "status"), [(state, 3) for state in State if state.stops_demo])
 def test_gaps_are_exit_status_3(monkeypatch: pytest.MonkeyPatch, state: State, status: int) -> None:
-    monkeypatch.setattr(doctor, "requirements", lambda: [Requirement("x", "", state, "mend x")])
-    assert main_doctor() == status
+    monkeypatch.setattr(verb, "requirements", lambda: [Requirement("x", "", state, "mend x")])
+    assert verb.doctor(argparse.Namespace()) == status
 
 
 def test_what_demo_makes_itself_is_exit_status_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = [Requirement("x", "1", State.OK), Requirement("y", "", State.NOT_YET, "demo")]
-    monkeypatch.setattr(doctor, "requirements", lambda: states)
-    assert main_doctor() == 0
+    monkeypatch.setattr(verb, "requirements", lambda: states)
+    assert verb.doctor(argparse.Namespace()) == 0
     assert "not yet" in capsys.readouterr().out
 
 
@@ -112,7 +114,7 @@ def test_no_qemu_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     def no_qemu() -> None:
         raise HarnessError("qemu-system-x86_64 is not installed")
 
-    monkeypatch.setattr("common.accel.probe", no_qemu)
+    monkeypatch.setattr("common.host.accel.probe", no_qemu)
     monkeypatch.setattr(requirements, "_look", lambda: LOOK)
     monkeypatch.setenv("KEXEC_STAGES_CACHE", str(tmp_path / "not" / "yet"))
     needs = {entry.need: entry for entry in requirements.requirements()}

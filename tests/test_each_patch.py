@@ -12,17 +12,17 @@ from typing import Any
 
 import pytest
 
-from common import each_patch
-from common.as_run import as_run
-from common.cli import build_parser, main
-from common.commands import kernels as verbs
+from common.cli import kernels as verbs
+from common.cli.parser import build_parser, main
 from common.errors import Exit, UsageError
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice, Origin
-from common.series_folder import series_patches
-from common.stage import Stage, load_stage
-from kernel.config import requests
+from common.machine.hypervisor import Hypervisor
+from common.stage.configured import as_run
+from common.stage.declaration import Stage, load_stage
+from common.stage.kernel_choice import KernelChoice, Origin
+from common.stage.series_folder import series_patches
+from common.suites import each_patch
 from kernel.errors import KernelBuildError
+from kernel.make.config import requests
 
 ARGUMENTS = build_parser().parse_args(["kernel", "each", "--stage", "3"])
 

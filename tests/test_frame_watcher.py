@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from common.frame_watcher import DriverRing, Ring
-from common.frames import HEADER_LENGTH, build, read_landed, read_returned
+from common.dma.frames import HEADER_LENGTH, build, read_landed, read_returned
+from common.dma.watcher import DriverRing, Ring
 
 NONCE, COUNT, DESCRIPTORS, BUFFERS, SIZE = 0x5AFE, 4, 0, 4096, 2048
 

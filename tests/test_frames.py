@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.frames import (
+from common.dma.frames import (
     CRC,
     FRAME,
     HEADER_LENGTH,

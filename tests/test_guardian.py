@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
-from common.guardian import Guardian
-from common.machine_identity import process_identity
+from common.host.processes.guardian import Guardian
+from common.record.qemu.process import process_identity
 
 _HARNESS = """
 import subprocess, sys, time
 from pathlib import Path
-from common.guardian import Guardian
+from common.host.processes.guardian import Guardian
 with Guardian() as guardian:
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
     guardian.end_process(child.pid)

@@ -10,11 +10,11 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from common.as_run import as_recorded, as_run
-from common.cli import build_parser, main
+from common.cli.parser import build_parser, main
 from common.errors import Exit, UsageError
-from common.guest_image import GuestImage, chosen_guest
-from common.stage import load_stage
+from common.run.guest_image import GuestImage, chosen_guest
+from common.stage.configured import as_recorded, as_run
+from common.stage.declaration import load_stage
 from tests.recorded_trial import RecordedTrial, fallen_checks
 
 RUN = ("run", "1", "--workload", "qemu", "--guest-image")

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from common.guest_memory import (
+from common.guest.memory import (
     PAGE,
     SAMPLES,
     VcpuBlock,
@@ -17,9 +17,9 @@ from common.guest_memory import (
     pattern,
     vcpu_blocks,
 )
-from common.record import Trial
-from common.stage import load_stage
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
 
 NONCE = 0x1122334455667788
 FIRST, PAGES = 256, 2 * SAMPLES

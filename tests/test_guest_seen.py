@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from common.cpu_samples import CpuSample
-from common.guest_seen import HOST_SAW_GUEST_RUN, seen_in_guest
-from common.record import Trial
+from common.guest.seen import HOST_SAW_GUEST_RUN, seen_in_guest
+from common.record.cpus.samples import CpuSample
+from common.record.evidence import Trial
 
 Recorded = Callable[..., Trial]
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from common.away import AwayLog, longest, read_away, settled
-from common.frame_sender import pause
-from common.frames import Landing, look_at
-from common.host_log import read_host
-from common.qemu_fault import lost_end, read_qemu_fault
+from common.dma.frames import Landing, look_at
+from common.dma.sender import pause
+from common.record.host.away import AwayLog, longest, read_away, settled
+from common.record.host.log import read_host
+from common.record.qemu.fault import lost_end, read_qemu_fault
 
 MS = 1_000_000
 SECOND = 1000 * MS

@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from common import echo
-from common.away import AwayLog, read_away
-from common.host_sampler import Echo, Threads
+from common.host.processes.precedence import NICE, prefer
+from common.host.sampling import echo
+from common.host.sampling.sampler import Echo, Threads
 from common.paths import CHECKOUT
-from common.precedence import NICE, prefer
+from common.record.host.away import AwayLog, read_away
 
 MS = 1_000_000
 
@@ -106,7 +106,7 @@ def test_threads_are_read_by_name_and_one_that_has_ended_is_none() -> None:
 STOPPED = """
 import sys
 from pathlib import Path
-from common.patience import Patience
+from common.machine.patience import Patience
 with Patience(Path(sys.argv[1])) as patience:
     bound, short = patience.bound(3), patience.bound(0.05)
     print("ready", flush=True)

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from common.errors import HarnessError
-from common.how_ended import how_ended
-from common.hypervisor import _plain_folder
-from common.initramfs import make_initramfs
+from common.host.processes.how_ended import how_ended
+from common.machine.hypervisor import _plain_folder
+from common.run.initramfs import make_initramfs
 
 
 @pytest.mark.parametrize(

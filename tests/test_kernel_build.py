@@ -19,7 +19,7 @@ from pathlib import Path
 import pytest
 
 from kernel import build as building
-from kernel import cache, objects
+from kernel import cache
 from kernel.build import KernelSpec, build, kernel_key
 from kernel.cache import Kernel, list_entries, prune
 from kernel.errors import (
@@ -32,8 +32,9 @@ from kernel.errors import (
     SourceError,
 )
 from kernel.events import Compiled, Event, Finished, Waiting
-from kernel.source import sources_root, tree_source
-from kernel.toolchain import toolchain
+from kernel.make import objects
+from kernel.make.toolchain import toolchain
+from kernel.source.source import sources_root, tree_source
 from tests.kernel_toy import PATCH, make_git_tree, make_tree, snapshot
 
 FRAGMENT = "CONFIG_LIVEUPDATE=y\nCONFIG_KEXEC_HANDOVER=y\n"
@@ -373,7 +374,7 @@ from kernel import build as building
 signal.signal(signal.SIGINT, signal.default_int_handler)
 building.require_tools = lambda chain: None
 from kernel.build import KernelSpec, build
-from kernel.source import tree_source
+from kernel.source.source import tree_source
 tree, fragment = Path(sys.argv[1]), Path(sys.argv[2])
 try:
     build(KernelSpec(tree_source(tree), "toy", "-luo-out", (fragment,)), jobs=2)

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import pytest
 
-from common.as_run import as_recorded, as_run, left_out
-from common.cli import build_parser
+from common.cli.parser import build_parser
 from common.errors import UsageError
-from common.kernel_choice import KernelChoice, Origin, chosen, is_archive, origin_of
-from common.kernels import kernel_spec
+from common.judge.stored_run import opened
+from common.judge.verdict import judge_trial
 from common.paths import CHECKOUT
-from common.record import Trial, collect
-from common.report_text import report_text
-from common.stage import Stage, load_stage
-from common.stored_run import opened
-from common.verdict import judge_trial
-from kernel.config import requests
-from kernel.source import Source, SourceKind
+from common.record.evidence import Trial, collect
+from common.report.text import report_text
+from common.run.kernels import kernel_spec
+from common.stage.configured import as_recorded, as_run, left_out
+from common.stage.declaration import Stage, load_stage
+from common.stage.kernel_choice import KernelChoice, Origin, chosen, is_archive, origin_of
+from kernel.make.config import requests
+from kernel.source.source import Source, SourceKind
 from tests.conftest import RECORDED_2
 from tests.stored import store_run
 

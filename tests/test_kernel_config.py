@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from kernel import config
-from kernel.config import losses, merged, parse_config, requests
 from kernel.errors import ConfigSymbolLost, SourceError
+from kernel.make import config
+from kernel.make.config import losses, merged, parse_config, requests
 
 
 def fragment(folder: Path, name: str, text: str) -> Path:

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from kernel.diagnose import diagnose, from_source
+from kernel.make.diagnose import diagnose, from_source
 
 GCC = """\
   CC      mm/memblock.o

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.elf import build_id, notes
+from kernel.image.elf import build_id, notes
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no gcc")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kernel.lock import holder, try_lock, wait_lock
+from kernel.system.lock import holder, try_lock, wait_lock
 
 
 def test_shared_and_exclusive(tmp_path: Path) -> None:
@@ -35,7 +35,8 @@ def test_a_value_that_is_dropped_releases(tmp_path: Path) -> None:
 def test_a_child_keeps_the_lock_of_a_dead_parent(tmp_path: Path) -> None:
     path = tmp_path / "a"
     script = (
-        "import os, subprocess, sys; from pathlib import Path; from kernel.lock import try_lock\n"
+        "import os, subprocess, sys; from pathlib import Path\n"
+        "from kernel.system.lock import try_lock\n"
         "lock = try_lock(Path(sys.argv[1]), exclusive=True)\n"
         "child = subprocess.Popen(['sleep', '60'], stdout=subprocess.DEVNULL,\n"
         "    pass_fds=[lock.fileno()])\n"

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from kernel import manifest
 from kernel.errors import SourceError
+from kernel.source import manifest
 
 
 @pytest.fixture

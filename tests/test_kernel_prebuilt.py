@@ -13,16 +13,16 @@ from typing import cast
 
 import pytest
 
-from common.as_run import as_recorded
-from common.cpu_samples import Sample
-from common.kernel_choice import KernelChoice, Origin, with_kernels
-from common.kernels import kernel_pair
-from common.record import KernelFacts, Trial
-from common.stage import load_stage
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.cpus.samples import Sample
+from common.record.evidence import KernelFacts, Trial
+from common.run.kernels import kernel_pair
+from common.stage.configured import as_recorded
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice, Origin, with_kernels
 from kernel.cache import Kernel
 from kernel.errors import MissingKconfig, SourceError
-from kernel.prebuilt import Prebuilt, embedded_config, prebuilt, read_header
+from kernel.image.prebuilt import Prebuilt, embedded_config, prebuilt, read_header
 
 CONFIG = "CONFIG_LIVEUPDATE=y\n# CONFIG_KVM is not set\n"
 LUO = b"\0luo-v5\0"

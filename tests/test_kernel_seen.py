@@ -11,14 +11,14 @@ from typing import Any
 
 import pytest
 
-from common.cpu_samples import FILE, CpuWitness, read_samples
-from common.cpu_state import parse_registers
 from common.errors import UsageError
-from common.kernel_layout import KernelLayout, build_id_of_note
-from common.page_tables import START_MAP, Walk, follows, image_start, walk
-from common.record import Trial
-from common.stage import Outcome, load_stage
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.cpus.kernel_layout import KernelLayout, build_id_of_note
+from common.record.cpus.page_tables import START_MAP, Walk, follows, image_start, walk
+from common.record.cpus.samples import FILE, CpuWitness, read_samples
+from common.record.cpus.state import parse_registers
+from common.record.evidence import Trial
+from common.stage.declaration import Outcome, load_stage
 from tests.conftest import RECORDED
 from tests.recorded_trial import RecordedTrial
 

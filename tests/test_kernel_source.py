@@ -10,13 +10,19 @@ from pathlib import Path
 
 import pytest
 
-from kernel import source
-from kernel.archive import archive_source
-from kernel.diagnose import missing_files
 from kernel.errors import DiskFull, FetchError, PatchError, SourceError
 from kernel.events import Event, Noted, Phase, Started
-from kernel.source import SourceKind, debian_source, kernel_version, sources_root, tree_source
-from kernel.worktree import apply_patch, prepare
+from kernel.make.diagnose import missing_files
+from kernel.source import source
+from kernel.source.archive import archive_source
+from kernel.source.source import (
+    SourceKind,
+    debian_source,
+    kernel_version,
+    sources_root,
+    tree_source,
+)
+from kernel.source.worktree import apply_patch, prepare
 from tests.kernel_toy import PATCH, git, make_git_tree, make_tree, snapshot
 
 needs_dpkg = pytest.mark.skipif(not shutil.which("dpkg-deb"), reason="dpkg-deb: not a Debian")

@@ -8,8 +8,8 @@ from collections import defaultdict
 
 import pytest
 
-from common import kho_tree
-from common.machine_ram import PAGE
+from common.machine import kho_tree
+from common.machine.ram import PAGE
 
 _TABLE, _BITS = PAGE // 8, PAGE * 8
 # The device tree that a kernel of 7.3 showed in debugfs, to where its strings are cut off.

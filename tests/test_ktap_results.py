@@ -10,11 +10,11 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import main
-from common.commands import kernels as verbs
+from common.cli import kernels as verbs
+from common.cli.parser import main
 from common.errors import Exit
-from common.kernel_selftests import Suites, counts, fallen, read_results
-from common.ktap_results import results
+from common.record.ktap import results
+from common.suites.kernel_selftests import Suites, counts, fallen, read_results
 
 KUNIT = """\
 KTAP version 1

@@ -8,10 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from common.errors import UsageError
-from common.lane import in_lane
-from common.record import Trial
-from common.stage import Stage, load_stage, stage_folders
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import Stage, load_stage, stage_folders
+from common.stage.lane import in_lane
 
 Lines = list[tuple[int, str]]
 Recorded = Callable[..., Trial]

@@ -107,7 +107,7 @@ class FakeMachine:
         self.stash = folder / "stash"
         self.log_file = folder / "log"
         self.cache = folder / "cache"
-        for made in (self.checkout / "common", self.bin, self.stash, folder / "lists"):
+        for made in (self.checkout / "common" / "host", self.bin, self.stash, folder / "lists"):
             made.mkdir(parents=True)
         (folder / "os-release").write_text(OS_RELEASES[system])
         (folder / "lists" / "mirror_Release").touch()
@@ -123,14 +123,16 @@ class FakeMachine:
         if python:
             self.program("python3", PYTHON)
         self._copy("kexec-stages", "/etc/os-release")
-        self._copy("common/make-ready", "/etc/os-release", "/usr/bin/python3", "/var/lib/apt/lists")
-        (self.checkout / "common" / "debian-packages.txt").write_text(PACKAGES)
-        (self.checkout / "common" / "packages-elsewhere.txt").write_text(ELSEWHERE)
+        self._copy(
+            "common/host/make-ready", "/etc/os-release", "/usr/bin/python3", "/var/lib/apt/lists"
+        )
+        (self.checkout / "common" / "host" / "debian-packages.txt").write_text(PACKAGES)
+        (self.checkout / "common" / "host" / "packages-elsewhere.txt").write_text(ELSEWHERE)
         (self.checkout / "pyproject.toml").write_text(PYPROJECT)
         (self.checkout / "common" / "__init__.py").touch()
         (self.checkout / "common" / "__main__.py").write_text(MAIN)
         self.program("private-apt", '#!/bin/sh\nexec apt-get private "$@"\n')
-        (self.bin / "private-apt").rename(self.checkout / "common" / "private-apt")
+        (self.bin / "private-apt").rename(self.checkout / "common" / "host" / "private-apt")
 
     def _copy(self, name: str, *system_paths: str) -> None:
         text = (CHECKOUT / name).read_text()
@@ -225,7 +227,7 @@ def test_debian_12_takes_what_is_too_old_from_backports(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     wanted = "bookworm-backports install src:qux src:quxlib frob qux"
     assert machine.log[0] == f"apt-get private {wanted}"
-    assert f"common/private-apt {wanted}" in done.stderr
+    assert f"common/host/private-apt {wanted}" in done.stderr
 
 
 def test_debian_12_needs_no_backports_for_the_rest(tmp_path: Path) -> None:
@@ -507,7 +509,7 @@ def test_doctor_says_what_it_can_where_python_cannot_be_had(tmp_path: Path) -> N
 
 def test_the_real_list_is_well_formed() -> None:
     done = subprocess.run(
-        ["sh", str(CHECKOUT / "common" / "make-ready"), "look"],
+        ["sh", str(CHECKOUT / "common" / "host" / "make-ready"), "look"],
         capture_output=True,
         text=True,
         check=True,

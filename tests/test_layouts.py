@@ -8,9 +8,9 @@ from collections.abc import Callable
 import pytest
 
 from common.errors import UsageError
-from common.layouts import layout, layouts_asked, tried
-from common.record import Trial
-from common.stage import load_stage
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
+from common.stage.layouts import layout, layouts_asked, tried
 
 Recorded = Callable[..., Trial]
 

@@ -13,21 +13,21 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import build_parser
-from common.compare import comparison
-from common.guardian import Guardian
-from common.load import busy
-from common.machine_identity import process_identity
-from common.record import Run, Trial
-from common.report_text import report_text
-from common.stage import load_stage
-from common.verdict import judge
+from common.cli.parser import build_parser
+from common.host.processes.guardian import Guardian
+from common.host.processes.load import busy
+from common.judge.verdict import judge
+from common.record.evidence import Run, Trial
+from common.record.qemu.process import process_identity
+from common.report.comparison import comparison
+from common.report.text import report_text
+from common.stage.declaration import load_stage
 from tests.test_guardian import wait_until_gone
 
 _HARNESS = """
 import time
-from common.guardian import Guardian
-from common.load import busy
+from common.host.processes.guardian import Guardian
+from common.host.processes.load import busy
 with Guardian() as guardian, busy(2, guardian) as pids:
     print(*pids, flush=True)
     time.sleep(600)

@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from common.errors import HarnessError
-from common.machine_ram import PAGE, MachineRam
-from common.qemu_binary import QEMU
+from common.host.qemu_binary import QEMU
+from common.machine.ram import PAGE, MachineRam
 
 
 @contextmanager

@@ -11,13 +11,21 @@ from typing import Any
 
 import pytest
 
-from common.bundle import pack
-from common.cli import build_parser, main
-from common.commands.matrix import cells
+from common.cli.matrix import cells
+from common.cli.parser import build_parser, main
 from common.errors import CannotRunHere, Exit, HarnessError, StagesError, UsageError
-from common.kernel_choice import Origin
-from common.matrix import Cell, exit_of, plan_text, result, result_of_error, table, write_result
 from common.paths import CHECKOUT
+from common.record.bundle import pack
+from common.stage.kernel_choice import Origin
+from common.suites.matrix.cells import (
+    Cell,
+    exit_of,
+    plan_text,
+    result,
+    result_of_error,
+    table,
+    write_result,
+)
 from kernel.errors import KernelBuildError
 from tests.conftest import RECORDED, RECORDED_2, sentence
 from tests.stored import store_run
@@ -193,7 +201,7 @@ def test_a_cell_that_there_is_not(runs: Path, capsys: pytest.CaptureFixture[str]
 def test_planning_and_collecting_need_no_libvirt(tmp_path: Path) -> None:
     script = (
         "import sys; sys.modules['libvirt'] = None\n"
-        "from common.cli import main\n"
+        "from common.cli.parser import main\n"
         f"main(['matrix', '--plan', 'github']); main(['matrix', '--collect', {str(tmp_path)!r}])\n"
     )
     done = subprocess.run(

@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
-import common.commands.test as test_verb
-from common.cli import main
+from common.cli import test as test_verb
+from common.cli.parser import main
 from common.errors import HarnessError, UsageError
-from common.mutants import (
+from common.judge.verdict import judge
+from common.record.evidence import Run, Trial
+from common.stage.declaration import load_stage
+from common.suites.mutants import (
     FOLDER,
     Finding,
     Mutant,
@@ -22,10 +25,7 @@ from common.mutants import (
     mutants,
     read_mutant,
 )
-from common.promises import promises
-from common.record import Run, Trial
-from common.stage import load_stage
-from common.verdict import judge
+from common.suites.promises import promises
 from kernel.errors import PatchError
 from tests.conftest import sentence
 from tests.stored import write_record

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from common import qemu_image
+from common.host import qemu_image
+from common.host.qemu_binary import VARIABLE, choose, qemu_path, qemu_version
 from common.paths import CHECKOUT
-from common.qemu_binary import VARIABLE, choose, qemu_path, qemu_version
 
-SCRIPT = CHECKOUT / "common" / "other-qemu"
+SCRIPT = CHECKOUT / "common" / "host" / "other-qemu"
 
 
 def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:

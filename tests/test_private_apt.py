@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).resolve().parent.parent / "common" / "private-apt"
+SCRIPT = Path(__file__).resolve().parent.parent / "common" / "host" / "private-apt"
 
 # Another vendor's archive has a suite of the same name, and a CD comes first.
 SOURCES = """\

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from common.accel import Accelerator
-from common.cli import main
-from common.domain import MachineSpec, domain_xml
+from common.cli.parser import main
 from common.errors import HarnessError, UsageError
-from common.host import describe_host
-from common.qemu_binary import QEMU, VARIABLE, choose, qemu_path, qemu_version
+from common.host.accel import Accelerator
+from common.host.facts import describe_host
+from common.host.qemu_binary import QEMU, VARIABLE, choose, qemu_path, qemu_version
+from common.machine.domain import MachineSpec, domain_xml
 from tests.conftest import sentence
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from common import qemu_image
 from common.errors import HarnessError
-from common.qemu_binary import QEMU
+from common.host import qemu_image
+from common.host.qemu_binary import QEMU
 
 
 @pytest.fixture(autouse=True)

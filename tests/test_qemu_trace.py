@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import pytest
 
-from common.qemu_trace import ConfigWrite, TraceEvent, asked_of, config_write, parse, read
+from common.record.qemu.trace import ConfigWrite, TraceEvent, asked_of, config_write, parse, read
 
 LOG_10 = """\
 qemu-system-x86_64: warning: something

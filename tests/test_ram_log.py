@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from common.ram_log import LogLine, read_log
+from common.record.cpus.ram_log import LogLine, read_log
 
 BASE, MOVED = 0xFFFFFFFF81000000, 0x22200000
 BITS, DATA_BITS, INFO = 2, 7, 88

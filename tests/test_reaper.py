@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.reaper import Reaper
+from common.host.processes.subreaper import Reaper
 
 
 @pytest.fixture

@@ -7,12 +7,12 @@ from collections.abc import Callable
 
 import pytest
 
-from common.console import parse
-from common.dialogue import Line
-from common.matrix import Result, exit_of
-from common.record import Trial
-from common.stage import load_stage
-from common.verdict import judge_control, judge_trial
+from common.judge.verdict import judge_control, judge_trial
+from common.record.console import parse
+from common.record.dialogue import Line
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
+from common.suites.matrix.cells import Result, exit_of
 
 Lines = list[tuple[int, str]]
 # The words of Linux 7.3: kexec_handover.c, luo_core.c, luo_file.c

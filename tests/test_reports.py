@@ -20,17 +20,17 @@ import jsonschema
 import junitparser
 import pytest
 
-from common.cli import main
+from common.cli.parser import main
 from common.errors import UsageError
-from common.ktap import suite_result
 from common.paths import CHECKOUT, cache_root
-from common.printable import without_home
-from common.record import Run, Setting
-from common.report_json import Report, schema_text
-from common.shell_lines import shell_lines
-from common.stage import load_stage
-from common.stored_file import read_stamped
-from common.upstream_result import Status, UpstreamResult, UpstreamTest
+from common.record.evidence import Run, Setting
+from common.record.stored_file import read_stamped
+from common.report.json import Report, schema_text
+from common.report.ktap import suite_result
+from common.report.shell_lines import shell_lines
+from common.stage.declaration import load_stage
+from common.suites.upstream.result import Status, UpstreamResult, UpstreamTest
+from common.text import without_home
 from tests.conftest import RECORDED, sentence
 from tests.stored import edit_json, make, store_run, write_record
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 import pytest
 
-from common import ktap
 from common.errors import CannotRunHere
-from common.record import Run, Trial
-from common.report_text import report_text
-from common.stage import Stage, load_stage
-from common.verdict import EXIT_OF, RunStatus, judge
+from common.judge.verdict import EXIT_OF, RunStatus, judge
+from common.record.evidence import Run, Trial
+from common.report import ktap
+from common.report.text import report_text
+from common.stage.declaration import Stage, load_stage
 from tests.test_verdict import replacing
 
 STAGE = load_stage(1)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from common.stored_file import read_stamped
+from common.record.stored_file import read_stamped
 
 
 @pytest.mark.parametrize("text", ["a\u2028b", "a\u0085b", "a\x0cb", "", "\x00"])

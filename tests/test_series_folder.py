@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
-from common.series_folder import given_series, series_patches
+from common.stage.series_folder import given_series, series_patches
 
 DIFF = "diff --git a/f b/f\n--- a/f\n+++ b/f\n@@ -1 +1 @@\n-a\n+b\n"
 

@@ -8,8 +8,8 @@ import re
 import pytest
 
 from common.paths import CHECKOUT
-from common.series_folder import series_patches
-from common.stage import load_stage
+from common.stage.declaration import load_stage
+from common.stage.series_folder import series_patches
 
 SERIES = {2: "02_vfio_noiommu", 3: "03_iommufd"}
 

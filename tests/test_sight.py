@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from common import sight
 from common.errors import HarnessError
-from common.machine_identity import QemuProcess, process_identity
-from common.qemu_binary import qemu_path, qemu_version
-from common.sight import prove, prove_ram, prove_start
+from common.host.qemu_binary import qemu_path, qemu_version
+from common.machine import sight
+from common.machine.sight import prove, prove_ram, prove_start
+from common.record.qemu.process import QemuProcess, process_identity
 
 OFFSET = 1795893315 * 10**9  # CLOCK_REALTIME minus CLOCK_MONOTONIC
 QEMU_10 = "23988@1795893316.041984:pci_cfg_write mch 00:00.0 @0x90 <- 0x33333330\n"

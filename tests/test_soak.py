@@ -15,14 +15,24 @@ from typing import Any
 
 import pytest
 
-from common.cli import main
-from common.commands import soak as verb
+from common.cli import soak as verb
+from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.paths import CHECKOUT
-from common.record import Run, Trial
-from common.soak import Chosen, Result, Soak, State, exit_of, opened, report, stored, upper_end
-from common.soak_rounds import Judged, RunOne, go_on, judged
-from common.stage import load_stage
+from common.record.evidence import Run, Trial
+from common.stage.declaration import load_stage
+from common.suites.soak.rounds import Judged, RunOne, go_on, judged
+from common.suites.soak.state import (
+    Chosen,
+    Result,
+    Soak,
+    State,
+    exit_of,
+    opened,
+    report,
+    stored,
+    upper_end,
+)
 from tests.conftest import sentence
 
 MAIN, CONTROL = ("01_a", "main"), ("01_a", "control-b")
@@ -154,7 +164,7 @@ def test_half_a_line_is_half_a_trial(soak: Soak) -> None:
 
 def test_hours_are_of_trials_in_all(soak: Soak, monkeypatch: pytest.MonkeyPatch) -> None:
     ticks = itertools.count(step=1800)
-    monkeypatch.setattr("common.soak_rounds.time.monotonic", lambda: next(ticks))
+    monkeypatch.setattr("common.suites.soak.rounds.time.monotonic", lambda: next(ticks))
     go_on(soak, coming_to(), hours=1)
     assert len(soak.results) == 2
     go_on(soak, coming_to(), hours=1)

@@ -6,7 +6,7 @@ from __future__ import annotations
 import os
 import socket
 
-from common.socket_buffer import drops, enlarge
+from common.dma.socket_buffer import drops, enlarge
 
 
 def test_a_small_buffer_drops_and_a_large_one_does_not() -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from common.source_lines import lines_of
+from common.run.post_mortem.source_lines import lines_of
 
 SOURCE = """\
 extern volatile int *where;

@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from common.errors import UsageError
-from common.record import Trial
-from common.stage import load_stage
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, fallen_checks
 
 STAGE = load_stage(1, "qemu")

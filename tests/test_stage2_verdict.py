@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from common import console
-from common.frames import Landing, read_landed, read_sent, write_landed, write_sent
-from common.record import Trial
-from common.stage import load_stage
-from common.stored_file import read_stamped
-from common.verdict import judge_trial
+from common.dma.frames import Landing, read_landed, read_sent, write_landed, write_sent
+from common.judge.verdict import judge_trial
+from common.record import console
+from common.record.evidence import Trial
+from common.record.stored_file import read_stamped
+from common.stage.declaration import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 
 STAGE = load_stage(2)

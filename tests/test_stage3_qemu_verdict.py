@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from common.guest_lines import read_stood_still
-from common.record import Trial
-from common.stage import load_stage
-from common.verdict import judge_trial
+from common.guest.lines import read_stood_still
+from common.judge.verdict import judge_trial
+from common.record.evidence import Trial
+from common.stage.declaration import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, fallen_checks, said
 
 STAGE = load_stage(3, "qemu")

@@ -14,11 +14,11 @@ from typing import Any
 
 import pytest
 
-from common import console
-from common.record import Trial
-from common.stage import load_stage
-from common.stored_file import read_stamped
-from common.verdict import judge_trial
+from common.judge.verdict import judge_trial
+from common.record import console
+from common.record.evidence import Trial
+from common.record.stored_file import read_stamped
+from common.stage.declaration import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 
 STAGE = load_stage(3)

@@ -13,13 +13,13 @@ from typing import Any
 import pytest
 
 from bench.incoming_boot import table
-from common import jit
-from common.accel import Accelerator
+from common.host.accel import Accelerator
+from common.judge.stored_run import opened
 from common.paths import CHECKOUT
-from common.report_text import report_text
-from common.runner import Bench, Plan, _cmdline
-from common.stage import load_stage
-from common.stored_run import opened
+from common.record.qemu import jit
+from common.report.text import report_text
+from common.run.trial import Bench, Plan, _cmdline
+from common.stage.declaration import load_stage
 
 IOMEM = """\
 00000000-00000fff : Reserved
@@ -72,7 +72,7 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     """stale_text.c, built for this host: the words for the next kernel, and the fact."""
     folder = tmp_path_factory.mktemp("stale")
     (folder / "driver.c").write_text("#include <stdarg.h>\n" + DRIVER)
-    sources = CHECKOUT / "common" / "workload"
+    sources = CHECKOUT / "common" / "workload" / "core"
     command = ["cc", "-D_GNU_SOURCE", "-Wall", "-Werror", f"-I{sources}", "driver.c", "-o", "it"]
     subprocess.run(command, cwd=folder, check=True)
 

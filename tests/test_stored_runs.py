@@ -14,12 +14,12 @@ from xml.etree import ElementTree
 
 import pytest
 
-from common.cli import main
+from common.cli.parser import main
 from common.errors import UsageError
 from common.paths import CHECKOUT
-from common.record import Run, schema_text, seal
-from common.sources import digests
-from common.stage import load_stage
+from common.record.evidence import Run, schema_text, seal
+from common.record.sources import digests
+from common.stage.declaration import load_stage
 from tests.conftest import RECORDED, sentence
 from tests.stored import edit_json, store_run, write_record
 
@@ -279,7 +279,7 @@ def test_a_run_made_by_other_code_is_told_as_such(
     run_folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     own = digests()
-    monkeypatch.setattr("common.sources.digests", lambda: own | {"workload": "0" * 64})
+    monkeypatch.setattr("common.record.sources.digests", lambda: own | {"workload": "0" * 64})
     assert main(["judge", str(run_folder)]) == 7
     said = capsys.readouterr().out.splitlines()[0]
     assert said.startswith("stage 1: OTHER CODE: made by commit 0123456789ab, whose workload this")

@@ -15,12 +15,12 @@ from pathlib import Path
 import pytest
 
 from common.errors import UsageError
-from common.last_look import FILE, LOG, LastLook, death, standing
-from common.ram_log import RamLog
-from common.record import Trial, collect
-from common.stage import load_stage
-from common.stored_run import opened
-from common.verdict import judge_trial
+from common.judge.stored_run import opened
+from common.judge.verdict import judge_trial
+from common.record.cpus.last_look import FILE, LOG, LastLook, death, standing
+from common.record.cpus.ram_log import RamLog
+from common.record.evidence import Trial, collect
+from common.stage.declaration import load_stage
 from tests.conftest import RECORDED
 from tests.stored import store_run, write_record
 

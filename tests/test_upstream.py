@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-import common.commands.upstream as verb
-from common import ktap
-from common.cli import main
-from common.dialogue import Line
+from common.cli import upstream as verb
+from common.cli.parser import main
 from common.errors import StagesError
-from common.stored_file import read_stamped
-from common.upstream_result import Status, UpstreamResult, UpstreamTest, over, weigh
-from common.upstream_tests import fragment, lacking, suite_tests
+from common.record.dialogue import Line
+from common.record.stored_file import read_stamped
+from common.report import ktap
+from common.suites.upstream.build import fragment, lacking, suite_tests
+from common.suites.upstream.result import Status, UpstreamResult, UpstreamTest, over, weigh
 from kernel.errors import ConfigSymbolLost
 from tests.conftest import sentence
 

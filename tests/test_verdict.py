@@ -11,9 +11,9 @@ from collections.abc import Callable
 
 import pytest
 
-from common.record import Run, Trial
-from common.stage import load_stage
-from common.verdict import judge, judge_control, judge_trial
+from common.judge.verdict import judge, judge_control, judge_trial
+from common.record.evidence import Run, Trial
+from common.stage.declaration import load_stage
 
 STAGE = load_stage(1)
 Lines = list[tuple[int, str]]

@@ -7,7 +7,7 @@ import struct
 
 import pytest
 
-from common.vtd_tables import Leaf, context_entry, domain_ids, page_table, translate
+from common.dma.vtd import Leaf, context_entry, domain_ids, page_table, translate
 
 ROOT, CONTEXT, TOP, MIDDLE, LOW, LAST = (n << 12 for n in range(1, 7))
 IOVA = 1 << 40

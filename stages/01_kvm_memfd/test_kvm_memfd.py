@@ -16,16 +16,16 @@ from pathlib import Path
 
 import pytest
 
-from common.accel import probe
-from common.checks import outcome
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice
-from common.kernels import kernel_pair
+from common.checks.live_update import outcome
+from common.host.accel import probe
+from common.judge.verdict import judge_control, judge_trial
+from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
-from common.pytest_hypervisor import quiet_trial
-from common.runner import Bench, Plan, run_trial
-from common.stage import Check, Control, Surroundings, load_stage
-from common.verdict import judge_control, judge_trial
+from common.run.kernels import kernel_pair
+from common.run.trial import Bench, Plan, run_trial
+from common.stage.declaration import Check, Control, Surroundings, load_stage
+from common.stage.kernel_choice import KernelChoice
+from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(1)
 

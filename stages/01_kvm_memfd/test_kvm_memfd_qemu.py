@@ -8,17 +8,17 @@ from dataclasses import replace
 
 import pytest
 
-from common.accel import probe
-from common.as_run import as_run
-from common.guest_image import GuestImage
-from common.hypervisor import Hypervisor
-from common.initramfs import make_initramfs
-from common.kernel_choice import KernelChoice
-from common.kernels import guest_kernel, kernel_pair
-from common.pytest_hypervisor import quiet_trial
-from common.runner import Bench, Plan
-from common.stage import load_stage
-from common.verdict import judge_control, judge_trial
+from common.host.accel import probe
+from common.judge.verdict import judge_control, judge_trial
+from common.machine.hypervisor import Hypervisor
+from common.run.guest_image import GuestImage
+from common.run.initramfs import make_initramfs
+from common.run.kernels import guest_kernel, kernel_pair
+from common.run.trial import Bench, Plan
+from common.stage.configured import as_run
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice
+from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(1, "qemu")
 OWN = as_run(STAGE, own_guest=True)

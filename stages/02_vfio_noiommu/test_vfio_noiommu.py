@@ -8,17 +8,17 @@ from pathlib import Path
 
 import pytest
 
-from common.accel import probe
-from common.controls import unbroken
+from common.checks.controls import unbroken
 from common.errors import UsageError
-from common.hypervisor import Hypervisor
-from common.kernel_choice import KernelChoice
-from common.kernels import control_kernels, kernel_pair
-from common.pytest_hypervisor import quiet_trial
-from common.qemu_binary import VARIABLE
-from common.runner import Bench, Plan
-from common.stage import Control, load_stage
-from common.verdict import judge_control, judge_trial
+from common.host.accel import probe
+from common.host.qemu_binary import VARIABLE
+from common.judge.verdict import judge_control, judge_trial
+from common.machine.hypervisor import Hypervisor
+from common.run.kernels import control_kernels, kernel_pair
+from common.run.trial import Bench, Plan
+from common.stage.declaration import Control, load_stage
+from common.stage.kernel_choice import KernelChoice
+from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(2)
 OPTIONS = {option.parameter: option.default for option in STAGE.options}

@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from common.kernel_choice import KernelChoice
-from common.kernels import kernel_pair
-from common.mutants import Mutant, apply_mutant, mutants
 from common.paths import CHECKOUT
-from common.stage import load_stage
+from common.run.kernels import kernel_pair
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import KernelChoice
+from common.suites.mutants import Mutant, apply_mutant, mutants
 
 IN_C = [
     mutant
     for mutant in mutants()
-    if "workload/" in mutant.checkout_diff or "common/vm/" in mutant.checkout_diff
+    if "workload/" in mutant.checkout_diff or "common/workload/vm/" in mutant.checkout_diff
 ]
 
 

@@ -36,7 +36,7 @@ struct nic {
 };
 
 /**
- * struct places - PCI addresses; see common/igb_machine.py
+ * struct places - PCI addresses; see common/dma/igb.py
  * @device: what is preserved
  * @other: the second device
  * @other_vf: its first VF: an igb says that it is 128 functions further on

@@ -33,7 +33,7 @@
 /* Of the other device, which nobody refills. */
 #define OTHER_DESCRIPTORS 512
 
-/* More than the host waits for the guest; see common/qemu_guest.py */
+/* More than the host waits for the guest; see common/guest/qemu.py */
 #define GUEST_MS 120000
 #define EXEC_ENDED_MS 5000
 

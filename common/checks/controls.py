@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reasons for which a run must fail, for every stage."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from common.checks.live_update import outcome
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Outcome, Stage
+
+
+def reason(
+    ask: Callable[[Trial], Outcome], *, of_chain: bool = False, timed: bool = False
+) -> Check:
+    """The check that a control asks for its reason; `of_chain`: of all its updates at once."""
+    question = "Did it fail for its own reason?"
+    return Check("reason", question, ask, of_chain=of_chain, timed=timed)
+
+
+def unbroken(stage: Stage, *, earlier: Sequence[Stage] = ()) -> list[str]:
+    """The stage's checks that no control breaks: neither its own, nor one of an earlier stage.
+
+    An earlier stage's counts for a check that asks the very same function, not for one of its name.
+    """
+    broken = {name for control in stage.controls for name in control.breaks}
+    shown = {
+        check.ask
+        for one in earlier
+        for check in one.checks
+        if any(check.name in control.breaks for control in one.controls)
+    }
+    return [c.name for c in stage.checks if c.name not in broken and c.ask not in shown]
+
+
+def panicked(*words: str) -> Callable[[Trial], Outcome]:
+    """The incoming kernel stopped by itself, and said each of these words of why."""
+
+    def ask(trial: Trial) -> Outcome:
+        fatal = [splat.text for splat in trial.console.splats if splat.fatal]
+        return outcome(
+            bool(fatal)
+            and all(word in fatal[0] for word in words)
+            and len(trial.console.boots) == 2,
+            expected=f"a panic of the incoming kernel: {', '.join(words)}",
+            seen=fatal[0] if fatal else "no panic",
+            evidence="console.log",
+        )
+
+    return ask
+
+
+def was_reset(trial: Trial) -> Outcome:
+    """The machine went through its firmware, and the outgoing kernel booted again."""
+    resets, boots = trial.resets(), [boot.release for boot in trial.console.boots]
+    release = trial.setting.outgoing.release
+    return outcome(
+        bool(resets) and boots == [release, release],
+        expected="a platform reset and the outgoing kernel once more",
+        seen=f"{len(resets)} reset, booted: {', '.join(boots)}",
+        evidence="qmp.jsonl, console.log",
+    )

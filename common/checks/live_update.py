@@ -1,0 +1,356 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions that every stage asks: did a live update happen at all, and did both sides speak?
+
+Pure functions of a Trial. Helpers for the stages' own checks stand here too: a fact that
+is missing is "NO DATA", which is never a pass.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections.abc import Callable
+
+from common.checks.kernel_seen import HOST_SAW_KERNELS
+from common.checks.outcomes import disturbed as disturbed
+from common.checks.outcomes import no_data as no_data
+from common.checks.outcomes import outcome as outcome
+from common.record.clocks import Drift, drift, tsc_readings
+from common.record.console import SPLAT
+from common.record.cpus.last_look import LOG, has_console
+from common.record.dialogue import Side
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+
+OUTGOING, INCOMING = "outgoing", "incoming"
+# Late stamps of a loaded host were up to 122 ms in 350 sides.
+_DRIFT_MS, _DRIFT_PART = 250, 0.02
+
+
+def same_fact(key: str) -> Callable[[Trial], Outcome]:
+    """The fact is the same on both sides of the kexec."""
+
+    def ask(trial: Trial) -> Outcome:
+        values = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING)]
+        if None in values:
+            return no_data(f"fact {key} on both sides")
+        before, after = values
+        return outcome(before == after, expected=before, seen=after, evidence=f"fact {key}")
+
+    return ask
+
+
+def fact_is(side: str, key: str, value: str) -> Callable[[Trial], Outcome]:
+    """The side's fact has exactly this value."""
+
+    def ask(trial: Trial) -> Outcome:
+        seen = _fact(trial.side(side), key)
+        expected = f"{key}={_with_errno(value)}"
+        if seen is None:
+            return no_data(f"{side} fact {key}", expected=expected)
+        return outcome(
+            seen == value,
+            expected=expected,
+            seen=f"{key}={_with_errno(seen)}",
+            evidence=f"{side} fact {key}",
+        )
+
+    return ask
+
+
+def facts_are(side: str, wanted: dict[str, str]) -> Callable[[Trial], Outcome]:
+    """Every one of these facts has its value; the first that has not is named."""
+
+    def ask(trial: Trial) -> Outcome:
+        for key, value in wanted.items():
+            answer = fact_is(side, key, value)(trial)
+            if answer.status != "PASS":
+                return answer
+        said = ", ".join(f"{key}={value}" for key, value in wanted.items())
+        return outcome(True, expected=said, seen=said, evidence=f"{side} facts")
+
+    return ask
+
+
+def results_ok(side: str, names: tuple[str, ...]) -> Callable[[Trial], Outcome]:
+    """Each of the workload's KTAP results of this name is there once and ok."""
+
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        if spoken is None:
+            return no_data(f"{side} side never spoke", expected=f"{len(names)} results ok")
+        given = {result.name: result.ok for result in spoken.results}
+        missing = [name for name in names if name not in given]
+        bad = [name for name in names if not given.get(name, True)]
+        # What is not ok may be why the others were never tried.
+        if missing and not bad:
+            return no_data(f"{side} result {missing[0]}", expected=f"{len(names)} results ok")
+        seen = f"not ok: {', '.join(bad)}" if bad else f"{len(names)} results ok"
+        return outcome(
+            not bad, expected=f"{len(names)} results ok", seen=seen, evidence=f"{side} KTAP"
+        )
+
+    return ask
+
+
+def bailed_with(side: str, text: str) -> Callable[[Trial], Outcome]:
+    """The side gave up and named `text` as its cause."""
+
+    def ask(trial: Trial) -> Outcome:
+        spoken = trial.side(side)
+        if spoken is None or spoken.bail is None:
+            return no_data(f"{side} did not bail", expected=f"bail naming {text}")
+        return outcome(
+            text in spoken.bail,
+            expected=f"bail naming {text}",
+            seen=spoken.bail,
+            evidence=f"{side} # bail",
+        )
+
+    return ask
+
+
+def _with_errno(value: str) -> str:
+    """ "-2" as "-2 (ENOENT)"; anything else as it is."""
+    name = errno.errorcode.get(-int(value)) if re.fullmatch(r"-\d+", value) else None
+    return f"{value} ({name})" if name else value
+
+
+def _fact(side: Side | None, key: str) -> str | None:
+    return side.facts.get(key) if side else None
+
+
+def _finished(trial: Trial) -> Outcome:
+    ends = [f"{side.name or '?'}: {side.end}" for side in trial.sides]
+    return outcome(
+        [(side.name, side.end) for side in trial.sides]
+        == [(OUTGOING, "kexec"), (INCOMING, "done")],
+        expected="outgoing: kexec, incoming: done",
+        seen=", ".join(ends) or "nobody spoke",
+        evidence="dialogue.log",
+    )
+
+
+def _complete(trial: Trial) -> Outcome:
+    """KTAP plans kept, no line lost or damaged, each side once and with this run's nonce."""
+    names = [side.name for side in trial.sides]
+    faults = [f"{name} {names.count(name)} times" for name in set(names) if names.count(name) > 1]
+    for side in trial.sides:
+        numbers = [result.number for result in side.results]
+        if side.planned is None or numbers != list(range(1, side.planned + 1)):
+            faults.append(f"{side.name}: planned {side.planned}, got {len(numbers)}")
+        if side.garbage:
+            faults.append(f"{side.name}: {side.garbage[0]!r}")
+        if side.facts.get("nonce") != trial.setting.nonce:
+            faults.append(f"{side.name}: nonce {side.facts.get('nonce')}")
+    if not trial.sides:
+        return no_data("dialogue.log is empty", expected="plan kept, nonce of this run")
+    return outcome(
+        not faults,
+        expected="each side once, plan kept, no stray line, nonce of this run",
+        seen="; ".join(faults) or "as expected",
+        evidence="dialogue.log",
+    )
+
+
+def _other_release(trial: Trial) -> Outcome:
+    built = trial.setting.outgoing.release, trial.setting.incoming.release
+    seen = tuple(_fact(trial.side(name), "kernel.release") for name in (OUTGOING, INCOMING))
+    if None in seen:
+        return no_data("fact kernel.release on both sides", expected=f"{built[0]}, then {built[1]}")
+    return outcome(
+        seen == built and built[0] != built[1],
+        expected=f"{built[0]}, then {built[1]}",
+        seen=f"{seen[0]}, then {seen[1]}",
+        evidence="facts kernel.release",
+    )
+
+
+def _build_ids(trial: Trial) -> Outcome:
+    before, after = (_fact(trial.side(name), "kernel.build_id") for name in (OUTGOING, INCOMING))
+    built = trial.setting.outgoing.build_id, trial.setting.incoming.build_id
+    if before is None or after is None:
+        return no_data("fact kernel.build_id on both sides")
+    return outcome(
+        (before, after) == built and before != after,
+        expected=f"{built[0][:12]}, then {built[1][:12]}",
+        seen=f"{before[:12]}, then {after[:12]}",
+        evidence="/sys/kernel/notes on both sides, against the built images",
+    )
+
+
+def _handover(trial: Trial) -> Outcome:
+    count = trial.update
+    expected = f"exec from: {trial.setting.outgoing.release} (count {count}), once"
+    seen = [f"exec from: {h.release} (count {h.count})" for h in trial.console.handovers]
+    if not seen:
+        return no_data("no KHO line on the console", expected=expected)
+    return outcome(
+        [(h.release, h.count) for h in trial.console.handovers]
+        == [(trial.setting.outgoing.release, count)],
+        expected=expected,
+        seen="; ".join(seen),
+        evidence="console.log, KHO",
+    )
+
+
+def _luo_number(trial: Trial) -> Outcome:
+    numbers = trial.console.luo_numbers
+    expected = f"liveupdate number {trial.update}, once"
+    if not numbers:
+        return no_data("no LUO line on the console", expected=expected)
+    return outcome(
+        numbers == (trial.update,),
+        expected=expected,
+        seen=", ".join(map(str, numbers)),
+        evidence="console.log, luo",
+    )
+
+
+def _boot_ids(trial: Trial) -> Outcome:
+    before, after = (_fact(trial.side(name), "kernel.boot_id") for name in (OUTGOING, INCOMING))
+    if before is None or after is None:
+        return no_data("fact kernel.boot_id on both sides")
+    return outcome(
+        before != after, expected=f"another than {before[:8]}", seen=after[:8], evidence="boot_id"
+    )
+
+
+def _console_order(trial: Trial) -> Outcome:
+    setting, console = trial.setting, trial.console
+    events = [(boot.number, f"Linux version {boot.release}") for boot in console.boots]
+    events += [(number, "Starting new kernel") for number in console.jump_lines]
+    seen = [text for _, text in sorted(events)]
+    expected = [
+        f"Linux version {setting.outgoing.release}",
+        "Starting new kernel",
+        f"Linux version {setting.incoming.release}",
+    ]
+    return outcome(
+        seen == expected and not console.firmware,
+        expected=" | ".join(expected) + " and no firmware between",
+        seen=" | ".join([*seen, *console.firmware]) or "an empty console",
+        evidence="console.log",
+    )
+
+
+def _one_qemu(trial: Trial) -> Outcome:
+    before, after = trial.setting.process_at_start, trial.setting.process_at_end
+    return outcome(
+        before == after,
+        expected=f"pid {before.pid} from start to end",
+        seen=f"pid {after.pid}, started {after.start}" if after else "QEMU had ended",
+        evidence="/proc/PID/stat of QEMU",
+    )
+
+
+def _no_reset(trial: Trial) -> Outcome:
+    resets = trial.resets()
+    return outcome(
+        not resets,
+        expected="no platform reset",
+        seen=f"{len(resets)} ({resets[0].details})" if resets else "no platform reset",
+        evidence="qmp.jsonl, RESET",
+    )
+
+
+def _clocks(trial: Trial) -> Outcome:
+    """On both sides; the one that is further off is told."""
+    found = {
+        side.name: drift(tsc_readings(side))
+        for side in (trial.side(OUTGOING), trial.side(INCOMING))
+        if side is not None
+    }
+    known = {name: one for name, one in found.items() if one is not None}
+    expected = f"as fast as the host's, but for {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
+    if len(known) < 2:
+        return no_data("facts t.*, tsc.khz on both sides", expected=expected)
+    name, worst = max(known.items(), key=lambda one: abs(one[1].ms) / _allowed_ms(one[1]))
+    return outcome(
+        abs(worst.ms) <= _allowed_ms(worst),
+        expected=expected,
+        seen=f"{name}: {worst.ms:+.0f} ms in {worst.span_ms:.0f} ms of its own",
+        evidence="facts t.*, tsc.khz; stamps in dialogue.jsonl",
+    )
+
+
+def _allowed_ms(found: Drift) -> float:
+    return _DRIFT_MS + _DRIFT_PART * found.span_ms
+
+
+def _no_splat(trial: Trial) -> Outcome:
+    splats = trial.console.splats
+    expected = "no warning, oops or panic in either kernel"
+    if not splats and not has_console(trial.console):
+        return _no_splat_in_ram(trial, expected)
+    answer = outcome(
+        not splats and trial.console.lines > 0,
+        expected=expected,
+        seen=f"line {splats[0].number}: {splats[0].text}" if splats else "none",
+        evidence=f"console.log ({trial.console.lines} lines)",
+    )
+    still = trial.host.stood_still() if trial.host else None
+    of_time = bool(splats) and all(splat.of_time for splat in splats)
+    return disturbed(answer, still) if of_time and still else answer
+
+
+def _no_splat_in_ram(trial: Trial, expected: str) -> Outcome:
+    """Of a kernel without a console its log in RAM is all there is: it shows, or nothing does."""
+    texts = trial.last_look.texts if trial.last_look else ()
+    if splat := next((text for text in texts if SPLAT.search(text)), None):
+        return outcome(False, expected=expected, seen=splat, evidence=LOG)
+    side = "incoming" if trial.console.jumps else "outgoing"
+    return no_data(f"the {side} kernel had no console", expected=expected)
+
+
+def _taint(allowed: int) -> Callable[[Trial], Outcome]:
+    """Taint flags as each side found them (0), and as it left them (`allowed`)."""
+
+    def ask(trial: Trial) -> Outcome:
+        keys = ("kernel.taint", "kernel.taint_at_end")
+        seen = [_fact(trial.side(name), key) for name in (OUTGOING, INCOMING) for key in keys]
+        expected = f"0 at the start, {allowed} at the end of both sides"
+        if None in seen:
+            return no_data("facts kernel.taint, kernel.taint_at_end", expected=expected)
+        return outcome(
+            seen == ["0", str(allowed)] * 2,
+            expected=expected,
+            seen=f"outgoing {seen[0]}, {seen[1]}; incoming {seen[2]}, {seen[3]}",
+            evidence="facts kernel.taint, kernel.taint_at_end",
+        )
+
+    return ask
+
+
+ONE_QEMU = Check("one_qemu", "Is it the same QEMU process?", _one_qemu)
+FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
+
+
+def live_update(*, taint: int = 0) -> Claim:
+    """The claim that every stage starts with; `taint` is what its workload does to a kernel."""
+    question = f"Is {taint} all that taints a kernel?" if taint else "Are both kernels untainted?"
+    return Claim(
+        "The machine really went from one kernel to another by kexec, once, and nothing else"
+        " happened.",
+        (
+            Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
+            Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
+            Check("other_kernel", "Are the releases those of two kernels?", _other_release),
+            Check("build_ids", "Are the running kernels those that were built?", _build_ids),
+            HOST_SAW_KERNELS,
+            Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
+            Check("luo_number", "Does LUO count the live update?", _luo_number),
+            Check("new_boot_id", "Is it another boot?", _boot_ids),
+            Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
+            ONE_QEMU,
+            Check("no_reset", "Was the platform never reset?", _no_reset),
+            Check("no_splat", "Are both consoles free of splats?", _no_splat),
+            Check(
+                "clock_rate", "Is each kernel's clock as fast as the host's?", _clocks, timed=True
+            ),
+            Check("not_tainted", question, _taint(taint)),
+        ),
+    )
+
+
+LIVE_UPDATE = live_update()

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The matrix verb: kernels x stages x controls, here, or spread by a CI's own engine."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import Exit, UsageError
+from common.paths import runs_root
+from common.stage.declaration import stage_folders
+from common.stage.kernel_choice import KernelChoice, Origin, default_origin, origin_of, series_of
+from common.suites.matrix.cells import Cell, cells_of, exit_of, names_in, plan_text, result, table
+
+
+def matrix(arguments: argparse.Namespace) -> int:
+    """Run, plan or collect the cells; the table on stdout. The worst cell's exit status."""
+    if arguments.collect:
+        return _collected(arguments)
+    if arguments.plan:
+        sys.stdout.write(plan_text(cells(arguments), arguments.plan))
+        return Exit.PASS
+    wanted = _chosen_cells(arguments)
+    folder = _results_folder(arguments)
+    from common.suites.matrix.run import run_cells  # libvirt: not needed to plan or to collect
+
+    run_cells(wanted, arguments, folder)
+    return _told([cell.name for cell in wanted], [folder], arguments)
+
+
+def cells(arguments: argparse.Namespace) -> tuple[Cell, ...]:
+    """The cells that the options ask for. Raises UsageError for kernels or stages there are not."""
+    base = KernelChoice(series=series_of(arguments.series), config=tuple(arguments.config))
+    stages = arguments.stage or [*stage_folders()]
+    return cells_of(
+        _kernels(arguments.kernel),
+        stages,
+        base,
+        controls=arguments.controls,
+        chain=arguments.chain,
+    )
+
+
+def _kernels(texts: Sequence[str]) -> dict[str, Origin]:
+    """NAME=WHERE or WHERE alone, whose last part is the name then."""
+    found: dict[str, Origin] = {}
+    for text in texts or [default_origin().name]:
+        name, equals, where = text.partition("=")
+        origin = origin_of(where if equals else text)
+        if not equals:
+            name = origin.path.resolve().name.removeprefix("linux-source-")
+        if not name or "-to-" in name or not all(c.isalnum() or c in "._+-" for c in name):
+            raise UsageError(f"--kernel {text}: {name!r} cannot name a job; give NAME=WHERE")
+        if name in found:
+            raise UsageError(f"--kernel {text}: there is a kernel {name} already; give NAME=WHERE")
+        found[name] = origin
+    return found
+
+
+def _chosen_cells(arguments: argparse.Namespace) -> tuple[Cell, ...]:
+    all_cells = cells(arguments)
+    if not arguments.cell:
+        return all_cells
+    for cell in all_cells:
+        if cell.name == arguments.cell:
+            return (cell,)
+    raise UsageError(f"this matrix has no cell {arguments.cell}; --plan lists those it has")
+
+
+def _results_folder(arguments: argparse.Namespace) -> Path:
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    folder: Path = arguments.results or runs_root() / f"matrix-{stamp}-{os.getpid()}"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder.resolve()
+
+
+def _collected(arguments: argparse.Namespace) -> int:
+    """What jobs brought back: of the cells asked for, else of all that are there."""
+    folders = [Path(name) for name in arguments.collect]
+    if missing := [str(folder) for folder in folders if not folder.is_dir()]:
+        raise UsageError(f"there is no folder {missing[0]} to collect from")
+    names = names_in(folders)
+    if arguments.kernel or arguments.stage:
+        names = [cell.name for cell in cells(arguments)]
+    return _told(names, folders, arguments)
+
+
+def _told(names: Sequence[str], folders: Sequence[Path], arguments: argparse.Namespace) -> int:
+    results = [result(folders, name) for name in names]
+    sys.stdout.write(table(results))
+    if not arguments.collect:
+        print(f"\nResults: {folders[0]}", file=sys.stderr)
+    return exit_of(results, refusal_ok=arguments.refusal_ok)

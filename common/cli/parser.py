@@ -1,0 +1,410 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The command line: a contract, scripts rely on it. Exit statuses are in common/errors.py."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+from common import __version__
+from common.errors import Exit, StagesError
+from common.host.processes import load
+from common.host.qemu_binary import VARIABLE, choose
+from common.record.evidence import LONGEST
+from common.run import guest_image
+from common.stage import append, kernel_choice
+from common.stage.declaration import WORKLOADS, Option, all_stages
+from common.stage.lane import LANES
+from common.text import printable
+
+REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
+
+_EPILOG = """\
+exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
+the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the
+run was made by other code than this, 125 the kernel did not build
+"""
+
+_SOAK_EPILOG = """\
+The same command again goes on where it was interrupted.
+
+exit status: 0 every trial was right; 1 at least one was wrong; 3 none was wrong, but at least one
+ended DISTURBED or with an error of the harness, or trial after trial could not be run; 130
+interrupted, whatever the table says; 2, 4, 125 as with every command
+"""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Its errors are one sentence, and where help is; usage of 18 lines hides what is wrong."""
+
+    def error(self, message: str) -> NoReturn:
+        line = " ".join(printable(message).split())
+        self.exit(Exit.USAGE, f"{self.prog}: {line} (see `{self.prog} --help`)\n")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of the whole command line. Each verb names its function in `run`."""
+    parser = _Parser(
+        prog="kexec-stages",
+        description="Shows, with evidence, a VM and its devices living through a kexec.",
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"kexec-stages {__version__}")
+    verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
+    _machine_options(demo)
+    load.add_option(demo)
+    append.add_option(demo)
+    test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
+    test.add_argument(
+        "--mutants",
+        "--sabotage",
+        nargs="*",
+        metavar="MUTANT",
+        help="instead: put each mutant of tests/mutants into a copy of this checkout, and see it"
+        " noticed by the check that claims to (all, or those named). The path of a patch to the"
+        " kernel, or of a folder of them: whatever check notices it",
+    )
+    test.add_argument(
+        "--stage", type=int, default=1, metavar="N", help="the stage for patches given by path (1)"
+    )
+    test.set_defaults(further=())
+
+    run = _verb(verbs, "run", "run:run", "one stage, with its controls")
+    run.add_argument("stage", type=int, metavar="N")
+    which = run.add_mutually_exclusive_group()
+    which.add_argument("--control", action="append", metavar="NAME", help="this control only")
+    which.add_argument("--no-controls", action="store_true", help="the main run only")
+    _workload_option(run)
+    _lane_option(run)
+    _chain_option(run)
+    often = run.add_mutually_exclusive_group()
+    often.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often.add_argument(
+        "--layouts",
+        type=_positive,
+        metavar="K",
+        help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
+        " as a usage error where they cannot, and the report says how many layouts there were",
+    )
+    guest_image.add_options(run)
+    _machine_options(run)
+    load.add_option(run)
+    append.add_option(run)
+
+    gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
+    gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
+    gate.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="fail as well where this run of the stage did better (once for each stage)",
+    )
+    gate.add_argument("--controls", action="store_true", help="run the controls as well")
+    gate.add_argument(
+        "--upstream",
+        action="store_true",
+        help="instead of the stages: the kernel's own live update tests, from the tree under test",
+    )
+    _machine_options(gate)
+    append.add_option(gate)
+
+    soak = _verb(
+        verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
+    )
+    soak.epilog, soak.formatter_class = _SOAK_EPILOG, argparse.RawDescriptionHelpFormatter
+    soak.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    soak.add_argument("--workload", choices=WORKLOADS, help="default: all that the stages have")
+    soak.add_argument("--no-controls", action="store_true", help="main runs only")
+    limit = soak.add_mutually_exclusive_group()
+    limit.add_argument(
+        "--rounds", type=_positive, metavar="K", help="in all; default: until Ctrl-C"
+    )
+    limit.add_argument("--hours", type=_hours, metavar="H", help="of trials, in all")
+    soak.add_argument("--name", help="default: made of the options, so that they go on")
+    begin = soak.add_mutually_exclusive_group()
+    begin.add_argument("--fresh", action="store_true", help="forget what that name has seen so far")
+    begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
+    _machine_options(soak)
+    load.add_option(soak)
+    append.add_option(soak)
+
+    matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
+    matrix.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="[NAME=]WHERE",
+        help="linux-source-X.Y, a tree, or a bzImage; every pair of them is run, both ways",
+    )
+    matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    matrix.add_argument("--controls", action="store_true", help="each control is a cell, too")
+    _chain_option(matrix)
+    matrix.add_argument("--jobs", type=_positive, metavar="N", help="cells side by side")
+    matrix.add_argument(
+        "--refusal-ok",
+        action="store_true",
+        help="an incoming kernel that refuses the handover is no failure",
+    )
+    matrix.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
+    what = matrix.add_mutually_exclusive_group()
+    what.add_argument(
+        "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
+    )
+    what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
+    what.add_argument(
+        "--collect", nargs="+", metavar="DIR", help="the table of what jobs left in --results"
+    )
+    _machine_options(matrix, sides=False)
+
+    report = _verb(verbs, "report", "stored:report", "the report of stored runs")
+    report.add_argument(
+        "run", metavar="RUN", nargs="+", help="a run folder, its name, a bundle, or `latest`"
+    )
+    report.add_argument("--format", choices=REPORT_FORMATS, default="text")
+    report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
+    mail = report.add_argument_group("mail")
+    mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
+    mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
+    mail.add_argument("--in-reply-to", metavar="MSGID")
+    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
+    judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
+    bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
+    bundle.add_argument("run", metavar="RUN")
+    bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
+
+    compare = _verb(verbs, "compare", "stored:compare", "what changed between two runs of a stage")
+    compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
+    compare.add_argument("after", metavar="RUN")
+
+    _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
+    listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
+    listing.add_argument(
+        "--schema",
+        nargs="?",
+        const="record",
+        choices=("record", "report"),
+        help="the JSON Schema of the record, or of `report --format json`",
+    )
+
+    listing.add_argument(
+        "--promises",
+        action="store_true",
+        help="each claim with the checks, controls and mutants that stand for it, as Markdown",
+    )
+
+    kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
+    actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
+    build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
+    build.add_argument("--stage", type=int, default=1, metavar="N")
+    _workload_option(build)
+    _lane_option(build)
+    kernel_choice.add_options(build)
+    each = _verb(
+        actions, "each", "kernels:each", "each patch of a series: built, booted, updated live"
+    )
+    each.add_argument("--stage", type=int, default=2, metavar="N", help="default: 2")
+    _machine_options(each)
+    selftests = _verb(
+        actions,
+        "selftests",
+        "kernels:selftests",
+        "iommufd's selftests and the page tables' KUnit tests, without a series and with it",
+    )
+    selftests.add_argument("--stage", type=int, default=3, metavar="N", help="default: 3")
+    _machine_options(selftests)
+    _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
+    prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
+    amount = prune.add_mutually_exclusive_group(required=True)
+    amount.add_argument("--keep", type=int, metavar="N", help="all but the N last used")
+    amount.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so long")
+    amount.add_argument("--all", action="store_true")
+
+    bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
+    bench.add_argument("--runs", type=_positive, default=5, metavar="N")
+    bench.add_argument(
+        "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
+    )
+    bench.add_argument(
+        "--incoming-boot",
+        action="store_true",
+        help="instead: the incoming kernel's boot under TCG, off the outgoing one's text and not",
+    )
+    bench.add_argument("--stage", type=int, action="append", metavar="N", help="with it")
+    bench.add_argument(
+        "--word", action="append", default=[], metavar="WORD", help="with it, on the command lines"
+    )
+    bench.add_argument("--sizes", default="128", metavar="MIB,MIB", help="of that guest")
+    bench.add_argument(
+        "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"
+    )
+    _qemu_option(bench)
+    bench.add_argument("--svg", type=Path, metavar="FILE", help="a picture of it")
+    shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
+    shell.add_argument("stage", type=int, metavar="N")
+    _machine_options(shell)
+    return parser
+
+
+def _verb(
+    verbs: argparse._SubParsersAction[_Parser], name: str, target: str, help: str
+) -> argparse.ArgumentParser:
+    verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
+    verb.set_defaults(target=target)
+    return verb
+
+
+def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
+    kernel_choice.add_options(parser, sides=sides)
+    parser.set_defaults(load=0, append=[])  # for the verbs without these options
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    _qemu_option(machine)
+    machine.add_argument(
+        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
+    )
+    # The first of a flag: where a stage's workloads differ in it, the stage's own.
+    options = {o.flag: o for stage in reversed(all_stages()) for o in stage.options}
+    for option in options.values():
+        machine.add_argument(
+            option.flag,
+            dest=option.parameter,
+            type=_in_range(option),
+            metavar=option.metavar,
+            help=option.help,
+        )
+
+
+def _qemu_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--qemu",
+        metavar="PATH",
+        help=f"the QEMU that the machines use (default: ${VARIABLE}, else the one in PATH)",
+    )
+
+
+def _chain_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chain",
+        type=_chain,
+        default=1,
+        metavar="N",
+        help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
+    )
+
+
+def _workload_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload",
+        choices=WORKLOADS,
+        default="vmm",
+        help="who runs the guest: our own VMM, or the host's QEMU (default: vmm)",
+    )
+
+
+def _lane_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lane",
+        choices=LANES,
+        default="default",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
+        " late, swap, memcg, modules, as distributions have them (default: default)",
+    )
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} hours are no time")
+    return value
+
+
+def _chain(text: str) -> int:
+    value = _positive(text)
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(f"{value} updates are more than {LONGEST}")
+    return value
+
+
+def _in_range(option: Option) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not option.minimum <= value <= option.maximum:
+            raise argparse.ArgumentTypeError(
+                f"{value} is not between {option.minimum} and {option.maximum}"
+            )
+        if value % option.step:
+            raise argparse.ArgumentTypeError(f"{value} is not a multiple of {option.step}")
+        return value
+
+    return number
+
+
+def _terminated(_number: int, _frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _parse(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The command line; words that only `test` takes are pytest's."""
+    parser = build_parser()
+    arguments, further = parser.parse_known_args(argv)
+    if further and (not hasattr(arguments, "further") or arguments.mutants is not None):
+        parser.error(f"unrecognized arguments: {' '.join(further)}")
+    arguments.further = further
+    return arguments
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; returns the exit status."""
+    try:
+        arguments = _parse(argv)
+        signal.signal(signal.SIGTERM, _terminated)
+        if hasattr(arguments, "qemu"):
+            choose(arguments.qemu)
+        module, function = arguments.target.split(":")
+        verb = getattr(importlib.import_module(f"common.cli.{module}"), function)
+        status = int(verb(arguments))
+        sys.stdout.flush()  # a full disk is noticed here, not when Python shuts down
+        return status
+    except StagesError as error:
+        lines = [printable(line) for line in (f"kexec-stages: {error}", *error.details)]
+        print(*lines, sep="\n  ", file=sys.stderr)
+        return error.exit_status
+    except KeyboardInterrupt:
+        print("kexec-stages: interrupted; nothing was left behind", file=sys.stderr)
+        return 128 + signal.SIGINT
+    except BrokenPipeError:
+        _drop_output()  # the reader (head, less) has gone
+        return Exit.HARNESS
+    except OSError as error:
+        if error.filename is None:
+            _drop_output()
+        what = printable(str(error.filename or "output"))
+        print(f"kexec-stages: {what}: {error.strerror}", file=sys.stderr)
+        return Exit.HARNESS
+
+
+def _drop_output() -> None:
+    """Python must not complain at shutdown about what cannot be written."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -1,0 +1,63 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The shell verb: the machine of a stage with its console attached."""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from common.errors import HarnessError
+from common.host.accel import probe
+from common.host.qemu_binary import qemu_path
+from common.run.initramfs import build_workload, make_initramfs
+from common.run.kernels import kernel_pair
+from common.run.one_run import options_of
+from common.stage.configured import as_run
+from common.stage.declaration import load_stage
+from common.stage.kernel_choice import chosen
+
+_BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
+_INIT = """\
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t debugfs none /sys/kernel/debug
+echo "The stage's workload is /workload, the incoming kernel /incoming. Ctrl-A X leaves QEMU."
+exec setsid cttyhack sh
+"""
+
+
+def shell(arguments: argparse.Namespace) -> int:
+    """Boot the stage's outgoing kernel into a busybox shell on this terminal; QEMU's status."""
+    choice = chosen(arguments)
+    stage = as_run(load_stage(arguments.stage), choice=choice)
+    busybox = next((path for path in map(Path, _BUSYBOX) if path.exists()), None)
+    if busybox is None:
+        raise HarnessError("the shell needs a static busybox: apt install busybox-static")
+    outgoing, incoming = kernel_pair(stage, choice)
+    options = options_of(stage, arguments)
+    with tempfile.TemporaryDirectory(prefix="kexec-stages-shell-") as name:
+        folder = Path(name)
+        init = folder / "init"
+        init.write_text(_INIT)
+        workload = build_workload(stage.sources, headers=outgoing.headers)
+        initrd = make_initramfs(
+            {
+                "/init": init,
+                "/bin/busybox": busybox,
+                "/workload": workload,
+                "/incoming/bzImage": incoming.image,
+            },
+            gen_init_cpio=outgoing.gen_init_cpio,
+            target=folder / "initrd",
+        )
+        accelerator = probe(wanted=arguments.accel)
+        command = [str(qemu_path()), "-machine", "q35", "-accel", accelerator.name, "-nographic"]
+        command += ["-cpu", "host" if accelerator.name == "kvm" else "EPYC,svm=on,npt=on"]
+        command += ["-smp", str(stage.cpus), "-m", str(stage.size(options).machine_mib)]
+        command += ["-kernel", str(outgoing.image), "-initrd", str(initrd), "-no-reboot"]
+        command += ["-append", " ".join(("console=ttyS0", *stage.cmdline))]
+        print(" ".join(command), file=sys.stderr)
+        return subprocess.run(command, check=False).returncode

@@ -1,0 +1,182 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The soak verb: every trial, round after round, beside a load; how often each came out right."""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import hashlib
+import re
+import signal
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from common.cli.run import told_possible
+from common.errors import HarnessError, UsageError
+from common.host.facts import checkout_commit
+from common.host.processes.load import busy
+from common.machine.hypervisor import Hypervisor
+from common.run.one_run import bench_of
+from common.run.trial import Bench, Plan, plan_trials, run_stage
+from common.stage.append import check
+from common.stage.configured import as_run
+from common.stage.declaration import Stage, all_stages, load_stage, stage_workloads
+from common.stage.kernel_choice import KernelChoice, chosen
+from common.suites.soak.rounds import Judged, RunOne, go_on, judged
+from common.suites.soak.state import Chosen, Soak, State, exit_of, opened, report, stored
+
+INTERRUPTED = 128 + signal.SIGINT
+PlanOf = dict[tuple[str, str], Plan]
+"""By stage label and trial name, in the order of a round."""
+
+
+def soak(arguments: argparse.Namespace) -> int:
+    """Rounds, until there were enough or Ctrl-C; then the table, on stdout."""
+    choice = chosen(arguments)
+    stages = [as_run(stage, choice=choice) for stage in _stages(arguments)]
+    check(arguments.append, stages)
+    asked = _asked(arguments, choice, stages)
+    name = _name(arguments, asked)
+    if arguments.table:
+        return _told(stored(name))
+    plans = _plans(stages, controls=asked.controls)
+    wanted = State(
+        chosen=asked,
+        trials=tuple(plans),
+        commit=checkout_commit(),
+        begun=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+    )
+    with opened(name, fresh=arguments.fresh) as store:
+        store.check(wanted)
+        try:
+            with Hypervisor(arguments.connect) as hypervisor:
+                benches = _benches(stages, plans, choice, arguments, hypervisor)
+                kernels = {label: _keys(bench) for label, bench in benches.items()}
+                store.begin(wanted.model_copy(update={"kernels": kernels}))
+                hypervisor.guardian.remove_folder(store.running)
+                run_one = _runner(benches, plans)
+                with busy(arguments.load, hypervisor.guardian):
+                    go_on(store, run_one, rounds=arguments.rounds, hours=arguments.hours)
+        except KeyboardInterrupt:
+            _say_where(store)
+            if store.state:
+                _told(store)
+            return INTERRUPTED
+        except HarnessError:
+            if store.results:
+                _told(store)
+            raise
+        return _told(store)
+
+
+def _stages(arguments: argparse.Namespace) -> list[Stage]:
+    """What was named, with each of its workloads. Raises UsageError for what there is not."""
+    if arguments.stage is None:
+        found = list(all_stages())
+    else:
+        numbers = sorted(set(arguments.stage))
+        own = [load_stage(number) for number in numbers]  # raises for a number there is not
+        found = [load_stage(s.number, w) for s in own for w in stage_workloads(s.number)]
+    kept = [stage for stage in found if arguments.workload in (None, stage.workload)]
+    if not kept:
+        raise UsageError(f"no stage of these has a workload {arguments.workload!r}")
+    return kept
+
+
+def _asked(arguments: argparse.Namespace, choice: KernelChoice, stages: Sequence[Stage]) -> Chosen:
+    options = {option for stage in stages for option in stage.options}
+    others = {o.flag: getattr(arguments, o.parameter) for o in options}
+    others |= {"--accel": None if arguments.accel == "auto" else arguments.accel}
+    others |= {"--append": " ".join(arguments.append) or None}
+    others |= {"kernels": None if choice == KernelChoice() else choice}
+    return Chosen(
+        stages=tuple(stage.label for stage in stages),
+        controls=not arguments.no_controls,
+        load=arguments.load,
+        others={key: str(value) for key, value in others.items() if value is not None},
+    )
+
+
+def _name(arguments: argparse.Namespace, asked: Chosen) -> str:
+    """The soak's name: the one given, else the same for the same options.
+
+    Raises UsageError for one that is no name of a folder.
+    """
+    if given := arguments.name:
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", given):
+            raise UsageError(f"--name {given!r} cannot name a folder: give letters, digits, . _ -")
+        return str(given)
+    words = [f"stage-{n}" for n in sorted(set(arguments.stage or ()))] or ["all"]
+    words += [arguments.workload] if arguments.workload else []
+    words += [] if asked.controls else ["no-controls"]
+    words += [f"load-{asked.load}"] if asked.load else []
+    if asked.others:
+        said = repr(sorted(asked.others.items()))
+        words.append(hashlib.sha256(said.encode()).hexdigest()[:6])
+    return "-".join(words)
+
+
+def _plans(stages: Sequence[Stage], *, controls: bool) -> PlanOf:
+    """A round."""
+    return {
+        (stage.label, plan.name): plan
+        for stage in stages
+        for plan in plan_trials(controls=told_possible(stage) if controls else ())
+    }
+
+
+def _benches(
+    stages: Sequence[Stage],
+    plans: PlanOf,
+    choice: KernelChoice,
+    arguments: argparse.Namespace,
+    hypervisor: Hypervisor,
+) -> dict[str, Bench]:
+    """By stage label: all kernels are built before the first trial."""
+    return {
+        stage.label: bench_of(
+            stage,
+            [
+                plan.control
+                for (label, _), plan in plans.items()
+                if label == stage.label and plan.control
+            ],
+            choice,
+            arguments,
+            hypervisor,
+        )
+        for stage in stages
+    }
+
+
+def _keys(bench: Bench) -> str:
+    return f"{bench.outgoing.key} {bench.incoming.key}"
+
+
+def _runner(benches: Mapping[str, Bench], plans: PlanOf) -> RunOne:
+    def run_one(label: str, trial: str, folder: Path) -> Judged:
+        bench = replace(benches[label], folder=folder)
+        plan = plans[label, trial]
+        run = run_stage(bench, [plan], before=lambda _plan: None, after=lambda _trial: None)
+        return judged(run, bench.stage)
+
+    return run_one
+
+
+def _say_where(store: Soak) -> None:
+    if store.state is None:
+        print("kexec-stages: interrupted before the first trial", file=sys.stderr)
+        return
+    number, stage, trial = store.next_trial()
+    print(
+        f"kexec-stages: interrupted in round {number} at {stage} {trial}; the same command goes on"
+        " with that trial",
+        file=sys.stderr,
+    )
+
+
+def _told(store: Soak) -> int:
+    sys.stdout.write(report(store))
+    return exit_of(store.results)

@@ -1,0 +1,201 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Verbs on what is stored or declared: no machine, no QEMU, no libvirt."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, suppress
+from email.headerregistry import Address
+from pathlib import Path
+
+from tabulate import tabulate
+
+from common.errors import Exit, UsageError
+from common.judge.stored_run import StoredRun, opened
+from common.record import evidence as record
+from common.record.bundle import pack
+from common.record.evidence import Run
+from common.report import ktap
+from common.report.charts.timeline import timeline_svg
+from common.report.comparison import comparison, worsened
+from common.report.json import report_json
+from common.report.json import schema_text as report_json_schema
+from common.report.junit import report_junit
+from common.report.mail import Envelope, report_mail
+from common.report.text import report_text
+from common.stage.declaration import Stage, all_stages
+from common.text import printable
+
+
+def report(arguments: argparse.Namespace) -> int:
+    """Print or write the report of stored runs."""
+    with ExitStack() as stack:
+        opens = (stack.enter_context(opened(name)) for name in arguments.run)
+        runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
+        # whatever the format: nothing that a run holds is to steer who reads the report
+        data = printable(_RENDERED[arguments.format](runs, arguments)).encode()
+    if arguments.output:
+        _write_whole(arguments.output, data)
+    else:
+        sys.stdout.buffer.write(data)
+        sys.stdout.buffer.flush()
+    return Exit.PASS
+
+
+def _text(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    return "\n\n".join(report_text(one.run, one.verdict, one.stage) for one in runs)
+
+
+def _html(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    from common.report.html import report_html  # jinja2 is slow to import; only a page needs it
+
+    return report_html(runs)
+
+
+def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    envelope = Envelope(
+        sender=arguments.sender or _git_identity(),
+        to=tuple(arguments.to),
+        cc=tuple(arguments.cc),
+        in_reply_to=arguments.in_reply_to,
+    )
+    return report_mail(runs, envelope).decode()
+
+
+def _git_identity() -> str:
+    """NAME <ADDRESS> of git's configuration, whose send-email is to send the mail."""
+    with suppress(OSError):
+        done = [
+            subprocess.run(
+                ["git", "config", key], capture_output=True, text=True, check=False
+            ).stdout.strip()
+            for key in ("user.name", "user.email")
+        ]
+        if done[1]:
+            return str(Address(done[0], addr_spec=done[1]))
+    raise UsageError("whom is the mail from? git config user.email is not set; give --from")
+
+
+def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    results = [
+        ktap.stage_result(position, one.stage, one.run, one.verdict)
+        for position, one in enumerate(runs, start=1)
+    ]
+    return "".join([f"KTAP version 1\n1..{len(runs)}\n", *results])
+
+
+def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
+    if len(runs) != 1:
+        raise UsageError(f"a picture is of one run, not of {len(runs)}")
+    return _picture(runs[0].run, runs[0].stage)
+
+
+def _picture(run: Run, stage: Stage) -> str:
+    """The timeline of the first main trial. Raises UsageError when none reached its end."""
+    for trial in run.trials:
+        if trial.setting.control is None and (phases := stage.blackout(trial)):
+            host = trial.setting.host
+            title = f"Stage {stage.number}: the blackout, {host.accelerator} on {host.cpu}"
+            return timeline_svg(phases, title=title)
+    raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
+
+
+def _write_whole(target: Path, data: bytes) -> None:
+    """Write a file that is never half there; a pipe or device is written as it stands."""
+    if target.exists() and not target.is_file():
+        with target.open("wb") as file:
+            file.write(data)
+        return
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        part.write_bytes(data)
+        part.replace(target)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+_RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
+    "text": _text,
+    "mail": _mail,
+    "html": _html,
+    "json": lambda runs, _arguments: report_json(runs),
+    "junit": lambda runs, _arguments: report_junit(runs),
+    "ktap": _ktap,
+    "svg": _svg,
+}
+
+
+def judge(arguments: argparse.Namespace) -> int:
+    """Judge a run or a bundle again, from its raw files; the exit status is the verdict's."""
+    with opened(arguments.run) as stored:
+        if arguments.seal and arguments.seal.lower() != stored.seal:
+            raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
+        verdict = stored.vouched
+        print(printable(f"stage {verdict.stage}: {verdict.status}: {verdict.why}"))
+        ran = {control.control for control in verdict.controls}
+        if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
+            print(f"controls that were not run: {', '.join(lacking)}")
+        print(f"seal {stored.seal}")
+    return verdict.exit
+
+
+def compare(arguments: argparse.Namespace) -> int:
+    """Print what changed from one run of a stage to another; 1 when anything got worse."""
+    with opened(arguments.before) as before, opened(arguments.after) as after:
+        if before.stage.label != after.stage.label:
+            raise UsageError(
+                f"{before.name} is of {before.stage.label} and {after.name} of"
+                f" {after.stage.label}: there is nothing to compare"
+            )
+        names, runs = (before.name, after.name), (before.run, after.run)
+        verdicts = (before.verdict, after.verdict)
+        sys.stdout.write(comparison(names, runs, verdicts, after.stage))
+    return Exit.FAIL if worsened(*verdicts) else Exit.PASS
+
+
+def bundle(arguments: argparse.Namespace) -> int:
+    """Write a run as one file; prints its name, its digest, and the run's seal."""
+    with opened(arguments.run) as stored:
+        data = pack(stored.folder)
+        target = arguments.output or Path(f"{stored.name}.zip")
+        _write_whole(target, data)
+        print(f"{target}: {len(data)} bytes, sha256 {hashlib.sha256(data).hexdigest()}")
+        print(f"seal {stored.seal}")
+    return Exit.PASS
+
+
+def list_stages(arguments: argparse.Namespace) -> int:
+    """Print what the stages claim, what they do not, and their controls."""
+    if arguments.schema:
+        text = {"record": record.schema_text, "report": report_json_schema}[arguments.schema]()
+        sys.stdout.write(text)
+        return Exit.PASS
+    if arguments.promises:
+        from common.suites.promises import promises  # kernels and mutants: judge needs neither
+
+        sys.stdout.write(promises())
+        return Exit.PASS
+    for stage in all_stages():
+        print(f"Stage {stage.number}: {stage.title}\n")
+        rows = [
+            [f"{n}. {claim.text}" if check is claim.checks[0] else "", check.name, check.question]
+            for n, claim in enumerate(stage.claims, start=1)
+            for check in claim.checks
+        ]
+        print(tabulate(rows, headers=["claim", "check", "question"], maxcolwidths=[44, None, 44]))
+        controls = [[c.name, c.what, ", ".join(sorted(c.breaks))] for c in stage.controls]
+        print(
+            "\n"
+            + tabulate(
+                controls,
+                headers=["control", "what it does", "must break"],
+                maxcolwidths=[None, 50, 30],
+            )
+        )
+        print("\nNot claimed:\n" + "\n".join(f"- {text}" for text in stage.not_claimed) + "\n")
+    return Exit.PASS

@@ -1,0 +1,381 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about a device that writes frames through a kexec, for every stage that has one.
+
+Pure functions of a Trial, on what common/dma/witness.py found and the facts of
+common/workload/device/igb_report.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from common.checks.live_update import INCOMING, OUTGOING, disturbed, no_data, outcome, same_fact
+from common.dma.igb import Places, places
+from common.guest.checks import both
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Outcome
+
+_EDGE_NS = 100_000_000
+_SURE_OF_RING = 4
+"""An uncertainty of more than this part of a ring leaves nothing to be said of an index in it."""
+QUIET_MS = 100.0
+"""A silence up to this shows nothing: the host's own scheduling may take that."""
+STALL_MS = 50.0
+"""So long a device may keep a frame waiting once the host has run everybody that the frame needs:
+a longer silence of which more than this is left is the device's own."""
+STALLED_PART = 0.2
+"""For this part of the time at most frames may be kept waiting: a device that writes for a
+moment now and then is never silent for long, and is not at work either. 7 % was seen, loaded."""
+UNREAD_PART = 0.02
+"""Of the frames so many at most may be known by their descriptors only: a guest frees buffers."""
+AT_LEAST_LANDED = 0.9
+"""Part of the frames sent within the gap that must land within it."""
+_OUR_WAY = ("sender", "qemu", "host", "watcher", "harness", "suspended")
+"""Whose absence changes when a frame is sent, seen, or what counts as the gap."""
+
+
+def frames_of(trial: Trial) -> dict[str, Any] | None:
+    """What the sender's and the watcher's logs show; None when nothing was sent."""
+    found: dict[str, Any] | None = trial.witness.get("frames")
+    return found
+
+
+def _gap(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]] | None:
+    """What was seen before the gap, and in it; None when there was no gap or no traffic."""
+    frames = frames_of(trial)
+    if frames is None or frames["gap"] is None:
+        return None
+    return frames["before"], frames["gap"]
+
+
+def _excused(trial: Trial, failed: Outcome) -> Outcome:
+    """What fell in the gap, as the device's fault, or as none that can be told from the host's.
+
+    The device answers for each time in which a frame was due and everybody had run that it needs:
+    an absence in the middle of a silence excuses nothing of what comes after it.
+    """
+    windows = _gap(trial)
+    if failed.status == "PASS" or windows is None or trial.host is None:
+        return failed
+    gap = windows[1]
+    begin, end = gap["begin"], gap["begin"] + round(gap["ms"] * 1e6)
+    found = trial.host.longest(begin - _EDGE_NS, end + _EDGE_NS, _OUR_WAY)
+    if gap["stall_ms"] > STALL_MS:
+        return failed
+    if gap["unsent_ms"] > QUIET_MS:
+        return disturbed(failed, f"nothing was sent for {gap['unsent_ms']:.0f} ms of it")
+    return disturbed(failed, trial.host.said(found)) if found else failed
+
+
+def _no_gap(expected: str) -> Outcome:
+    return no_data("no frames, or no gap: device-landed.bin, console.log", expected=expected)
+
+
+def _dma_in_gap(trial: Trial) -> Outcome:
+    """Sent in the gap, seen in RAM in the gap, and soon: not queued and flushed later."""
+    windows = _gap(trial)
+    if windows is None:
+        return _no_gap("frames land in the gap")
+    gap = windows[1]
+    answer = outcome(
+        gap["landed"] > 0
+        and gap["landed"] >= AT_LEAST_LANDED * gap["sent"]
+        and gap["latency_ms"] <= QUIET_MS,
+        expected=f"{gap['sent']} frames sent in {gap['ms']:.0f} ms, seen in RAM in the same time,"
+        f" each within {QUIET_MS:.0f} ms",
+        seen=f"{gap['landed']} frames, the slowest after {gap['latency_ms']:.1f} ms"
+        + _held_up(gap),
+        evidence="device-landed.bin, from 'Starting new kernel' to the first line of userspace",
+    )
+    return _excused(trial, answer)
+
+
+def _held_up(gap: dict[str, Any]) -> str:
+    """How much of it is the device's own, where that was measured and is more than usual."""
+    if gap["latency_ms"] <= QUIET_MS:
+        return ""
+    return f", kept waiting by the device for {gap['stall_ms']:.1f} ms"
+
+
+def _no_silence(trial: Trial) -> Outcome:
+    windows = _gap(trial)
+    if windows is None:
+        return _no_gap("no silence")
+    before, gap = windows
+    answer = outcome(
+        gap["silence_ms"] <= QUIET_MS,
+        expected=f"no silence of more than {QUIET_MS:.0f} ms (longest before:"
+        f" {before['silence_ms']:.1f} ms)",
+        seen=f"longest in the gap: {gap['silence_ms']:.1f} ms{_held_up(gap)}",
+        evidence="device-landed.bin",
+    )
+    return _excused(trial, answer)
+
+
+def _never_held_up(trial: Trial) -> Outcome:
+    """Whatever the kernels say of when the gap begins and ends: from the first frame to the last.
+
+    Counted is what is left when the host's own absences are taken off.
+    """
+    frames, windows = frames_of(trial), _gap(trial)
+    if frames is None or windows is None:
+        return _no_gap("frames never kept waiting")
+    parts = {"in all": frames["whole"], "in the gap": windows[1]}
+    name, worst = max(parts.items(), key=lambda part: _part(part[1]))
+    longest = frames["whole"]["stall_ms"]
+    return outcome(
+        longest <= QUIET_MS and _part(worst) <= STALLED_PART,
+        expected=f"no frame kept waiting by the device for more than {QUIET_MS:.0f} ms, and frames"
+        f" kept waiting for at most {STALLED_PART:.0%} of the time",
+        seen=f"{longest:.1f} ms at most; {_part(worst):.1%} of {worst['ms']:.0f} ms {name}",
+        evidence="device-landed.bin, from the first frame to the last; away-*.jsonl",
+    )
+
+
+def _part(window: dict[str, Any]) -> float:
+    return float(window["stalled_ms"] / window["ms"]) if window["ms"] else 0.0
+
+
+def _meanwhile(trial: Trial) -> Outcome:
+    side = trial.side(OUTGOING)
+    counts = [side.number(f"{what}.frames") if side else None for what in ("preserve", "load")]
+    if None in counts:
+        return no_data("facts preserve.frames, load.frames", expected="more than 0")
+    return outcome(
+        all(number and number > 0 for number in counts),
+        expected="frames arrive during both",
+        seen=f"{counts[0]} frames while preserving, {counts[1]} while loading",
+        evidence="facts preserve.frames, load.frames",
+    )
+
+
+def host_saw_all(
+    but: Callable[[Trial], Sequence[int]] = lambda _trial: (),
+) -> Callable[[Trial], Outcome]:
+    """Every frame was seen, and only once; those whose numbers `but` gives, never."""
+
+    def ask(trial: Trial) -> Outcome:
+        frames, never = frames_of(trial), list(but(trial))
+        if frames is None or not frames["sent"]:
+            return no_data("device-sent.bin, device-landed.bin", expected="every frame once")
+        drops, missing = trial.witness["socket"]["drops"], list(frames["missing_first"])
+        return outcome(
+            missing == never
+            and frames["missing"] == len(never)
+            and frames["unread"] <= frames["sent"] * UNREAD_PART
+            and frames["repeated"] == frames["foreign"] == 0,
+            expected=f"{frames['sent']} frames, each once, as it was sent"
+            + (f", but for {_numbers(never)}" if never else ""),
+            seen=f"{frames['landed']} landed{_unread(frames)}; {frames['missing']}"
+            f" missing{_first(missing, never)},"
+            f" {frames['repeated']} repeated, {frames['foreign']} not as sent"
+            f" ({drops} dropped by the host's socket)",
+            evidence="device-sent.bin, device-landed.bin",
+        )
+
+    return ask
+
+
+def _unread(frames: dict[str, Any]) -> str:
+    """How many of them were gone from their buffers when the host looked."""
+    return f", {frames['unread']} of them by their descriptors only" if frames["unread"] else ""
+
+
+def _numbers(numbers: Sequence[int]) -> str:
+    if len(numbers) > 9:
+        return f"{len(numbers)} numbers from {numbers[0]} to {numbers[-1]}"
+    return f"number{'s' * (len(numbers) > 1)} {', '.join(map(str, numbers))}"
+
+
+def _first(missing: Sequence[int], never: Sequence[int]) -> str:
+    """The first that should not be missing, in words."""
+    unexpected = [number for number in missing if number not in never]
+    if unexpected:
+        return f" from number {unexpected[0]}"
+    return " (those)" if missing else ""
+
+
+def _device_counted_all(trial: Trial) -> Outcome:
+    """Read once, at the end: the counter is cleared by a read, and by any reset."""
+    frames, side = frames_of(trial), trial.side(INCOMING)
+    seen = side.number("device.good_packets") if side else None
+    if frames is None or not frames["sent"] or seen is None:
+        return no_data("fact device.good_packets", expected="every frame once")
+    return outcome(
+        seen == frames["sent"],
+        expected=f"{frames['sent']} frames since the outgoing kernel started the device",
+        seen=f"{seen} in the device's own counter",
+        evidence="incoming fact device.good_packets (GPRC)",
+    )
+
+
+def went_round(fact: str) -> Callable[[Trial], Outcome]:
+    """A descriptor that was refilled in the incoming kernel was written to once more.
+
+    At the kexec the device may still use every descriptor, those refilled before included:
+    that is good for `count` more frames than had come, if nobody moves the tail on. `fact` is
+    the number of frames that the reader of the ring had seen.
+    """
+
+    def ask(trial: Trial) -> Outcome:
+        sides = both(trial)
+        count = sides[0].number("ring.count") if sides else None
+        before = sides[0].number(fact) if sides else None
+        after = sides[1].number(fact) if sides else None
+        if count is None or before is None or after is None:
+            return no_data(f"facts ring.count, {fact}", expected="the ring wraps")
+        return outcome(
+            after > count + before,
+            expected=f"more than {count + before} frames through {count} descriptors",
+            seen=f"{before} frames before the kexec, {after} in the end",
+            evidence=f"facts ring.count, {fact}",
+        )
+
+    return ask
+
+
+def _trace_has_none(key: str, what: str) -> Callable[[Trial], Outcome]:
+    """QEMU's trace has nothing of this kind while traffic ran; and it has something at all."""
+
+    def ask(trial: Trial) -> Outcome:
+        trace = trial.witness["trace"]
+        if not trace["config_writes"]:
+            return no_data("no write to the device's configuration in qemu-trace.log", expected="0")
+        found, at = trace[key], places(trial.setting.options)
+        return outcome(
+            not found,
+            expected=f"no {what} while traffic runs",
+            seen=f"{trace[f'{key}_count']}, first {_event(found[0], at)}" if found else "none",
+            evidence="qemu-trace.log",
+        )
+
+    return ask
+
+
+def _event(entry: list[Any], at: Places) -> str:
+    """A trace entry in words; its time is relative to "Starting new kernel"."""
+    ms, *rest = entry
+    text = rest[0]
+    if len(rest) == 2:
+        whose = "the bridge above the device" if text in at.bridges else "the device"
+        text = f"PCI_COMMAND of {whose}, {text} <- {rest[1]:#x}"
+    return f"{text} at {ms:+.1f} ms"
+
+
+def _not_gated(trial: Trial) -> Outcome:
+    """The second device is gated when it loses bus mastering; the trace does not say which it is.
+
+    That stops QEMU from asking again, so that it is one line.
+    """
+    trace = trial.witness["trace"]
+    if not trace["config_writes"]:
+        return no_data("no write to the device's configuration in qemu-trace.log", expected="1")
+    at = places(trial.setting.options)
+    off = trace["other_master_off"][0][0] if trace["other_master_off"] else None
+    others = [
+        entry
+        for entry in trace["gated"]
+        if off is not None and entry[0] >= off and "pci_master 0" in entry[1]
+    ]
+    return outcome(
+        trace["gated_count"] == len(others) <= 1,
+        expected="no frame kept back while traffic runs, but of the second device",
+        seen=f"{trace['gated_count']}, {len(others)} of the second device"
+        + (f"; first {_event(trace['gated'][0], at)}" if trace["gated"] else ""),
+        evidence="qemu-trace.log",
+    )
+
+
+def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
+    """The first of these facts that is not the same on both sides, else the last."""
+
+    def ask(trial: Trial) -> Outcome:
+        answers = [same_fact(key)(trial) for key in keys]
+        return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
+
+    return ask
+
+
+def _same_config(trial: Trial) -> Outcome:
+    """Of the device, of the port, and of every bridge where there are more."""
+    more = (
+        ("device.path", "bridges.config") if len(places(trial.setting.options).bridges) > 1 else ()
+    )
+    return _same_facts("device.bdf", "device.config", "port.config", *more)(trial)
+
+
+def _head_went_on(trial: Trial) -> Outcome:
+    """The device's own index moved by as many frames as it can have written between two looks."""
+    sides, between = both(trial), trial.witness.get("between_heads")
+    count = sides[0].number("ring.count") if sides else None
+    before = sides[0].number("device.head") if sides else None
+    after = sides[1].number("device.head") if sides else None
+    if not count or before is None or after is None or between is None:
+        return no_data("facts device.head, t.head, ring.count", expected="the head moves on")
+    least, most = between
+    moved = (after - before) % count
+    answer = outcome(
+        least > 0 and (moved - least) % count <= most - least,
+        expected=f"on from {before} by {least} to {most} frames, round a ring of {count}",
+        seen=f"{after}, {moved} further",
+        evidence="facts device.head (RDH), t.head; device-sent.bin, device-landed.bin",
+    )
+    if most - least < count // _SURE_OF_RING:
+        return answer
+    return disturbed(answer, f"the host kept up to {most - least} frames on their way")
+
+
+def _other_silent(trial: Trial) -> Outcome:
+    other = trial.witness.get("other")
+    if other is None or not other["before"]["sent"] or not other["after"]["sent"]:
+        return no_data("other-sent.bin, other-landed.bin", expected="silence from the jump on")
+    last, before, after = (other[key] for key in ("last", "before", "after"))
+    return outcome(
+        # Had it fallen silent earlier, the kexec would not be what silenced it.
+        last["landed"] > 0 and after["fresh"] == 0,
+        expected=f"frames until the kexec, then none of {after['sent']} that are sent",
+        seen=f"{before['landed']} of {before['sent']} landed before ({last['landed']} of"
+        f" {last['sent']} in the last {last['ms'] / 1000:.0f} s), {after['fresh']} after",
+        evidence="other-sent.bin, other-landed.bin",
+    )
+
+
+WRITES_ON = (
+    Check(
+        "preserved_meanwhile", "Did frames arrive during preserve and load?", _meanwhile, timed=True
+    ),
+    Check("dma_in_gap", "Did the host see frames land in RAM in the gap?", _dma_in_gap),
+    Check("no_silence", "Was it never silent in the gap?", _no_silence),
+    Check("never_held_up", "Did it never keep frames waiting, gap or not?", _never_held_up),
+)
+HOST_SAW_ALL = Check("host_saw_all", "Did the host see every frame land once?", host_saw_all())
+DEVICE_COUNTED_ALL = Check(
+    "device_counted_all", "Did the device count them all?", _device_counted_all
+)
+LEFT_ALONE = (
+    Check("no_device_reset", "Was it never reset?", _trace_has_none("resets", "device reset")),
+    Check(
+        "bus_mastering_kept",
+        "Was bus mastering never cleared, in the device and in the bridges above it?",
+        _trace_has_none("command", "PCI_COMMAND without bus mastering"),
+    ),
+    Check(
+        "stayed_in_d0", "Did it stay in D0?", _trace_has_none("power", "change of its power state")
+    ),
+    Check("never_gated", "Did QEMU never keep a frame back?", _not_gated),
+)
+SAME_DEVICE = (
+    Check(
+        "same_config",
+        "Are BDF and configuration headers of device and bridges the same?",
+        _same_config,
+    ),
+    Check(
+        "same_registers",
+        "Are ring registers and a scratch register the same?",
+        same_fact("device.registers"),
+    ),
+    Check("head_went_on", "Did the device's index only move on?", _head_went_on),
+)
+OTHER_SILENT = Check("other_silent", "Is the second device silent from the jump on?", _other_silent)

@@ -1,0 +1,98 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reasons for which a run with a device must fail, for every stage that has one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal
+
+from common.checks.controls import reason
+from common.checks.live_update import OUTGOING, no_data, outcome
+from common.dma.igb import places
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Outcome
+
+Which = Literal["device", "bridge"]
+
+
+def master_cleared_at_kexec(which: Which = "device") -> Check:
+    """QEMU's trace has a PCI_COMMAND without bus mastering for the device, or a bridge above it,
+    from when the host let the outgoing side go, to "Starting new kernel"."""
+
+    def ask(trial: Trial) -> Outcome:
+        left = trial.witness["left_ms"]
+        if left is None:
+            return no_data("await reboot or snapshot-outgoing, and a jump", expected=_CLEARED)
+        return _cleared(trial, which, lambda ms: left < ms <= 0, "just before")
+
+    return reason(ask, timed=True)
+
+
+def master_cleared_later() -> Check:
+    """The same after that, in the incoming kernel, for the device."""
+
+    def ask(trial: Trial) -> Outcome:
+        return _cleared(trial, "device", lambda ms: ms > 0, "after")
+
+    return reason(ask, timed=True)
+
+
+_CLEARED = "bus mastering cleared"
+
+
+def _cleared(trial: Trial, which: Which, when: Callable[[float], bool], words: str) -> Outcome:
+    at = places(trial.setting.options)
+    those = at.bridges if which == "bridge" else (at.device,)
+    found = [e for e in trial.witness["trace"]["command"] if e[1] in those and when(e[0])]
+    return outcome(
+        bool(found),
+        expected=f"{_CLEARED} in {' or '.join(those)} {words} 'Starting new kernel'",
+        seen=f"PCI_COMMAND of {found[0][1]} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+        if found
+        else "never",
+        evidence="qemu-trace.log",
+    )
+
+
+def _config_untouched(trial: Trial) -> Outcome:
+    """The incoming kernel wrote nothing to the device, nor to a bridge above it."""
+    written = trial.witness["trace"]["config_writes_incoming"]
+    return outcome(
+        written == 0,
+        expected="no write to their configuration after 'Starting new kernel'",
+        seen=f"{written} writes",
+        evidence="qemu-trace.log",
+    )
+
+
+CONFIG_UNTOUCHED = Check(
+    "untouched", "Did it stop before PCI devices were enumerated?", _config_untouched
+)
+
+
+def silent_from_jump(trial: Trial) -> Outcome:
+    """Nothing that was sent in the gap landed in it."""
+    frames = trial.witness.get("frames")
+    if frames is None or frames["gap"] is None:
+        return no_data("frames in the gap", expected="none")
+    landed = frames["gap"]["fresh"]
+    return outcome(
+        landed == 0,
+        expected="no frame in the gap",
+        seen=f"{landed} of {frames['gap']['sent']} landed",
+        evidence="device-landed.bin",
+    )
+
+
+def aborts_were_silent(trial: Trial) -> Outcome:
+    """No frame came after an abort."""
+    side = trial.side(OUTGOING)
+    seen = side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected="silent aborts")
+    return outcome(
+        not seen.endswith(" 0 silent"),
+        expected="silent aborts",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
+    )

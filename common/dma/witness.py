@@ -1,0 +1,345 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Witnesses of a device's DMA on the host: the sender's log, the machine's RAM, QEMU's trace.
+
+None of them is the kernel under test. A frame counts as landed in the gap only if it was
+seen in RAM between the host's stamps of "Starting new kernel" and of the first line of the
+incoming kernel's userspace; what was sent long before it was seen may have been queued by
+QEMU, and is counted apart.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from common.dma import socket_buffer
+from common.dma.credit import Credit
+from common.dma.frames import Away, Landing, judge, look_at, read_landed, read_sent
+from common.dma.igb import Places, places, udp_ports
+from common.errors import HarnessError
+from common.host.processes.precedence import prefer
+from common.paths import CHECKOUT
+from common.record.clocks import host_times
+from common.record.dialogue import Side
+from common.record.evidence import RawTrial
+from common.record.host.away import settled, unproved
+from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
+from common.record.stored_file import Count, Strict, read_json
+from common.stage.declaration import Companion, Surroundings
+
+OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
+# A VF's reset is none of its PF; and no device with VFs is preserved.
+RESETS = frozenset({"e1000e_core_ctrl_sw_reset", "e1000e_cb_qdev_reset_hold"})
+GATED = frozenset({"e1000x_rx_can_recv_disabled", "e1000x_rx_link_down", "e1000x_rx_disabled"})
+TRACES = (
+    "pci_cfg_write",
+    "pci_pm_transition",
+    "e1000x_rx_link_down",
+    "e1000x_rx_disabled",
+    "e1000x_rx_can_recv_disabled",
+    "e1000e_core_ctrl_sw_reset",
+    "e1000e_cb_qdev_reset_hold",
+)
+_COMMAND, _BUS_MASTER = 0x04, 0x4
+# Frames are on their way from the sender's socket to RAM; then nothing more will come.
+_DRAIN_SECONDS = 0.2
+# The last rendezvous before the kexec, of stages 2 and 3.
+_LEFT = ("await.reboot", "await.snapshot-outgoing")
+# The host's time of a look at the device is known to so much.
+_CLOCK_NS = 20_000_000
+# A frame is written so long after it was sent, once the host has run who has a part in it.
+_DUE_NS = 100_000_000
+# "The last moments" are as long as so many frames of the second device take.
+_LAST_FRAMES = 5
+
+
+class Socket(Strict):
+    """socket.json: of QEMU's socket, frames that the host dropped there, and its size in bytes."""
+
+    drops: Count | None
+    buffer: Count | None
+
+
+_SOCKET = TypeAdapter(Socket)
+
+
+class FrameWitness:
+    """Sender and watcher beside a machine; both are processes of their own."""
+
+    address_fact = "pa"
+    """What the workload calls the address of a ring that it gave to a device."""
+    unread_from, unread_to = "# await pause", "# t.adopted="
+    """Between these lines nobody tells the device what was given back to it. After that all that
+    is said of a steady rate is over, and the ring goes round sooner."""
+    from_then_on = "faster"
+    """What the sender is told then."""
+    other_room = 1024
+    """Descriptors of the second device, which nobody refills."""
+
+    def __init__(self, machine: Surroundings) -> None:
+        self.machine = machine
+        self._facts: dict[str, str] = {}
+        self._buffer: int | None = None
+        self._running: list[subprocess.Popen[str]] = []
+        self._credit = machine.scratch / "credit"
+
+    def heard(self, text: str) -> None:
+        """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
+        if text.startswith(("# ring.", "# other.ring.")):
+            key, _, value = text.removeprefix("# ").partition("=")
+            self._facts.setdefault(key, value)
+        elif text == "# await traffic":
+            self._start_watcher()
+            self.start_sender()
+        elif text == "# await silence":
+            self.stop()
+        elif not self._running:
+            return
+        elif text.startswith(self.unread_from):
+            self._tell(self._running[0], "hold")
+        elif text.startswith(self.unread_to):
+            self._tell(self._running[0], "release")
+            self._tell(self._running[-1], self.from_then_on)
+        elif text == "# await quiet":
+            self._tell(self._running[-1], "hold")
+            time.sleep(_DRAIN_SECONDS)
+
+    def _parameter(self, name: str, otherwise: str = "") -> str:
+        words = [w for w in self.machine.spec.cmdline.split() if w.startswith(f"stage.{name}=")]
+        return words[-1].partition("=")[2] if words else otherwise
+
+    def _start(self, module: str, *arguments: object) -> subprocess.Popen[str]:
+        process = subprocess.Popen(
+            [sys.executable, "-m", f"common.dma.{module}", *map(str, arguments)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            cwd=CHECKOUT,
+            start_new_session=True,
+        )
+        prefer(process.pid)
+        self._running.append(process)
+        return process
+
+    def _start_watcher(self) -> None:
+        rings: list[object] = []
+        folder = self.machine.folder.resolve()
+        Credit.of(self._credit, new=True)
+        at = places({"switch": self._parameter("switch", "0")})
+        for name, bdf, prefix in (("device", at.device, "ring"), ("other", at.other, "other.ring")):
+            address = self._facts[f"{prefix}.{self.address_fact}"]
+            count = self._facts[f"{prefix}.count"]
+            rings += ["--ring", bdf, address, count, folder / f"{name}-landed.bin"]
+        nonce = self._parameter("nonce")
+        process = self._start(
+            *("watcher", "--pid", self.machine.process.pid, "--nonce", nonce),
+            *("--folder", folder, "--credit", self._credit, *self.watcher_options(), *rings),
+        )
+        assert process.stdout
+        if (said := process.stdout.readline()) != "ready\n":
+            raise HarnessError(
+                f"the watcher of the machine's RAM cannot see: {said.strip() or 'it ended'}"
+            )
+
+    def watcher_options(self) -> list[object]:
+        """Further arguments of the watcher; none where descriptors hold physical addresses."""
+        return []
+
+    def start_sender(self, *, prefix: str = "", first: int = 0) -> None:
+        """Send to both devices, frame `first` first; the logs' names begin with `prefix`.
+
+        As much as the ring takes, where the watcher says how much that is.
+        """
+        credit = ("--credit", self._credit) if self._running else ()
+        port, other_port = udp_ports(self.machine.spec.devices)
+        self._buffer = socket_buffer.enlarge(self.machine.process.pid, port)
+        folder = self.machine.folder.resolve()
+        self._start(
+            *("sender", "--nonce", self._parameter("nonce"), "--first", first),
+            *("--rate", self._parameter("rate"), "--port", port),
+            *("--log", folder / f"{prefix}device-sent.bin", "--other-port", other_port),
+            *("--other-log", folder / f"{prefix}other-sent.bin", "--other-every", OTHER_EVERY),
+            *("--other-room", self.other_room, *credit),
+        )
+        self._tell(self._running[-1], "go")
+
+    @staticmethod
+    def _tell(process: subprocess.Popen[str], word: str) -> None:
+        assert process.stdin
+        process.stdin.write(word + "\n")
+        process.stdin.flush()
+
+    def stop(self) -> None:
+        """End the sender, let what it sent land, end the watcher."""
+        if not self._running:
+            return
+        # The watcher was started first.
+        *watcher, sender = self._running
+        _end(sender)
+        time.sleep(_DRAIN_SECONDS)
+        for process in watcher:
+            _end(process)
+        self._running.clear()
+        port = udp_ports(self.machine.spec.devices)[0]
+        found = {"drops": socket_buffer.drops(port), "buffer": self._buffer}
+        (self.machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    assert process.stdin
+    process.stdin.close()
+    process.wait(timeout=30)
+
+
+@contextmanager
+def frame_witness(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of a stage whose descriptors hold physical addresses."""
+    witness = FrameWitness(machine)
+    try:
+        yield witness
+    finally:
+        witness.stop()
+
+
+def read_witness(raw: RawTrial) -> dict[str, Any]:
+    """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
+    folder, sides = raw.folder, raw.sides
+    found: dict[str, Any] = {}
+    jump = raw.console.jumps[0] if raw.console.jumps else None
+    incoming = next((side for side in sides if side.name == "incoming"), None)
+    gap = (jump, incoming.started) if jump and incoming else None
+    if (folder / "device-landed.bin").exists():
+        sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
+        away = unproved(raw.away) if raw.host else {}
+        found["frames"] = judge(sent, landed, gap, away).stored()
+        raw.within("device-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("device-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
+        found["between_heads"] = _between_heads(sides, sent, landed, away)
+        found["socket"] = read_json(folder / "socket.json", _SOCKET).model_dump()
+        sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
+        raw.within("other-sent.bin", *sent[:1], *sent[-1:])
+        raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
+        if jump and sent:
+            found["other"] = _other(sent, landed, jump, sides)
+    at = places(raw.setting.options)
+    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump, at)
+    left = _left(sides)
+    found["left_ms"] = (left - jump) / 1e6 if left and jump else None
+    return found
+
+
+def _other(
+    sent: list[int], landed: list[Landing], jump: int, sides: tuple[Side, ...]
+) -> dict[str, dict[str, Any]]:
+    """The second device before the jump, in the last moments of the old kernel, and after."""
+    end = max([*sent, *(landing.seen for landing in landed)])
+    stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
+    left = _left(sides) or jump
+    times = {
+        "before": (sent[0], jump),
+        "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
+        "after": (jump, end),
+    }
+    if "t.finished" in stamps:
+        times["finished"] = (stamps["t.finished"], end)
+    return {name: vars(look_at(sent, landed, *window, {})) for name, window in times.items()}
+
+
+def _left(sides: tuple[Side, ...]) -> int | None:
+    """When the outgoing side last waited for the host: what is done at the kexec comes after."""
+    stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
+    return next((stamps[key] for key in _LEFT if key in stamps), None)
+
+
+def _between_heads(
+    sides: tuple[Side, ...], sent: list[int], landed: list[Landing], away: Away
+) -> list[int] | None:
+    """The least and the most frames that the device can have written between both looks at its
+    head: what was seen in RAM, or was due for long, it had written; what was not sent it had not.
+    """
+    times = host_times(sides, "t.head")
+    if len(times) != 2:
+        return None
+    first, last = times
+
+    def written_by(t: int) -> int:
+        seen = bisect_right(landed, t, key=lambda frame: frame.seen)
+        due = bisect_right(sent, t - _DUE_NS)
+        while due > seen and settled(sent[due - 1], away, ("sender", "qemu")) > t - _DUE_NS:
+            due -= 1
+        return max(seen, due)
+
+    return [
+        written_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
+        bisect_right(sent, last + _CLOCK_NS) - written_by(first - _CLOCK_NS),
+    ]
+
+
+def _landed(folder: Path, name: str) -> Path:
+    return folder / f"{name}-landed.bin"
+
+
+def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
+    """From the start of the traffic to its end, as the workload asked for them (ns)."""
+    begins = [side.stamps["await.traffic"] for side in sides if "await.traffic" in side.stamps]
+    if not begins:
+        return None
+    ends = [side.stamps["await.silence"] for side in sides if "await.silence" in side.stamps]
+    return begins[0], ends[-1] if ends else sides[-1].ended
+
+
+def _look_at_trace(
+    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None, at: Places
+) -> dict[str, Any]:
+    """Counts of what must not be, with the first of each, between start and end of traffic.
+
+    Times are in ms from "Starting new kernel".
+    """
+    zero = jump or (window[0] if window else 0)
+
+    def ms(event: TraceEvent) -> float:
+        return round((event.t - zero) / 1e6, 1)
+
+    seen: dict[str, Any] = {"events": 0, "config_writes": 0, "command": [], "power": []}
+    seen["config_writes_incoming"] = 0
+    seen |= {"resets": [], "gated": [], "other_master_off": []}
+    if window is None:
+        return seen
+    for event in events:
+        if not window[0] <= event.t <= window[1]:
+            continue
+        seen["events"] += 1
+        if write := config_write(event):
+            ours = write.bdf in (at.device, *at.bridges)
+            seen["config_writes"] += ours
+            seen["config_writes_incoming"] += ours and jump is not None and event.t > jump
+            if _clears_master(write, at):
+                kind = "other_master_off" if write.bdf == at.other else "command"
+                seen[kind].append([ms(event), write.bdf, write.value])
+        elif event.name == "pci_pm_transition" and at.device in event.text:
+            seen["power"].append([ms(event), event.text])
+        elif event.name in RESETS:
+            seen["resets"].append([ms(event), f"{event.name} {event.text}".strip()])
+        elif event.name in GATED:
+            seen["gated"].append([ms(event), f"{event.name} {event.text}".strip()])
+    for key in ("command", "power", "resets", "gated", "other_master_off"):
+        seen[f"{key}_count"] = len(seen[key])
+        seen[key] = seen[key][:8]
+    return seen
+
+
+def _clears_master(write: ConfigWrite, at: Places) -> bool:
+    return (
+        write.bdf in (at.device, *at.bridges, at.other)
+        and write.offset == _COMMAND
+        and not write.value & _BUS_MASTER
+    )

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about a KVM guest that went through a kexec, for every stage that runs one.
+
+Pure functions of a Trial, on the facts of common/workload/vm/report.c.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
+from common.record.dialogue import Side
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Outcome
+
+RANGES = 64  # digests of RAM ranges that each side prints
+
+
+def _vcpus(trial: Trial) -> range:
+    return range(int(trial.setting.options["vcpus"]))
+
+
+def each_vcpu(ask: Callable[[Trial, int], Outcome]) -> Callable[[Trial], Outcome]:
+    """The first vCPU's answer that is not PASS, else the last one's."""
+
+    def ask_all(trial: Trial) -> Outcome:
+        answers = [ask(trial, vcpu) for vcpu in _vcpus(trial)]
+        return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
+
+    return ask_all
+
+
+def both(trial: Trial) -> tuple[Side, Side] | None:
+    """The outgoing and the incoming side, None when one never spoke."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    return (before, after) if before and after else None
+
+
+def ram_size(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    seen = side.facts.get("ram.size") if side else None
+    wanted = str(int(trial.setting.options["guest_memory"]) << 20)
+    if seen is None:
+        return no_data("incoming fact ram.size", expected=wanted)
+    return outcome(seen == wanted, expected=wanted, seen=seen, evidence="incoming fact ram.size")
+
+
+def ram_equal(trial: Trial) -> Outcome:
+    """Every page's digest equal, as the workload found; 64 range digests compared here."""
+    sides = both(trial)
+    if sides is None:
+        return no_data("one side never spoke", expected="equal digests")
+    before, after = sides
+    keys = ["ram.digest", *(f"ram.range.{n}" for n in range(RANGES))]
+    missing = [key for key in keys if key not in before.facts or key not in after.facts]
+    if missing or "ram.pages_different" not in after.facts:
+        return no_data(f"fact {(missing or ['ram.pages_different'])[0]}", expected="equal digests")
+    differ = [key for key in keys if before.facts[key] != after.facts[key]]
+    different = after.facts["ram.pages_different"]
+    where = after.facts.get("ram.first_different", ", ".join(differ))
+    same = different == "0" and not differ
+    return outcome(
+        same,
+        expected=f"digest {before.facts['ram.digest']}, 0 pages different",
+        seen=f"digest {after.facts['ram.digest']}, {different} pages different"
+        + ("" if same else f", first: {where}"),
+        evidence=f"facts ram.digest, ram.range.0-{RANGES - 1}",
+    )
+
+
+def _extents(side: Side) -> list[tuple[int, int, int]] | None:
+    """(page, pfn, count) of each run of pages, None when the list is not whole."""
+    number = side.number("pfn.extents")
+    if number is None:
+        return None
+    try:
+        texts = [side.facts[f"pfn.extent.{n}"] for n in range(number)]
+        return [(int(a), int(b, 0), int(c)) for a, b, c in (text.split(":") for text in texts)]
+    except (KeyError, ValueError):
+        return None
+
+
+def same_pages(trial: Trial) -> Outcome:
+    """The page frame numbers, extent by extent; every page of the guest must be in them."""
+    sides = both(trial)
+    if sides is None:
+        return no_data("one side never spoke", expected="the same page frames")
+    before, after = (_extents(side) for side in sides)
+    pages = sides[0].number("guest.pages")
+    moved = sides[1].facts.get("pfn.moved")
+    if before is None or after is None or pages is None or moved is None:
+        return no_data("facts pfn.extent.*, pfn.moved", expected="the same page frames")
+    covered = sum(count for _, _, count in after)
+    unmapped = any(pfn == 0 for _, pfn, _ in before)
+    where = sides[1].facts.get("pfn.first_moved", "")
+    return outcome(
+        before == after and covered == pages and moved == "0" and not unmapped,
+        expected=f"{pages} pages in the {len(before)} extents they were in",
+        seen=f"{covered} pages in {len(after)} extents, {moved} moved {where}".rstrip(),
+        evidence="facts pfn.extent.*",
+    )
+
+
+def registers(kind: str) -> Callable[[Trial], Outcome]:
+    """What was captured was loaded, and the guest itself found its registers right."""
+
+    def ask(trial: Trial, vcpu: int) -> Outcome:
+        sides = both(trial)
+        names = (f"guest.{vcpu}.{kind}", f"guest.{vcpu}.{kind}_at_load")
+        errors = f"guest.{vcpu}.errors.{kind}"
+        if sides is None or names[0] not in sides[0].facts or errors not in sides[1].facts:
+            return no_data(f"facts {names[0]}, {errors}")
+        captured, loaded = sides[0].facts[names[0]], sides[1].facts.get(names[1], "nothing")
+        found = sides[1].facts[errors]
+        return outcome(
+            captured == loaded and found == "0",
+            expected=f"{captured[:18]}… loaded, 0 mismatches seen by the guest",
+            seen=f"{loaded[:18]}… loaded, {found} mismatches seen by the guest",
+            evidence=f"facts {names[0]}, {names[1]}, {errors}",
+        )
+
+    return each_vcpu(ask)
+
+
+def counter(trial: Trial, vcpu: int) -> Outcome:
+    """Pause, load and the guest's own log agree on the counter to the step.
+
+    The guest logs the counter at the two TSC readings around its longest gap; it may
+    have been paused on either side of the increment between them.
+    """
+    sides = both(trial)
+    if sides is None:
+        return no_data("one side never spoke", expected="a counter")
+    paused = sides[0].number(f"guest.{vcpu}.counter")
+    keys = ("counter_at_load", "resume.counter_before", "resume.counter_after")
+    loaded, before, after = (sides[1].number(f"guest.{vcpu}.{key}") for key in keys)
+    if paused is None or loaded is None or before is None or after is None:
+        return no_data(f"facts guest.{vcpu}.counter, .resume.counter_*", expected="a counter")
+    answer = outcome(
+        loaded == paused and before <= paused <= after <= before + 1,
+        expected=f"{paused} at pause and load, no gap, no repeat",
+        seen=f"{loaded} at load; guest's log: {before}, then {after}",
+        evidence=f"facts guest.{vcpu}.counter, .counter_at_load, .resume.counter_*",
+    )
+    # The longest gap that it saw may be another one, in which the host did not run it.
+    begin, end = (sides[1].number(f"guest.{vcpu}.resume.gap_{edge}") for edge in ("start", "end"))
+    stood, resumed = sides[0].number("t.paused"), sides[1].number("t.resume")
+    still = trial.host.stood_still() if trial.host else None
+    if answer.status == "PASS" or loaded != paused or still is None:
+        return answer
+    if begin is None or end is None or stood is None or resumed is None:
+        return answer
+    if begin <= resumed and end >= stood:
+        return answer
+    return disturbed(answer, still)
+
+
+def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:
+    """The guest verified every page after the resume and after FINISH, and found no such fault.
+
+    Nor any before the kexec: a guest that is broken then shows nothing.
+    """
+
+    def ask(trial: Trial, vcpu: int) -> Outcome:
+        side, before = trial.side(INCOMING), trial.side(OUTGOING)
+        if side is None or before is None:
+            return no_data("one side never spoke", expected="no errors")
+        earlier = before.facts.get(f"guest.{vcpu}.errors")
+        errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
+        sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
+        later = side.number(f"guest.{vcpu}.sweeps_after_finish")
+        if None in errors.values() or earlier is None or sweeps is None or later is None:
+            return no_data(f"facts guest.{vcpu}.errors, .sweeps_*", expected="no errors")
+        found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
+        first = side.facts.get(f"guest.{vcpu}.first_error", "")
+        return outcome(
+            {earlier, *errors.values()} == {"0"} and sweeps >= 1 and later >= 1,
+            expected="no errors before the kexec, nor in at least one sweep after resume and one"
+            " after FINISH",
+            seen=f"{earlier} errors before; errors: {found}; sweeps {sweeps} and {later}"
+            f" {first}".rstrip(),
+            evidence=f"facts guest.{vcpu}.errors.*",
+        )
+
+    return ask
+
+
+guest_content = no_errors("memory", "counter", "msr", "timer")
+
+
+def ticks_gained(trial: Trial, vcpu: int) -> tuple[int, int] | None:
+    """Timer interrupts of the vCPU before the pause, and since the resume; None without data."""
+    sides = both(trial)
+    before, after = (
+        (side.number(f"guest.{vcpu}.ticks") for side in sides) if sides else (None, None)
+    )
+    return None if before is None or after is None else (before, after - before)
+
+
+def guest_ticks(trial: Trial, vcpu: int) -> Outcome:
+    """At least a twentieth of the 100 ticks/s that the timer was programmed to.
+
+    On a loaded host ticks are late and merge (15/s were seen); one more tick alone may be
+    an interrupt that was pending when the state was captured.
+    """
+    ticks, side = ticks_gained(trial, vcpu), trial.side(INCOMING)
+    if ticks is None or side is None:
+        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks go on")
+    resumed, finished, khz = (side.number(key) for key in ("t.resume", "t.finished", "tsc.khz"))
+    seconds = (finished - resumed) / (khz * 1000) if resumed and finished and khz else 0.0
+    needed = max(3, round(seconds * 100 / 20))
+    return outcome(
+        ticks[0] > 0 and ticks[1] >= needed,
+        expected=f"at least {needed} timer interrupts in {seconds:.1f} s after the resume",
+        seen=f"{ticks[0]} before the pause, {ticks[1]} after the resume",
+        evidence=f"fact guest.{vcpu}.ticks",
+    )
+
+
+def guest_gap(trial: Trial, vcpu: int) -> Outcome:
+    """The gap that the guest saw is the one in which it was paused, and longer than any before."""
+    sides = both(trial)
+    if sides is None:
+        return no_data("one side never spoke", expected="a gap")
+    gap = sides[1].number(f"guest.{vcpu}.resume.gap_tsc")
+    usual = sides[0].number(f"guest.{vcpu}.gap_max_tsc")
+    paused, resumed = sides[0].number("t.paused"), sides[1].number("t.resume")
+    khz = sides[1].number("tsc.khz")
+    if gap is None or usual is None or paused is None or resumed is None or not khz:
+        return no_data(f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume", expected="a gap")
+    ms, outside = gap / khz, (resumed - paused) / khz
+    # What the vCPU's thread waits for a CPU at either end depends on the host's load.
+    most = outside * 1.25 + 200
+    return outcome(
+        gap > usual and outside <= ms <= most,
+        expected=f"{outside:.0f} ms (VMM: paused to resume), at most {most:.0f} ms",
+        seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
+        evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
+    )
+
+
+# One object for all stages that ask them: a control of one stage shows them for the others.
+RETRIEVED = Check(
+    "memfds_retrieved",
+    "Did LUO hand back the session and both memfds?",
+    facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
+)
+REGISTERS = Check("registers", "Do the general registers go on?", registers("gpr"))
+VECTOR_STATE = Check("vector_state", "Do the vector registers go on?", registers("vector"))
+COUNTER = Check("counter", "Does the counter go on without gap or repeat?", each_vcpu(counter))
+GUEST_TICKS = Check(
+    "guest_ticks", "Do its timer interrupts go on?", each_vcpu(guest_ticks), timed=True
+)
+GUEST_GAP = Check(
+    "guest_gap", "Is the time it missed the blackout?", each_vcpu(guest_gap), timed=True
+)

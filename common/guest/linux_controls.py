@@ -1,0 +1,51 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Reasons for which a run with QEMU and its Linux guest must fail, wherever there is one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from common.checks.live_update import outcome
+from common.guest.linux_checks import NOT_BOOTED_AGAIN, WORK_GOES_ON, qemu
+from common.record.evidence import Trial
+from common.stage.declaration import Outcome
+
+GUEST = frozenset(
+    check.name for claim in (NOT_BOOTED_AGAIN, WORK_GOES_ON) for check in claim.checks
+)
+"""The checks that our own guest's processes answer."""
+
+
+def said(text: str, heard: str, evidence: str) -> Outcome:
+    """What was heard has the text in it."""
+    return outcome(text in heard, expected=f"“{text}”", seen=heard or "nothing", evidence=evidence)
+
+
+def failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
+    """What was asked of that side's QEMU failed with its own words."""
+
+    def ask(trial: Trial) -> Outcome:
+        wrong = qemu(trial, side).get("failed", {})
+        return said(text, wrong.get(what, ""), f"guest-qmp.jsonl, {what}")
+
+    return ask
+
+
+def fault(process: str, text: str) -> Callable[[Trial], Outcome]:
+    """The guest's own process found a fault, and says which."""
+
+    def ask(trial: Trial) -> Outcome:
+        found = [one for one in trial.witness["guest"]["faults"] if f" {process}:" in one]
+        return said(text, found[0] if found else "", "guest.jsonl, fault")
+
+    return ask
+
+
+def spoiled(what: str) -> Callable[[Trial], Outcome]:
+    """The guest says that it has spoiled that of its own."""
+
+    def ask(trial: Trial) -> Outcome:
+        heard = trial.witness["guest"]["spoiled"]
+        return said(f"spoiled {what}", "; ".join(heard), "guest.jsonl, spoiled")
+
+    return ask

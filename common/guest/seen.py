@@ -1,0 +1,92 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Did the host, from outside, see a CPU of the machine run the guest, on both sides?
+
+A pure function of the samples of common/record/cpus/samples.py and of what the host read in the
+guest's memory. Inside the guest of common/workload/vm a CPU is privileged, its CR3 is the guest's
+own, which means guest-physical addresses, and r12 to r15 are the guest's for its whole life
+(guest_sweep.c): a pointer to the vCPU's block, the cursor, the counter, the checksum. The counter
+only goes up, over the kexec as well, and is in the guest's memory too. Whoever computes what a
+guest would, in a program or in the kernel, has other page tables and another CPL.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+from common.checks.outcomes import no_data, outcome
+from common.guest.memory import CODE, CODE_END, PAGE_TABLES, VCPU_SIZE, VCPUS
+from common.record.cpus.samples import CpuSample
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Outcome
+
+_EVIDENCE = "cpu-samples.jsonl; ram-witness.json"
+
+
+@dataclass(frozen=True)
+class Seen:
+    """A CPU inside the guest: when, by which vCPU's block, how far."""
+
+    t: int
+    vcpu: int
+    counter: int
+
+
+def _seen(t: int, cpu: CpuSample) -> Seen | None:
+    registers = cpu.cpu
+    if not cpu.in_guest or registers.cr3 != PAGE_TABLES or len(registers.saved) != 4:
+        return None
+    vcpu, offset = divmod(registers.saved[0] - VCPUS, VCPU_SIZE)
+    if offset or vcpu < 0 or not CODE <= registers.rip < CODE_END:
+        return None
+    return Seen(t, vcpu, registers.saved[2])
+
+
+def seen_in_guest(trial: Trial) -> list[Seen]:
+    """Each look at a CPU inside the guest, in their order."""
+    found = (_seen(sample.t, cpu) for sample in trial.samples for cpu in sample.cpus)
+    return [one for one in found if one]
+
+
+def _ran(trial: Trial) -> Outcome:
+    expected = "CPUs inside the guest on both sides, its counter going up, by nested page tables"
+    looks = trial.witness.get("guest", {})
+    before, after = looks.get("captured"), looks.get("watched")
+    tables = trial.witness.get("guest_tables")
+    if not before or not after or not tables:
+        return no_data("ram-witness.json has not both looks, and the tables", expected=expected)
+    seen = seen_in_guest(trial)
+    if any(one.vcpu >= len(before) for one in seen):
+        return outcome(False, expected=expected, seen="a vCPU too many", evidence=_EVIDENCE)
+    sides = [
+        sum((one.counter > before[one.vcpu]["counter"]) is later for one in seen)
+        for later in (False, True)
+    ]
+    backwards = [n for n, vcpu in enumerate(after) if not _upwards(seen, n, vcpu["counter"])]
+    return outcome(
+        min(sides) > 0 and not backwards and tables == {"nested": hex(CODE), "flat": False},
+        expected=expected,
+        seen=f"{sides[0]} looks into it before the kexec, {sides[1]} after"
+        + "".join(f"; vCPU {n} does not count upwards" for n in backwards)
+        + _tables_in_words(tables),
+        evidence=_EVIDENCE,
+    )
+
+
+def _upwards(seen: list[Seen], vcpu: int, last: int) -> bool:
+    counters = [one.counter for one in seen if one.vcpu == vcpu]
+    return all(a <= b for a, b in pairwise([*counters, last]))
+
+
+def _tables_in_words(tables: dict[str, Any]) -> str:
+    if tables["flat"]:
+        return f"; {PAGE_TABLES:#x} has the same tables in the machine's own memory"
+    return "" if tables["nested"] == hex(CODE) else f"; its tables lead to {tables['nested']}"
+
+
+HOST_SAW_GUEST_RUN = Check(
+    "host_saw_guest_run",
+    "Did the host, from outside, see CPUs inside the guest on both sides?",
+    _ran,
+)

@@ -1,0 +1,347 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""From record to verdict: a pure function, so that a stored run can be judged again."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeVar
+
+from common.errors import Exit
+from common.judge.causes import in_order
+from common.record.console import is_refusal
+from common.record.cpus.last_look import death, sentence, standing
+from common.record.dialogue import Stored
+from common.record.evidence import Run, Trial
+from common.stage.chain import ask
+from common.stage.declaration import Check, Control, Outcome, Stage
+
+TrialStatus = Literal[
+    "PASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"
+]
+ControlStatus = Literal["FAILED AS IT MUST", "DISTURBED", "PASSED", "WRONG REASON", "ERROR"]
+RunStatus = Literal[
+    "PASS",
+    "XFAIL",
+    "SKIP",
+    "REFUSED",
+    "DISTURBED",
+    "FAIL",
+    "BROKEN",
+    "OTHER CODE",
+    "ERROR",
+    "CRASHED",
+    "TIMEOUT",
+]
+"""From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
+of a stage that it could not run. OTHER CODE: what made it was not this checkout's workload, stage,
+harness and series; `judge` says so."""
+
+EXIT_OF: dict[RunStatus, Exit] = {
+    "PASS": Exit.PASS,
+    "XFAIL": Exit.PASS,
+    "SKIP": Exit.SKIP,
+    "REFUSED": Exit.FAIL,
+    "DISTURBED": Exit.HARNESS,
+    "FAIL": Exit.FAIL,
+    "BROKEN": Exit.FAIL,
+    "OTHER CODE": Exit.OTHER_CODE,
+    "ERROR": Exit.HARNESS,
+    "CRASHED": Exit.CRASHED,
+    "TIMEOUT": Exit.TIMEOUT,
+}
+
+
+class Answer(Stored):
+    """A check of a trial with its outcome."""
+
+    check: str
+    question: str
+    outcome: Outcome
+
+
+class TrialVerdict(Stored):
+    """A main run or a repeat of it."""
+
+    trial: str
+    status: TrialStatus
+    why: str
+    answers: tuple[Answer, ...]
+    disturbed: tuple[str, ...] = ()
+    """Why each attempt before this one shows nothing."""
+    away: str | None = None
+    """The longest time for which the host did not run the machine, where it was long."""
+
+
+class ControlVerdict(Stored):
+    """A control: good when it failed, for its own reason, and in nothing else."""
+
+    trial: str
+    control: str
+    status: ControlStatus
+    why: str
+    answers: tuple[Answer, ...]
+    disturbed: tuple[str, ...] = ()
+    """Why each attempt before this one shows nothing."""
+
+    @property
+    def good(self) -> bool:
+        """True when the control broke what it must break."""
+        return self.status == "FAILED AS IT MUST"
+
+
+class Verdict(Stored):
+    """What a run shows. `why` is one sentence: the first thing that is wrong."""
+
+    stage: int
+    status: RunStatus
+    why: str
+    trials: tuple[TrialVerdict, ...]
+    controls: tuple[ControlVerdict, ...]
+
+    @property
+    def exit(self) -> Exit:
+        """The exit status that scripts see."""
+        return EXIT_OF[self.status]
+
+
+def judge(run: Run, stage: Stage) -> Verdict:
+    """The verdict on a run, from its record alone.
+
+    Of the attempts at a trial the first that was not disturbed counts: nothing but a disturbed
+    one may be tried again.
+    """
+    attempts: dict[str, list[Trial]] = {}
+    for trial in run.trials:
+        attempts.setdefault(trial.setting.plan, []).append(trial)
+    of_mains = [all_ for all_ in attempts.values() if all_[0].setting.control is None]
+    of_controls = [all_ for all_ in attempts.values() if all_[0].setting.control is not None]
+    mains = tuple(_decisive([judge_trial(t, stage) for t in all_]) for all_ in of_mains)
+    controls = tuple(
+        _decisive([judge_control(t, stage.control(t.setting.control or ""), stage) for t in all_])
+        for all_ in of_controls
+    )
+    status, why = _sum_up(mains, controls)
+    return Verdict(stage=stage.number, status=status, why=why, trials=mains, controls=controls)
+
+
+V = TypeVar("V", TrialVerdict, ControlVerdict)
+
+
+def _decisive(verdicts: list[V]) -> V:
+    """The first attempt that shows something, else the last, with why those before it do not."""
+    number = next(
+        (n for n, verdict in enumerate(verdicts) if verdict.status != "DISTURBED"),
+        len(verdicts) - 1,
+    )
+    before = tuple(verdict.why for verdict in verdicts[:number])
+    return verdicts[number].model_copy(update={"disturbed": before})
+
+
+def disturbed(trial: Trial, stage: Stage) -> bool:
+    """True where the trial shows nothing, because of the host or of QEMU."""
+    name = trial.setting.control
+    verdict = (
+        judge_control(trial, stage.control(name), stage) if name else judge_trial(trial, stage)
+    )
+    return verdict.status == "DISTURBED"
+
+
+def _sum_up(
+    mains: tuple[TrialVerdict, ...], controls: tuple[ControlVerdict, ...]
+) -> tuple[RunStatus, str]:
+    if not mains and not controls:
+        return "ERROR", "nothing was run"
+    for main in mains:
+        if main.status not in ("PASS", "XFAIL"):
+            return main.status, f"{main.trial}: {main.why}"
+    expected = [main for main in mains if main.status == "XFAIL"]
+    for control in controls:
+        if control.status == "ERROR":
+            return "ERROR", f"{control.trial}: {control.why}"
+        # What a control breaks cannot be told apart where the main run is broken already.
+        if control.good or (expected and control.status == "WRONG REASON"):
+            continue
+        if control.status != "DISTURBED":
+            return "BROKEN", f"{control.trial} {control.status}: {control.why}"
+    for control in controls:
+        if control.status == "DISTURBED":
+            return "DISTURBED", f"{control.trial}: {control.why}"
+    if expected:
+        return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
+    failed = "no controls run"
+    if controls:
+        failed = f"{len(controls)} control{'s' * (len(controls) > 1)} failed as "
+        failed += "they must" if len(controls) > 1 else "it must"
+    if not mains:
+        return "PASS", f"{failed}; the stage itself was not run, so none of its claims is shown"
+    return "PASS", f"{len(mains)}/{len(mains)} passed, {failed}"
+
+
+def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
+    """A run that must pass: every check, and there must be checks."""
+    answers = _ask(trial, stage.checks)
+    status, why = _trial_status(trial, stage, answers)
+    return TrialVerdict(
+        trial=trial.setting.name,
+        status=status,
+        why=why,
+        answers=answers,
+        away=trial.host.stood_still() if trial.host else None,
+    )
+
+
+def _trial_status(
+    trial: Trial, stage: Stage, answers: tuple[Answer, ...]
+) -> tuple[TrialStatus, str]:
+    ended, detail = trial.setting.ended, trial.setting.ended_detail
+    if refusals := trial.console.refusals or _refusals_in_ram(trial):
+        # LUO panics by its own decision then; that is no crash to look for a cause of
+        return "REFUSED", f"the incoming kernel refuses the handover: {refusals[0]}"
+    if cause := _disturbance(trial):
+        return "DISTURBED", cause
+    if any(splat.fatal for splat in trial.console.splats):
+        return "CRASHED", in_order(trial, detail)
+    if ended in ("crashed", "rebooted") and (why := _died_unheard(trial)):
+        return "CRASHED", why
+    if ended == "crashed":
+        return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
+    if ended == "timeout":
+        return "TIMEOUT", in_order(trial, _with_place(trial, detail))
+    if ended in ("gone", "interrupted"):
+        return "ERROR", detail
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
+    if not answers:
+        return "ERROR", "the stage has no checks"
+    fallen = [answer for answer in answers if answer.outcome.status != "PASS"]
+    # What the host had no part in comes first.
+    for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
+        if cause := _expected_cause(trial, stage):
+            return "XFAIL", cause
+        if answer.outcome.status == "DISTURBED":
+            return "DISTURBED", _sentence(answer)
+        return "FAIL", in_order(trial, _sentence(answer))
+    return "PASS", f"{len(answers)} checks"
+
+
+def _refusals_in_ram(trial: Trial) -> tuple[str, ...]:
+    """What a kernel that died before its console had said to its log."""
+    texts = trial.last_look.texts if trial.last_look else ()
+    return tuple(text for text in texts if is_refusal(text))
+
+
+def _died_unheard(trial: Trial) -> str | None:
+    """What RAM and CPUs show of a kernel's death that its console does not."""
+    if trial.last_look is None:
+        return None
+    return sentence(trial.last_look, trial.setting, trial.console)
+
+
+def _with_place(trial: Trial, detail: str) -> str:
+    """A silence, with where the CPUs stood."""
+    look = trial.last_look
+    if look is None:
+        return detail
+    if death(look) and (why := _died_unheard(trial)):
+        return f"{detail}; {why}"
+    stood = standing(look)
+    return f"{detail}; {stood}" if stood else detail
+
+
+def _disturbance(trial: Trial) -> str | None:
+    """Why the trial's end is neither the kernel's fault nor the workload's; None where it may be.
+
+    A workload that gave up waiting while the machine stood still did so because of the host.
+    """
+    setting, host = trial.setting, trial.host
+    fatal = next((splat for splat in trial.console.splats if splat.fatal), None)
+    if fatal and fatal.of_time and host and (still := host.stood_still()):
+        return f"{fatal.text}; {still}"
+    if setting.ended in ("timeout", "gone") and trial.qemu_fault:
+        return trial.qemu_fault
+    if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
+        # An emulated CPU's nested guest may stand still; with KVM it is the kernel that ran it.
+        if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.jumps:
+            return trial.qemu_fault
+        said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
+        if "deadline_passed" in said and host and (still := host.stood_still()):
+            return f"the workload gave up waiting; {still}"
+    return None
+
+
+def _expected_cause(trial: Trial, stage: Stage) -> str | None:
+    """Why kernels without the stage's series cannot pass, None where that is not why.
+
+    The stage's control with the stock kernel says what must break and for what reason; a trial
+    of such kernels that breaks anything else, or for another reason, is a FAIL.
+    """
+    if trial.setting.outgoing.patches or trial.setting.incoming.patches:
+        return None
+    for control in stage.controls:
+        if control.stock and (verdict := judge_control(trial, control, stage)).good:
+            return f"{control.what}: {verdict.why}"
+    return None
+
+
+def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
+    """A run that must fail: in what it breaks, for its reason, and in nothing else."""
+    answers = _ask(trial, (*stage.checks, control.reason, *control.holds))
+    status, why = _control_status(trial, control, stage, answers)
+    return ControlVerdict(
+        trial=trial.setting.name, control=control.name, status=status, why=why, answers=answers
+    )
+
+
+def _control_status(
+    trial: Trial, control: Control, stage: Stage, answers: tuple[Answer, ...]
+) -> tuple[ControlStatus, str]:
+    if trial.setting.ended == "interrupted":
+        return "ERROR", trial.setting.ended_detail
+    if cause := _disturbance(trial):
+        return "DISTURBED", cause
+    if "blind" in trial.witness:
+        return "ERROR", str(trial.witness["blind"])
+    by_name = {answer.check: answer for answer in answers}
+    for name in sorted(control.breaks):
+        if by_name[name].outcome.status == "PASS":
+            return "PASSED", f"{name} did not notice"
+    required = {control.reason.name, *(check.name for check in control.holds)}
+    if control.may_break is not None:
+        spared = control.breaks | control.may_break
+        required |= {check.name for check in stage.checks} - spared
+    wrong = [a for a in answers if a.check in required and a.outcome.status != "PASS"]
+    # What it is to break must be broken by the control, not by the host.
+    doubtful = [by_name[name] for name in sorted(control.breaks)]
+    doubtful = [a for a in (*wrong, *doubtful) if a.outcome.status == "DISTURBED"]
+    for answer in wrong:
+        if answer.outcome.status != "DISTURBED":
+            return "WRONG REASON", in_order(trial, _sentence(answer))
+    for answer in doubtful:
+        return "DISTURBED", _sentence(answer)
+    return "FAILED AS IT MUST", by_name[control.reason.name].outcome.seen
+
+
+def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:
+    return tuple(
+        Answer(check=check.name, question=check.question, outcome=_answer(check, trial))
+        for check in checks
+        if trial.setting.chain > 1 or not check.of_chain
+    )
+
+
+def _answer(check: Check, trial: Trial) -> Outcome:
+    """The check's answer. A bound in time inside a machine that stood still shows nothing.
+
+    A side that said nothing is none: who gave up waiting says so (see `_disturbance`).
+    """
+    found = ask(check, trial)
+    if not check.timed or found.status != "FAIL" or trial.host is None:
+        return found
+    still = trial.host.stood_still()
+    if still is None:
+        return found
+    return found.model_copy(update={"status": "DISTURBED", "seen": f"{found.seen}; {still}"})
+
+
+def _sentence(answer: Answer) -> str:
+    outcome = answer.outcome
+    return f"{answer.check}: expected {outcome.expected}; seen {outcome.seen} ({outcome.evidence})"

@@ -1,0 +1,109 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine as libvirt XML, built as a tree from a typed description."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+from common.host.accel import Accelerator
+from common.host.qemu_binary import qemu_path
+
+_QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
+ET.register_namespace("qemu", _QEMU)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MachineSpec:
+    """What a machine consists of; `devices` are libvirt elements, `qemu_args` QEMU's own."""
+
+    name: str
+    memory_mib: int
+    cpus: int
+    accelerator: Accelerator
+    kernel: Path
+    initrd: Path
+    cmdline: str
+    devices: tuple[ET.Element, ...] = ()
+    ports: tuple[str, ...] = ()
+    """Names of virtio ports beside the two serial lines; each is a socket on the host."""
+    qemu_args: tuple[str, ...] = ()
+    traces: tuple[str, ...] = ()
+    emulator: Path = field(default_factory=qemu_path)
+
+
+def domain_xml(
+    spec: MachineSpec, *, console: Path, dialogue: Path, ports: Mapping[str, Path], trace_log: Path
+) -> str:
+    """The domain's XML; `console` is the file of ttyS0, `dialogue` the socket of ttyS1.
+
+    `ports` are the sockets of the spec's virtio ports, by name.
+    """
+    domain = ET.Element("domain", type="kvm" if spec.accelerator.name == "kvm" else "qemu")
+    _text(domain, "name", spec.name)
+    _text(domain, "memory", str(spec.memory_mib), unit="MiB")
+    _text(domain, "vcpu", str(spec.cpus))
+    backing = ET.SubElement(domain, "memoryBacking")
+    ET.SubElement(backing, "source", type="memfd")
+    ET.SubElement(backing, "access", mode="shared")
+    system = ET.SubElement(domain, "os")
+    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _text(system, "kernel", str(spec.kernel))
+    _text(system, "initrd", str(spec.initrd))
+    _text(system, "cmdline", spec.cmdline)
+    domain.append(_cpu(spec.accelerator))
+    features = ET.SubElement(domain, "features")
+    ET.SubElement(features, "acpi")
+    ET.SubElement(features, "apic")
+    if any(device.find("driver[@intremap='on']") is not None for device in spec.devices):
+        # libvirt asks for it; an emulated CPU has no other.
+        ET.SubElement(features, "ioapic", driver="qemu")
+    # A reset must be seen and counted, not turned into the end of QEMU.
+    _text(domain, "on_reboot", "restart")
+    _text(domain, "on_crash", "destroy")
+    devices = ET.SubElement(domain, "devices")
+    _text(devices, "emulator", str(spec.emulator))
+    kernels = ET.SubElement(devices, "serial", type="file")
+    ET.SubElement(kernels, "source", path=str(console), append="on")
+    ET.SubElement(kernels, "target", type="isa-serial", port="0")
+    workload = ET.SubElement(devices, "serial", type="unix")
+    ET.SubElement(workload, "source", mode="bind", path=str(dialogue))
+    ET.SubElement(workload, "target", type="isa-serial", port="1")
+    ET.SubElement(devices, "controller", type="usb", model="none")
+    ET.SubElement(devices, "memballoon", model="none")
+    ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
+    for name, path in ports.items():
+        channel = ET.SubElement(devices, "channel", type="unix")
+        ET.SubElement(channel, "source", mode="bind", path=str(path))
+        ET.SubElement(channel, "target", type="virtio", name=name)
+    devices.extend(spec.devices)
+    commandline = ET.SubElement(domain, f"{{{_QEMU}}}commandline")
+    arguments = ["-D", str(trace_log), "-msg", "timestamp=on"]
+    for event in spec.traces:
+        arguments += ["-trace", event]
+    for argument in (*arguments, *spec.qemu_args):
+        ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=argument)
+    # libvirt asks for each property of the first CPU, 460 questions in 280 ms, where it believes
+    # that QEMU can say which features it cannot give; otherwise one question does. Nobody asks
+    # libvirt for the CPU that came of it, which is one model and two features.
+    capabilities = ET.SubElement(domain, f"{{{_QEMU}}}capabilities")
+    ET.SubElement(capabilities, f"{{{_QEMU}}}del", capability="cpu-unavailable-features")
+    ET.indent(domain)
+    return ET.tostring(domain, encoding="unicode")
+
+
+def _cpu(accelerator: Accelerator) -> ET.Element:
+    if accelerator.name == "kvm":
+        return ET.Element("cpu", mode="host-passthrough", migratable="off")
+    # QEMU's TCG emulates SVM with nested paging; VMX it does not.
+    cpu = ET.Element("cpu", mode="custom", match="exact", check="none")
+    _text(cpu, "model", "EPYC", fallback="forbid")
+    for feature in ("svm", "npt"):
+        ET.SubElement(cpu, "feature", policy="require", name=feature)
+    return cpu
+
+
+def _text(parent: ET.Element, tag: str, text: str, **attributes: str) -> None:
+    ET.SubElement(parent, tag, attributes).text = text

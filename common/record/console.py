@@ -1,0 +1,172 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The kernels' side of the story: the console, parsed. Pure functions.
+
+The signatures are those of Linux 7.3: kernel/panic.c, kernel/kexec_core.c,
+kernel/liveupdate/kexec_handover.c:kho_in_kexec_metadata, luo_core.c:luo_early_startup.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+
+from common.record.dialogue import Line, Stored
+
+_PREFIX = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[ TC]*\d+\])? ?")
+
+FATAL = re.compile(
+    r"Kernel panic - not syncing|^Oops: |Oops\[#|BUG: unable to handle|"
+    r"general protection fault|double fault|kernel BUG at|Unable to mount root fs"
+)
+SPLAT = re.compile(
+    FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
+    r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
+    r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
+    r"unreferenced object|pagealloc: |page dumped because: |is uninitialized and poisoned|"
+    r"INFO: trying to register non-static key|"
+    r"INFO: lockdep is turned off|Call Trace:"
+)
+# What a kernel says when time passes and it did not: on a host that does not run the machine, too.
+OF_TIME = re.compile(
+    r"soft lockup|rcu: INFO: |blocked for more than|IO-APIC \+ timer doesn't work|"
+    r"clocksource: .*unstable|hrtimer: interrupt took"
+)
+_VERSION = re.compile(r"Linux version (\S+) ")
+_JUMP = re.compile(r"kexec_core: Starting new kernel")
+_KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")
+_LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1,9})\b")
+# What an incoming kernel says of data whose format is not its own: kexec_handover.c:kho_populate,
+# kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
+_REFUSAL = re.compile(
+    r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
+    r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
+)
+# kernel/panic.c:warn_slowpath_fmt, __warn: what WARN() was told comes before where it is
+_CUT_HERE = "------------[ cut here ]------------"
+_WORDS = 3  # lines
+# mm/mm_init.c:deferred_init_memmap
+_LATE_PAGES = re.compile(r"node (\d+) deferred pages initialised in ")
+_FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
+
+
+class Boot(Stored):
+    """One kernel's start, as its own first line says it."""
+
+    t: int
+    number: int
+    """Of the line, counted from 1: lines that came at once have one stamp."""
+    release: str
+    banner: str
+
+
+class Splat(Stored):
+    """A line that a healthy kernel does not print; `number` counts console lines from 1."""
+
+    t: int
+    number: int
+    text: str
+    fatal: bool
+
+    @property
+    def of_time(self) -> bool:
+        """True for a complaint that a machine whose host stands still has to make."""
+        return bool(OF_TIME.search(self.text))
+
+
+class Handover(Stored):
+    """``KHO: exec from: RELEASE (count N)``, printed by the incoming kernel."""
+
+    t: int
+    release: str
+    count: int
+
+
+class Console(Stored):
+    """What matters of both kernels' consoles, in time order."""
+
+    boots: tuple[Boot, ...] = ()
+    jumps: tuple[int, ...] = ()
+    """Host times of "kexec_core: Starting new kernel"."""
+    jump_lines: tuple[int, ...] = ()
+    """The numbers of these lines."""
+    handovers: tuple[Handover, ...] = ()
+    luo_numbers: tuple[int, ...] = ()
+    refusals: tuple[str, ...] = ()
+    """An incoming kernel's words on data that is not in a format of its own."""
+    splats: tuple[Splat, ...] = ()
+    firmware: tuple[str, ...] = ()
+    late_pages: tuple[tuple[int, int], ...] = ()
+    """Host time and node where struct pages were initialised late, by a thread of the node's."""
+    lines: int = 0
+
+
+def strip_prefix(text: str) -> str:
+    """The message without printk's time stamp and level."""
+    return _PREFIX.sub("", text, count=1)
+
+
+def is_beginning(text: str) -> bool:
+    """Whether this line is a kernel's first."""
+    return _VERSION.match(strip_prefix(text)) is not None
+
+
+def is_fatal(text: str) -> bool:
+    """True for a line after which this kernel will not go on."""
+    return bool(FATAL.search(strip_prefix(text)))
+
+
+def is_refusal(text: str) -> bool:
+    """True for what an incoming kernel says of a handover that it does not know the format of."""
+    return bool(_REFUSAL.match(text))
+
+
+def parse(lines: Iterable[Line]) -> Console:
+    """The console's events. Never raises; unknown bytes are just lines without meaning."""
+    boots: list[Boot] = []
+    jumps: list[int] = []
+    jump_lines: list[int] = []
+    handovers: list[Handover] = []
+    luo_numbers: list[int] = []
+    refusals: list[str] = []
+    splats: list[Splat] = []
+    firmware: list[str] = []
+    late_pages: list[tuple[int, int]] = []
+    words: list[str] = []
+    number = 0
+    for number, line in enumerate(lines, start=1):
+        text = strip_prefix(line.text)
+        if match := _VERSION.match(text):
+            boots.append(Boot(t=line.t, number=number, release=match[1], banner=text))
+        elif _JUMP.search(text):
+            jumps.append(line.t)
+            jump_lines.append(number)
+        elif match := _KHO.match(text):
+            handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
+        elif match := _LUO.match(text):
+            luo_numbers.append(int(match[1]))
+        elif _REFUSAL.match(text):
+            refusals.append(text)
+        elif SPLAT.search(text):
+            said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
+            splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))
+            words = []
+        elif match := _LATE_PAGES.match(text):
+            late_pages.append((line.t, int(match[1])))
+        elif _FIRMWARE.search(text):
+            firmware.append(text)
+        elif text == _CUT_HERE:
+            words = [text]
+        elif 0 < len(words) <= _WORDS:
+            words.append(text)
+    return Console(
+        boots=tuple(boots),
+        jumps=tuple(jumps),
+        jump_lines=tuple(jump_lines),
+        handovers=tuple(handovers),
+        luo_numbers=tuple(luo_numbers),
+        refusals=tuple(refusals),
+        splats=tuple(splats),
+        firmware=tuple(firmware),
+        late_pages=tuple(late_pages),
+        lines=number,
+    )

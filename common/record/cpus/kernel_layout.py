@@ -1,0 +1,40 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Where in a kernel's image its text, its build-id note and its banner stand."""
+
+from __future__ import annotations
+
+import struct
+
+from common.record.stored_file import U64, Strict
+
+NT_GNU_BUILD_ID = 3
+_NOTE_HEAD = struct.Struct("<III4s")
+BANNER_BYTES = 256
+
+
+class KernelLayout(Strict):
+    """Link addresses in an image; where it runs they all are moved by the same distance."""
+
+    text: U64
+    """_text, with which the image begins."""
+    text_ranges: tuple[tuple[U64, U64], ...]
+    """Begin and end of each section with code."""
+    note: U64
+    """The GNU build-id note: its header of 16 bytes, then the id."""
+    banner: U64
+    """linux_banner, "Linux version …"."""
+
+    def in_text(self, link: int) -> bool:
+        """Whether this link address is code."""
+        return any(begin <= link < end for begin, end in self.text_ranges)
+
+
+def build_id_of_note(note: bytes) -> str | None:
+    """The build id, in hex, of a whole note; None where it is none."""
+    if len(note) < _NOTE_HEAD.size:
+        return None
+    name_size, size, kind, name = _NOTE_HEAD.unpack_from(note)
+    if (name_size, kind, name) != (4, NT_GNU_BUILD_ID, b"GNU\0") or not 8 <= size <= 64:
+        return None
+    value = note[_NOTE_HEAD.size : _NOTE_HEAD.size + size]
+    return value.hex() if len(value) == size else None

@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The machine's CPUs as QEMU's monitor tells of them (``info registers -a``), parsed.
+
+Of a CPU that is inside a guest of KVM's, QEMU tells the guest's registers.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import Field
+
+from common.record.stored_file import U64, Strict
+
+_CPU = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
+_WORD = re.compile(
+    r"\b(RIP|EIP|RSP|ESP|RFL|EFL|CPL|HLT|CR0|CR2|CR3|CR4|EFER|R12|R13|R14|R15) ?=([0-9a-fA-F]+)"
+)
+_IDT = re.compile(r"^IDT= +([0-9a-f]+)", re.MULTILINE)
+_GS = re.compile(r"^GS =[0-9a-f]+ ([0-9a-f]+)", re.MULTILINE)
+_INTERRUPTS, _PAGING, _LONG_MODE, _LA57 = 1 << 9, 1 << 31, 1 << 10, 1 << 12
+KERNEL_HALF = 1 << 63
+
+
+class Cpu(Strict):
+    """Some registers of one CPU at one moment; `halted` as QEMU's HLT, `idt` its base."""
+
+    number: Annotated[int, Field(ge=0, lt=1024)]
+    rip: U64
+    rsp: U64
+    rflags: U64
+    cpl: Annotated[int, Field(ge=0, le=3)]
+    halted: bool
+    cr0: U64
+    cr2: U64
+    cr3: U64
+    cr4: U64
+    efer: U64
+    idt: U64
+    saved: tuple[U64, ...] = ()
+    """R12 to R15, which a guest of ours has for its own."""
+    gs: int = 0
+    """Base of GS; in kernel mode that of the CPU's own data."""
+
+    @property
+    def stopped(self) -> bool:
+        """Halted with interrupts off: it goes on by an NMI or INIT only."""
+        return self.halted and not self.rflags & _INTERRUPTS
+
+    @property
+    def interrupts(self) -> bool:
+        """Whether interrupts are on."""
+        return bool(self.rflags & _INTERRUPTS)
+
+    @property
+    def paging(self) -> bool:
+        """Whether it is in long mode, with page tables of that."""
+        return bool(self.cr0 & _PAGING and self.efer & _LONG_MODE)
+
+    @property
+    def levels(self) -> int:
+        """Of its page tables."""
+        return 5 if self.cr4 & _LA57 else 4
+
+    @property
+    def in_kernel_half(self) -> bool:
+        """Whether it runs, privileged, where only a kernel's own text is."""
+        return self.cpl == 0 and bool(self.rip & KERNEL_HALF)
+
+
+def parse_registers(text: str) -> tuple[Cpu, ...]:
+    """The CPUs of an answer; those of which it does not tell all that is asked are left out."""
+    parts = _CPU.split(text)
+    found = (_cpu(int(n), said) for n, said in zip(parts[1::2], parts[2::2], strict=True))
+    return tuple(cpu for cpu in found if cpu)
+
+
+def _cpu(number: int, text: str) -> Cpu | None:
+    words = {name: int(value, 16) for name, value in _WORD.findall(text)}
+    idt, gs = _IDT.search(text), _GS.search(text)
+    try:
+        return Cpu(
+            number=number,
+            rip=words["RIP"] if "RIP" in words else words["EIP"],
+            rsp=words["RSP"] if "RSP" in words else words["ESP"],
+            rflags=words["RFL"] if "RFL" in words else words["EFL"],
+            cpl=words["CPL"],
+            halted=bool(words["HLT"]),
+            cr0=words["CR0"],
+            cr2=words["CR2"],
+            cr3=words["CR3"],
+            cr4=words["CR4"],
+            efer=words["EFER"],
+            idt=int(idt[1], 16) if idt else 0,
+            # There are none outside long mode, in which a CPU is told of all the same.
+            saved=tuple(words.get(f"R{n}", 0) for n in range(12, 16)),
+            gs=int(gs[1], 16) if gs else 0,
+        )
+    except KeyError:
+        return None

@@ -1,0 +1,89 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a report says of the host: attempts that it disturbed, and its part in a blackout. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+
+from tabulate import tabulate
+
+from common.judge.verdict import ControlVerdict, TrialVerdict, Verdict
+from common.record.evidence import Trial
+
+_ORDINALS = ("first", "second", "third")
+# Where the outgoing side stops the guest or the reader of the ring, and the incoming one goes on.
+_PAUSED = ("await.pause", "t.unread", "await.reboot")
+_RESUMED = ("t.resume", "t.adopted", "t.retrieved")
+
+
+def attempts(verdict: Verdict) -> Iterator[str]:
+    """A sentence for each trial that was disturbed."""
+    both: tuple[TrialVerdict | ControlVerdict, ...] = (*verdict.trials, *verdict.controls)
+    for one in both:
+        if not one.disturbed:
+            continue
+        told = "; ".join(
+            f"the {_ORDINALS[n]} was disturbed: {why}" for n, why in enumerate(one.disturbed)
+        )
+        yield f"{one.trial}: {len(one.disturbed) + 1} attempts: {told}"
+
+
+def disturbed_attempts(verdict: Verdict) -> int:
+    """How many attempts show nothing; of trials that never were quiet the last one as well."""
+    both: tuple[TrialVerdict | ControlVerdict, ...] = (*verdict.trials, *verdict.controls)
+    return sum(len(one.disturbed) + (one.status == "DISTURBED") for one in both)
+
+
+def host_lines(trial: Trial) -> Iterator[str]:
+    """The longest absences of a trial, and the host's part in each phase of its blackout."""
+    host = trial.host
+    if host is None:
+        yield "What the host did meanwhile was not measured."
+        return
+    found = host.longest(host.begin, host.end)
+    yield (
+        f"Longest absence: {host.said(found)}." if found else "Nobody was away for 20 ms or more."
+    )
+    rest: list[str] = []
+    if host.pressure_ms is not None:  # a host without PSI does not say
+        rest.append(f"tasks of the host waited for a CPU for {host.pressure_ms:.0f} ms")
+    rest += [f"its hypervisor took {host.steal_ms:.0f} ms"] if host.steal_ms else []
+    rest += [f"it was suspended for {host.suspended_ms:.0f} ms"] if host.suspended_ms > 1 else []
+    if rest:
+        yield f"Of {(host.end - host.begin) / 1e6:.0f} ms: {', '.join(rest)}."
+
+
+def phase_table(trial: Trial) -> str:
+    """For each phase of the blackout: its length, and what of it was the host's; "" without one."""
+    host = trial.host
+    if host is None:
+        return ""
+    rows = []
+    for name, begin, end in _phases(trial):
+        found = host.longest(begin, end)
+        absence = f"{found[0]} {(found[2] - found[1]) / 1e6:.0f}" if found else "-"
+        waited = host.waited_ms(begin, end, "CPU ")
+        rows.append([name, (end - begin) / 1e6, waited, absence])
+    headers = ["phase (host's clock)", "ms", "QEMU's CPUs waited", "longest absence"]
+    return tabulate(rows, headers=headers, floatfmt=".0f") if rows else ""
+
+
+def _phases(trial: Trial) -> Iterator[tuple[str, int, int]]:
+    """The phases that both clocks of the host know, one after the other: name, begin, end."""
+    before, after, console = trial.side("outgoing"), trial.side("incoming"), trial.console
+    if before is None or after is None or not console.jumps or len(console.boots) < 2:
+        return
+    paused = next((before.stamps[key] for key in _PAUSED if key in before.stamps), before.ended)
+    resumed = next((after.stamps[key] for key in _RESUMED if key in after.stamps), after.started)
+    points = [
+        ("pause to last word", paused),
+        ("shutdown", before.ended),
+        ("jump", console.jumps[0]),
+        ("early boot", console.boots[1].t),
+        ("userspace to resume", after.started),
+        ("", resumed),
+    ]
+    for (name, begin), (_, end) in pairwise(points):
+        if end > begin:
+            yield name, begin, end

@@ -1,0 +1,97 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The report as a mail for the lists: common/report/mail_body.py in an envelope.
+
+Pure: the same runs and the same envelope give the same bytes, Date and Message-ID included.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.headerregistry import Address
+from email.message import EmailMessage
+from email.policy import default
+from email.utils import format_datetime
+
+from common import __version__
+from common.errors import UsageError
+from common.judge.stored_run import StoredRun
+from common.report.mail_body import mail_body, stage_name
+
+_MESSAGE_ID = re.compile(r"<?([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9._:\[\]-]+)>?")
+
+
+@dataclass(frozen=True)
+class Envelope:
+    """Whom the mail is from and to, and what it answers."""
+
+    sender: str
+    to: tuple[str, ...] = ()
+    cc: tuple[str, ...] = ()
+    in_reply_to: str | None = None
+
+
+def report_mail(runs: Sequence[StoredRun], envelope: Envelope) -> bytes:
+    """The whole message, lines ending in \\n, as git send-email and b4 take it.
+
+    Raises UsageError on addresses and a Message-ID that are none.
+    """
+    body = mail_body(runs)
+    message = EmailMessage(policy=default.clone(max_line_length=78))
+    message["From"] = sender = _address("--from", envelope.sender)
+    for option, header, texts in (("--to", "To", envelope.to), ("--cc", "Cc", envelope.cc)):
+        if texts:
+            message[header] = [_address(option, text) for text in texts]
+    message["Subject"] = _subject(runs)
+    # When the evidence was made. git send-email puts the time of sending in its place.
+    message["Date"] = format_datetime(max(_started(stored) for stored in runs))
+    digest = hashlib.sha256("\n".join([repr(envelope), body]).encode()).hexdigest()
+    message["Message-ID"] = f"<kexec-stages-{digest[:24]}@{sender.domain}>"
+    if envelope.in_reply_to is not None:
+        parent = f"<{_message_id(envelope.in_reply_to)}>"
+        message["In-Reply-To"] = parent
+        message["References"] = parent
+    message["User-Agent"] = f"kexec-stages/{__version__}"
+    message.set_content(body, charset="utf-8", cte="7bit" if body.isascii() else "8bit")
+    # email begins a new line where a value does not fit behind its name; readers find that odd.
+    headers, blank, text = message.as_bytes().partition(b"\n\n")
+    return re.sub(rb"(?m)^([A-Za-z-]+:)\n ", rb"\1 ", headers) + blank + text
+
+
+def _started(one: StoredRun) -> datetime:
+    try:
+        return datetime.fromisoformat(one.run.started).astimezone(UTC)
+    except ValueError:
+        raise UsageError(f"{one.name}: {one.run.started!r} is no time to start at") from None
+
+
+def _address(option: str, text: str) -> Address:
+    """The one address in `text`."""
+    message = EmailMessage(policy=default)
+    try:
+        message["To"] = text
+        (address,) = message["To"].addresses
+        if message["To"].defects or not address.username or not address.domain:
+            raise ValueError
+    except (ValueError, IndexError):
+        raise UsageError(f"{option}: {text!r} is no mail address (NAME <USER@HOST>)") from None
+    return Address(address.display_name, address.username, address.domain)
+
+
+def _message_id(text: str) -> str:
+    if match := _MESSAGE_ID.fullmatch(text):
+        return match[1]
+    raise UsageError(f"--in-reply-to: {text!r} is no Message-ID (ID@HOST, with or without <>)")
+
+
+def _subject(runs: Sequence[StoredRun]) -> str:
+    results = ", ".join(f"{stage_name(one)} {one.verdict.status}" for one in runs)
+    kernels = dict.fromkeys(
+        f"{trial.setting.outgoing.release} to {trial.setting.incoming.release}"
+        for one in runs
+        for trial in one.run.trials[:1]
+    )
+    return f"[REPORT] kexec-stages: {results}: {'; '.join(kernels) or 'nothing was run'}"

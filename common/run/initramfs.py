@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The workload's program and the two initramfs it travels in."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import tempfile
+from pathlib import Path
+
+from common.errors import HarnessError
+from common.host.processes.how_ended import how_ended
+from common.paths import CHECKOUT, cache_root
+
+_SKELETON = """\
+dir /dev 755 0 0
+nod /dev/console 600 0 0 c 5 1
+dir /proc 555 0 0
+dir /sys 555 0 0
+dir /tmp 1777 0 0
+dir /debugfs 755 0 0
+"""
+
+
+def build_workload(sources: Path, *, headers: Path) -> Path:
+    """The static /init of a folder with a Makefile, built against a kernel's uapi `headers`.
+
+    Cached by the content of its sources and headers' version. Raises HarnessError with
+    the compiler's message.
+    """
+    rooms = CHECKOUT / "common" / "workload"
+    shared = [rooms / name for name in ("core", "vm", "device", "qemu")]
+    # Of a stage's second workload the first may be a part.
+    shared += (
+        [first] if (first := sources.parent / "workload") != sources and first.exists() else []
+    )
+    digest = hashlib.sha256(str(headers).encode())
+    for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):
+        digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")
+    final = cache_root() / "workloads" / digest.hexdigest()[:24]
+    if (final / "init").exists():
+        return final / "init"
+    final.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=final.parent, prefix="build-") as build:
+        command = ["make", "-s", "-j2", "-C", str(sources), f"O={build}", f"UAPI={headers}"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode:
+            said = how_ended(done.returncode, done.stderr)
+            details = done.stderr.strip().splitlines()[:40]
+            raise HarnessError(f"the workload does not build: {said}", details=details)
+        part = final.with_name(f"{final.name}.{os.getpid()}")
+        part.mkdir()
+        (Path(build) / "init").rename(part / "init")
+        try:
+            part.rename(final)
+        except OSError:  # another process was first; what it made is the same
+            (part / "init").unlink()
+            part.rmdir()
+    return final / "init"
+
+
+def make_initramfs(files: dict[str, Path], *, gen_init_cpio: Path, target: Path) -> Path:
+    """A cpio archive at `target` with `files` (path in the machine -> file on the host).
+
+    Made by the kernel's own usr/gen_init_cpio. Raises HarnessError when that fails.
+    """
+    listing = _SKELETON
+    folders = {str(Path(name).parent) for name in files} - {"/"}
+    listing += "".join(f"dir {folder} 755 0 0\n" for folder in sorted(folders))
+    listing += "".join(f"file {name} {path} 755 0 0\n" for name, path in files.items())
+    with target.open("wb") as output:
+        done = subprocess.run(
+            [str(gen_init_cpio), "-t", "0", "-"],
+            input=listing.encode(),
+            stdout=output,
+            stderr=subprocess.PIPE,
+            check=False,
+        )
+    if done.returncode:
+        said = how_ended(done.returncode, done.stderr.decode(errors="replace"))
+        raise HarnessError(f"gen_init_cpio could not make {target}: {said}")
+    return target

@@ -1,0 +1,216 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Which kernels a command takes: options and their meaning, for every verb that builds or boots.
+
+Each side comes from a Debian package (the default), a tree, a tarball of the source, or a prebuilt
+image. On top of a source goes a series: ours, none, or a folder of patches. KEXEC_STAGES_SOURCE
+names a tree or a tarball that is the default instead, for verbs without such options as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+from common.errors import UsageError
+from common.record.evidence import Setting
+from common.stage.declaration import Control, Series, Stage
+from common.stage.one_image import with_one_kernel
+from common.stage.series_folder import given_series
+
+DEFAULT_PACKAGE = "linux-source-7.3"
+SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a kernel comes from: `kind` is also the option that says so."""
+
+    kind: Literal["package", "tree", "source", "image"]
+    name: str
+
+    @property
+    def path(self) -> Path:
+        """The tree, the tarball or the image."""
+        return Path(self.name).expanduser()
+
+    def words(self, side: str) -> tuple[str, str]:
+        """The option that chooses this origin for a side."""
+        return f"--{side}-{self.kind}", self.name
+
+
+def default_origin() -> Origin:
+    """Debian's package, unless the environment names a source.
+
+    Raises UsageError where it names none.
+    """
+    named = os.environ.get("KEXEC_STAGES_SOURCE")
+    if not named:
+        return Origin("package", DEFAULT_PACKAGE)
+    origin = origin_of(named)
+    if origin.kind not in ("tree", "source"):
+        raise UsageError(
+            f"KEXEC_STAGES_SOURCE={named} is neither a kernel tree nor a tarball of one"
+        )
+    return origin
+
+
+@dataclass(frozen=True, kw_only=True)
+class KernelChoice:
+    """What the user chose; the default is Debian's source with our series, on both sides."""
+
+    outgoing: Origin = field(default_factory=default_origin)
+    incoming: Origin = field(default_factory=default_origin)
+    series: Series = "ours"
+    config: tuple[Path, ...] = ()
+    """Kconfig fragments of the user's, which come last."""
+    line_tables: bool = False
+    """Kernels of the same code whose vmlinux tells file and line of each instruction."""
+
+    @property
+    def origins(self) -> tuple[Origin, Origin]:
+        """Of the outgoing and of the incoming kernel."""
+        return self.outgoing, self.incoming
+
+    @property
+    def prebuilt(self) -> bool:
+        """True when a side is an image, of which no variant can be built."""
+        return any(origin.kind == "image" for origin in self.origins)
+
+    @property
+    def one_kernel(self) -> bool:
+        """True when both sides are one image: no build of it tells them apart."""
+        return self.prebuilt and self.outgoing == self.incoming
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is called as tarballs are."""
+    return re.search(r"\.(tar(\.[a-z0-9]+)?|tgz|txz)$", path.name) is not None
+
+
+def origin_of(text: str) -> Origin:
+    """The origin that `text` names: a package linux-source-X.Y, a folder, a tarball, or an image.
+
+    Raises UsageError for what is none of them.
+    """
+    if re.fullmatch(r"linux-source-[0-9][0-9.]*", text):
+        return Origin("package", text)
+    path = Path(text).expanduser()
+    if path.is_dir():
+        return Origin("tree", text)
+    if path.is_file():
+        return Origin("source" if is_archive(path) else "image", text)
+    raise UsageError(f"{text} is no linux-source-X.Y, kernel tree, tarball or bzImage")
+
+
+def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
+    """The options that choose kernels; without `sides` those alone that hold for all of them."""
+    group = parser.add_argument_group("kernels")
+    if sides:
+        for kind, metavar, help in (
+            ("tree", "DIR", "your kernel tree, for both sides"),
+            ("source", "TARBALL", "the same as linux-7.3.4.tar.xz; its digest is recorded"),
+            ("image", "BZIMAGE", "a prebuilt kernel"),
+            ("package", "NAME", f"a Debian source package (default: {DEFAULT_PACKAGE})"),
+        ):
+            for side in ("", *SIDES):
+                name = f"--{side}-{kind}" if side else f"--{kind}"
+                group.add_argument(name, metavar=metavar, help=None if side else help)
+    group.add_argument(
+        "--series",
+        default="ours",
+        metavar="none|ours|DIR|MBX",
+        help="what is applied to a source: our series (default), nothing (the tree brings its own"
+        " support, or has none), or a folder of *.patch (in the order of their names,"
+        " or of a quilt series) and *.config, or a mailbox of patches (*.mbx)",
+    )
+    group.add_argument(
+        "--config",
+        action="append",
+        default=[],
+        type=Path,
+        metavar="FRAGMENT",
+        help="a Kconfig fragment of yours, after all others",
+    )
+    group.add_argument(
+        "--line-tables",
+        action="store_true",
+        help="kernels of the same code whose stacks are decoded to file and line (another build)",
+    )
+
+
+def chosen(arguments: argparse.Namespace) -> KernelChoice:
+    """The choice that the options make. Raises UsageError where two contradict each other."""
+    outgoing, incoming = (_origin(arguments, side) for side in SIDES)
+    return KernelChoice(
+        outgoing=outgoing,
+        incoming=incoming,
+        series=series_of(arguments.series),
+        config=tuple(arguments.config),
+        line_tables=arguments.line_tables,
+    )
+
+
+def _origin(arguments: argparse.Namespace, side: str) -> Origin:
+    """What holds for this side goes before what holds for both."""
+    for prefix in (f"{side}_", ""):
+        given = [
+            Origin(kind, value)
+            for kind in ("package", "tree", "source", "image")
+            if (value := getattr(arguments, f"{prefix}{kind}")) is not None
+        ]
+        if len(given) > 1:
+            options = " and ".join(f"--{prefix.replace('_', '-')}{o.kind}" for o in given)
+            raise UsageError(f"{options} name two kernels for one side: give one of them")
+        if given:
+            return given[0]
+    return default_origin()
+
+
+def series_of(text: str) -> Series:
+    """The series of that name. Raises UsageError for what is none."""
+    if text == "ours":
+        return "ours"
+    if text == "none":
+        return "none"
+    return given_series(text)
+
+
+def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:
+    """The stage as it is run on those kernels: its patches, fragments, and possible controls."""
+    stage = replace(
+        stage,
+        series=choice.series,
+        extra_fragments=(*stage.extra_fragments, *choice.config),
+        left_out=_unbuildable(stage.controls, choice.series, prebuilt=choice.prebuilt),
+    )
+    return with_one_kernel(stage) if choice.one_kernel else stage
+
+
+def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
+    """The stage as a stored trial's kernels had it; nothing is built from it any more."""
+    series: Series = Path(setting.series) if setting.series not in ("ours", "none") else "none"
+    if setting.series == "ours":
+        series = "ours"
+    prebuilt = setting.outgoing.prebuilt or setting.incoming.prebuilt
+    left_out = _unbuildable(stage.controls, series, prebuilt=prebuilt)
+    stage = replace(stage, series=series, left_out=left_out)
+    return with_one_kernel(stage) if setting.one_kernel else stage
+
+
+def _unbuildable(controls: Sequence[Control], series: Series, *, prebuilt: bool) -> tuple[str, ...]:
+    """The controls whose kernels there cannot be, or would be the main run's own."""
+    return tuple(
+        control.name
+        for control in controls
+        if control.own_kernels
+        and (
+            prebuilt
+            or (series != "ours" and not control.stock)
+            or (control.stock and series == "none")
+        )
+    )

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Runs the cells of a matrix: one in this process, or many side by side by pytest-xdist."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.errors import HarnessError, StagesError
+from common.host.facts import available_memory_mib
+from common.machine.hypervisor import Hypervisor
+from common.paths import CHECKOUT
+from common.record.bundle import pack
+from common.run.kernels import control_kernels, kernel_pair
+from common.run.one_run import one_run, options_of
+from common.run.trial import Plan
+from common.suites.matrix.cells import Cell, result_of_error, write_result
+
+_CPUS_EACH = 2
+"""Of the host, for a machine: what is watched in time must not wait for another machine."""
+_HOST_MIB = 512
+
+
+def run_cells(wanted: Sequence[Cell], arguments: argparse.Namespace, folder: Path) -> None:
+    """Each cell leaves its result in `folder`; kernels are built before a machine starts."""
+    runnable = _built(wanted, folder)
+    if len(runnable) == 1:
+        with Hypervisor(arguments.connect) as hypervisor:
+            run_cell(runnable[0], arguments, hypervisor, folder)
+    elif runnable:
+        _run_side_by_side(runnable, arguments, folder)
+
+
+def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
+    """The cells whose kernels are in the cache now; of the others it is noted why they are not."""
+    runnable = []
+    for cell in wanted:
+        stage = cell.load()
+        try:
+            kernel_pair(stage, cell.choice)
+            if cell.control:
+                control_kernels(stage, [stage.control(cell.control)], cell.choice)
+            runnable.append(cell)
+        except StagesError as error:
+            print(f"{cell.name}: {error}", *error.details[:8], sep="\n  ", file=sys.stderr)
+            write_result(folder, cell, result_of_error(error))
+    return runnable
+
+
+def run_cell(
+    cell: Cell, arguments: argparse.Namespace, hypervisor: Hypervisor, folder: Path
+) -> str:
+    """The cell's status, after its run; its bundle and a note of it are in the results folder."""
+    stage = cell.load()
+    plan = Plan("main")
+    if cell.control:
+        plan = Plan(f"control-{cell.control}", stage.control(cell.control))
+    try:
+        _record, verdict, run = one_run(stage, [plan], cell.choice, arguments, hypervisor)
+    except StagesError as error:
+        content = result_of_error(error)
+        write_result(folder, cell, content)
+        return str(content["status"])
+    part = folder / f".{cell.name}.zip"
+    part.write_bytes(pack(run))
+    part.replace(folder / f"{cell.name}.zip")
+    write_result(folder, cell, {"status": verdict.status, "why": verdict.why, "run": run.name})
+    return verdict.status
+
+
+def _run_side_by_side(
+    runnable: Sequence[Cell], arguments: argparse.Namespace, folder: Path
+) -> None:
+    """One worker process a machine; which cell comes next is xdist's to say."""
+    jobs = arguments.jobs or _jobs(runnable, arguments)
+    print(f"{len(runnable)} cells, {min(jobs, len(runnable))} side by side", file=sys.stderr)
+    words = [*sys.argv[1:], "--results", str(folder)]
+    environment = os.environ | {
+        "KEXEC_STAGES_MATRIX_WORDS": json.dumps(words),
+        "KEXEC_STAGES_MATRIX_CELLS": json.dumps([cell.name for cell in runnable]),
+        "PYTHONDONTWRITEBYTECODE": "1",
+    }
+    command = [sys.executable, "-P", "-m", "pytest", "-v", "--no-header", "--no-summary"]
+    command += ["-p", "no:cacheprovider", "-n", str(min(jobs, len(runnable)))]
+    command += [
+        "--dist",
+        "worksteal",
+        "--tb=no",
+        str(CHECKOUT / "common" / "cli" / "matrix_worker.py"),
+    ]
+    done = subprocess.run(
+        command, cwd=CHECKOUT, env=environment, stdout=sys.stderr, check=False
+    ).returncode
+    # 1 is pytest's word for cells that are no pass, of which the table tells
+    if done not in (0, 1):
+        raise HarnessError(f"pytest ended with status {done}; what it said is above")
+
+
+def _jobs(runnable: Sequence[Cell], arguments: argparse.Namespace) -> int:
+    """As many machines as the host has cores and memory for, at least one."""
+    needs = []
+    for cell in runnable:
+        stage = cell.load()
+        needs.append(stage.size(options_of(stage, arguments)).machine_mib)
+    by_memory = (available_memory_mib() - _HOST_MIB) // max(needs)
+    return max(1, min(len(os.sched_getaffinity(0)) // _CPUS_EACH, by_memory))

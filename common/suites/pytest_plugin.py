@@ -1,0 +1,52 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""pytest plugin: the one hypervisor that the stages' tests share, and a QEMU for it to use.
+
+libvirt's embedded driver can be opened with one folder only in the life of a process.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from common.host.qemu_binary import qemu_path, qemu_version
+from common.machine.hypervisor import Hypervisor
+from common.paths import CHECKOUT
+from common.record.evidence import Trial
+from common.run.trial import Bench, Plan, run_attempts
+
+
+@pytest.fixture(scope="session")
+def hypervisor() -> Iterator[Hypervisor]:
+    """An open connection to the embedded driver."""
+    with Hypervisor() as opened:
+        yield opened
+
+
+def quiet_trial(bench: Bench, plan: Plan) -> Trial:
+    """The trial, by the attempt that counts; those before it are told in pytest's summary."""
+    *before, last = run_attempts(bench, plan)
+    for trial in before:
+        folder = bench.folder / trial.setting.name
+        warnings.warn(f"{plan.name} was disturbed, and run again: {folder}", stacklevel=2)
+    return last
+
+
+@pytest.fixture(scope="session")
+def other_qemu() -> Path:
+    """A QEMU that writes its trace in the other form than the machine's own does.
+
+    Debian's, unpacked into the cache; tests that want it are skipped where it cannot be had.
+    """
+    own = int(qemu_version(qemu_path()).partition(".")[0])
+    suite = "trixie-backports" if own < 11 else "trixie"
+    command = ["sh", str(CHECKOUT / "common" / "host" / "other-qemu"), suite]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        pytest.skip(f"no QEMU of {suite}: {said[-1]} (it needs apt-get and a Debian mirror)")
+    return Path(done.stdout.strip())

@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/*
+ * What the guest and the VMM both know: where things are in guest memory, and
+ * the block through which each vCPU shows what it does. The guest's virtual
+ * addresses are offsets into the RAM memfd; where guest-physical memory has
+ * its hole is a matter of the page tables, and the guest's code never asks.
+ *
+ *	0x001000  GDT
+ *	0x002000  page tables
+ *	0x040000  guest code
+ *	0x080000  one block of GUEST_VCPU_SIZE per vCPU
+ *	0x0c0000  what a stage shares with its guest
+ *	0x100000  data pages, to the end of RAM or to where the stage's own begin
+ */
+#ifndef GUEST_H
+#define GUEST_H
+
+#define GUEST_GDT		0x1000
+#define GUEST_PAGE_TABLES	0x2000
+#define GUEST_PAGE_TABLES_END	0x40000
+#define GUEST_CODE		0x40000
+#define GUEST_CODE_END		0x41000
+#define GUEST_VCPUS		0x80000
+#define GUEST_VCPU_SIZE		0x8000
+#define GUEST_MAX_VCPUS		8
+#define GUEST_STAGE		0xc0000
+#define GUEST_STAGE_SIZE	0x40000
+#define GUEST_DATA		0x100000
+
+#define GUEST_PAGE_SIZE		4096
+#define GUEST_PAGE_WORDS	(GUEST_PAGE_SIZE / 8)
+#define GUEST_DATA_FIRST_PAGE	(GUEST_DATA / GUEST_PAGE_SIZE)
+
+#define GUEST_CODE_SELECTOR	0x08
+#define GUEST_DATA_SELECTOR	0x10
+#define GUEST_TSS_SELECTOR	0x18
+
+#define GUEST_GAP_LOG		64
+
+#ifndef __ASSEMBLER__
+
+#include <stdbool.h>
+
+#include "types.h"
+
+enum guest_error {
+	GUEST_ERROR_MEMORY,
+	GUEST_ERROR_GPR,
+	GUEST_ERROR_VECTOR,
+	GUEST_ERROR_COUNTER,
+	GUEST_ERROR_MSR,
+	GUEST_ERROR_TIMER,
+	GUEST_NR_ERRORS,
+};
+
+enum guest_vector_kind {
+	GUEST_VECTOR_SSE = 1,
+	GUEST_VECTOR_AVX,
+};
+
+/* Lanes of two vector registers; SSE has the first two of each. */
+struct guest_vector {
+	u64 sum[4];
+	u64 fold[4];
+};
+
+/*
+ * Two readings of the TSC with nothing but a pause of the vCPU between them,
+ * and the step counter at each: equal to or one less than the other.
+ */
+struct guest_gap {
+	u64 tsc_before;
+	u64 tsc_after;
+	u64 counter_before;
+	u64 counter_after;
+};
+
+struct guest_first_error {
+	u64 kind;
+	u64 page;
+	u64 word;
+	u64 expected;
+	u64 seen;
+};
+
+struct guest_vcpu {
+	/* from the VMM, before the first instruction */
+	struct guest_vcpu *self;
+	u64 id;
+	u64 nonce;
+	u64 first_page;
+	u64 nr_pages;
+	u64 gap_threshold;
+	u64 tick_timeout;
+
+	/* from the guest */
+	u64 vector_kind;
+	u64 sweeps;
+	u64 version;
+	u64 ticks;
+	/* time spent in steps since the last tick, by the TSC */
+	u64 tickless;
+	u64 last_tsc;
+	u64 last_counter;
+	u64 fault;
+	u64 fault_rip;
+	u64 fault_code;
+
+	/* what the registers have to be: r12 (above), r13, r14, r15, vectors */
+	u64 cursor;
+	u64 counter;
+	u64 checksum;
+	struct guest_vector vector;
+
+	u64 errors[GUEST_NR_ERRORS];
+	struct guest_first_error first_error;
+
+	u64 gaps;
+	struct guest_gap gap_max;
+	struct guest_gap gap_log[GUEST_GAP_LOG];
+
+	u8 idt[4096] __aligned(4096);
+	u8 stack[8192];
+} __aligned(4096);
+
+_Static_assert(sizeof(struct guest_vcpu) <= GUEST_VCPU_SIZE, "vCPU block too large");
+/* The host finds them there: common/guest/memory.py */
+_Static_assert(__builtin_offsetof(struct guest_vcpu, version) == 72 &&
+	       __builtin_offsetof(struct guest_vcpu, cursor) == 136 &&
+	       __builtin_offsetof(struct guest_vcpu, counter) == 144, "other layout");
+
+static inline u64 guest_mix(u64 x)
+{
+	x ^= x >> 32;
+	x *= 0xd6e8feb86659fd93ull;
+	x ^= x >> 32;
+	x *= 0xd6e8feb86659fd93ull;
+	return x ^ x >> 32;
+}
+
+/*
+ * Content of word @w of a page: guest_pattern() + @w * GUEST_WORD_STEP. Differs
+ * between words, pages, versions and runs.
+ */
+#define GUEST_WORD_STEP 0x9e3779b97f4a7c15ull
+
+static inline u64 guest_pattern(u64 nonce, u64 page, u64 version)
+{
+	return guest_mix(nonce ^ guest_mix(page << 32 ^ version));
+}
+
+/* The stage's guest program: entered once per vCPU, never returns. */
+void guest_main(struct guest_vcpu *block);
+
+/* guest_sweep.c: once, before the first step; and one page verified and written. */
+void guest_start(struct guest_vcpu *block);
+void guest_step(void);
+
+#endif /* __ASSEMBLER__ */
+#endif

@@ -1,0 +1,112 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the host sees of the small memfds and of KHO, beside the guest's RAM.
+
+The workload says in which page frames its memfds lie before the kexec. The host hashes those
+frames at `files-written` and again at `files`, in the incoming kernel. At each rendezvous
+`kho-NAME` it counts what is registered with KHO, in the machine's RAM.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, TypeAdapter
+
+from common.machine import kho_tree
+from common.machine.ram import MachineRam
+from common.record.evidence import LONGEST, RawTrial
+from common.record.stored_file import Count, Name, Strict, read_json
+from common.stage.declaration import Companion, Surroundings
+from kvm_memfd.witness import ram_witness
+from kvm_memfd.witness import read_witness as read_ram_witness
+
+FILE = "files-witness.json"
+_FRAMES, _FDT, _KHO = "# frames.", "# kho.fdt=", "# await kho-"
+
+
+class Seen(Strict):
+    """What the host saw of one update."""
+
+    pages: Count
+    sha256: dict[Literal["files-written", "files"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
+    kho: dict[Name, dict[Annotated[str, Field(pattern="^[0-9]{1,2}$")], Count]]
+    """By rendezvous: pages registered with KHO, of each order."""
+
+
+_SEEN = TypeAdapter(Annotated[tuple[Seen, ...], Field(min_length=1, max_length=LONGEST)])
+
+
+class _OneUpdate:
+    def __init__(self, ram: MachineRam) -> None:
+        self._ram = ram
+        self._frames: list[tuple[int, int]] = []
+        self._root: int | None = None
+        self.digests: dict[str, str] = {}
+        self.kho: dict[str, dict[str, int]] = {}
+
+    def heard(self, text: str) -> None:
+        if text.startswith(_FRAMES) and not self.digests:
+            self._frames += frames(text.partition("=")[2])
+        elif text.startswith(_FDT):
+            self._root = kho_tree.tree_root(bytes.fromhex(text.removeprefix(_FDT)))
+        elif text in ("# at files-written", "# await files"):
+            self.digests[text.split()[-1]] = self._ram.sha256(self._frames)
+        elif text.startswith(_KHO) and self._root is not None:
+            counts = kho_tree.preserved(self._ram.read, self._root)
+            self.kho[text.removeprefix(_KHO)] = {str(k): n for k, n in sorted(counts.items())}
+
+    def result(self) -> dict[str, Any]:
+        return {
+            "pages": sum(count for _, count in self._frames),
+            "sha256": self.digests,
+            "kho": self.kho,
+        }
+
+
+class FilesWitness:
+    """Of one update after the other; there are more than one in a chain only."""
+
+    def __init__(self, ram: MachineRam, beside: Companion) -> None:
+        self._ram, self._beside = ram, beside
+        self._updates = [_OneUpdate(ram)]
+
+    def heard(self, text: str) -> None:
+        """Take a line of the dialogue; an outgoing side that follows another begins an update."""
+        if text == "# side=outgoing" and self._updates[-1].digests:
+            self._updates.append(_OneUpdate(self._ram))
+        self._updates[-1].heard(text)
+        self._beside.heard(text)
+
+    def result(self) -> list[dict[str, Any]]:
+        """What was seen of each update, in their order."""
+        return [update.result() for update in self._updates]
+
+
+def frames(text: str) -> list[tuple[int, int]]:
+    """(page frame number, count) of "PFN:COUNT,PFN:COUNT"; none of an empty text."""
+    parts = [part.partition(":") for part in text.split(",") if part]
+    return [(int(pfn), int(count)) for pfn, _, count in parts]
+
+
+@contextmanager
+def witnesses(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of stage 1: the witness of the guest's RAM, and this one."""
+    with ram_witness(machine) as beside, MachineRam(machine.process.pid) as ram:
+        witness = FilesWitness(ram, beside)
+        yield witness
+        (machine.folder / FILE).write_text(json.dumps(witness.result()) + "\n")
+
+
+def read_witnesses(raw: RawTrial) -> dict[str, Any]:
+    """What both saw of a stored trial: "files" beside the rest, in "later" as well.
+
+    Raises OSError or ValueError when one is damaged.
+    """
+    found = read_ram_witness(raw)
+    first, *later = (seen.model_dump() for seen in read_json(raw.folder / FILE, _SEEN))
+    seen = zip(found.get("later", []), later, strict=False)
+    more = {"later": [ram | {"files": files} for ram, files in seen]} if later else {}
+    return found | {"files": first} | more

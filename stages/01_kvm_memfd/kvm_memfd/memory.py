@@ -1,0 +1,277 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about memory that was taken and has to come back. Pure functions of a Trial.
+
+workload/given_back.c puts a file of 2 MiB (one of 4, where it is retrieved in vain) through every
+end that it can have, and notes the kernel's counters at each step. All but MemAvailable are exact;
+the host counts what is registered with KHO.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.machine import kho_tree
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+from kvm_memfd.files import words
+
+FILE_KB, FAILED_KB = 2048, 4096
+PAGES = FILE_KB // 4
+_LIST_KB = 4
+_TOLERANCE_KB = FILE_KB // 4
+_NAMES = {
+    "total": "MemTotal kB",
+    "shmem": "Shmem kB",
+    "committed": "Committed_AS kB",
+    "pins": "pins",
+    "areas": "vmalloc areas of KHO",
+    "kho": "pages registered with KHO",
+    "available": "MemAvailable kB",
+    "taint": "taint flags (512: the kernel warned)",
+}
+
+
+def _own_kb(file_kb: int) -> int:
+    """What memfd_luo_preserve() takes: a page for the file, 16 bytes for each folio, and a chunk
+    (one page) that says where these lie. LUO itself takes `_LIST_KB` for a session's files."""
+    return 4 + file_kb // 4 * 16 // 1024 + 4
+
+
+@dataclass(frozen=True)
+class Step:
+    """From one point to another, and by how much each counter changes; the others do not."""
+
+    side: str
+    start: str
+    end: str
+    words: str
+    changes: Mapping[str, int]
+    ignored: frozenset[str] = frozenset()
+
+
+def _counters(trial: Trial, side: str, point: str) -> dict[str, int] | None:
+    spoken = trial.side(side)
+    said = words(spoken.facts.get(f"memory.{point}", "")) if spoken else {}
+    try:
+        found = {name: int(said[name]) for name in _NAMES if name != "kho"}
+    except (KeyError, ValueError):
+        return None
+    counted = trial.witness.get("files", {}).get("kho", {}).get(point)
+    if counted is not None:
+        found["kho"] = kho_tree.pages({int(order): n for order, n in counted.items()})
+    return found
+
+
+def _faults(trial: Trial, step: Step) -> list[str] | Outcome:
+    """What is not as it must be at the end of a step, in words; NO DATA where nobody knows."""
+    start, end = (_counters(trial, step.side, point) for point in (step.start, step.end))
+    if start is None or end is None:
+        return no_data(f"{step.side} facts memory.{step.start}, memory.{step.end}")
+    # Only a kernel that was booted shows its tree (kho_init(), Linux 7.3), so no later one's.
+    counted = step.side == OUTGOING and trial.update == 1 and "kho" not in step.ignored
+    if counted and ("kho" not in start or "kho" not in end):
+        return no_data(f"files-witness.json: KHO at {step.start}, {step.end}")
+    faults = []
+    for name, label in _NAMES.items():
+        if name in step.ignored or name not in start or name not in end:
+            continue
+        seen, wanted = end[name] - start[name], step.changes.get(name, 0)
+        if abs(seen - wanted) > (_TOLERANCE_KB if name == "available" else 0):
+            faults.append(f"{label} {seen:+d} where {wanted:+d} is due")
+    return [f"{step.words}: {', '.join(faults)}"] if faults else []
+
+
+def _steps(*steps: Step) -> Callable[[Trial], Outcome]:
+    def ask(trial: Trial) -> Outcome:
+        faults: list[str] = []
+        for step in steps:
+            found = _faults(trial, step)
+            if isinstance(found, Outcome):
+                return found
+            faults += found
+        said = "; ".join(step.words for step in steps)
+        return outcome(
+            not faults,
+            expected=f"the memory of a file is accounted for, to the page: {said}",
+            seen="; ".join(faults) or "as expected",
+            evidence=f"{steps[0].side} facts memory.*",
+        )
+
+    return ask
+
+
+def _all_of(*asks: Callable[[Trial], Outcome]) -> Callable[[Trial], Outcome]:
+    """The first answer that is not PASS, else the last one."""
+
+    def ask(trial: Trial) -> Outcome:
+        answers = [one(trial) for one in asks]
+        return next((answer for answer in answers if answer.status != "PASS"), answers[-1])
+
+    return ask
+
+
+_PRESERVED = {"pins": PAGES, "areas": 1}
+# A session more may take a page more of LUO's list of sessions.
+_NOT_KHO = frozenset({"kho"})
+
+
+def _given(file_kb: int) -> dict[str, int]:
+    """What the incoming kernel has more when all of a file, and of what describes it, is free."""
+    whole = file_kb + _own_kb(file_kb) + _LIST_KB
+    return {"total": whole, "available": whole}
+
+
+_abort = _steps(
+    Step(OUTGOING, "made", "preserved", "preserved", _PRESERVED, _NOT_KHO),
+    Step(OUTGOING, "made", "aborted", "session closed", {}),
+    Step(
+        OUTGOING,
+        "made",
+        "closed",
+        "and the file closed",
+        {"shmem": -FILE_KB, "committed": -FILE_KB, "available": FILE_KB},
+        _NOT_KHO,
+    ),
+)
+_killed = _steps(
+    Step(OUTGOING, "made", "held", "held by a process", _PRESERVED, _NOT_KHO | {"committed"}),
+    Step(OUTGOING, "made", "killed", "its holder killed", {}),
+)
+_refused = _steps(
+    Step(OUTGOING, "preserved", "refused", "preserved once more, refused", {}, _NOT_KHO),
+    Step(OUTGOING, "aborted", "refused-late", "too large, or without memory, refused", {}),
+)
+_finished = _steps(
+    Step(
+        INCOMING,
+        "arrived",
+        "retrieved",
+        "retrieved",
+        {
+            "total": FILE_KB + _own_kb(FILE_KB),
+            "shmem": FILE_KB,
+            "committed": FILE_KB,
+            "available": _own_kb(FILE_KB),
+        },
+    ),
+    Step(
+        INCOMING,
+        "retrieved",
+        "finished",
+        "FINISH",
+        {"total": _LIST_KB, "available": _LIST_KB},
+    ),
+    Step(INCOMING, "arrived", "released", "FINISH and close", _given(FILE_KB)),
+)
+_unretrieved = _steps(
+    Step(INCOMING, "released", "discarded", "FINISH of what nobody retrieved", _given(FILE_KB))
+)
+_unfinished = _steps(
+    Step(INCOMING, "discarded", "dropped", "session closed without FINISH", _given(FILE_KB))
+)
+_failed = _all_of(
+    facts_are(INCOMING, {"failed.retrieve": "-28", "failed.again": "-28", "failed.finish": "0"}),
+    _steps(
+        Step(INCOMING, "dropped", "failed", "a retrieve that fails, then FINISH", _given(FAILED_KB))
+    ),
+)
+
+# Pages that KHO and LUO take for themselves, which no session gives back: KHO's device tree and its
+# kexec metadata, LUO's header, which is taken back before /init runs, and its header of FLBs.
+_OWN = 4
+# A file of one page: folio, file, list of folios, chunk, list of files. The racers' log is one, and
+# so is what each of them may have had preserved; both come after the host's count.
+_ONE_PAGE_FILE = 5
+
+
+def _all_restored(trial: Trial) -> Outcome:
+    """MemTotal grows by what is restored: by all that was registered, as the host counted it."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    end = _counters(trial, INCOMING, "end")
+    start = after.number("mem.total_kb") if after else None
+    guest = before.number("guest.pages") if before else None
+    races = [words(text) for key, text in (after.facts if after else {}).items() if _is_race(key)]
+    counted = trial.witness.get("files", {}).get("kho", {}).get("reboot")
+    if end is None or start is None or guest is None or not races:
+        return no_data("facts mem.total_kb, memory.end, guest.pages, race.*")
+    restored = (end["total"] - start) // 4
+    if counted is None and trial.update == 1:
+        return no_data("files-witness.json: KHO at reboot", expected="all given back")
+    if counted is None:  # a kernel that came by kexec does not show its tree
+        return outcome(
+            restored > guest,
+            expected=f"more pages than the guest's {guest}",
+            seen=f"{restored} pages restored",
+            evidence="incoming facts mem.total_kb, memory.end",
+        )
+    pages = kho_tree.pages({int(order): n for order, n in counted.items()})
+    files = 1 + sum(int(race.get("files", 0)) for race in races)
+    wanted = pages - _OWN + _ONE_PAGE_FILE * files
+    return outcome(
+        restored == wanted,
+        expected=f"{wanted} pages: {pages} registered with KHO when the guest was captured, {_OWN}"
+        f" of them KHO's and LUO's own, {_ONE_PAGE_FILE} for each of {files} files since",
+        seen=f"{restored} pages restored"
+        + (f", {wanted - restored} are lost to this kernel" if restored < wanted else ""),
+        evidence="files-witness.json, incoming facts mem.total_kb, memory.end",
+    )
+
+
+def _is_race(key: str) -> bool:
+    return key.startswith("race.")
+
+
+_REFUSALS = (
+    "preserve_copy_of_fd",
+    "preserve_second_open",
+    "preserve_second_open_elsewhere",
+    "preserve_too_large",
+    "resize_after_refusal",
+    "preserve_without_memory",
+    "empty_after_refusal",
+    "preserve_after_refusal",
+)
+INCOMING_RULES = (
+    "finish_retrieved",
+    "finish_unretrieved",
+    "unretrieved_session_gone",
+    "close_unfinished",
+    "unfinished_session_gone",
+)
+
+CLAIM = Claim(
+    "What was taken comes back, whichever way it ends; a refusal or an abort leaves no mark.",
+    (
+        Check(
+            "preserved_once",
+            "Is a file refused that is preserved, under any of its names, and taken again after?",
+            results_ok(OUTGOING, _REFUSALS),
+        ),
+        Check("abort_gives_back", "Is all memory as before once a session is closed?", _abort),
+        Check("refusal_takes_nothing", "Is it after a refusal?", _refused),
+        Check("kill_gives_back", "Is it after the holder is killed?", _killed),
+        Check("finish_gives_back", "Does memory come back after FINISH and close?", _finished),
+        Check(
+            "unretrieved_given_back",
+            "Does that of a file which nobody retrieved, after FINISH?",
+            _unretrieved,
+        ),
+        Check(
+            "unfinished_given_back",
+            "Does that of a session that is closed without FINISH?",
+            _unfinished,
+        ),
+        Check(
+            "failed_retrieve",
+            "Does a retrieve that failed stay failed, and FINISH give its memory back, once?",
+            _failed,
+        ),
+        Check(
+            "all_restored",
+            "Is every page that was registered with KHO given back?",
+            _all_restored,
+        ),
+    ),
+)

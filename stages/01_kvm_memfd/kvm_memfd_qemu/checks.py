@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The claims of stage 1 with QEMU, and the questions to the record. Pure functions of a Trial."""
+
+from __future__ import annotations
+
+from kvm_memfd.checks import host_saw
+
+from common.checks import live_update as checks
+from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.guest import checks as guest_checks
+from common.guest.linux_checks import (
+    NOT_BOOTED_AGAIN,
+    WORK_GOES_ON,
+    qemu_said,
+    ran_between,
+    same_qemu,
+)
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+
+# What QEMU's own state may take, beside RAM: 330 kB were seen, of which 128 KiB are firmware.
+MAX_STATE = 2 << 20
+
+
+def _moved(trial: Trial) -> Outcome:
+    """All that went from one QEMU to the other is its state file, and RAM is not in it."""
+    sides = [trial.side(name) for name in (OUTGOING, INCOMING)]
+    saved, found = (side.number("state.bytes") if side else None for side in sides)
+    expected = f"the same on both sides, at most {MAX_STATE}"
+    if saved is None or found is None:
+        return no_data("fact state.bytes on both sides", expected=expected)
+    return outcome(
+        0 < saved <= MAX_STATE and saved == found,
+        expected=f"{expected} bytes",
+        seen=f"{saved} bytes saved, {found} found",
+        evidence="fact state.bytes",
+    )
+
+
+CLAIMS = (
+    checks.LIVE_UPDATE,
+    Claim(
+        "The guest's memory was preserved while it ran, and every byte of it is equal.",
+        (
+            Check(
+                "guest_ran_on",
+                "Did the guest run during preserve and load?",
+                ran_between("t.preserve", "await.save", "from preserve to save"),
+                timed=True,
+            ),
+            guest_checks.RETRIEVED,
+            Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
+            Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
+            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
+        ),
+    ),
+    Claim(
+        "RAM was not copied: the pages are where they were, and QEMU's state is all that moved.",
+        (
+            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
+            Check("bytes_moved", "Is RAM not in what QEMU saved?", _moved),
+        ),
+    ),
+    Claim(
+        "QEMU, as it is in the host's package, saved the guest and loaded it.",
+        (
+            Check("same_qemu", "Are both the host's own QEMU?", same_qemu),
+            Check(
+                "qemu_saved",
+                "Did the outgoing QEMU save?",
+                qemu_said(OUTGOING, "stop", "migration.completed"),
+            ),
+            Check(
+                "qemu_loaded",
+                "Did the incoming QEMU load and run?",
+                qemu_said(INCOMING, "migration.completed", "resume"),
+            ),
+            checks.FINISHED,
+        ),
+    ),
+    NOT_BOOTED_AGAIN,
+    WORK_GOES_ON,
+)

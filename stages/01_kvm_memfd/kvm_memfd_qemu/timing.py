@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long stage 1's parts take with QEMU: phases and the blackout, all by the host's clock."""
+
+from __future__ import annotations
+
+from common.checks.live_update import INCOMING, OUTGOING
+from common.guest.linux_checks import beat, pause_between_beats, qemu
+from common.record.evidence import Trial
+from common.record.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
+
+_BLACKOUT = "blackout (QEMU's STOP to RESUME)"
+
+
+def phases(trial: Trial) -> dict[str, float]:
+    """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
+    console = trial.console
+    jump = console.jumps[0] if console.jumps else None
+    first = console.boots[1].t if len(console.boots) > 1 else None
+    found: dict[str, float | None] = {
+        "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
+        "kexec load (guest runs)": us_fact_ms(before, "load.us"),
+        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
+        "digest (proof)": tsc_ms(before, "saved", "digested"),
+        "preserve state": tsc_ms(before, "digested", "state_preserved"),
+        "shutdown (host)": host_ms(before.ended if before else None, jump),
+        "jump (host)": host_ms(jump, first),
+        "early boot (host)": host_ms(first, after.started if after else None),
+        "retrieve": tsc_ms(after, "userspace", "retrieved"),
+        "compare (proof, meanwhile)": tsc_ms(after, "retrieved", "compared"),
+        "start QEMU": host_ms(
+            stamp(trial, INCOMING, "t.retrieved"), other.get("migrate-set-capabilities")
+        ),
+        "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
+        _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
+        "longest pause between beats": pause_between_beats(trial),
+        "longest gap by the guest's own clock": _guest_gap(trial),
+        "guest's CLOCK_REALTIME then late by": _late(trial),
+    }
+    return {name: ms for name, ms in found.items() if ms is not None}
+
+
+def _guest_gap(trial: Trial) -> float | None:
+    last = beat(trial, "last")
+    return int(last["stamper0.gap_mono_ns"]) / 1e6 if last else None
+
+
+def _late(trial: Trial) -> float | None:
+    """What the guest's clock lost between the two beats around the resume."""
+    before, after, silence = beat(trial, "before"), beat(trial, "after"), pause_between_beats(trial)
+    if before is None or after is None or silence is None:
+        return None
+    return silence - (int(after["real_ns"]) - int(before["real_ns"])) / 1e6
+
+
+_IN_THE_BLACKOUT = (
+    "save",
+    "digest (proof)",
+    "preserve state",
+    "shutdown (host)",
+    "jump (host)",
+    "early boot (host)",
+    "retrieve",
+    "start QEMU",
+    "load",
+)
+
+
+def blackout(trial: Trial) -> dict[str, float]:
+    """The phases from QEMU's STOP to its RESUME, in their order; empty when one is missing."""
+    return one_after_another(phases(trial), _IN_THE_BLACKOUT)
+
+
+def headline(trial: Trial) -> dict[str, str]:
+    """The row of the summary."""
+    return {
+        "blackout": f"{phases(trial)[_BLACKOUT]:.0f} ms",
+        "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB",
+    }

@@ -1,0 +1,207 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2's claims and the questions to the record that show them. Pure functions of a Trial."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from common.checks import live_update as checks
+from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.dma import checks as frame_checks
+from common.guest import checks as guest_checks
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+
+# What opening a no-IOMMU device does to a kernel: TAINT_USER.
+TAINT = 64
+
+
+def _guest_saw_all(trial: Trial) -> Outcome:
+    frames, side = frame_checks.frames_of(trial), trial.side(INCOMING)
+    keys = ("guest.frames", "guest.frames.lost", "guest.frames.repeated", "guest.frames.damaged")
+    seen = [side.facts.get(key) if side else None for key in keys]
+    if frames is None or not frames["sent"] or None in seen:
+        return no_data("facts guest.frames.*", expected="every frame once")
+    return outcome(
+        seen == [str(frames["sent"]), "0", "0", "0"],
+        expected=f"{frames['sent']} frames, none lost, repeated or damaged",
+        seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} repeated, {seen[3]} damaged",
+        evidence="incoming facts guest.frames.*, against device-sent.bin",
+    )
+
+
+def _page_tables_agree(trial: Trial) -> Outcome:
+    return checks.fact_is(OUTGOING, "pfn.unlike_pagemap", "0")(trial)
+
+
+def _aborts(trial: Trial) -> Outcome:
+    side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
+    wanted = dict.fromkeys(("closed", "killed"), f"{times} times, 0 silent")
+    if trial.setting.options.get("switch") == "1":
+        wanted["neighbour"] = "1 times, 0 silent"
+    seen = {how: side.facts.get(f"aborts.{how}") if side else None for how in wanted}
+    if None in seen.values():
+        return no_data("facts aborts.*", expected=_said(wanted))
+    return outcome(
+        seen == wanted and times != "0",
+        expected=f"session closed, holder killed: {_said(wanted)}",
+        seen=_said(seen),
+        evidence="outgoing facts aborts.*",
+    )
+
+
+def _said(aborts: Mapping[str, str | None]) -> str:
+    return "; ".join(f"{how} {said}" for how, said in aborts.items())
+
+
+DEVICE_RETRIEVED = Check(
+    "device_retrieved",
+    "Was the device handed back and taken over?",
+    facts_are(INCOMING, {"retrieve.device": "0", "bind.device": "0"}),
+)
+_FROZEN = (
+    "reset",
+    "hot_reset",
+    "set_irqs_msix",
+    "set_irqs_intx",
+    "write_flr_bit",
+    "write_d3hot",
+    "write_command",
+    "write_bar",
+    "low_power_entry",
+    "sysfs_reset",
+    "sysfs_remove",
+    "sysfs_remove_port",
+    "sysfs_reset_subordinate",
+    "unbind",
+    "unbind_port",
+    "get_pa_still_works",
+)
+# The errno of each stands beside its test in workload/rules.c.
+OUTGOING_RULES = (
+    "preserve_unbound_file",
+    "preserve_device_before_memfd",
+    "preserve_with_memfd_elsewhere",
+    "preserve_with_msix",
+    "preserve_with_intx",
+    "preserve_with_error_eventfd",
+    "preserve_with_anonymous_memory",
+    "map_after_refused_preserve",
+    "preserve_device",
+    "preserve_device_twice",
+    "preserve_with_token_in_use",
+    "attach_other_ioas",
+    "detach",
+    "map",
+    "unmap",
+    "resize_memfd",
+    *_FROZEN,
+    "map_after_abort",
+    "unmap_after_abort",
+    "write_command_after_abort",
+)
+INCOMING_RULES = (
+    "bind_by_id_without_override",
+    "bind_by_hand_without_override",
+    "retrieve_before_bind",
+    "sysfs_reset_before_bind",
+    "sysfs_remove_before_bind",
+    "kexec_with_a_session_unfinished",
+    "retrieve_without_privilege",
+    "open_cdev",
+    "open_group",
+    "retrieve_twice_is_same_file",
+    "finish_when_not_bound",
+    "finish_when_not_attached",
+    "finish_with_memory_elsewhere",
+    *_FROZEN,
+    "reset_after_finish",
+    "open_after_close",
+)
+
+# Ticks that are late are no error here: an emulated machine that takes a thousand frames a second
+# has its interrupts delayed now and then. Whether they go on is asked by guest_ticks.
+_guest_content = guest_checks.no_errors("memory", "counter", "msr")
+
+CLAIMS = (
+    checks.live_update(taint=TAINT),
+    Claim(
+        "The device goes on writing into the guest's memory: while it is preserved, and through"
+        " shutdown, jump and boot.",
+        frame_checks.WRITES_ON,
+    ),
+    Claim(
+        "No frame is lost, none comes twice, none is damaged.",
+        (
+            frame_checks.HOST_SAW_ALL,
+            frame_checks.DEVICE_COUNTED_ALL,
+            Check("guest_saw_all", "Did the guest see every frame once?", _guest_saw_all),
+            Check(
+                "ring_went_round",
+                "Was the ring refilled and used again?",
+                frame_checks.went_round("guest.frames"),
+                timed=True,
+            ),
+        ),
+    ),
+    Claim(
+        "The device is never reset, never kept from memory, never put to sleep.",
+        frame_checks.LEFT_ALONE,
+    ),
+    Claim(
+        "It is the device that was left: same place, same registers, further on in the same ring.",
+        (
+            DEVICE_RETRIEVED,
+            *frame_checks.SAME_DEVICE,
+        ),
+    ),
+    Claim(
+        "The memory is the same physical pages, which a device without IOMMU depends on.",
+        (
+            guest_checks.RETRIEVED,
+            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
+            Check("iommufd_agrees", "Do page tables say what iommufd says?", _page_tables_agree),
+        ),
+    ),
+    Claim(
+        "The guest whose memory it is goes on, and finds no fault in what the device did not"
+        " write.",
+        (
+            Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
+            Check("ram_equal", "Is every other page equal?", guest_checks.ram_equal),
+            guest_checks.REGISTERS,
+            guest_checks.VECTOR_STATE,
+            guest_checks.COUNTER,
+            Check(
+                "guest_content",
+                "Did the guest find no fault?",
+                guest_checks.each_vcpu(_guest_content),
+            ),
+            guest_checks.GUEST_TICKS,
+            guest_checks.GUEST_GAP,
+        ),
+    ),
+    Claim(
+        "It is narrow: a second device of the same kind, not preserved, falls silent at the kexec.",
+        (frame_checks.OTHER_SILENT,),
+    ),
+    Claim(
+        "What could disturb it is refused, and an abort leaves the device as it was.",
+        (
+            Check(
+                "outgoing_rules",
+                "Right errno for each misuse, and frames all the while?",
+                results_ok(OUTGOING, OUTGOING_RULES),
+                timed=True,
+            ),
+            Check(
+                "incoming_rules",
+                "Right errno for each misuse, and frames all the while?",
+                results_ok(INCOMING, INCOMING_RULES),
+                timed=True,
+            ),
+            Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
+            checks.FINISHED,
+        ),
+    ),
+)

@@ -1,0 +1,569 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 2's controls: runs that must fail, each for its own reason."""
+
+from __future__ import annotations
+
+from common.checks import live_update as checks
+from common.checks.controls import panicked, reason, was_reset
+from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
+from common.dma import checks as frame_checks
+from common.dma.controls import (
+    CONFIG_UNTOUCHED,
+    aborts_were_silent,
+    master_cleared_at_kexec,
+    master_cleared_later,
+    silent_from_jump,
+)
+from common.guest.checks import both
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Control, Outcome
+from vfio_noiommu.checks import CLAIMS
+
+RULE_UNFINISHED = "kexec_with_a_session_unfinished"
+LIVE = frozenset(check.name for check in CLAIMS[0].checks)
+ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
+# The guest itself is none the worse for a device that has stopped.
+GUEST = frozenset(
+    {
+        "memfds_retrieved",
+        "ram_size",
+        "ram_equal",
+        "registers",
+        "vector_state",
+        "counter",
+        "guest_content",
+        "guest_ticks",
+        "guest_gap",
+        "iommufd_agrees",
+    }
+)
+BEFORE = frozenset({"preserved_meanwhile", "outgoing_rules", "aborts_unnoticed"})
+# The workload ends in the outgoing kernel.
+STOPPED = frozenset(
+    {
+        "both_sides_ended_well",
+        "memfds_retrieved",
+        "dma_in_gap",
+        "same_pages",
+        "ring_went_round",
+    }
+)
+WITHOUT_DMA = ALL - LIVE - GUEST - BEFORE
+WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"}
+
+
+def _went_to_sleep(trial: Trial) -> Outcome:
+    found = trial.witness["trace"]["power"]
+    return outcome(
+        any("->D3" in entry[1] and entry[0] > 0 for entry in found),
+        expected="D0 to D3 in the incoming kernel",
+        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "never",
+        evidence="qemu-trace.log",
+    )
+
+
+def _pages_moved(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    moved = side.number("pfn.moved") if side else None
+    if moved is None:
+        return no_data("fact pfn.moved", expected="more than 0")
+    return outcome(
+        moved > 0,
+        expected="pages of the memfd have moved",
+        seen=f"{moved} moved",
+        evidence="fact pfn.moved",
+    )
+
+
+def _reset_by_hand(trial: Trial) -> Outcome:
+    found = [e for e in trial.witness["trace"]["resets"] if "ctrl_sw_reset" in e[1] and e[0] > 0]
+    return outcome(
+        bool(found),
+        expected="a reset by the device's own register in the incoming kernel",
+        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "none",
+        evidence="qemu-trace.log",
+    )
+
+
+def _other_goes_on(trial: Trial) -> Outcome:
+    after = trial.witness["other"]["after"] if "other" in trial.witness else None
+    if after is None:
+        return no_data("other-landed.bin", expected="frames after the jump")
+    return outcome(
+        after["landed"] > 0,
+        expected="frames of the second device after the jump",
+        seen=f"{after['landed']} of {after['sent']}",
+        evidence="other-landed.bin",
+    )
+
+
+def _ring_ran_empty(trial: Trial) -> Outcome:
+    sides = both(trial)
+    numbers = [side.number("guest.frames") for side in sides] if sides else [None]
+    count = sides[0].number("ring.count") if sides else None
+    if None in numbers or count is None:
+        return no_data("facts ring.count, guest.frames", expected="a ring that ran empty")
+    before, after = (number or 0 for number in numbers)
+    return outcome(
+        count <= after <= before + count,
+        expected=f"{count} to {before + count} frames: one round, no more",
+        seen=f"{before} before the kexec, {after} in the end",
+        evidence="facts ring.count, guest.frames",
+    )
+
+
+def _command_written(trial: Trial) -> Outcome:
+    """Of all rules this one alone is broken, on both sides."""
+    bad = [[r.name for r in side.results if not r.ok] for side in trial.sides]
+    return outcome(
+        bad == [["write_command"]] * 2,
+        expected="write_command not ok, on both sides",
+        seen="; ".join(", ".join(names) or "all ok" for names in bad) or "nobody spoke",
+        evidence="KTAP of both sides",
+    )
+
+
+def _was_missing(trial: Trial) -> Outcome:
+    wanted = {"retrieve.device": "-19", "retrieve.device_again": "-19"}
+    return facts_are(INCOMING, wanted)(trial)
+
+
+def _ran_on_unfinished(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    frames = side.number("left.frames") if side else None
+    if frames is None:
+        return no_data("fact left.frames", expected="frames in the second after that")
+    return outcome(
+        frames > 0,
+        expected="frames in the second after that",
+        seen=f"{frames} frames",
+        evidence="incoming fact left.frames",
+    )
+
+
+def _into_freed_pages(trial: Trial) -> Outcome:
+    """FINISH freed the second device's memory, which nobody had retrieved, and it wrote on."""
+    side, finished = trial.side(INCOMING), trial.witness.get("other", {}).get("finished")
+    ret = side.facts.get("finish") if side else None
+    if finished is None:
+        return no_data("other-landed.bin, fact t.finished", expected="frames after FINISH")
+    return outcome(
+        ret == "0" and finished["fresh"] > 0,
+        expected="FINISH=0, then frames of the second device in the pages that it freed",
+        seen=f"FINISH={ret}, then {finished['fresh']} of {finished['sent']} frames",
+        evidence="incoming fact finish; other-landed.bin",
+    )
+
+
+def _left_unfinished(trial: Trial) -> Outcome:
+    """The incoming side's last word is from before a kexec that had to be refused."""
+    side = trial.side(INCOMING)
+    names = [result.name for result in side.results] if side else []
+    return outcome(
+        bool(names) and names[-1] != "open_after_close" and RULE_UNFINISHED not in names,
+        expected=f"no word after the attempt of {RULE_UNFINISHED}",
+        seen=f"{names[-1]} was the last" if names else "nothing",
+        evidence="incoming KTAP",
+    )
+
+
+def _port_unbound(trial: Trial) -> Outcome:
+    """The rule of the port alone does not hold."""
+    side = trial.side(OUTGOING)
+    bad = [result.name for result in side.results if not result.ok] if side else []
+    return outcome(
+        bad == ["unbind_port"],
+        expected="unbind_port not ok",
+        seen=", ".join(bad) or "all ok",
+        evidence="outgoing KTAP",
+    )
+
+
+def _skew(
+    name: str,
+    what: str,
+    *words: str,
+    with_patch: str | None = None,
+    with_config: str | None = None,
+) -> Control:
+    """An incoming kernel that does not know what is handed over: it stops, and says what."""
+    return Control(
+        name=f"skew-{name}",
+        what=f"an incoming kernel {what}, with both devices preserved: it refuses to boot",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(panicked("liveupdate", *words)),
+        holds=(CONFIG_UNTOUCHED, checks.ONE_QEMU),
+        with_patch=with_patch,
+        with_config=with_config,
+    )
+
+
+def _other_stopped(trial: Trial) -> Outcome:
+    finished = trial.witness.get("other", {}).get("finished")
+    if finished is None:
+        return no_data("other-landed.bin, fact t.finished", expected="no frame after FINISH")
+    return outcome(
+        finished["sent"] > 0 and finished["fresh"] == 0,
+        expected="no frame of the second device after FINISH",
+        seen=f"{finished['fresh']} of {finished['sent']}",
+        evidence="other-landed.bin",
+    )
+
+
+CONTROLS = (
+    Control(
+        name="bus-mastering-patch-off",
+        what="a kernel without the patch that keeps bus mastering on at kexec",
+        without_patch="0018-",
+        breaks=frozenset(
+            {
+                "dma_in_gap",
+                "no_silence",
+                "never_held_up",
+                "host_saw_all",
+                "bus_mastering_kept",
+                "head_went_on",
+                "same_config",
+            }
+        ),
+        may_break=WITHOUT_DMA,
+        reason=master_cleared_at_kexec(),
+        holds=(Check("silent", "Did nothing land in the gap?", silent_from_jump),),
+    ),
+    Control(
+        name="adopt-patch-off",
+        what="an incoming kernel without the patch that takes over a running device",
+        without_patch="0019-",
+        incoming_only=True,
+        breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
+        may_break=WITHOUT_DEVICE,
+        reason=master_cleared_later(),
+    ),
+    Control(
+        name="silenced",
+        what="the incoming kernel silences the device for 150 ms, then lets it go on",
+        with_patch="faults/silenced.patch",
+        incoming_only=True,
+        breaks=frozenset({"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept"}),
+        may_break=frozenset({"never_gated"}),
+        reason=master_cleared_later(),
+        holds=(Check("went_on", "Was no frame lost by that?", frame_checks.HOST_SAW_ALL.ask),),
+    ),
+    Control(
+        name="bridge-mastering-lost",
+        what="a kernel in which the bridges above a preserved device lose bus mastering at kexec",
+        with_patch="faults/bridge-mastering-lost.patch",
+        breaks=frozenset({"bus_mastering_kept"}),
+        # What a bridge's driver does to it in the incoming kernel is another thing.
+        may_break=frozenset({"same_config"}),
+        reason=master_cleared_at_kexec("bridge"),
+    ),
+    Control(
+        name="command-write-allowed",
+        what="a kernel in which PCI_COMMAND of a device in a live update may be written",
+        with_patch="faults/command-write-allowed.patch",
+        breaks=frozenset({"outgoing_rules", "incoming_rules"}),
+        reason=reason(_command_written),
+    ),
+    Control(
+        name="d0-patch-off",
+        what="an incoming kernel without the patch that keeps incoming devices in D0",
+        without_patch="0017-",
+        incoming_only=True,
+        breaks=frozenset({"stayed_in_d0"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_went_to_sleep, timed=True),
+    ),
+    Control(
+        name="pin-patch-off",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
+        without_patch="0007-",
+        incoming_only=True,
+        breaks=frozenset({"same_pages"}),
+        # The host sends nothing from before the pages move on: what the device writes after that
+        # would go anywhere, and anything could come of it.
+        may_break=WITHOUT_DEVICE | GUEST,
+        reason=reason(_pages_moved),
+    ),
+    Control(
+        name="stock-kernel",
+        what="a kernel without any patch, which cannot preserve a device: the PCI core clears bus"
+        " mastering at kexec",
+        stock=True,
+        breaks=frozenset(
+            {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
+        ),
+        may_break=WITHOUT_DEVICE | BEFORE,
+        reason=master_cleared_at_kexec(),
+        holds=(
+            Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
+        ),
+    ),
+    Control(
+        name="device-not-preserved",
+        what="the device is not put into the session",
+        breaks=frozenset(
+            {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
+        ),
+        # Of its neighbour's abort nothing can be asked where it is not preserved itself.
+        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
+    ),
+    Control(
+        name="memfd-not-preserved",
+        what="the memory is not put into the session: preserving the device is refused",
+        breaks=STOPPED | {"iommufd_agrees"},
+        may_break=None,
+        reason=reason(fact_is(OUTGOING, "preserve.device", "-2")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="others-refused",
+        what="a VF, its PF, a conventional device and a group's file are to be preserved as well:"
+        " each is refused, and nothing goes on",
+        breaks=STOPPED,
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "preserve.device": "0",
+                    "preserve.pf_with_vfs": "-95",
+                    "preserve.vf": "-95",
+                    "preserve.file_of_group": "-2",
+                    "preserve.conventional_pci": "-95",
+                    "preserve.others.frames": "yes",
+                },
+            )
+        ),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="reboot-refused",
+        what="a reboot to an image without KHO data, and one with a second device asleep: both are"
+        " refused, the device goes on, and so nothing else does",
+        breaks=STOPPED,
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "reboot.without_kho": "-22",
+                    "reboot.other_asleep": "-5",
+                    "reboot.then_reset": "-16",
+                    "reboot.frames": "yes",
+                },
+            )
+        ),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="device-reset",
+        what="the device is reset through its own register after it was taken over",
+        breaks=frozenset(
+            {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
+        ),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_reset_by_hand, timed=True),
+    ),
+    Control(
+        name="byte-flipped",
+        what="one byte of the guest's own memory is flipped before the comparison",
+        breaks=frozenset({"ram_equal", "guest_content"}),
+        reason=reason(fact_is(INCOMING, "ram.pages_different", "1")),
+    ),
+    Control(
+        name="tail-left",
+        what="nobody moves the ring's tail on in the incoming kernel",
+        breaks=frozenset({"ring_went_round"}),
+        may_break=frozenset(
+            {"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated", "never_held_up"}
+        ),
+        reason=reason(_ring_ran_empty),
+    ),
+    Control(
+        name="receiver-off",
+        what="the device's receiver is off during aborts, preserve and load",
+        breaks=frozenset(
+            {"preserved_meanwhile", "aborts_unnoticed", "never_gated", "never_held_up"}
+        ),
+        may_break=WITHOUT_DMA,
+        reason=reason(aborts_were_silent),
+    ),
+    Control(
+        name="other-preserved",
+        what="the second device is preserved too",
+        breaks=frozenset({"other_silent"}),
+        # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
+        may_break=frozenset({"no_device_reset"}),
+        reason=reason(_other_goes_on),
+        holds=(Check("other_stopped", "Does FINISH stop what nobody retrieved?", _other_stopped),),
+    ),
+    Control(
+        name="liveupdate-off",
+        what="the incoming kernel is told to ignore what was preserved, and refuses to boot",
+        cmdline=lambda words: (*words, "stage.incoming=liveupdate=off"),
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(panicked("Preserved files arrived")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    _skew(
+        "pci-list",
+        "whose list of preserved PCI devices has another form",
+        "'pci-live-v1'",
+        with_patch="faults/another-pci-list.patch",
+    ),
+    _skew(
+        "pci-list-off",
+        "without PCI_LIVEUPDATE",
+        "'pci-live-v1'",
+        with_config="faults/no-pci-list.config",
+    ),
+    _skew(
+        "vfio-file",
+        "whose preserved vfio-pci files have another form",
+        "'vfio-pci-live-v1'",
+        with_patch="faults/another-vfio-file.patch",
+    ),
+    _skew(
+        "memfd",
+        "whose preserved memfds have another form",
+        "'memfd-v2'",
+        with_patch="faults/another-memfd.patch",
+    ),
+    _skew(
+        "pci-list-spoiled",
+        "that finds two bits of the list of preserved PCI devices changed",
+        "'pci-live-v1'",
+        with_patch="faults/list-spoiled.patch",
+    ),
+    _skew(
+        "vfio-file-spoiled",
+        "that finds a bit of the state of a vfio-pci file changed",
+        "'vfio-pci-live-v1'",
+        with_patch="faults/file-spoiled.patch",
+    ),
+    Control(
+        name="skew-fails-open",
+        what="an incoming kernel without the patch that refuses what it does not know, with another"
+        " name of the list of preserved PCI devices: the memory of a running device is freed",
+        without_patch="0023-",
+        with_patch="faults/another-pci-list.patch",
+        incoming_only=True,
+        breaks=frozenset({"device_retrieved", "other_silent"}),
+        may_break=None,
+        reason=reason(_into_freed_pages),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="skew-list-unchecked",
+        what="kernels without the patch that checks the list of preserved PCI devices, of which two"
+        " bits change: the device is forgotten, and goes on writing",
+        without_patch="0026-",
+        with_patch="faults/list-spoiled.patch",
+        breaks=frozenset({"device_retrieved"}),
+        may_break=None,
+        reason=reason(facts_are(INCOMING, {"retrieve.device": "-19", "finish": "0"})),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="unfinished-patch-off",
+        what="an incoming kernel without the patch that refuses a kexec while sessions are"
+        " unfinished: it starts what is no kernel, and all is lost",
+        without_patch="0024-",
+        incoming_only=True,
+        breaks=frozenset({"both_sides_ended_well", "incoming_rules", "session_finished"}),
+        may_break=None,
+        reason=reason(_left_unfinished),
+    ),
+    Control(
+        name="retrieve-tried-once",
+        what="an incoming kernel in which a retrieve that failed for want of a privilege cannot be"
+        " repeated",
+        with_patch="faults/retrieve-tried-once.patch",
+        incoming_only=True,
+        breaks=frozenset({"device_retrieved", "ring_went_round", "incoming_rules"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-1")),
+    ),
+    Control(
+        name="areas-patch-off",
+        what="an incoming kernel without the patch that compares memory, not areas: one area that"
+        " is mapped in two halves can never be finished",
+        without_patch="0031-",
+        incoming_only=True,
+        breaks=frozenset({"session_finished"}),
+        # No longer refused is what an open session refuses.
+        may_break=frozenset({"incoming_rules"}),
+        reason=reason(fact_is(INCOMING, "finish", "-16")),
+    ),
+    Control(
+        name="unbind-patch-off",
+        what="a kernel without the patch that refuses to unbind drivers of preserved devices: the"
+        " port's unbind cuts the path, the device's waits for ever, and the reboot is refused",
+        without_patch="0028-",
+        breaks=STOPPED | {"outgoing_rules"},
+        may_break=None,
+        reason=reason(
+            facts_are(
+                OUTGOING,
+                {
+                    "reboot.unbind": "-110",
+                    "reboot.while_unbinding": "-16",
+                    "reboot.frames": "yes",
+                },
+            )
+        ),
+        holds=(
+            Check("port_unbound", "Was the port's driver unbound?", _port_unbound),
+            checks.ONE_QEMU,
+        ),
+    ),
+    Control(
+        name="found-again",
+        what="the second device is preserved in a session of its own, and the first one, finished,"
+        " is removed and found again: it is an ordinary device",
+        breaks=frozenset({"other_silent"}),
+        may_break=frozenset({"no_device_reset"}),
+        reason=reason(facts_are(INCOMING, {"found.reset": "0", "found.remove": "0"})),
+    ),
+    Control(
+        name="forget-patch-off",
+        what="an incoming kernel without the patch that forgets a device when its live update is"
+        " over: found again it counts as preserved, until the next reboot",
+        without_patch="0030-",
+        incoming_only=True,
+        breaks=frozenset({"other_silent"}),
+        may_break=frozenset({"no_device_reset"}),
+        reason=reason(facts_are(INCOMING, {"found.reset": "-16", "found.remove": "-16"})),
+    ),
+    Control(
+        name="device-missing",
+        what="the incoming kernel finds no PCI device at all",
+        cmdline=lambda words: (*words, "stage.incoming=pci=off"),
+        breaks=frozenset({"device_retrieved", "incoming_rules", "ring_went_round"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_was_missing),
+    ),
+    Control(
+        name="session-left",
+        what="the session is closed with a device that is not taken over: it goes on for ever",
+        breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "finish", "-9")),
+        holds=(Check("ran_on", "Does the device go on?", _ran_on_unfinished),),
+    ),
+    Control(
+        name="firmware-reboot",
+        what="a reboot through the firmware instead of the kexec",
+        breaks=(LIVE - {"no_splat", "one_qemu"})
+        | {"no_silence", "never_held_up", "no_device_reset"},
+        may_break=None,
+        reason=reason(was_reset),
+        holds=(checks.ONE_QEMU,),
+    ),
+)

@@ -1,0 +1,578 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's claims and the questions to the record that show them. Pure functions of a Trial."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from common.checks import live_update as checks
+from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.dma import checks as frame_checks
+from common.dma.igb import DEVICE, OTHER
+from common.guest.checks import both
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+
+PAGE = 4096
+_SNAPSHOTS = ("outgoing", "booted", "refused", "adopted", "finished")
+PROBE_FRAMES = 50
+"""So many frames have to fault, and then to land, at least."""
+_BUS_MASTER = 4
+
+
+def snapshots(trial: Trial) -> tuple[str, ...]:
+    """Where the host looked at tables that must not change; with QEMU nothing is refused."""
+    qemu = trial.setting.workload == "qemu"
+    return tuple(when for when in _SNAPSHOTS if not (qemu and when == "refused"))
+
+
+def snapshot(trial: Trial, when: str) -> dict[str, Any] | None:
+    """The host's look at the tables at that point, None when there was none."""
+    looks: list[dict[str, Any]] = trial.witness["tables"]
+    return next((look for look in looks if look["when"] == when), None)
+
+
+def tables(trial: Trial, when: str) -> dict[str, Any] | None:
+    """What the IOMMU had for the device at that point, None when that is not known."""
+    look = snapshot(trial, when)
+    found: dict[str, Any] | None = look[DEVICE] if look else None
+    return found
+
+
+def faults(trial: Trial, when: str, bdf: str) -> dict[str, Any] | None:
+    """Faults of a device while `when` was going on, None for none."""
+    found: dict[str, Any] | None = trial.witness["translation"]["faults"][when].get(bdf)
+    return found
+
+
+def _never_off(trial: Trial) -> Outcome:
+    enables = trial.witness["translation"]["enables"]
+    if not enables:
+        return no_data("no vtd_dmar_enable in qemu-trace.log", expected="one enable")
+    return outcome(
+        [on for _, on in enables] == [True] and enables[0][0] < 0,
+        expected="one enable, before the kexec, and no disable in the machine's life",
+        seen=", ".join(f"{'enable' if on else 'disable'} at {ms:+.0f} ms" for ms, on in enables),
+        evidence="qemu-trace.log, vtd_dmar_enable; times from 'Starting new kernel'",
+    )
+
+
+def _one_handover(trial: Trial) -> Outcome:
+    """One root table is set at boot, one after the host let the outgoing kernel go; no more."""
+    translation = trial.witness["translation"]
+    roots, incoming = translation["roots"], translation["incoming"]
+    left = trial.witness["left_ms"]
+    if not roots or incoming is None or left is None:
+        return no_data("vtd_reg_dmar_root in qemu-trace.log", expected="two root tables")
+    return outcome(
+        len(roots) == 2 and roots[0][0] < left < roots[1][0] < incoming,
+        expected="one at boot, one just before the incoming kernel (its first line at"
+        f" {incoming:+.0f} ms), none by that",
+        seen=", ".join(f"{root} at {ms:+.0f} ms" for ms, root in roots),
+        evidence="qemu-trace.log, vtd_reg_dmar_root; times from 'Starting new kernel'",
+    )
+
+
+def _root_taken_over(trial: Trial) -> Outcome:
+    """The incoming kernel goes on with the table that was handed over, under every look."""
+    roots = trial.witness["translation"]["roots"]
+    looks = [snapshot(trial, when) for when in snapshots(trial)[1:]]
+    if len(roots) < 2 or None in looks:
+        return no_data("tables.json, vtd_reg_dmar_root", expected="the handed over root table")
+    found = [f"{look['when']} {look['root']}" for look in looks if look]
+    entries = [tables(trial, when) for when in snapshots(trial)[1:]]
+    return outcome(
+        all(look and look["root"] == roots[1][1] for look in looks) and None not in entries,
+        expected=f"root table {roots[1][1]}, with an entry for {DEVICE}",
+        seen=", ".join(found) + ("" if None not in entries else ", without one"),
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _same_entry(trial: Trial) -> Outcome:
+    keys = ("context_entry", "domain", "top")
+    found = [tables(trial, when) for when in snapshots(trial)]
+    seen = [{key: table[key] for key in keys} if table else None for table in found]
+    if seen[0] is None:
+        return no_data("tables.json, outgoing", expected="the same context entry")
+    return outcome(
+        all(one == seen[0] for one in seen),
+        expected=f"{_entry(seen[0])} in all of {', '.join(snapshots(trial))}",
+        seen="the same"
+        if all(one == seen[0] for one in seen)
+        else "; ".join(
+            f"{when}: {_entry(one)}" for when, one in zip(snapshots(trial), seen, strict=True)
+        ),
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _entry(one: dict[str, Any] | None) -> str:
+    if one is None:
+        return "no entry"
+    return f"entry {one['context_entry']}, domain {one['domain']}, table {one['top']}"
+
+
+def _same_table(trial: Trial) -> Outcome:
+    """Pages of the page table by address and content."""
+    found = [tables(trial, when) for when in snapshots(trial)]
+    first = found[0]
+    if first is None:
+        return no_data("tables.json, outgoing", expected="the same page table")
+    seen = [(table["pages"], table["sha256"]) if table else None for table in found]
+    differ = [
+        when
+        for when, one in zip(snapshots(trial), seen, strict=True)
+        if one != seen[0] or one is None
+    ]
+    return outcome(
+        not differ,
+        expected=f"{len(first['pages'])} pages, sha256 {first['sha256'][:16]}, in all of"
+        f" {', '.join(snapshots(trial))}",
+        seen=f"another in {', '.join(differ)}" if differ else "the same pages, the same content",
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+def _above_ram(trial: Trial) -> Outcome:
+    """No IOVA that the device may use is the address of anything."""
+    look, table, side = snapshot(trial, "outgoing"), tables(trial, "outgoing"), trial.side(OUTGOING)
+    text = side.facts.get("device.registers", "") if side else ""
+    match = re.search(r"rdbal=([0-9a-f]+) rdbah=([0-9a-f]+)", text)
+    if look is None or table is None or table["lowest"] is None or match is None:
+        return no_data("tables.json, fact device.registers", expected="IOVAs above all RAM")
+    ring = int(match[2] + match[1], 16)
+    return outcome(
+        min(table["lowest"], ring) >= look["ram_end"],
+        expected=f"all at or above {look['ram_end']:#x}, where RAM ends",
+        seen=f"lowest IOVA mapped {table['lowest']:#x}, ring register {ring:#x}",
+        evidence="tables.json, fact device.registers",
+    )
+
+
+def poison_page(trial: Trial) -> int | None:
+    """The address that is no IOVA, but of a page of RAM; None when no descriptor has it."""
+    side = trial.side(OUTGOING)
+    return side.number("poison.iova") if side else None
+
+
+def poisoned(trial: Trial) -> list[int]:
+    """Numbers of the frames whose descriptors lead there."""
+    side = trial.side(OUTGOING)
+    text = side.facts.get("poison.frames", "") if side else ""
+    match = re.fullmatch(r"([0-9]{1,6}) from ([0-9]{1,12}), each ([0-9]{1,12})", text)
+    if match is None:
+        return []
+    count, first, step = map(int, match.groups())
+    return [first + n * step for n in range(count)]
+
+
+def _poison_faulted(trial: Trial) -> Outcome:
+    """The trace has four events for each frame at least: QEMU writes piece by piece."""
+    page, numbers = poison_page(trial), poisoned(trial)
+    frames, found = frame_checks.frames_of(trial), faults(trial, "proof", DEVICE)
+    if page is None or not numbers or frames is None or frames["gap"] is None:
+        return no_data("facts poison.*, or no gap", expected="faults in the gap")
+    return outcome(
+        found is not None and found["in_gap"] > 0 and found["count"] >= len(numbers),
+        expected=f"faults of {DEVICE} at {page:#x} for {len(numbers)} frames, some of them in the"
+        f" gap's {frames['gap']['ms']:.0f} ms",
+        seen=f"{found['count']} from {found['first'][0]:+.0f} to {found['last']:+.0f} ms,"
+        f" {found['in_gap']} in the gap; {found['first'][1]}"
+        if found
+        else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing facts poison.*",
+    )
+
+
+def _no_other_fault(trial: Trial) -> Outcome:
+    frames, numbers = frame_checks.frames_of(trial), poisoned(trial)
+    if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
+        return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
+    found, page = faults(trial, "proof", DEVICE), poison_page(trial) if numbers else None
+    return outcome(
+        found is None
+        or (page is not None and page <= found["lowest"] <= found["highest"] < page + PAGE),
+        expected=f"no fault of {DEVICE} as long as every frame counts"
+        + (f", but at {page:#x}" if page is not None else ""),
+        seen=f"{found['count']}, {found['lowest']:#x} to {found['highest']:#x}, first at"
+        f" {found['first'][0]:+.0f} ms"
+        if found
+        else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _reader_saw_all(trial: Trial) -> Outcome:
+    frames, side = frame_checks.frames_of(trial), trial.side(INCOMING)
+    keys = [f"reader.frames{what}" for what in ("", ".lost", ".damaged", ".missing")]
+    seen = [side.facts.get(key) if side else None for key in keys]
+    if frames is None or not frames["sent"] or None in seen:
+        return no_data("facts reader.frames.*", expected="every frame once")
+    never = len(poisoned(trial))
+    return outcome(
+        seen == [str(frames["sent"] - never), "0", "0", str(never)],
+        expected=f"{frames['sent'] - never} frames, none lost or damaged, {never} missing in the"
+        " buffer, as their descriptors led elsewhere",
+        seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} damaged, {seen[3]} missing",
+        evidence="incoming facts reader.frames.*, against device-sent.bin",
+    )
+
+
+# Late ticks are no error: stage 2 says why.
+_GUEST_ERRORS = {"ram.pages_different"} | {
+    f"guest.0.errors.{kind}" for kind in ("memory", "gpr", "vector", "counter", "msr")
+}
+
+
+def _driven(trial: Trial) -> Outcome:
+    """By the program, or (set-up (b)) by a guest with the registers in its own memory. What the
+    guest verifies of its RAM is asked too.
+    """
+    sides = both(trial)
+    who = "guest" if trial.setting.options.get("guest") == "1" else "program"
+    bells = [side.number("reader.doorbells") for side in sides] if sides else [None]
+    if not sides or None in bells:
+        return no_data("facts reader.who, reader.doorbells", expected=f"a {who} that rings")
+    seen = [side.facts.get("reader.who") for side in sides]
+    wrong = {
+        key: value for key, value in sides[1].facts.items() if key in _GUEST_ERRORS and value != "0"
+    }
+    asked = sides[1].facts.keys() >= _GUEST_ERRORS
+    before, after = (number or 0 for number in bells)
+    return outcome(
+        seen == [who, who] and 0 < before < after and not wrong and asked == (who == "guest"),
+        expected=f"the {who}, on both sides" + (", its RAM as it was" if who == "guest" else ""),
+        seen=f"{' and '.join(map(str, seen))}, {before} times before, {after} in the end"
+        + (f"; {wrong}" if wrong else ""),
+        evidence="facts reader.who, reader.doorbells, guest.*",
+    )
+
+
+def _in_place(trial: Trial) -> Outcome:
+    """When only the memfd's own pins hold the pages; and after FINISH and a memory hog."""
+    wanted = {"compacted.retrieved": "in place", "hog.status": "0"}
+    return facts_are(INCOMING, wanted | {"compacted.finished": "in place"})(trial)
+
+
+_canary = facts_are(INCOMING, {"canary": "changed=0 moved=0"})
+
+
+def _domain_id_reserved(trial: Trial) -> Outcome:
+    """Another device has a higher ID: the incoming kernel has passed over the reserved one."""
+    looks = [snapshot(trial, when) for when in snapshots(trial)[1:]]
+    table = tables(trial, snapshots(trial)[0])
+    if table is None or None in looks:
+        return no_data("tables.json", expected="no other device with its domain ID")
+    others = [
+        {bdf: domain for bdf, domain in look["domains"].items() if bdf != DEVICE}
+        for look in looks
+        if look
+    ]
+    mine = table["domain"]
+    return outcome(
+        all(mine not in one.values() and max(one.values(), default=0) > mine for one in others),
+        expected=f"{mine} only for {DEVICE}, and a higher one given away",
+        seen=", ".join(f"{bdf} has {domain}" for bdf, domain in others[-1].items()),
+        evidence="tables.json, all context entries",
+    )
+
+
+def _pinned(trial: Trial) -> Outcome:
+    """A wrong RESTORE leaves no pin; the right one pins what the live table maps."""
+    side, table = trial.side(INCOMING), tables(trial, "adopted")
+    keys = ("pins.before", "pins.wrong", "pins.restored")
+    seen = [side.facts.get(key) if side else None for key in keys]
+    if None in seen[:2] or (seen[0] == seen[1] and (seen[2] is None or table is None)):
+        return no_data("facts pins.*, tables.json", expected="pins of what is mapped")
+    mapped = table["mapped"] // 1024 if table else 0
+    wanted = ["VmPin=0 VmLck=0"] * 2 + [f"VmPin={mapped} VmLck=0"]
+    return outcome(
+        seen == wanted,
+        expected=f"{wanted[0]} before, and after wrong RESTOREs; then {wanted[2]}, as mapped",
+        seen=", ".join(str(one) for one in seen),
+        evidence="incoming facts pins.*, tables.json",
+    )
+
+
+def _reuse_faults(trial: Trial) -> Outcome:
+    """Nothing lands by a translation that is still cached, and the same addresses fault."""
+    side, at_reused = trial.side(INCOMING), trial.witness["translation"].get("at_reused")
+    start, length = (side.number(f"reuse.{key}") if side else None for key in ("iova", "length"))
+    landed = side.facts.get("reuse.landed") if side else None
+    if side is None or start is None or length is None or landed is None or at_reused is None:
+        return no_data("facts reuse.*, unmap.first", expected="faults, and no frame")
+    none, _, of = landed.partition(" of ")
+    where = f"{start:#x}-{start + length - 1:#x}"
+    return outcome(
+        none == "0" and int(of) > 0 and at_reused >= int(of),
+        expected=f"none of {of} frames where the device had written just before the unmap, and"
+        f" faults in {where}",
+        seen=f"{landed} frames landed, {at_reused} faults there"
+        + ("" if none == "0" else ": a translation outlived its unmap"),
+        evidence="incoming facts reuse.*; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _unmap_faults(trial: Trial) -> Outcome:
+    """The frames fault, each in what was unmapped; the host sees the entries gone."""
+    side, found = trial.side(INCOMING), faults(trial, "unmapped", DEVICE)
+    before, after = tables(trial, "finished"), tables(trial, "unmapped")
+    iova = side.number("unmap.iova") if side else None
+    length = side.number("unmap.length") if side else None
+    if side is None or iova is None or not length or before is None or after is None:
+        return no_data("facts unmap.*, tables.json", expected="faults")
+    missing, gone = side.facts.get("unmap.missing"), before["mapped"] - after["mapped"]
+    some, _, of = (missing or "").partition(" of ")
+    inside = found and iova <= found["lowest"] <= found["highest"] < iova + length
+    where = f"{iova:#x}-{iova + length - 1:#x}"
+    return outcome(
+        bool(inside and gone == length and after["top"] == before["top"])
+        and some == of
+        and int(some) >= PROBE_FRAMES
+        and side.facts.get("unmap") == "0",
+        expected=f"{length} bytes gone from the live table, each of the next {PROBE_FRAMES} frames"
+        f" or more missing, faults in {where} and nowhere else",
+        seen=f"{gone} bytes gone, {missing} frames missing, "
+        + (
+            f"{found['count']} faults in {found['lowest']:#x}-{found['highest']:#x}"
+            if found
+            else "no fault"
+        ),
+        evidence="qemu-trace.log, vtd_dmar_fault; tables.json; facts unmap.*",
+    )
+
+
+def _map_lands(trial: Trial) -> Outcome:
+    side, found = trial.side(INCOMING), faults(trial, "mapped", DEVICE)
+    before, after = tables(trial, "finished"), tables(trial, "mapped")
+    if side is None or "map.landing" not in side.facts or before is None or after is None:
+        return no_data("facts map.*, tables.json", expected="frames land again")
+    landed = side.number("map.landed")
+    return outcome(
+        found is None
+        and bool(landed and landed >= PROBE_FRAMES)
+        and side.facts.get("map") == "0"
+        and after["mapped"] == before["mapped"],
+        expected=f"{before['mapped']} bytes mapped as before, {PROBE_FRAMES} frames landed, no"
+        " fault",
+        seen=f"{after['mapped']} bytes mapped, {landed or 0} frames landed,"
+        f" {found['count'] if found else 0} faults",
+        evidence="facts map.*, tables.json, qemu-trace.log",
+    )
+
+
+def _other_blocked(trial: Trial) -> Outcome:
+    """Its bus mastering is off, so that it does not even fault; turned on by hand, it does."""
+    side, found = trial.side(INCOMING), faults(trial, "proof", OTHER)
+    command = side.number("other.command") if side else None
+    # After this the workload turns it on; what it says of that reaches the host later.
+    booted = side.stamps.get("await.snapshot-booted") if side else None
+    if command is None or booted is None or not trial.console.jumps:
+        return no_data("fact other.command", expected="bus mastering off, then faults")
+    by_hand = (booted - trial.console.jumps[0]) / 1e6
+    return outcome(
+        not command & _BUS_MASTER and found is not None and found["first"][0] >= by_hand,
+        expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
+        f" {by_hand:+.0f} ms",
+        seen=f"PCI_COMMAND {command:#x}, "
+        + (f"{found['count']} faults, first at {found['first'][0]:+.0f} ms" if found else "none"),
+        evidence="incoming fact other.command; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _aborts(trial: Trial) -> Outcome:
+    side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
+    wanted, seen = f"{times} times, 0 silent", side.facts.get("aborts.closed") if side else None
+    if seen is None:
+        return no_data("fact aborts.closed", expected=wanted)
+    return outcome(
+        seen == wanted and times != "0",
+        expected=f"session closed {wanted}",
+        seen=seen,
+        evidence="outgoing fact aborts.closed",
+    )
+
+
+_FROZEN = ("attach_another_hwpt", "map", "unmap", "copy", "detach", "destroy")
+# The errno of each stands beside its test in workload/rules.c.
+OUTGOING_RULES = (
+    "preserve_unmarked",
+    "mark_with_token_0",
+    "mark_an_ioas",
+    "preserve_device_of_another_hwpt",
+    "mark_again",
+    "mark_with_token_in_use",
+    "preserve_with_anonymous_memory",
+    "preserve_with_read_only_memory",
+    "preserve_with_memory_elsewhere",
+    "preserve_with_a_page_lost",
+    "preserve_second_device",
+    "kexec_with_a_device_asleep",
+    "unmap_after_refused_kexec",
+    "preserve_device_before_iommufd",
+    "mark_when_preserved",
+    *_FROZEN,
+)
+INCOMING_RULES = (
+    "driver_without_override",
+    "open_cdev",
+    "bind_to_another_iommufd",
+    "finish_when_not_restored",
+    "attach_an_ioas",
+    "attach_a_new_hwpt",
+    "restore_with_nothing_mapped",
+    "restore_unknown_token",
+    "restore_with_an_area_missing",
+    "restore_with_an_area_twice",
+    "restore_with_an_area_a_page_off",
+    "restore_with_an_area_read_only",
+    "restore_with_another_file",
+    "restore_with_an_area_more",
+    "restore_with_memory_of_the_process",
+    "restore_twice",
+    "finish_when_not_attached",
+    *_FROZEN,
+)
+
+STAYS_ON = (
+    Check("never_off", "Was translation enabled once and never disabled?", _never_off),
+    Check("one_handover", "Was the root table switched once, at the end?", _one_handover),
+)
+OTHER_BLOCKED = Check(
+    "other_blocked", "Does it fault with bus mastering forced on?", _other_blocked
+)
+NO_OTHER_FAULT = Check("no_other_fault", "Did nothing else fault?", _no_other_fault)
+TAKEN_OVER = (
+    Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
+    Check("same_entry", "Are context entry and domain ID the same?", _same_entry),
+    Check("same_table", "Is the page table the same, page by page?", _same_table),
+    Check(
+        "domain_id_reserved",
+        "Is its domain ID given to no other device?",
+        _domain_id_reserved,
+    ),
+)
+CLAIMS = (
+    checks.live_update(),
+    Claim(
+        "The device goes on writing into memory: while it is preserved, and through shutdown, jump"
+        " and boot.",
+        frame_checks.WRITES_ON,
+    ),
+    Claim(
+        "No frame is lost, none comes twice, none is damaged.",
+        (
+            Check(
+                "host_saw_all",
+                "Did the host see every frame land once?",
+                frame_checks.host_saw_all(but=poisoned),
+            ),
+            frame_checks.DEVICE_COUNTED_ALL,
+            Check("reader_saw_all", "Did the reader see every frame once?", _reader_saw_all),
+            Check(
+                "ring_went_round",
+                "Was the ring refilled and used again?",
+                frame_checks.went_round("reader.frames"),
+                timed=True,
+            ),
+            Check(
+                "driven",
+                "Did who has the device move its tail on, on both sides?",
+                _driven,
+                timed=True,
+            ),
+        ),
+    ),
+    Claim(
+        "Translation is on all the while, and a frame can arrive only through it.",
+        (
+            *STAYS_ON,
+            Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
+            Check(
+                "poison_faulted",
+                "Did descriptors that lead nowhere fault, in the gap?",
+                _poison_faulted,
+                timed=True,
+            ),
+            Check("canary", "Is the page at their address as it was?", _canary),
+            NO_OTHER_FAULT,
+        ),
+    ),
+    Claim(
+        "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
+        " table.",
+        TAKEN_OVER,
+    ),
+    Claim(
+        "The device is never reset, never kept from memory, never put to sleep; it is the device"
+        " that was left.",
+        (
+            *frame_checks.LEFT_ALONE,
+            Check(
+                "device_retrieved",
+                "Were memory, iommufd and device handed back and attached?",
+                facts_are(
+                    INCOMING,
+                    {
+                        "retrieve.session": "0",
+                        "retrieve.ram": "0",
+                        "retrieve.canary": "0",
+                        "retrieve.iommufd": "0",
+                        "retrieve.device": "0",
+                        "bind.device": "0",
+                        "restore.hwpt": "0",
+                        "attach.device": "0",
+                    },
+                ),
+            ),
+            *frame_checks.SAME_DEVICE,
+        ),
+    ),
+    Claim(
+        "Userspace has a working iommufd: what it unmaps faults, what it maps is written to.",
+        (
+            Check(
+                "reuse_faults",
+                "Do frames fault at once where it unmapped what was just in use?",
+                _reuse_faults,
+                timed=True,
+            ),
+            Check("unmap_faults", "Do frames fault where it unmapped?", _unmap_faults, timed=True),
+            Check("map_lands", "Do frames land where it mapped?", _map_lands, timed=True),
+            Check("pinned", "Is pinned what is mapped, and nothing before?", _pinned),
+            Check(
+                "pages_in_place",
+                "Did compaction and a memory hog leave every page in place?",
+                _in_place,
+            ),
+        ),
+    ),
+    Claim(
+        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        (
+            frame_checks.OTHER_SILENT,
+            OTHER_BLOCKED,
+        ),
+    ),
+    Claim(
+        "What could disturb it is refused, and an abort leaves the device as it was.",
+        (
+            Check(
+                "outgoing_rules",
+                "Right errno for each misuse, and frames all the while?",
+                results_ok(OUTGOING, OUTGOING_RULES),
+                timed=True,
+            ),
+            Check(
+                "incoming_rules",
+                "Right errno for each misuse, and frames all the while?",
+                results_ok(INCOMING, INCOMING_RULES),
+                timed=True,
+            ),
+            Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
+            checks.FINISHED,
+        ),
+    ),
+)

@@ -1,0 +1,504 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's controls: runs that must fail, each for its own reason."""
+
+from __future__ import annotations
+
+import re
+
+from common.checks import live_update as checks
+from common.checks.controls import panicked, reason, was_reset
+from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
+from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
+from common.dma.igb import DEVICE
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Control, Outcome
+from iommufd.checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
+
+LIVE = frozenset(check.name for check in CLAIMS[0].checks)
+ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
+BEFORE = frozenset({"preserved_meanwhile", "above_ram", "outgoing_rules", "aborts_unnoticed"})
+# What cannot be asked where nobody takes the device over. Without a preserved device there is no
+# IOMMU to hand over, and the kernels turn it off and on as ever.
+WITHOUT_TRANSLATION = frozenset(
+    {
+        "dma_in_gap",
+        "no_silence",
+        "never_held_up",
+        "bus_mastering_kept",
+        "never_off",
+        "one_handover",
+        "root_taken_over",
+        "same_entry",
+        "same_table",
+        "device_retrieved",
+    }
+)
+WITHOUT_DEVICE = (ALL - LIVE - BEFORE) | {"outgoing_rules", "dialogue_complete"}
+
+
+def _turned_off(trial: Trial) -> Outcome:
+    """QEMU saw translation disabled between the end of one kernel and the start of the next."""
+    enables = trial.witness["translation"]["enables"]
+    if not enables:
+        return no_data("no vtd_dmar_enable in qemu-trace.log", expected="a disable")
+    off = [ms for ms, on in enables if not on]
+    return outcome(
+        bool(off),
+        expected="translation disabled",
+        seen=f"disabled at {off[0]:+.0f} ms" if off else "never disabled",
+        evidence="qemu-trace.log, vtd_dmar_enable",
+    )
+
+
+def _untold_faults(trial: Trial) -> Outcome:
+    """It faulted at the page of RAM of which nobody said that it would."""
+    page, found = poison_page(trial), faults(trial, "proof", DEVICE)
+    if page is None or found is None:
+        return no_data("fact poison.iova, vtd_dmar_fault", expected="faults")
+    return outcome(
+        page <= found["lowest"] <= found["highest"] < page + PAGE,
+        expected=f"faults at {page:#x}, and nowhere else",
+        seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact poison.iova",
+    )
+
+
+def _canary_overwritten(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    seen = side.facts.get("canary") if side else None
+    if seen is None:
+        return no_data("fact canary", expected="bytes of the page changed")
+    return outcome(
+        not seen.startswith("changed=0 ") and seen.endswith(" moved=0"),
+        expected="bytes of the page changed, where it was",
+        seen=seen,
+        evidence="incoming fact canary",
+    )
+
+
+def _stopped_by_finish(trial: Trial) -> Outcome:
+    """FINISH was accepted, reset the device, and left its place in the IOMMU to another table."""
+    side, after = trial.side(INCOMING), tables(trial, "finished")
+    before, resets = tables(trial, "booted"), trial.witness["trace"]["resets"]
+    if side is None or before is None or snapshot(trial, "finished") is None:
+        return no_data("tables.json", expected="another table after FINISH")
+    return outcome(
+        side.facts.get("finish") == "0"
+        and any(entry[0] > 0 for entry in resets)
+        and (after is None or after["top"] != before["top"]),
+        expected=f"FINISH accepted, device reset, table {before['top']} gone",
+        seen=f"finish={side.facts.get('finish')}, "
+        + (f"{resets[-1][1]} at {resets[-1][0]:+.0f} ms" if resets else "no reset")
+        + f", table {after['top'] if after else 'none'}",
+        evidence="incoming fact finish; qemu-trace.log; tables.json",
+    )
+
+
+def _tail_left(trial: Trial) -> Outcome:
+    sides = [trial.side(OUTGOING), trial.side(INCOMING)]
+    bells = [side.number("reader.doorbells") if side else None for side in sides]
+    if None in bells:
+        return no_data("facts reader.doorbells", expected="as many on both sides")
+    return outcome(
+        bells[0] == bells[1],
+        expected="as many doorbells in the end as before the kexec",
+        seen=f"{bells[0]}, then {bells[1]}",
+        evidence="facts reader.doorbells",
+    )
+
+
+def _given_away(trial: Trial) -> Outcome:
+    look, table = snapshot(trial, "booted"), tables(trial, "outgoing")
+    if look is None or table is None:
+        return no_data("tables.json", expected="its domain ID twice")
+    others = [bdf for bdf, domain in look["domains"].items() if domain == table["domain"]]
+    return outcome(
+        len(others) > 1,
+        expected=f"domain ID {table['domain']} for another device too",
+        seen=", ".join(others),
+        evidence="tables.json, booted",
+    )
+
+
+def _iova_in_ram(trial: Trial) -> Outcome:
+    look, table = snapshot(trial, "outgoing"), tables(trial, "outgoing")
+    if look is None or table is None or table["lowest"] is None:
+        return no_data("tables.json", expected="an IOVA below the end of RAM")
+    return outcome(
+        table["lowest"] < look["ram_end"],
+        expected=f"an IOVA below {look['ram_end']:#x}",
+        seen=f"{table['lowest']:#x}",
+        evidence="tables.json",
+    )
+
+
+def _still_mapped(trial: Trial) -> Outcome:
+    before, after = tables(trial, "finished"), tables(trial, "unmapped")
+    if before is None or after is None:
+        return no_data("tables.json", expected="the same table")
+    return outcome(
+        before["sha256"] == after["sha256"],
+        expected="the page table as before",
+        seen="the same" if before["sha256"] == after["sha256"] else "another",
+        evidence="tables.json",
+    )
+
+
+def _landed_by_cache(trial: Trial) -> Outcome:
+    """Frames landed where the host sees nothing mapped any more."""
+    side = trial.side(INCOMING)
+    landed = side.facts.get("reuse.landed") if side else None
+    if side is None or landed is None:
+        return no_data("fact reuse.landed", expected="frames that landed")
+    return outcome(
+        side.facts.get("reuse.unmap") == "0" and not landed.startswith("0 "),
+        expected="an unmap that was accepted, and frames that landed after it",
+        seen=f"unmap {side.facts.get('reuse.unmap')}, {landed} landed",
+        evidence="incoming facts reuse.*",
+    )
+
+
+def _goes_on_faulting(trial: Trial) -> Outcome:
+    found = faults(trial, "mapped", DEVICE)
+    return outcome(
+        found is not None,
+        expected="faults after the time of the map",
+        seen=f"{found['count']}" if found else "none",
+        evidence="qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _other_left_alone(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    if side is None:
+        return no_data("incoming side never spoke", expected="bus mastering not touched")
+    return outcome(
+        "other.command" not in side.facts,
+        expected="bus mastering not touched",
+        seen=side.facts.get("other.command", "not touched"),
+        evidence="incoming facts",
+    )
+
+
+def _replaced(trial: Trial) -> Outcome:
+    """The host found another context entry, and the device has been faulting."""
+    before, after = tables(trial, "outgoing"), tables(trial, "booted")
+    found = faults(trial, "proof", DEVICE)
+    if before is None or after is None:
+        return no_data("tables.json", expected="another page table")
+    return outcome(
+        after["top"] != before["top"] and after["domain"] != before["domain"] and found is not None,
+        expected=f"another domain ID than {before['domain']}, another table than {before['top']},"
+        " and faults",
+        seen=f"domain {after['domain']}, table {after['top']}, "
+        + (f"{found['count']} faults from {found['first'][0]:+.0f} ms on" if found else "no fault"),
+        evidence="tables.json; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _all_noticed(trial: Trial) -> Outcome:
+    """The panic's words: as many bits and sizes were noticed as were tried."""
+    fatal = " ".join(splat.text for splat in trial.console.splats if splat.fatal)
+    found = re.search(r"noticed (\d+) of (\d+) bits that changed, (\d+) of (\d+) sizes", fatal)
+    bits, all_bits, sizes, all_sizes = map(int, found.groups()) if found else (0, 0, 0, 0)
+    return outcome(
+        0 < bits == all_bits and 0 < sizes == all_sizes,
+        expected="all bits and all sizes noticed",
+        seen=found[0] if found else fatal or "no panic",
+        evidence="console.log",
+    )
+
+
+NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
+STILL_ON = Check("still_on", "Was translation on all the while?", NEVER_OFF)
+
+
+def _skew(
+    name: str,
+    what: str,
+    *words: str,
+    with_patch: str | None = None,
+    with_config: str | None = None,
+) -> Control:
+    """An incoming kernel that does not know what is handed over: it stops, and says what."""
+    return Control(
+        name=f"skew-{name}",
+        what=f"an incoming kernel {what}: it refuses to boot, and leaves the IOMMU alone",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(panicked("liveupdate", *words)),
+        holds=(CONFIG_UNTOUCHED, STILL_ON, checks.ONE_QEMU),
+        with_patch=with_patch,
+        with_config=with_config,
+    )
+
+
+CONTROLS = (
+    Control(
+        name="handover-patch-off",
+        what="a kernel without the patch that leaves translation on at kexec",
+        without_patch="0007-iommu-vt-d-go-on",
+        breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(_turned_off),
+        holds=(
+            Check(
+                "panic",
+                "Does the incoming kernel stop, and say why?",
+                panicked("translation was handed over, but is disabled"),
+            ),
+            checks.ONE_QEMU,
+        ),
+    ),
+    Control(
+        name="attach-patch-off",
+        what="an incoming kernel without the patch that attaches what is in use: its default domain"
+        " replaces the live page table",
+        without_patch="0009-iommu-vt-d-attach-a-domain",
+        incoming_only=True,
+        breaks=frozenset({"same_entry", "same_table", "no_other_fault", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_replaced),
+        holds=(STILL_ON,),
+    ),
+    Control(
+        name="adopt-patch-off",
+        what="an incoming kernel without the patch that takes over the tables: it disables"
+        " translation",
+        without_patch="0010-iommu-vt-d-take-over",
+        incoming_only=True,
+        breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(_turned_off),
+        holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="lost-page-patch-off",
+        what="a kernel without the patch that refuses an IOAS whose page the memfd has lost",
+        without_patch="0011-iommufd-preserve-no-IOAS",
+        breaks=frozenset({"outgoing_rules"}),
+        reason=reason(fact_is(OUTGOING, "rule.preserve_with_a_page_lost", "0")),
+    ),
+    Control(
+        name="pin-patch-off",
+        what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
+        " compacted",
+        without_patch="0007-mm-memfd_luo",
+        incoming_only=True,
+        breaks=frozenset({"pages_in_place"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "compacted.retrieved", "moved")),
+    ),
+    Control(
+        name="iommu-off-in-incoming",
+        what="the incoming kernel is told intel_iommu=off: it must stop rather than go on",
+        cmdline=lambda words: (*words, "stage.incoming=intel_iommu=off"),
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "root_taken_over"}),
+        may_break=None,
+        reason=reason(panicked("translates for preserved devices, and must not be")),
+        holds=(checks.ONE_QEMU,),
+    ),
+    _skew(
+        "iommu-list",
+        "whose list of IOMMUs has another form",
+        "'iommu-live-v1'",
+        with_patch="faults/another-iommu-list.patch",
+    ),
+    _skew(
+        "iommu-list-off",
+        "without IOMMU_LIVEUPDATE",
+        "'iommu-live-v1'",
+        with_config="faults/no-iommu-list.config",
+    ),
+    _skew(
+        "iommu-list-spoiled",
+        "that finds a bit of the list of IOMMUs changed",
+        "'iommu-live-v1'",
+        with_patch="faults/list-spoiled.patch",
+    ),
+    Control(
+        name="every-bit-changed",
+        what="an incoming kernel in which each bit of all that arrives with a header is changed in"
+        " turn, and each shorter size tried: all are noticed, and it stops",
+        with_patch="faults/every-bit.patch",
+        incoming_only=True,
+        breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
+        may_break=None,
+        reason=reason(_all_noticed),
+        holds=(CONFIG_UNTOUCHED, STILL_ON, checks.ONE_QEMU),
+    ),
+    Control(
+        name="areas-patch-off",
+        what="an incoming kernel without the patch that compares memory, not areas: one area that"
+        " is mapped in two halves is restored and attached, and can never be finished",
+        without_patch="0031-iommufd-Compare-memory",
+        incoming_only=True,
+        breaks=frozenset({"session_finished"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(
+            facts_are(INCOMING, {"restore.hwpt": "0", "attach.device": "0", "finish": "-16"})
+        ),
+    ),
+    Control(
+        name="files-patch-off",
+        what="an incoming kernel without the patch that restores no HWPT with memory of the"
+        " process",
+        without_patch="0019-iommufd-Restore-no-HWPT",
+        incoming_only=True,
+        breaks=frozenset({"incoming_rules", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "rule.restore_with_memory_of_the_process", "0")),
+    ),
+    Control(
+        name="device-not-preserved",
+        what="memory and iommufd are put into the session, the device is not",
+        breaks=WITHOUT_TRANSLATION,
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
+    ),
+    Control(
+        name="hwpt-not-marked",
+        what="the HWPT is not marked: neither iommufd nor device can be preserved",
+        breaks=WITHOUT_TRANSLATION,
+        may_break=WITHOUT_DEVICE | {"aborts_unnoticed"},
+        reason=reason(fact_is(OUTGOING, "preserve.iommufd", "-22")),
+        holds=(
+            Check("refused", "Is the device refused?", fact_is(OUTGOING, "preserve.device", "-2")),
+            Check(
+                "master_cleared",
+                "Is bus mastering cleared at the kexec?",
+                master_cleared_at_kexec().ask,
+            ),
+        ),
+    ),
+    Control(
+        name="nothing-retrieved",
+        what="FINISH without retrieving anything: the device has to be stopped first",
+        breaks=frozenset(
+            {"device_retrieved", "same_entry", "same_table", "no_device_reset", "host_saw_all"}
+        ),
+        # It tells no times, of which the rate of its clock could be had.
+        may_break=WITHOUT_DEVICE | {"clock_rate"},
+        reason=reason(_stopped_by_finish),
+    ),
+    Control(
+        name="poison-untold",
+        what="nobody says which descriptors lead nowhere",
+        breaks=frozenset({"no_other_fault", "poison_faulted", "host_saw_all", "reader_saw_all"}),
+        reason=reason(_untold_faults),
+    ),
+    Control(
+        name="frame-spoiled",
+        what="one bit of a frame is flipped in memory before the reader looks at it",
+        breaks=frozenset({"reader_saw_all"}),
+        # Where the host looks later than the reader, it sees what the reader saw.
+        may_break=frozenset({"host_saw_all"}),
+        reason=reason(fact_is(INCOMING, "reader.frames.damaged", "1")),
+    ),
+    Control(
+        name="canary-mapped",
+        what="the page at the address that leads nowhere is mapped there",
+        breaks=frozenset({"poison_faulted", "canary", "above_ram"}),
+        reason=reason(_canary_overwritten),
+    ),
+    Control(
+        name="comparison-off",
+        what="an incoming kernel in which RESTORE does not compare memory",
+        with_patch="faults/comparison-off.patch",
+        incoming_only=True,
+        breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "rule.restore_with_an_area_twice", "0")),
+    ),
+    Control(
+        name="domain-id-not-reserved",
+        what="an incoming kernel that does not reserve the domain ID that the device is using",
+        with_patch="faults/domain-id-not-reserved.patch",
+        incoming_only=True,
+        breaks=frozenset({"domain_id_reserved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(_given_away),
+    ),
+    Control(
+        name="iova-in-ram",
+        what="the device is given IOVAs that are addresses of RAM",
+        breaks=frozenset({"above_ram"}),
+        reason=reason(_iova_in_ram),
+    ),
+    Control(
+        name="tail-left",
+        what="nobody moves the ring's tail on in the incoming kernel",
+        breaks=frozenset({"ring_went_round", "driven"}),
+        may_break=frozenset(
+            {
+                "host_saw_all",
+                "device_counted_all",
+                "reader_saw_all",
+                "never_gated",
+                "never_held_up",
+                "unmap_faults",
+                "map_lands",
+                "reuse_faults",
+            }
+        ),
+        reason=reason(_tail_left),
+    ),
+    Control(
+        name="unmap-left-out",
+        what="nothing is unmapped after FINISH",
+        breaks=frozenset({"unmap_faults", "map_lands", "reuse_faults"}),
+        reason=reason(_still_mapped),
+    ),
+    Control(
+        name="iotlb-not-flushed",
+        what="an incoming kernel that leaves translations in the IOMMU's cache when it unmaps",
+        with_patch="faults/iotlb-not-flushed.patch",
+        incoming_only=True,
+        breaks=frozenset({"reuse_faults"}),
+        # What was in use a whole round ago may be cached or not.
+        may_break=frozenset({"unmap_faults", "map_lands"}),
+        reason=reason(_landed_by_cache),
+    ),
+    Control(
+        name="map-left-out",
+        what="what was unmapped after FINISH is not mapped again",
+        breaks=frozenset({"map_lands"}),
+        reason=reason(_goes_on_faulting),
+    ),
+    Control(
+        name="other-left",
+        what="nobody forces the second device's bus mastering on",
+        breaks=frozenset({"other_blocked"}),
+        reason=reason(_other_left_alone),
+    ),
+    Control(
+        name="receiver-off",
+        what="the device's receiver is off during the aborts",
+        breaks=frozenset({"aborts_unnoticed", "never_gated", "never_held_up"}),
+        # Ten seconds of frames are kept back, and then come at once, more than the ring takes.
+        may_break=frozenset(
+            {
+                "outgoing_rules",
+                "preserved_meanwhile",
+                "dma_in_gap",
+                "no_silence",
+                "host_saw_all",
+                "device_counted_all",
+                "reader_saw_all",
+                "ring_went_round",
+                "head_went_on",
+            }
+        ),
+        reason=reason(aborts_were_silent),
+    ),
+    Control(
+        name="firmware-reboot",
+        what="a reboot through the firmware instead of the kexec",
+        breaks=(LIVE - {"no_splat", "one_qemu"})
+        | {"no_silence", "never_held_up", "never_off", "same_entry"},
+        may_break=None,
+        reason=reason(was_reset),
+        holds=(checks.ONE_QEMU,),
+    ),
+)

@@ -1,0 +1,269 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's witnesses on the host: those of a device, and of the IOMMU before it.
+
+QEMU says what was done to the IOMMU: translation turned on or off, a root table set, a fault.
+At each point that the workload names, the host reads the tables that the IOMMU is using in
+the machine's RAM, from the root table that QEMU was told: tables.json. The kernel under test
+is asked for neither.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Annotated, Any
+
+from pydantic import Field, TypeAdapter
+
+from common.dma import witness as frame_witness
+from common.dma.igb import DEVICE, OTHER
+from common.dma.vtd import context_entry, domain_ids, page_table
+from common.dma.witness import FrameWitness
+from common.errors import HarnessError
+from common.machine.ram import MachineRam
+from common.record.dialogue import Side
+from common.record.evidence import RawTrial
+from common.record.qemu.trace import TEXTS, TraceEvent, parse
+from common.record.stored_file import Count, Stamp, Strict, in_order, read_json
+from common.stage.declaration import Companion, Surroundings
+
+TRACES = (
+    *frame_witness.TRACES,
+    "vtd_dmar_enable",
+    "vtd_reg_dmar_root",
+    "vtd_dmar_fault",
+)
+_ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
+_SNAPSHOT = "# await snapshot-"
+# What begins with which word of the incoming side, after the proof.
+_WINDOWS = (
+    ("reused", "again.first"),
+    ("unmapped", "unmap.first"),
+    ("mapped", "await.snapshot-mapped"),
+)
+_WINDOWS_BEFORE_REUSE = (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped"))
+
+
+_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}$")]
+
+
+class Table(Strict):
+    """What the IOMMU had for a device at one look."""
+
+    context_table: _Address
+    context_entry: Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}:0x[0-9a-f]{1,16}$")]
+    domain: Annotated[int, Field(ge=0, lt=1 << 16)]
+    top: _Address
+    pages: Annotated[list[_Address], Field(max_length=100_000)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
+    mapped: Count
+    lowest: Count | None
+
+
+class Look(Strict):
+    """A look at the IOMMU's tables: tables.json has one for each point of the workload."""
+
+    when: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")]
+    t: Stamp
+    root: _Address
+    ram_end: Count
+    domains: dict[
+        Annotated[str, Field(pattern=r"^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")],
+        Annotated[int, Field(ge=0, lt=1 << 16)],
+    ]
+    device: Table | None = Field(alias="01:00.0")
+    other: Table | None = Field(alias="02:00.0")
+
+
+_LOOKS = TypeAdapter(list[Look])
+
+
+class TranslationWitness(FrameWitness):
+    """Sender, watcher, and a look at the IOMMU's tables where the workload waits for it."""
+
+    address_fact = "iova"
+    unread_from = "# t.unread="
+    other_room = 512
+
+    def __init__(self, machine: Surroundings) -> None:
+        super().__init__(machine)
+        self._first_again = 0
+        self._snapshots: list[dict[str, Any]] = []
+
+    def heard(self, text: str) -> None:
+        """Also send again, for what is unmapped and mapped, and look at tables."""
+        super().heard(text)
+        if text.startswith("# again.first="):
+            self._first_again = int(text.partition("=")[2])
+        elif text == "# await traffic-again":
+            self.start_sender(prefix="again-", first=self._first_again)
+        elif text == "# await silence-again":
+            self.stop()
+        elif text.startswith(_SNAPSHOT):
+            self._look(text.removeprefix(_SNAPSHOT))
+
+    def watcher_options(self) -> list[object]:
+        """The root table that the IOMMU is using."""
+        return ["--root", self._root()]
+
+    def _root(self) -> str:
+        """Raises HarnessError: an address made up would be read as a table all the same."""
+        with (self.machine.folder / "qemu-trace.log").open(errors="replace") as lines:
+            roots = [address for _, address in _roots(parse(lines, clock_offset_ns=0))]
+        if not roots:
+            raise HarnessError(
+                "the host cannot read the IOMMU's tables: QEMU's trace tells of no root table that"
+                " the kernel set (no vtd_reg_dmar_root in qemu-trace.log)"
+            )
+        return roots[-1]
+
+    def _look(self, when: str) -> None:
+        root = self._root()
+        with MachineRam(self.machine.process.pid) as ram:
+            found = {bdf: _tables(ram, int(root, 0), bdf) for bdf in (DEVICE, OTHER)}
+            place = {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end}
+            self._snapshots.append(place | {"domains": _domains(ram, int(root, 0))} | found)
+        text = json.dumps(self._snapshots, indent=1) + "\n"
+        (self.machine.folder / "tables.json").write_text(text)
+
+
+def _domains(ram: MachineRam, root: int) -> dict[str, int]:
+    """Domain ID of every device; none where there is no table."""
+    try:
+        return domain_ids(ram.read, root) if root else {}
+    except ValueError:
+        return {}
+
+
+def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
+    """What the IOMMU has for a device; None when it blocks it, or when that is no table."""
+    try:
+        entry = context_entry(ram.read, root, bdf) if root else None
+        table = page_table(ram.read, entry) if entry and entry.translates else None
+    except ValueError:
+        return None
+    if entry is None or table is None:
+        return None
+    return {
+        "context_table": hex(entry.table),
+        "context_entry": f"{entry.high:#x}:{entry.low:#x}",
+        "domain": entry.domain,
+        "top": hex(entry.top),
+        "pages": [hex(page) for page in table.pages],
+        "sha256": table.sha256,
+        "mapped": sum(leaf.size for leaf in table.leaves),
+        "lowest": min((leaf.iova for leaf in table.leaves), default=None),
+    }
+
+
+@contextmanager
+def translation_witness(machine: Surroundings) -> Iterator[Companion]:
+    """The companion of stage 3."""
+    witness = TranslationWitness(machine)
+    try:
+        yield witness
+    finally:
+        witness.stop()
+
+
+def read_witness(raw: RawTrial) -> dict[str, Any]:
+    """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
+    found = frame_witness.read_witness(raw)
+    tables = raw.folder / "tables.json"
+    looks = read_json(tables, _LOOKS) if tables.exists() else []
+    in_order(tables.name, [look.t for look in looks])
+    raw.within(tables.name, *(look.t for look in looks))
+    found["tables"] = [look.model_dump(by_alias=True) for look in looks]
+    kernels = raw.console
+    zero = kernels.jumps[0] if kernels.jumps else raw.setting.started_ns
+    booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
+    found["translation"] = {
+        "enables": [[_ms(t, zero), on] for t, on in _enables(raw.trace)],
+        "roots": [[_ms(t, zero), address] for t, address in _roots(raw.trace)],
+        "incoming": None if booted is None else _ms(booted, zero),
+        "faults": _faults(raw.trace, raw.sides, zero),
+        "at_reused": _at_reused(raw.trace, raw.sides),
+    }
+    return found
+
+
+def _ms(t: int, zero: int) -> float:
+    return round((t - zero) / 1e6, 1)
+
+
+def _enables(events: Iterable[TraceEvent]) -> Iterator[tuple[int, bool]]:
+    for event in events:
+        if event.name == "vtd_dmar_enable":
+            yield event.t, event.text.endswith(" 1")
+
+
+def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
+    for event in events:
+        if event.name == "vtd_reg_dmar_root" and (match := _ROOT.match(event.text)):
+            yield event.t, match[1]
+
+
+def _faults(
+    events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
+) -> dict[str, dict[str, Any]]:
+    """Faults by device and by when: "proof", as long as every frame counts, then "reused",
+    "unmapped" and "mapped". Of each the number, how many in the gap, the first, and the lowest and
+    highest address.
+    """
+    begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
+    last = sides[-1].stamps if sides else {}
+    names, times = ["proof"], [0]
+    for name, stamp in _WINDOWS if "unmap.first" in last else _WINDOWS_BEFORE_REUSE:
+        if stamp in last:
+            names.append(name)
+            times.append(last[stamp])
+    faults: dict[str, dict[int, list[tuple[int, int, str]]]] = {
+        name: {} for name in ("proof", *(name for name, _ in _WINDOWS))
+    }
+    for event in events:
+        if event.name != "vtd_dmar_fault" or not (match := _FAULT.match(event.text)):
+            continue
+        when = names[bisect_right(times, event.t) - 1]
+        source, address = int(match[1], 16), int(match[3], 16)
+        faults[when].setdefault(source, []).append((event.t, address, event.text))
+    return {
+        when: {_bdf(source): _summary(seen, zero, begin_of_user) for source, seen in by.items()}
+        for when, by in faults.items()
+    }
+
+
+def _at_reused(events: Iterable[TraceEvent], sides: tuple[Side, ...]) -> int | None:
+    """Faults where the device had just written, and was led again; None when nobody led it."""
+    side = sides[-1] if sides else None
+    start = side.number("reuse.iova") if side else None
+    length = side.number("reuse.length") if side else None
+    if side is None or start is None or length is None or "unmap.first" not in side.stamps:
+        return None
+    begin, end = side.stamps["again.first"], side.stamps["unmap.first"]
+    found = (
+        match
+        for event in events
+        if event.name == "vtd_dmar_fault" and begin <= event.t < end
+        if (match := _FAULT.match(event.text)) and _bdf(int(match[1], 16)) == DEVICE
+    )
+    return sum(start <= int(match[3], 16) < start + length for match in found)
+
+
+def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> dict[str, Any]:
+    times = [t for t, _, _ in faults]
+    addresses = [address for _, address, _ in faults]
+    return {
+        "count": len(faults),
+        "in_gap": sum(zero < t < begin_of_user for t in times),
+        "first": [_ms(times[0], zero), faults[0][2]],
+        "lowest": min(addresses),
+        "highest": max(addresses),
+        "last": _ms(times[-1], zero),
+    }
+
+
+def _bdf(source: int) -> str:
+    return f"{source >> 8:02x}:{source >> 3 & 31:02x}.{source & 7}"

@@ -1,0 +1,361 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3's claims with QEMU, and the questions that show them. Pure functions of a Trial."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
+
+from common.checks import live_update as checks
+from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
+from common.dma import checks as frame_checks
+from common.dma.igb import DEVICE
+from common.guest.checks import both, same_pages
+from common.guest.linux_checks import (
+    NOT_BOOTED_AGAIN,
+    WORK_GOES_ON,
+    beat,
+    qemu,
+    qemu_said,
+    ran_between,
+    same_qemu,
+)
+from common.record.evidence import Trial
+from common.stage.declaration import Check, Claim, Outcome
+
+DELIVERED_MS = 500.0
+"""So soon after QEMU's RESUME the guest's driver is at work on what came while it stood still. By
+itself igb does not look at all."""
+_LATE_MS = 500.0
+_LATE_PART = 0.02
+_USED = 5  # igb has a vector for changes of the link, too: one interrupt, or none
+
+
+def number(values: dict[str, Any], key: str) -> int | None:
+    """The guest's figure, None when it did not say one."""
+    text = str(values.get(key, ""))
+    return int(text) if text.isdecimal() else None
+
+
+def _guest_counted(trial: Trial) -> Outcome:
+    """The device's own counter, which the guest's driver reads and sums up."""
+    frames = frame_checks.frames_of(trial)
+    counted = trial.witness["guest"]["counted"]
+    if frames is None or not frames["sent"] or counted is None:
+        return no_data("guest.jsonl, nic.counted", expected="every frame once")
+    return outcome(
+        counted == frames["sent"],
+        expected=f"{frames['sent']} frames since the guest's driver started the device",
+        seen=f"{counted} in the device's own counter",
+        evidence="guest.jsonl, nic.counted (GPRC, by ethtool)",
+    )
+
+
+def _guest_saw_all(trial: Trial) -> Outcome:
+    """By an ordinary process of the guest's, which verifies each frame's CRC."""
+    frames, last = frame_checks.frames_of(trial), beat(trial, "last")
+    keys = ("frames", "lost", "repeated", "damaged")
+    seen = [number(last, f"nic.{key}") if last else None for key in keys]
+    if frames is None or not frames["sent"] or None in seen:
+        return no_data("guest.jsonl, nic.*", expected="every frame once")
+    return outcome(
+        seen == [frames["sent"], 0, 0, 0],
+        expected=f"{frames['sent']} frames, none lost, repeated or damaged",
+        seen=", ".join(f"{value} {key}" for key, value in zip(keys, seen, strict=True)),
+        evidence="guest.jsonl, nic.*, against device-sent.bin",
+    )
+
+
+def _excused(trial: Trial, answer: Outcome, begin: int, end: int, ms: float) -> Outcome:
+    """A failure by `ms` is none where the host was away for as long between the two times (ns)."""
+    if answer.status == "PASS" or trial.host is None:
+        return answer
+    found = trial.host.longest(begin, end)
+    if found is None or found[2] - found[1] < ms * 1e6:
+        return answer
+    return disturbed(answer, trial.host.said(found))
+
+
+def _fell_into_the_gap(trial: Trial) -> Outcome:
+    """No frame follows: the host holds back from before the resume until the guest has read.
+
+    The host sees the guest's driver give descriptors back in RAM: it reads what has come.
+    """
+    resumed, landed = qemu(trial, INCOMING).get("event.resume"), trial.witness["while_stopped"]
+    if resumed is None or landed is None:
+        return no_data("guest-qmp.jsonl, RESUME; device-landed.bin", expected="frames of the gap")
+    ms, next_ms = trial.witness["returned_ms"], trial.witness["next_sent_ms"]
+    answer = outcome(
+        ms is not None and ms <= DELIVERED_MS and landed > 0 and (next_ms is None or next_ms > ms),
+        expected=f"frames of the gap, the first descriptor given back within {DELIVERED_MS:.0f} ms"
+        " of QEMU's RESUME, before another frame is sent",
+        seen=f"{landed} frames; "
+        + ("none is given back" if ms is None else f"the first given back after {ms:.0f} ms")
+        + ("" if next_ms is None else f", the next sent after {next_ms:.0f}"),
+        evidence="device-returned.bin, device-landed.bin, device-sent.bin; guest-qmp.jsonl",
+    )
+    if ms is None or (next_ms is not None and next_ms <= ms):
+        return answer  # nobody but the next frame woke it
+    return _excused(trial, answer, resumed, resumed + round(ms * 1e6), ms - DELIVERED_MS)
+
+
+def made_up(trial: Trial) -> int | None:
+    """Interrupts that the workload made up for those of the time between."""
+    side = trial.side(INCOMING)
+    return side.number("irq.injected") if side else None
+
+
+def raised(trial: Trial, *when: str) -> int:
+    """Interrupts that the device raised then, or ever, of all vectors."""
+    counts: dict[str, dict[str, int]] = trial.witness["interrupts"]
+    return sum(sum(counts[name].values()) for name in when or counts)
+
+
+def ledger(trial: Trial) -> dict[str, tuple[int, int]] | None:
+    """For each vector of the guest's: what it counted, and what the device raised or was made up.
+
+    In /proc/interrupts the vectors stand in their order.
+    """
+    vectors, injected = trial.witness["guest"]["vectors"], made_up(trial)
+    if not vectors or injected is None or not raised(trial):
+        return None
+    counts: dict[str, dict[str, int]] = trial.witness["interrupts"]
+    return {
+        name: (last, sum(c.get(str(number), 0) for c in counts.values()) + bool(injected))
+        for number, (name, (_, last)) in enumerate(vectors.items())
+    }
+
+
+def _interrupt_ledger(trial: Trial) -> Outcome:
+    """From the driver's start to the end the guest counts no more than the device raised and was
+    made up: less, where one came before the one before it was served."""
+    found = ledger(trial)
+    if found is None:
+        return no_data("guest.jsonl, irq.*; qemu-trace.log", expected="interrupts")
+    before, gap, after = (raised(trial, when) for when in ("before", "gap", "after"))
+    return outcome(
+        any(counted for counted, _ in found.values())
+        and all(counted <= most for counted, most in found.values()),
+        expected=f"on no vector more than was raised ({before} before, {gap} while it stood still,"
+        f" {after} since) and one made up",
+        seen=", ".join(f"{name} {counted} of {most}" for name, (counted, most) in found.items()),
+        evidence="guest.jsonl, irq.* (/proc/interrupts); qemu-trace.log, MSI-X notify",
+    )
+
+
+def _interrupts_go_on(trial: Trial) -> Outcome:
+    """Each vector by which the device interrupted the guest before does so again, after what was
+    made up."""
+    vectors = trial.witness["guest"]["vectors"]
+    if not vectors:
+        return no_data("guest.jsonl, irq.*", expected="interrupts of each vector")
+    # In /proc/interrupts the vectors stand in their order.
+    used = trial.witness["interrupts"]["before"]
+    busy = [
+        (name, last - then)
+        for number, (name, (then, last)) in enumerate(vectors.items())
+        if used.get(str(number), 0) >= _USED
+    ]
+    return outcome(
+        bool(busy) and all(more > 0 for _, more in busy),
+        expected="each vector that the device had used interrupts the guest again",
+        seen=", ".join(f"{name} {more} times" for name, more in busy) or "none was used",
+        evidence="guest.jsonl, irq.* (/proc/interrupts of the guest); qemu-trace.log",
+    )
+
+
+def _kernel_silent(trial: Trial) -> Outcome:
+    """No reset of the device, no watchdog, since the guest was up.
+
+    QEMU sets its TSC and kvm-clock one after the other when it loads a guest; the guest, whose
+    clock the latter is, then finds the former off by what passed between.
+    """
+    said, heard = trial.witness["guest"]["kernel"], trial.witness["guest"]["beats"]
+    if not heard:
+        return no_data("guest.jsonl", expected="a silent log")
+    others = [text for text in said if not text.startswith("clocksource: ")]
+    return outcome(
+        not others,
+        expected="no complaint after the NIC was up, but of the TSC, which is not its clock",
+        seen=f"{len(others)}: {others[0]}" if others else f"none, and {len(said)} lines of the TSC",
+        evidence="guest.jsonl, kernel (/dev/kmsg)",
+    )
+
+
+def _guest_time(trial: Trial) -> Outcome:
+    """The guest's clock goes on by as much as the guest ran: what it did before and after its
+    pause, and not the pause itself."""
+    before, last = (beat(trial, which) for which in ("before", "last"))
+    stopped = qemu(trial, OUTGOING).get("event.stop")
+    resumed = qemu(trial, INCOMING).get("event.resume")
+    if before is None or last is None or stopped is None or resumed is None:
+        return no_data("beats before and after the resume", expected="a clock that goes on")
+    ran = (last["t"] - before["t"] - (resumed - stopped)) / 1e6
+    own = (int(last["mono_ns"]) - int(before["mono_ns"])) / 1e6
+    bound = max(_LATE_MS, ran * _LATE_PART)
+    answer = outcome(
+        abs(own - ran) <= bound,
+        expected=f"{ran:.0f} ms, within {bound:.0f} ms: as long as the guest ran",
+        seen=f"{own:.0f} ms by the guest's CLOCK_MONOTONIC, {own - ran:+.0f} ms",
+        evidence="guest.jsonl, mono_ns, against the host's clock; guest-qmp.jsonl, STOP, RESUME",
+    )
+    return _excused(trial, answer, before["t"], last["t"], abs(own - ran) - bound)
+
+
+_IO_SPACE = 0x1
+
+
+def _same_config(trial: Trial) -> Outcome:
+    """Headers of device and port, but for decoding of I/O ports: vfio turns that on when it opens
+    a device, and igb's driver in the guest had it off."""
+    keys = ("device.bdf", "device.config", "port.config")
+    sides = both(trial)
+    if sides is None or any(key not in side.facts for side in sides for key in keys):
+        return no_data("facts device.config, port.config", expected="the same headers")
+    seen = [
+        (
+            side.facts["device.bdf"],
+            _without_io(side.facts["device.config"]),
+            side.facts["port.config"],
+        )
+        for side in sides
+    ]
+    differ = [key for key, one, other in zip(keys, *seen, strict=True) if one != other]
+    return outcome(
+        not differ,
+        expected=f"{seen[0][1][:24]}… and the port's, but for I/O decoding",
+        seen="the same" if not differ else f"{differ[0]}: {sides[1].facts[differ[0]]}",
+        evidence="facts device.bdf, device.config, port.config",
+    )
+
+
+def _without_io(header: str) -> str:
+    """The header with the lowest bit of PCI_COMMAND (bytes 4 and 5) cleared."""
+    command = int(header[8:10] or "0", 16) & ~_IO_SPACE
+    return f"{header[:8]}{command:02x}{header[10:]}"
+
+
+def _own_ram_only(trial: Trial) -> Outcome:
+    """The device may use the whole of the guest's memory, and no page else of the machine."""
+    side, table = trial.side(OUTGOING), tables(trial, "outgoing")
+    pages = side.number("guest.pages") if side else None
+    areas = side.number("cpr.mapped") if side else None
+    if pages is None or table is None or areas is None:
+        return no_data("tables.json, facts guest.pages, cpr.mapped", expected="the guest's RAM")
+    return outcome(
+        table["mapped"] == areas and table["lowest"] == 0 and areas >= pages * 4096,
+        expected=f"{areas} bytes mapped for {DEVICE}, as QEMU asked for: {pages} pages of RAM, and"
+        " firmware, from IOVA 0 on",
+        seen=f"{table['mapped']} bytes, lowest IOVA {table['lowest']:#x}",
+        evidence="tables.json, read in the machine's RAM",
+    )
+
+
+CLAIMS = (
+    checks.LIVE_UPDATE,
+    Claim(
+        "The NIC goes on writing into the guest's memory: while it is preserved, and through"
+        " shutdown, jump and boot.",
+        frame_checks.WRITES_ON,
+    ),
+    Claim(
+        "No frame is lost, none comes twice, none is damaged: by the host, the device, the guest.",
+        (
+            frame_checks.HOST_SAW_ALL,
+            Check("device_counted_all", "Did the device count them all?", _guest_counted),
+            Check(
+                "guest_saw_all", "Did a process of the guest get every frame once?", _guest_saw_all
+            ),
+        ),
+    ),
+    Claim(
+        "Interrupts reach the guest again, those of the time between included.",
+        (
+            Check(
+                "gap_delivered",
+                "Had the guest soon read what came while it stood still?",
+                _fell_into_the_gap,
+            ),
+            Check(
+                "interrupts_go_on", "Does each vector interrupt the guest again?", _interrupts_go_on
+            ),
+            Check(
+                "interrupt_ledger",
+                "Is each interrupt of the guest's one of the device's, or one made up?",
+                _interrupt_ledger,
+            ),
+        ),
+    ),
+    Claim(
+        "Translation is on all the while; the device has the guest's whole memory, and no other.",
+        (
+            *STAYS_ON,
+            Check("own_ram_only", "Is just the guest's memory mapped for it?", _own_ram_only),
+            NO_OTHER_FAULT,
+        ),
+    ),
+    Claim(
+        "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
+        " table.",
+        TAKEN_OVER,
+    ),
+    Claim(
+        "The NIC is never reset, never kept from memory, never put to sleep; it is the device that"
+        " was left.",
+        (
+            *frame_checks.LEFT_ALONE,
+            Check(
+                "device_retrieved",
+                "Were memory, iommufd and device handed back and attached?",
+                facts_are(
+                    INCOMING,
+                    {
+                        "retrieve.session": "0",
+                        "retrieve.handover": "0",
+                        "retrieve.ram": "0",
+                        "retrieve.iommufd": "0",
+                        "retrieve.device": "0",
+                        "bind.device": "0",
+                        "restore.hwpt": "0",
+                        "attach.device": "0",
+                    },
+                ),
+            ),
+            Check("same_config", "Are their configuration headers the same?", _same_config),
+            *frame_checks.SAME_DEVICE[1:],
+            Check("same_pages", "Are all page frame numbers of RAM the same?", same_pages),
+        ),
+    ),
+    Claim(
+        "QEMU, unmodified, saved the guest and loaded it.",
+        (
+            Check(
+                "guest_ran_on",
+                "Did the guest run with its memory preserved?",
+                ran_between("await.loaded", "await.save", "with its memory preserved"),
+            ),
+            Check("same_qemu", "Are both the QEMU that was packed?", same_qemu),
+            Check("qemu_saved", "Did the outgoing QEMU save?", qemu_said(OUTGOING, "stop")),
+            Check(
+                "qemu_loaded",
+                "Did the incoming QEMU load and run?",
+                qemu_said(INCOMING, "migration.completed", "resume"),
+            ),
+            checks.FINISHED,
+        ),
+    ),
+    NOT_BOOTED_AGAIN,
+    WORK_GOES_ON,
+    Claim(
+        "The guest's kernel noticed nothing but a pause.",
+        (
+            Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),
+            Check("guest_time", "Does its clock neither leap nor run away?", _guest_time),
+        ),
+    ),
+    Claim(
+        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        (frame_checks.OTHER_SILENT, OTHER_BLOCKED),
+    ),
+)

@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 3 with QEMU: a Linux guest and the NIC that is passed through to it cross the kexec."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import replace
+from xml.etree import ElementTree as ET
+
+from iommufd.machine import devices
+from iommufd.stage import STAGE as PROGRAM
+
+from common.dma.igb import OTHER
+from common.guest.lines import PORTS
+from common.host.qemu_image import disk_and_ports, qemu_with_cpr
+from common.stage.declaration import (
+    GUEST_CONFIG,
+    GUEST_SOURCES,
+    Companion,
+    LinuxGuest,
+    Option,
+    Size,
+    Surroundings,
+)
+from iommufd_qemu.checks import CLAIMS
+from iommufd_qemu.controls import CONTROLS
+from iommufd_qemu.timing import blackout, headline, phases
+from iommufd_qemu.witness import TRACES, read_witness
+
+_OTHER_MIB = 26
+
+
+def _size(options: Mapping[str, int]) -> Size:
+    """Guest RAM, the second device's memory, KHO's scratch, both kernels, QEMU and libraries."""
+    guest = options["guest_memory"]
+    scratch, kernels, qemu = 96, 480, 256
+    return Size(
+        guest + _OTHER_MIB + scratch + kernels + qemu,
+        f"guest {guest} + memory of the second device {_OTHER_MIB} + KHO scratch {scratch}"
+        f" + kernels and workload {kernels} + QEMU {qemu} MiB",
+    )
+
+
+def _devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
+    return (*devices(options), *disk_and_ports(qemu_with_cpr()))
+
+
+def _companion(machine: Surroundings) -> AbstractContextManager[Companion]:
+    # Not at the top: what is stored is judged without a QMP library.
+    from iommufd_qemu.host import nic_host
+
+    return nic_host(machine)
+
+
+NOT_CLAIMED = (
+    *PROGRAM.not_claimed[:2],
+    "Interrupts are turned off for the handover and set up anew: those of the time between are made"
+    " up for by one on each vector, which the guest's driver finds nothing or all of it behind.",
+    "Interrupt remapping is not handed over: the next kernel sets it up anew.",
+    "The guest stands still while QEMU saves, while the device is preserved, through the kexec and"
+    " until another QEMU has loaded it.",
+    "A guest whose memory is mapped read-only in places (a q35 has three such areas) is refused"
+    " by the kernel: the main run is a microvm.",
+    "The format in which QEMU hands its descriptors on is private to QEMU 11.1; no other is known.",
+    "The two kernels are two builds of one source: the format of what is handed over is private.",
+    "Under TCG no time says anything about hardware.",
+)
+
+STAGE = replace(
+    PROGRAM,
+    name="iommufd_qemu",
+    title="QEMU, its Linux guest and the guest's NIC survive a kexec",
+    workload="qemu",
+    guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
+    claims=CLAIMS,
+    not_claimed=NOT_CLAIMED,
+    controls=CONTROLS,
+    demo_controls=frozenset({"device-not-preserved", "interrupts-left", "not-injected"}),
+    debug_options={},
+    debug_controls=frozenset({"device-not-preserved"}),
+    options=(
+        Option(
+            flag="--guest-memory",
+            parameter="guest_memory",
+            default=192,
+            minimum=128,
+            maximum=1 << 20,
+            step=2,
+            metavar="MIB",
+            help="RAM of QEMU's guest, in MiB (default 192)",
+        ),
+        Option(
+            flag="--vcpus",
+            parameter="vcpus",
+            default=1,
+            minimum=1,
+            maximum=8,
+            help="vCPUs of QEMU's guest (default 1)",
+        ),
+        Option(
+            flag="--rate",
+            parameter="rate",
+            default=300,
+            minimum=50,
+            maximum=1000,
+            help="frames a second to the guest's NIC (default 300)",
+        ),
+        next(option for option in PROGRAM.options if option.parameter == "intremap"),
+    ),
+    size=_size,
+    devices=_devices,
+    inner_qemu=qemu_with_cpr,
+    ports=PORTS,
+    traces=TRACES,
+    phases=phases,
+    blackout=blackout,
+    companion=_companion,
+    witness=read_witness,
+    narration={
+        "kernel.release": "kernel {} is up",
+        "guest.memory_mib": "QEMU with a guest of {} MiB started; " + OTHER + " is not its",
+        "ring.count": "the guest's driver has given the NIC {} descriptors",
+        "await traffic": "the host sends, and watches the machine's RAM",
+        "load.us": "incoming kernel loaded while the guest runs, in {} us",
+        "await save": "QEMU stops the guest, saves it, and leaves its descriptors",
+        "cpr.files": "{} descriptors taken from QEMU",
+        "t.interrupts_off": "the NIC's interrupts turned off; it writes on",
+        "preserve.iommufd": "iommufd preserved with QEMU's HWPT: {}",
+        "preserve.device": "NIC preserved while it receives: {}",
+        "await snapshot-outgoing": "the host reads the IOMMU's tables; rebooting",
+        "await snapshot-booted": "the host reads the IOMMU's tables again",
+        "retrieve.device": "NIC retrieved: {}",
+        "restore.hwpt": "live page table compared with the guest's RAM, and taken over: {}",
+        "t.adopted": "NIC attached as it runs",
+        "finish": "session finished: {}",
+        "irq.injected": "the guest runs; one interrupt made up on each of {} vectors",
+        "await resume": "another QEMU is up; it loads",
+        "t.resumed": "nothing is sent until it has read what came while it stood still",
+        "await silence": "the host stops sending",
+    },
+    headline=headline,
+)

@@ -1,0 +1,80 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long stage 3's parts take with QEMU: phases and the blackout, by the host's clock."""
+
+from __future__ import annotations
+
+from common.checks.live_update import INCOMING, OUTGOING
+from common.guest.linux_checks import pause_between_beats, qemu
+from common.record.evidence import Trial
+from common.record.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
+
+_BLACKOUT = "blackout (QEMU's STOP to RESUME)"
+
+
+def phases(trial: Trial) -> dict[str, float]:
+    """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
+    before, after = trial.side(OUTGOING), trial.side(INCOMING)
+    one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
+    console = trial.console
+    jump = console.jumps[0] if console.jumps else None
+    first = console.boots[1].t if len(console.boots) > 1 else None
+    found: dict[str, float | None] = {
+        "kexec load (guest runs)": us_fact_ms(before, "load.us"),
+        "preserve memory (guest runs)": us_fact_ms(before, "preserve.memory.us"),
+        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
+        "take descriptors, interrupts off": tsc_ms(before, "saved", "interrupts_off"),
+        "preserve iommufd and NIC": tsc_ms(before, "interrupts_off", "preserved"),
+        "looks (proof)": host_ms(
+            stamp(trial, OUTGOING, "t.preserved"), before.ended if before else None
+        ),
+        "shutdown (host)": host_ms(before.ended if before else None, jump),
+        "jump (host)": host_ms(jump, first),
+        "early boot (host)": host_ms(first, after.started if after else None),
+        "retrieve": tsc_ms(after, "userspace", "retrieved"),
+        "take over the NIC": tsc_ms(after, "retrieved", "adopted"),
+        "finish": tsc_ms(after, "adopted", "finished"),
+        "looks (proof), interrupts on": tsc_ms(after, "finished", "interrupts_on"),
+        "start QEMU": host_ms(
+            stamp(trial, INCOMING, "t.interrupts_on"), other.get("migrate-set-capabilities")
+        ),
+        "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
+        _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
+        "longest pause between beats": pause_between_beats(trial),
+    }
+    frames = trial.witness.get("frames")
+    if frames and frames["gap"]:
+        found["longest silence of the NIC in the gap (host)"] = frames["gap"]["silence_ms"]
+    return {name: ms for name, ms in found.items() if ms is not None}
+
+
+_IN_THE_BLACKOUT = (
+    "save",
+    "take descriptors, interrupts off",
+    "preserve iommufd and NIC",
+    "looks (proof)",
+    "shutdown (host)",
+    "jump (host)",
+    "early boot (host)",
+    "retrieve",
+    "take over the NIC",
+    "finish",
+    "looks (proof), interrupts on",
+    "start QEMU",
+    "load",
+)
+
+
+def blackout(trial: Trial) -> dict[str, float]:
+    """The phases from QEMU's STOP to its RESUME, in their order; empty when one is missing."""
+    return one_after_another(phases(trial), _IN_THE_BLACKOUT)
+
+
+def headline(trial: Trial) -> dict[str, str]:
+    """The row of the summary."""
+    gap = trial.witness["frames"]["gap"]
+    mib = trial.setting.options["guest_memory"]
+    return {
+        "blackout": f"{phases(trial)[_BLACKOUT]:.0f} ms",
+        "preserved": f"memfds of {mib} MiB and firmware, 1 iommufd with 1 HWPT, 1 NIC",
+        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+    }
