@@ -123,3 +123,41 @@ def test_without_the_hosts_count_there_is_no_data(recorded: RecordedTrial) -> No
 def test_a_file_of_which_nothing_is_said_is_no_pass(recorded: RecordedTrial) -> None:
     trial = recorded(said("# file.one-byte=size=1", "# file.none=size=1"))
     assert {"files_content", "files_kept"} <= fallen_checks(trial, STAGE)
+
+
+KEEPS = "0006-mm-memfd_luo-never-free-the-memory-of-a-failed-retri.patch 0"
+
+
+def series_keeps_memory(folder: Path) -> None:
+    setting = json.loads((folder / "trial.json").read_text())
+    setting["incoming"]["patches"] = [KEEPS]
+    (folder / "trial.json").write_text(json.dumps(setting))
+
+
+def available_after_failure(kb: int) -> Edit:
+    """MemAvailable after the retrieve that failed: so many kB more than before it."""
+
+    def edit(folder: Path) -> None:
+        lines = (folder / "dialogue.jsonl").read_text()
+        before = re.findall(r"memory\.dropped=available=(\d+)", lines)
+        assert before
+        word("memory.failed", "available", str(int(before[-1]) + kb))(folder)
+
+    return edit
+
+
+def test_a_series_that_keeps_what_could_not_be_retrieved_gives_nothing_back(
+    recorded: RecordedTrial,
+) -> None:
+    """kernel/series/02_vfio_noiommu/0006; what stock Linux does is a failure with it."""
+    assert "failed_retrieve" in fallen_checks(recorded(series_keeps_memory), STAGE)
+
+
+def test_a_retrieve_that_failed_may_keep_the_memory_with_that_series(
+    recorded: RecordedTrial,
+) -> None:
+    def edit(folder: Path) -> None:
+        series_keeps_memory(folder)
+        available_after_failure(0)(folder)
+
+    assert "failed_retrieve" not in fallen_checks(recorded(edit), STAGE)
