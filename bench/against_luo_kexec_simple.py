@@ -25,8 +25,8 @@ from common.host.qemu_binary import qemu_path
 from common.paths import CHECKOUT
 from common.report.phase_table import p90
 from common.run.kernels import default_tree, kernel_pair
-from common.stage.declaration import load_stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 from common.suites.upstream.build import build_initrd
 from common.suites.upstream.result import UpstreamTest
 from kernel.image.prebuilt import Bootable

@@ -33,9 +33,10 @@ from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.record.qemu import jit
 from common.run.kernels import kernel_pair
-from common.run.trial import Bench, Plan, check_size, run_trial
-from common.stage.declaration import load_stage
+from common.run.setup import RunSetup, TrialPlan, check_size
+from common.run.trial import run_trial
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 
 _SETUPS: tuple[Literal["keep", "avoid"], ...] = ("keep", "avoid")
 _NAMES = {"keep": "as it was", "avoid": "off the old text"}
@@ -55,7 +56,7 @@ def incoming_boot(arguments: argparse.Namespace) -> int:
         for number in range(arguments.runs):
             for bench in benches:
                 for setup in _SETUPS:
-                    plan = Plan(f"{bench.stage.number}-{setup}-{number}")
+                    plan = TrialPlan(f"{bench.stage.number}-{setup}-{number}")
                     trial = run_trial(replace(bench, stale_text=setup), plan)
                     found.append(_boot(trial, bench.folder / plan.name, setup))
                     line = json.dumps(found[-1])
@@ -67,13 +68,13 @@ def incoming_boot(arguments: argparse.Namespace) -> int:
     return Exit.PASS
 
 
-def _bench(number: int, words: tuple[str, ...], hypervisor: Hypervisor, folder: Path) -> Bench:
+def _bench(number: int, words: tuple[str, ...], hypervisor: Hypervisor, folder: Path) -> RunSetup:
     stage = load_stage(number)
     stage = replace(stage, cmdline=(*stage.cmdline, *words))
     outgoing, incoming = kernel_pair(stage, KernelChoice())
     options = {option.parameter: option.default for option in stage.options}
     check_size(stage, options)
-    return Bench(
+    return RunSetup(
         stage=stage,
         outgoing=outgoing,
         incoming=incoming,

@@ -33,9 +33,10 @@ from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.record.qemu.process import process_identity
 from common.run.kernels import kernel_pair
-from common.run.trial import Bench, Plan, run_trial
-from common.stage.declaration import load_stage
+from common.run.setup import RunSetup, TrialPlan
+from common.run.trial import run_trial
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 
 # Stops a process, lets it go on. Another process, for the harness cannot let itself go on.
 _STOPPER = """
@@ -102,8 +103,8 @@ def main() -> int:
     with ExitStack() as stack:
         hypervisor = stack.enter_context(Hypervisor())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kexec-stages-")))
-        stack.enter_context(busy(arguments.load, hypervisor.guardian))
-        bench = Bench(
+        stack.enter_context(busy(arguments.load, hypervisor.cleanup))
+        bench = RunSetup(
             stage=stage,
             outgoing=outgoing,
             incoming=incoming,
@@ -113,7 +114,7 @@ def main() -> int:
             folder=folder,
         )
         for number in range(arguments.times):
-            plan = Plan(f"stopped-{number:02}")
+            plan = TrialPlan(f"stopped-{number:02}")
             after = moments.uniform(0.2, arguments.span)
             with _stopped(arguments.who, folder / plan.folder, after, arguments.seconds):
                 trial = run_trial(bench, plan)

@@ -29,6 +29,7 @@ from pathlib import Path
 from bench.ways_table import Crossing, read_crossings, slopes, table, ways_svg
 from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, outcome
+from common.checks.model import Control
 from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import probe
 from common.host.qemu_image import mke2fs
@@ -36,9 +37,11 @@ from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.run.guest_image import second_disk
 from common.run.kernels import guest_kernel, kernel_pair
-from common.run.trial import Bench, Plan, check_size, run_trial
-from common.stage.declaration import Control, Size, Stage, load_stage
+from common.run.setup import RunSetup, TrialPlan, check_size
+from common.run.trial import run_trial
+from common.stage.declaration import Size, Stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 
 CONFIG = Path(__file__).with_name("ways.config")
 
@@ -128,14 +131,14 @@ def _size(word: str) -> int:
     return int(word)
 
 
-def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> Bench:
+def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> RunSetup:
     choice = KernelChoice()
     outgoing, incoming = kernel_pair(stage, choice)
     options = {"guest_memory": size, "vcpus": 1}
     for way in WAYS:
         needed = replace(stage, size=_with_pmem(stage, size, folder).size)
         check_size(needed if way.control == "pmem" else stage, options)
-    return Bench(
+    return RunSetup(
         stage=stage,
         outgoing=outgoing,
         incoming=incoming,
@@ -147,7 +150,7 @@ def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> Ben
     )
 
 
-def _setup(bench: Bench) -> str:
+def _setup(bench: RunSetup) -> str:
     """What has to be equal for two measurements to be compared."""
     versions = bench.hypervisor.versions()
     return (
@@ -157,7 +160,7 @@ def _setup(bench: Bench) -> str:
     )
 
 
-def _cross(bench: Bench, way: Way, number: int, setup: str) -> Crossing:
+def _cross(bench: RunSetup, way: Way, number: int, setup: str) -> Crossing:
     size = bench.options["guest_memory"]
     stage = way.prepare(bench.stage, size, bench.folder)
     # Nothing judges this trial, so that nothing has to hold.
@@ -169,7 +172,9 @@ def _cross(bench: Bench, way: Way, number: int, setup: str) -> Crossing:
         reason=nothing,
         cmdline=lambda words: (*words, "stage.proof=0", *way.words),
     )
-    trial = run_trial(replace(bench, stage=stage), Plan(f"{way.letter}-{size}-{number}", control))
+    trial = run_trial(
+        replace(bench, stage=stage), TrialPlan(f"{way.letter}-{size}-{number}", control)
+    )
     blackout_ms, bytes_moved, extra_kb = _crossed(trial, way)
     return Crossing(
         setup=setup,

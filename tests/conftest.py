@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from common.record.evidence import Trial, collect
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.stored import store_run
 
 RECORDED = Path(__file__).parent / "recorded"

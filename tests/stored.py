@@ -12,12 +12,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.record.evidence import Made, Run, collect, read_setting, seal
+from common.record.evidence import Made, Run, collect, read_setting
+from common.record.seal import seal
 from common.record.sources import digests
 from common.record.stored_file import read_stamped
 from common.record.trial_files import MADE, RECORD
-from common.stage.configured import as_recorded
-from common.stage.declaration import load_stage
+from common.stage.configured import configured_as_recorded
+from common.stage.loading import load_stage
 
 _APART_NS = 1_000_000_000
 _TIMES = {"t", "started_ns", "ended_ns"}
@@ -121,7 +122,7 @@ def write_record(folder: Path, *, stage: int = 1) -> None:
     """record.json from the raw files, and the seal: what somebody with this program can do."""
     settings = [read_setting(path.parent) for path in folder.glob("*/trial.json")]
     longest = max(settings, key=lambda setting: setting.chain)
-    declared = as_recorded(load_stage(stage, longest.workload), longest)
+    declared = configured_as_recorded(load_stage(stage, longest.workload), longest)
     trials = [collect(folder / one.name, witness=declared.witness) for one in settings]
     made = Made.model_validate_json((folder / MADE).read_text())
     trials.sort(key=lambda trial: trial.setting.started_ns)

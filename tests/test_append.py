@@ -14,8 +14,8 @@ from common.record.evidence import Run, Trial
 from common.report.comparison import comparison
 from common.report.text import report_text
 from common.stage.append import behind, check
-from common.stage.declaration import all_stages, load_stage
 from common.stage.lane import in_lane
+from common.stage.loading import all_stages, load_stage
 
 
 def words(*command: str) -> list[str]:

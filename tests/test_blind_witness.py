@@ -16,14 +16,14 @@ from common.dma.credit import Credit
 from common.dma.igb import igb_devices
 from common.errors import HarnessError
 from common.paths import CHECKOUT
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.test_machine_ram import stopped_qemu
 
 NEEDED = ("# ring.iova=0x1000", "# ring.count=256", "# other.ring.iova=0x1000")
 
 
 def hear(folder: Path, lines: Sequence[str], *, pid: int = 1) -> None:
-    """Let the companion of stage 3 hear these lines of a dialogue."""
+    """Let the helper of stage 3 hear these lines of a dialogue."""
     machine: Any = SimpleNamespace(
         folder=folder,
         scratch=folder,
@@ -31,9 +31,9 @@ def hear(folder: Path, lines: Sequence[str], *, pid: int = 1) -> None:
         ports={},
         spec=SimpleNamespace(cmdline="stage.nonce=5afe stage.rate=100", devices=igb_devices({})),
     )
-    with load_stage(3).companion(machine) as companion:
+    with load_stage(3).helper(machine) as helper:
         for line in lines:
-            companion.heard(line)
+            helper.on_line(line)
 
 
 @pytest.mark.parametrize("point", ["traffic", "snapshot-outgoing"])

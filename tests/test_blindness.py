@@ -15,7 +15,8 @@ from common.cli.parser import main
 from common.judge.stored_run import opened
 from common.judge.verdict import judge, judge_control, judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import Stage, load_stage
+from common.stage.declaration import Stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED, RECORDED_2, RECORDED_3
 from tests.recorded_trial import Edit, RecordedTrial
 from tests.stored import write_record

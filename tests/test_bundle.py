@@ -163,10 +163,10 @@ def test_an_edited_run_is_not_bundled(
 
 
 def test_judge_needs_no_qemu_and_no_libvirt(archive: Path) -> None:
-    """Another machine: no program at all in PATH, no libvirt to import, no kernel, no cache."""
+    """Another machine: no program in PATH, no libvirt and no pexpect to import, no kernel."""
     program = (
         "import sys\n"
-        "for name in ('libvirt', 'libvirt_qemu', 'kernel'): sys.modules[name] = None\n"
+        "for name in ('libvirt', 'libvirt_qemu', 'pexpect', 'kernel'): sys.modules[name] = None\n"
         "from common.cli.parser import main\n"
         f"sys.exit(main(['judge', {str(archive)!r}]))\n"
     )

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from common.judge.verdict import TrialVerdict, judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.test_verdict import Lines, replacing
 
 STAGE = load_stage(1)

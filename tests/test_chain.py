@@ -14,8 +14,9 @@ from common.judge.stored_run import opened
 from common.judge.verdict import judge_control, judge_trial
 from common.record.evidence import LONGEST, Trial, collect
 from common.stage.chain import updates
-from common.stage.configured import as_recorded, as_run
-from common.stage.declaration import Stage, load_stage
+from common.stage.configured import configured, configured_as_recorded
+from common.stage.declaration import Stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED
 from tests.stored import store_run
 
@@ -33,7 +34,7 @@ def trial() -> Trial:
 
 @pytest.fixture
 def stage(trial: Trial) -> Stage:
-    return as_recorded(load_stage(1), trial.setting)
+    return configured_as_recorded(load_stage(1), trial.setting)
 
 
 def test_each_update_has_its_own_count_of_dropped_translations(trial: Trial) -> None:
@@ -158,14 +159,14 @@ def test_a_stored_chain_is_judged_as_one(runs: Path) -> None:
 
 def test_a_longer_chain_has_more_memory(stage: Stage) -> None:
     options = {option.parameter: option.default for option in stage.options}
-    sizes = [as_run(load_stage(1), chain=n).size(options).machine_mib for n in (1, 2, LONGEST)]
+    sizes = [configured(load_stage(1), chain=n).size(options).machine_mib for n in (1, 2, LONGEST)]
     assert sizes[0] < sizes[1] < sizes[2]
     assert "kho_scratch=16M,74M,16M" in stage.cmdline
 
 
 def test_what_has_no_chain_says_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UsageError, match="stage 2 goes through one update: it has no --chain"):
-        as_run(load_stage(2), chain=2)
+        configured(load_stage(2), chain=2)
     with pytest.raises(SystemExit):
         build_parser().parse_args(["run", "1", "--chain", "99"])
     assert f"99 updates are more than {LONGEST}" in capsys.readouterr().err

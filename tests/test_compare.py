@@ -12,14 +12,15 @@ from pathlib import Path
 import pytest
 
 from common.checks.live_update import fact_is
-from common.cli import run as run_verbs
+from common.checks.model import Check, Control
+from common.cli import gate as run_verbs
 from common.cli.parser import main
 from common.errors import CannotRunHere
 from common.judge.verdict import Verdict, judge
 from common.record.evidence import Run, Trial
 from common.report import ktap
 from common.report.comparison import NEEDED, differences, median_interval, worsened
-from common.stage.declaration import Check, Control, load_stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED, sentence
 from tests.stored import store_run, write_record
 
@@ -181,7 +182,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
             record = Run(stage=1, tool="t", commit="c", started="s", command=(), trials=(answer,))
             return record, judge(record, STAGE), Path()
 
-        monkeypatch.setattr(run_verbs, "one_run", run_one)
+        monkeypatch.setattr(run_verbs, "execute_run", run_one)
         monkeypatch.setattr(run_verbs, "Hypervisor", _NoHypervisor)
         monkeypatch.setattr(run_verbs, "all_stages", lambda: (STAGE,))
         return main(["gate", "--until", "1", *words])

@@ -20,7 +20,7 @@ from common.record.stored_file import read_stamped
 from common.report import ktap
 from common.report.text import report_text
 from common.run.post_mortem.crash import call_trace, crash_window, describe, lines_that_matter
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 
 FOLDER = Path(__file__).parent / "recorded_crash"
 LINES = read_stamped(FOLDER / "console.jsonl")

@@ -15,13 +15,14 @@ import pytest
 
 from common.checks.controls import reason
 from common.checks.live_update import fact_is
+from common.checks.model import Control
 from common.dma.frames import Landing, read_landed, write_landed
 from common.judge.verdict import disturbed, judge, judge_control, judge_trial
 from common.record import console
 from common.record.evidence import Run, Trial
 from common.record.stored_file import read_stamped
 from common.report.host import attempts, disturbed_attempts, host_lines
-from common.stage.declaration import Control, load_stage
+from common.stage.loading import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, added, said
 
 STAGE_1, STAGE_2 = load_stage(1), load_stage(2)

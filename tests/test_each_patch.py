@@ -13,18 +13,20 @@ from typing import Any
 import pytest
 
 from common.cli import kernels as verbs
-from common.cli.parser import build_parser, main
+from common.cli.parser import main
 from common.errors import Exit, UsageError
 from common.machine.hypervisor import Hypervisor
-from common.stage.configured import as_run
-from common.stage.declaration import Stage, load_stage
+from common.run.options import RunOptions
+from common.stage.configured import configured
+from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin
+from common.stage.loading import load_stage
 from common.stage.series_folder import series_patches
 from common.suites import each_patch
 from kernel.errors import KernelBuildError
 from kernel.make.config import requests
 
-ARGUMENTS = build_parser().parse_args(["kernel", "each", "--stage", "3"])
+OPTIONS = RunOptions()
 
 
 @pytest.fixture
@@ -39,15 +41,15 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Stage, list[str], set[st
         return ()
 
     monkeypatch.setattr(each_patch, "kernel_pair", pair)
-    monkeypatch.setattr(each_patch, "one_run", lambda *_words: (None, None, Path()))
+    monkeypatch.setattr(each_patch, "execute_run", lambda *_words: (None, None, Path()))
     return found
 
 
 def walk(number: int, **choice: Any) -> list[each_patch.Step]:
     chosen = KernelChoice(**choice)
-    stage = as_run(load_stage(number), choice=chosen)
+    stage = configured(load_stage(number), choice=chosen)
     nobody: Hypervisor = SimpleNamespace()  # type: ignore[assignment]
-    return list(each_patch.steps(stage, chosen, ARGUMENTS, nobody))
+    return list(each_patch.steps(stage, chosen, OPTIONS, nobody))
 
 
 def test_a_prefix_has_the_patches_up_to_it_and_the_symbols_that_they_define(
@@ -145,5 +147,5 @@ def test_warnings_are_read_from_the_builds_logs(
     (tmp_path / "build.log").write_text("  CC x.o\nx.c:1: warning: unused\n")
     kernel = SimpleNamespace(image=tmp_path / "bzImage")
     monkeypatch.setattr(each_patch, "kernel_pair", lambda *_words: (kernel, kernel))
-    monkeypatch.setattr(each_patch, "one_run", lambda *_words: (None, None, Path()))
+    monkeypatch.setattr(each_patch, "execute_run", lambda *_words: (None, None, Path()))
     assert walk(2)[0].warnings == ("x.c:1: warning: unused",)

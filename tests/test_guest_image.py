@@ -10,11 +10,12 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from common.cli.options import chosen_guest
 from common.cli.parser import build_parser, main
 from common.errors import Exit, UsageError
-from common.run.guest_image import GuestImage, chosen_guest
-from common.stage.configured import as_recorded, as_run
-from common.stage.declaration import load_stage
+from common.run.guest_image import GuestImage
+from common.stage.configured import configured, configured_as_recorded
+from common.stage.loading import load_stage
 from tests.recorded_trial import RecordedTrial, fallen_checks
 
 RUN = ("run", "1", "--workload", "qemu", "--guest-image")
@@ -76,7 +77,7 @@ RECORDED = Path(__file__).parent / "recorded_kvm_memfd_qemu" / "main"
 
 
 def test_every_control_breaks_something_that_is_asked() -> None:
-    stage = as_run(STAGE, own_guest=True)
+    stage = configured(STAGE, own_guest=True)
     names = {check.name for check in stage.checks}
     assert {"guest_ran_on", "guest_goes_on", "not_reset"} < names
     assert not names & {"same_processes", "guest_memory", "same_boot"}
@@ -116,6 +117,6 @@ def test_the_hosts_looks_are_judged(
                 t = setting["ended_ns"]
                 file.write(json.dumps({"t": t, "side": side, **entry}) + "\n")
 
-    stage = as_run(STAGE, own_guest=True)
+    stage = configured(STAGE, own_guest=True)
     trial = RecordedTrial(stage, RECORDED, tmp_path)(edit)
-    assert fallen_checks(trial, as_recorded(STAGE, trial.setting)) == fallen
+    assert fallen_checks(trial, configured_as_recorded(STAGE, trial.setting)) == fallen

@@ -19,7 +19,7 @@ from common.guest.memory import (
 )
 from common.judge.verdict import judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 
 NONCE = 0x1122334455667788
 FIRST, PAGES = 256, 2 * SAMPLES

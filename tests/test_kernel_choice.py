@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from common.cli.kernel_options import chosen_kernels
 from common.cli.parser import build_parser
 from common.errors import UsageError
 from common.judge.stored_run import opened
@@ -15,9 +16,10 @@ from common.paths import CHECKOUT
 from common.record.evidence import Trial, collect
 from common.report.text import report_text
 from common.run.kernels import kernel_spec
-from common.stage.configured import as_recorded, as_run, left_out
-from common.stage.declaration import Stage, load_stage
-from common.stage.kernel_choice import KernelChoice, Origin, chosen, is_archive, origin_of
+from common.stage.configured import configured, configured_as_recorded, skipped_in_words
+from common.stage.declaration import Stage
+from common.stage.kernel_choice import KernelChoice, Origin, is_archive, origin_of
+from common.stage.loading import load_stage
 from kernel.make.config import requests
 from kernel.source.source import Source, SourceKind
 from tests.conftest import RECORDED_2
@@ -27,7 +29,7 @@ ADDED = "diff --git a/Kconfig b/Kconfig\n--- a/Kconfig\n+++ b/Kconfig\n@@ -1 +1,
 
 
 def choice(*words: str) -> KernelChoice:
-    return chosen(build_parser().parse_args(["run", "2", *words]))
+    return chosen_kernels(build_parser().parse_args(["run", "2", *words]))
 
 
 @pytest.fixture
@@ -104,19 +106,19 @@ def test_an_origin_is_told_by_what_it_is(tmp_path: Path) -> None:
 
 
 def stage_2(*words: str) -> Stage:
-    return as_run(load_stage(2), choice=choice(*words))
+    return configured(load_stage(2), choice=choice(*words))
 
 
 def test_without_our_series_its_controls_are_left_out() -> None:
     stage = stage_2("--series", "none")
     assert stage.patches() == ()
-    assert stage.left_out == tuple(c.name for c in stage.controls if c.own_kernels)
+    assert stage.skipped_controls == tuple(c.name for c in stage.controls if c.own_kernels)
     assert {"bus-mastering-patch-off", "silenced", "skew-pci-list-off", "stock-kernel"} <= set(
-        stage.left_out
+        stage.skipped_controls
     )
-    assert not any(control.own_kernels for control in stage.possible_controls)
-    assert len(stage.possible_controls) + len(stage.left_out) == len(stage.controls)
-    assert "bus-mastering-patch-off" in left_out(stage)
+    assert not any(control.own_kernels for control in stage.runnable_controls)
+    assert len(stage.runnable_controls) + len(stage.skipped_controls) == len(stage.controls)
+    assert "bus-mastering-patch-off" in skipped_in_words(stage)
 
 
 def test_a_folder_of_patches_is_the_series_and_stock_is_what_it_is_without(tmp_path: Path) -> None:
@@ -126,8 +128,8 @@ def test_a_folder_of_patches_is_the_series_and_stock_is_what_it_is_without(tmp_p
     assert [p.name for p in stage.patches()] == ["0001-a.patch", "0002-b.patch"]
     names = [p.name for p in stage.fragments()]
     assert names == ["kernel.config", "mine.config", "last.config"]
-    assert "stock-kernel" not in stage.left_out
-    assert "pin-patch-off" in stage.left_out
+    assert "stock-kernel" not in stage.skipped_controls
+    assert "pin-patch-off" in stage.skipped_controls
     stock = stage.control("stock-kernel")
     assert stage.patches(stock) == ()
     assert [p.name for p in stage.fragments(stock)] == ["kernel.config", "last.config"]
@@ -159,7 +161,7 @@ def test_a_control_may_leave_a_patch_out_and_add_a_fault() -> None:
 
 def test_of_an_image_there_are_no_variants() -> None:
     stage = stage_2("--outgoing-image", "a", "--incoming-image", "b")
-    assert set(stage.left_out) == {c.name for c in stage.controls if c.own_kernels}
+    assert set(stage.skipped_controls) == {c.name for c in stage.controls if c.own_kernels}
 
 
 def asked_for(stage: Stage, source: Source) -> set[str]:
@@ -188,7 +190,7 @@ def stock_trial(tmp_path: Path) -> Trial:
 def test_a_stock_kernel_is_an_expected_failure_with_its_cause(tmp_path: Path) -> None:
     trial = stock_trial(tmp_path)
     assert trial.setting.series == "none"
-    stage = as_recorded(load_stage(2), trial.setting)
+    stage = configured_as_recorded(load_stage(2), trial.setting)
     verdict = judge_trial(trial, stage)
     assert verdict.status == "XFAIL"
     assert "the PCI core clears bus mastering at kexec: PCI_COMMAND of 03:00.0 <-" in verdict.why

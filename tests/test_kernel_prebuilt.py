@@ -17,9 +17,9 @@ from common.judge.verdict import judge_trial
 from common.record.cpus.samples import Sample
 from common.record.evidence import KernelFacts, Trial
 from common.run.kernels import kernel_pair
-from common.stage.configured import as_recorded
-from common.stage.declaration import load_stage
+from common.stage.configured import configured_as_recorded
 from common.stage.kernel_choice import KernelChoice, Origin, with_kernels
+from common.stage.loading import load_stage
 from kernel.cache import Kernel
 from kernel.errors import MissingKconfig, SourceError
 from kernel.image.prebuilt import Prebuilt, embedded_config, prebuilt, read_header
@@ -158,7 +158,7 @@ def test_one_image_on_both_sides_is_judged_by_what_can_be_told(
     recorded: Callable[..., Trial],
 ) -> None:
     trial = on_one_image(recorded("main"), declared=True)
-    stage = as_recorded(load_stage(1), trial.setting)
+    stage = configured_as_recorded(load_stage(1), trial.setting)
     verdict = judge_trial(trial, stage)
     assert verdict.status == "PASS", verdict.why
     assert not {"other_kernel", "build_ids"} & {check.name for check in stage.checks}
@@ -171,13 +171,13 @@ def test_one_image_on_both_sides_is_judged_by_what_can_be_told(
 
 def test_nobody_gets_it_without_having_asked(recorded: Callable[..., Trial]) -> None:
     trial = on_one_image(recorded("main"), declared=False)
-    stage = as_recorded(load_stage(1), trial.setting)
+    stage = configured_as_recorded(load_stage(1), trial.setting)
     assert judge_trial(trial, stage).status == "FAIL"
 
 
 def test_another_kernel_than_the_image_is_noticed(recorded: Callable[..., Trial]) -> None:
     trial = on_one_image(recorded("main"), declared=True)
-    stage = as_recorded(load_stage(1), trial.setting)
+    stage = configured_as_recorded(load_stage(1), trial.setting)
     other = trial.sides[1]
     facts = other.facts | {"kernel.build_id": "0" * 40}
     changed = trial.model_copy(

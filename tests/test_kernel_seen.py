@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from common.checks.model import Outcome
 from common.errors import UsageError
 from common.judge.verdict import judge_trial
 from common.record.cpus.kernel_layout import KernelLayout, build_id_of_note
@@ -18,7 +19,7 @@ from common.record.cpus.page_tables import START_MAP, Walk, follows, image_start
 from common.record.cpus.samples import FILE, CpuWitness, read_samples
 from common.record.cpus.state import parse_registers
 from common.record.evidence import Trial
-from common.stage.declaration import Outcome, load_stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED
 from tests.recorded_trial import RecordedTrial
 

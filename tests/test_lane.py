@@ -10,8 +10,9 @@ import pytest
 from common.errors import UsageError
 from common.judge.verdict import judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import Stage, load_stage, stage_folders
+from common.stage.declaration import Stage
 from common.stage.lane import in_lane
+from common.stage.loading import load_stage, stage_folders
 
 Lines = list[tuple[int, str]]
 Recorded = Callable[..., Trial]

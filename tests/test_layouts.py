@@ -9,8 +9,8 @@ import pytest
 
 from common.errors import UsageError
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
 from common.stage.layouts import layout, layouts_asked, tried
+from common.stage.loading import load_stage
 
 Recorded = Callable[..., Trial]
 

@@ -14,21 +14,21 @@ from pathlib import Path
 import pytest
 
 from common.cli.parser import build_parser
-from common.host.processes.guardian import Guardian
+from common.host.processes.cleanup import CleanupProcess
 from common.host.processes.load import busy
 from common.judge.verdict import judge
 from common.record.evidence import Run, Trial
 from common.record.qemu.process import process_identity
 from common.report.comparison import comparison
 from common.report.text import report_text
-from common.stage.declaration import load_stage
-from tests.test_guardian import wait_until_gone
+from common.stage.loading import load_stage
+from tests.test_cleanup import wait_until_gone
 
 _HARNESS = """
 import time
-from common.host.processes.guardian import Guardian
+from common.host.processes.cleanup import CleanupProcess
 from common.host.processes.load import busy
-with Guardian() as guardian, busy(2, guardian) as pids:
+with CleanupProcess() as cleanup, busy(2, cleanup) as pids:
     print(*pids, flush=True)
     time.sleep(600)
 """
@@ -40,7 +40,7 @@ def cpu_ticks(pid: int) -> int:
 
 
 def test_they_are_busy_and_they_end() -> None:
-    with Guardian() as guardian, busy(2, guardian) as pids:
+    with CleanupProcess() as cleanup, busy(2, cleanup) as pids:
         assert len(pids) == 2
         deadline = time.monotonic() + 20
         while not all(cpu_ticks(pid) > 5 for pid in pids):
@@ -50,7 +50,7 @@ def test_they_are_busy_and_they_end() -> None:
 
 
 def test_none_is_none() -> None:
-    with Guardian() as guardian, busy(0, guardian) as pids:
+    with CleanupProcess() as cleanup, busy(0, cleanup) as pids:
         assert pids == ()
 
 
@@ -67,23 +67,23 @@ def test_they_end_with_a_harness_that_is_killed() -> None:
 
 def test_the_guardian_of_thousands_of_trials_has_room() -> None:
     """It holds a descriptor for each process that lives, not for each that there ever was."""
-    with Guardian() as guardian:
+    with CleanupProcess() as cleanup:
         for _ in range(40):
             child = subprocess.Popen([sys.executable, "-S", "-E", "-c", "pass"])
-            guardian.end_process(child.pid)
+            cleanup.end_process(child.pid)
             child.wait()
         last = subprocess.Popen([sys.executable, "-S", "-E", "-c", "import time; time.sleep(600)"])
-        guardian.end_process(last.pid)
+        cleanup.end_process(last.pid)
         deadline = time.monotonic() + 20
-        while (held := pidfds_of(guardian)) != 1:
+        while (held := pidfds_of(cleanup)) != 1:
             assert time.monotonic() < deadline, held
             time.sleep(0.05)
     assert last.wait() == -signal.SIGKILL
 
 
-def pidfds_of(guardian: Guardian) -> int:
+def pidfds_of(cleanup: CleanupProcess) -> int:
     held = 0
-    for path in Path(f"/proc/{guardian._process.pid}/fd").iterdir():
+    for path in Path(f"/proc/{cleanup._process.pid}/fd").iterdir():
         with suppress(FileNotFoundError):  # closed meanwhile
             held += "pidfd" in str(path.readlink())  # "anon_inode:[pidfd]"; "pidfd:[N]" since 6.9
     return held

@@ -14,7 +14,7 @@ from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.judge.verdict import judge
 from common.record.evidence import Run, Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from common.suites.mutants import (
     FOLDER,
     Finding,
@@ -57,7 +57,7 @@ def mutant(tmp_path: Path, fields: str) -> Mutant:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_lie_appmutants(name: str, tmp_path: Path) -> None:
+def test_a_mutant_applies(name: str, tmp_path: Path) -> None:
     (one,) = mutants((name,))
     apply_mutant(one, tmp_path / "copy")
     assert one.checkout_diff or one.kernel_diff
@@ -109,7 +109,7 @@ def test_a_file_that_is_no_mutant(fields: str, says: str, tmp_path: Path) -> Non
         mutant(tmp_path, fields)
 
 
-def test_a_mutant_that_no_longer_appmutants(tmp_path: Path) -> None:
+def test_a_mutant_that_no_longer_applies(tmp_path: Path) -> None:
     with pytest.raises(PatchError, match=r"does not apply: hunk 1 of README\.md"):
         apply_mutant(mutant(tmp_path, "Caught-by: same_pages\n"), tmp_path / "copy")
 

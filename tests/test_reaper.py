@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from common.host.processes.subreaper import Reaper
+from common.host.processes.subreaper import Subreaper
 
 
 @pytest.fixture
@@ -40,12 +40,12 @@ def _gone(pid: int, seconds: float) -> bool:
 
 
 def test_a_daemon_is_reaped(qemu: Path) -> None:
-    with Reaper():
+    with Subreaper():
         assert _gone(_daemonise(qemu), 5)
 
 
 def test_a_child_of_subprocess_is_not(qemu: Path) -> None:
-    with Reaper():
+    with Subreaper():
         child = subprocess.Popen([qemu, "-c", "exit 3"])
         time.sleep(0.3)
         assert child.wait() == 3

@@ -11,7 +11,7 @@ from common.judge.verdict import judge_control, judge_trial
 from common.record.console import parse
 from common.record.dialogue import Line
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from common.suites.matrix.cells import Result, exit_of
 
 Lines = list[tuple[int, str]]

@@ -26,9 +26,9 @@ from common.paths import CHECKOUT, cache_root
 from common.record.evidence import Run, Setting
 from common.record.stored_file import read_stamped
 from common.report.json import Report, schema_text
-from common.report.ktap import suite_result
 from common.report.shell_lines import shell_lines
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
+from common.suites.upstream.ktap import suite_result
 from common.suites.upstream.result import Status, UpstreamResult, UpstreamTest
 from common.text import without_home
 from tests.conftest import RECORDED, sentence

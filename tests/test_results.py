@@ -13,7 +13,8 @@ from common.judge.verdict import EXIT_OF, RunStatus, judge
 from common.record.evidence import Run, Trial
 from common.report import ktap
 from common.report.text import report_text
-from common.stage.declaration import Stage, load_stage
+from common.stage.declaration import Stage
+from common.stage.loading import load_stage
 from tests.test_verdict import replacing
 
 STAGE = load_stage(1)

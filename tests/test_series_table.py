@@ -8,7 +8,7 @@ import re
 import pytest
 
 from common.paths import CHECKOUT
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from common.stage.series_folder import series_patches
 
 SERIES = {2: "02_vfio_noiommu", 3: "03_iommufd"}

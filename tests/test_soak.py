@@ -20,7 +20,7 @@ from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.paths import CHECKOUT
 from common.record.evidence import Run, Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from common.suites.soak.rounds import Judged, RunOne, go_on, judged
 from common.suites.soak.state import (
     Chosen,
@@ -291,10 +291,10 @@ def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[...,
 
 
 class FakeHypervisor:
-    """What the verb asks of one, without libvirt; it is its own guardian."""
+    """What the verb asks of one, without libvirt; it is its own cleanup."""
 
     def __init__(self, _uri: str | None) -> None:
-        self.guardian = self
+        self.cleanup = self
 
     def __enter__(self) -> FakeHypervisor:
         return self

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED
 from tests.recorded_trial import Edit, RecordedTrial, fallen_checks, said
 

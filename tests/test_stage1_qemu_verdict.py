@@ -18,7 +18,7 @@ import pytest
 from common.errors import UsageError
 from common.judge.verdict import judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, fallen_checks
 
 STAGE = load_stage(1, "qemu")

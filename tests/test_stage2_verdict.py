@@ -20,7 +20,7 @@ from common.judge.verdict import judge_trial
 from common.record import console
 from common.record.evidence import Trial
 from common.record.stored_file import read_stamped
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, added, fallen_checks, said
 
 STAGE = load_stage(2)

@@ -17,7 +17,7 @@ import pytest
 from common.guest.lines import read_stood_still
 from common.judge.verdict import judge_trial
 from common.record.evidence import Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.recorded_trial import Edit, RecordedTrial, fallen_checks, said
 
 STAGE = load_stage(3, "qemu")

@@ -18,8 +18,9 @@ from common.judge.stored_run import opened
 from common.paths import CHECKOUT
 from common.record.qemu import jit
 from common.report.text import report_text
-from common.run.trial import Bench, Plan, _cmdline
-from common.stage.declaration import load_stage
+from common.run.setup import RunSetup, TrialPlan
+from common.run.trial import _cmdline
+from common.stage.loading import load_stage
 
 IOMEM = """\
 00000000-00000fff : Reserved
@@ -120,7 +121,7 @@ def test_nothing_is_done_unasked(program: Program) -> None:
 def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[str]) -> None:
     nothing: Any = None
     kernel: Any = SimpleNamespace(config=None)
-    bench = Bench(
+    bench = RunSetup(
         stage=load_stage(1),
         outgoing=kernel,
         incoming=kernel,
@@ -129,7 +130,7 @@ def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[
         options={"guest_memory": 64, "vcpus": 1, "folios": 1},
         folder=nothing,
     )
-    words = _cmdline(bench, Plan("main"), "0123456789abcdef")
+    words = _cmdline(bench, TrialPlan("main"), "0123456789abcdef")
     assert [word for word in words if "stale_text" in word] == word
 
 

@@ -17,9 +17,10 @@ import pytest
 from common.cli.parser import main
 from common.errors import UsageError
 from common.paths import CHECKOUT
-from common.record.evidence import Run, schema_text, seal
+from common.record.evidence import Run, schema_text
+from common.record.seal import seal
 from common.record.sources import digests
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED, sentence
 from tests.stored import edit_json, store_run, write_record
 

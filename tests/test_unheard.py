@@ -20,7 +20,7 @@ from common.judge.verdict import judge_trial
 from common.record.cpus.last_look import FILE, LOG, LastLook, death, standing
 from common.record.cpus.ram_log import RamLog
 from common.record.evidence import Trial, collect
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 from tests.conftest import RECORDED
 from tests.stored import store_run, write_record
 

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-from common.cli import upstream as verb
+from common.cli import gate as verb
 from common.cli.parser import main
 from common.errors import StagesError
 from common.record.dialogue import Line
 from common.record.stored_file import read_stamped
-from common.report import ktap
 from common.suites.upstream.build import fragment, lacking, suite_tests
+from common.suites.upstream.ktap import suite_result
 from common.suites.upstream.result import Status, UpstreamResult, UpstreamTest, over, weigh
 from kernel.errors import ConfigSymbolLost
 from tests.conftest import sentence
@@ -190,7 +190,7 @@ class _NoHypervisor:
 
 
 def test_a_missing_option_is_named() -> None:
-    said = ktap.suite_result(1, "liveupdate", LOST)
+    said = suite_result(1, "liveupdate", LOST)
     assert said == "ok 1 liveupdate # SKIP CONFIG_LIVEUPDATE_TEST did not survive\n"
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from common.judge.verdict import judge, judge_control, judge_trial
 from common.record.evidence import Run, Trial
-from common.stage.declaration import load_stage
+from common.stage.loading import load_stage
 
 STAGE = load_stage(1)
 Lines = list[tuple[int, str]]

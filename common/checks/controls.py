@@ -3,11 +3,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 from common.checks.live_update import outcome
+from common.checks.model import Check, Outcome
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Outcome, Stage
 
 
 def reason(
@@ -16,21 +16,6 @@ def reason(
     """The check that a control asks for its reason; `of_chain`: of all its updates at once."""
     question = "Did it fail for its own reason?"
     return Check("reason", question, ask, of_chain=of_chain, timed=timed)
-
-
-def unbroken(stage: Stage, *, earlier: Sequence[Stage] = ()) -> list[str]:
-    """The stage's checks that no control breaks: neither its own, nor one of an earlier stage.
-
-    An earlier stage's counts for a check that asks the very same function, not for one of its name.
-    """
-    broken = {name for control in stage.controls for name in control.breaks}
-    shown = {
-        check.ask
-        for one in earlier
-        for check in one.checks
-        if any(check.name in control.breaks for control in one.controls)
-    }
-    return [c.name for c in stage.checks if c.name not in broken and c.ask not in shown]
 
 
 def panicked(*words: str) -> Callable[[Trial], Outcome]:

@@ -7,11 +7,11 @@ from the root to the note, so that what it led to does not rest on a conclusion 
 
 from __future__ import annotations
 
+from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
 from common.record.cpus.page_tables import follows
 from common.record.cpus.samples import CpuSample, Look, Sample
 from common.record.evidence import KernelFacts, Trial
-from common.stage.declaration import Check, Outcome
 
 _EVIDENCE = "cpu-samples.jsonl: registers, page tables and notes in the machine's RAM"
 _LEAST = 2

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable
 
 from common.checks.kernel_seen import HOST_SAW_KERNELS
+from common.checks.model import Check, Claim, Outcome
 from common.checks.outcomes import disturbed as disturbed
 from common.checks.outcomes import no_data as no_data
 from common.checks.outcomes import outcome as outcome
@@ -20,7 +21,6 @@ from common.record.console import SPLAT
 from common.record.cpus.last_look import LOG, has_console
 from common.record.dialogue import Side
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 
 OUTGOING, INCOMING = "outgoing", "incoming"
 # Late stamps of a loaded host were up to 122 ms in 350 sides.

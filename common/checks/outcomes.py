@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from common.stage.declaration import Outcome, Status
+from common.checks.model import Outcome, Status
 
 
 def outcome(ok: bool, *, expected: object, seen: object, evidence: str) -> Outcome:

@@ -9,14 +9,15 @@ import time
 
 from tabulate import tabulate
 
+from common.cli.kernel_options import chosen_kernels
+from common.cli.options import run_options
 from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import guest_kernel, kernel_pair
-from common.run.trial import new_run_folder
-from common.stage.configured import as_run
-from common.stage.declaration import load_stage
-from common.stage.kernel_choice import chosen
+from common.run.stage_run import new_run_folder
+from common.stage.configured import configured
+from common.stage.loading import load_stage
 from common.suites.each_patch import steps
 from common.suites.kernel_selftests import counts, fallen, run_selftests
 from kernel import cache
@@ -24,9 +25,9 @@ from kernel import cache
 
 def build(arguments: argparse.Namespace) -> int:
     """Build a stage's two kernels, and its guest's, and print where they are."""
-    choice = chosen(arguments)
+    choice = chosen_kernels(arguments)
     stage = load_stage(arguments.stage, arguments.workload)
-    stage = as_run(stage, lane=arguments.lane, choice=choice)
+    stage = configured(stage, lane=arguments.lane, choice=choice)
     for kernel in (*kernel_pair(stage, choice), guest_kernel(stage, choice)):
         if kernel:
             print(f"{kernel.release}  {kernel.image}")
@@ -39,10 +40,10 @@ def each(arguments: argparse.Namespace) -> int:
     Ends at the first that does not: its exit status is that of the build, or of the run. A
     warning of the compiler is a failure.
     """
-    choice = chosen(arguments)
-    stage = as_run(load_stage(arguments.stage), choice=choice)
+    choice = chosen_kernels(arguments)
+    stage = configured(load_stage(arguments.stage), choice=choice)
     with Hypervisor(arguments.connect) as hypervisor:
-        for step in steps(stage, choice, arguments, hypervisor):
+        for step in steps(stage, choice, run_options(arguments), hypervisor):
             print(
                 f"{step.patch.stem}: built in {step.build_seconds:.0f} s; stage 1:"
                 f" {step.verdict.status}, {step.verdict.why} ({step.run.name})",
@@ -57,8 +58,8 @@ def each(arguments: argparse.Namespace) -> int:
 
 def selftests(arguments: argparse.Namespace) -> int:
     """The kernel's own tests without a stage's series and with it; 1 where a test has fallen."""
-    choice = chosen(arguments)
-    stage = as_run(load_stage(arguments.stage), choice=choice)
+    choice = chosen_kernels(arguments)
+    stage = configured(load_stage(arguments.stage), choice=choice)
     if choice.prebuilt or not stage.patches():
         raise UsageError("kernels are built without a series and with it: no --image, and a series")
     with Hypervisor(arguments.connect) as hypervisor:

@@ -10,10 +10,11 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.cli.options import run_options
 from common.errors import Exit, UsageError
 from common.paths import runs_root
-from common.stage.declaration import stage_folders
 from common.stage.kernel_choice import KernelChoice, Origin, default_origin, origin_of, series_of
+from common.stage.loading import stage_folders
 from common.suites.matrix.cells import Cell, cells_of, exit_of, names_in, plan_text, result, table
 
 
@@ -28,7 +29,13 @@ def matrix(arguments: argparse.Namespace) -> int:
     folder = _results_folder(arguments)
     from common.suites.matrix.run import run_cells  # libvirt: not needed to plan or to collect
 
-    run_cells(wanted, arguments, folder)
+    run_cells(
+        wanted,
+        run_options(arguments),
+        folder,
+        connect=arguments.connect,
+        jobs=arguments.jobs,
+    )
     return _told([cell.name for cell in wanted], [folder], arguments)
 
 

@@ -13,6 +13,7 @@ import os
 import pytest
 
 from common.cli.matrix import cells
+from common.cli.options import run_options
 from common.cli.parser import build_parser
 from common.machine.hypervisor import Hypervisor
 from common.suites.matrix.run import run_cell
@@ -26,5 +27,5 @@ def test_cell(name: str, hypervisor: Hypervisor) -> None:
     """The cell runs, and leaves what it has to say; what that is the table tells."""
     arguments = build_parser().parse_args(json.loads(os.environ[WORDS]))
     cell = next(cell for cell in cells(arguments) if cell.name == name)
-    status = run_cell(cell, arguments, hypervisor, arguments.results)
+    status = run_cell(cell, run_options(arguments), hypervisor, arguments.results)
     assert status in ("PASS", "XFAIL"), status

@@ -8,21 +8,29 @@ import importlib
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import NoReturn
 
 from common import __version__
+from common.cli.kernel_options import kernel_options
+from common.cli.options import (
+    append_option,
+    chain_option,
+    guest_options,
+    hours,
+    lane_option,
+    load_option,
+    machine_options,
+    positive,
+    qemu_option,
+    workload_option,
+)
 from common.errors import Exit, StagesError
-from common.host.processes import load
-from common.host.qemu_binary import VARIABLE, choose
-from common.record.evidence import LONGEST
-from common.run import guest_image
-from common.stage import append, kernel_choice
-from common.stage.declaration import WORKLOADS, Option, all_stages
-from common.stage.lane import LANES
+from common.host.qemu_binary import choose
+from common.stage.declaration import WORKLOADS
 from common.text import printable
 
 REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
@@ -62,9 +70,9 @@ def build_parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
 
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
-    _machine_options(demo)
-    load.add_option(demo)
-    append.add_option(demo)
+    machine_options(demo)
+    load_option(demo)
+    append_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
     test.add_argument(
         "--mutants",
@@ -85,24 +93,24 @@ def build_parser() -> argparse.ArgumentParser:
     which = run.add_mutually_exclusive_group()
     which.add_argument("--control", action="append", metavar="NAME", help="this control only")
     which.add_argument("--no-controls", action="store_true", help="the main run only")
-    _workload_option(run)
-    _lane_option(run)
-    _chain_option(run)
+    workload_option(run)
+    lane_option(run)
+    chain_option(run)
     often = run.add_mutually_exclusive_group()
-    often.add_argument("--repeat", type=_positive, default=1, metavar="K", help="main run K times")
+    often.add_argument("--repeat", type=positive, default=1, metavar="K", help="main run K times")
     often.add_argument(
         "--layouts",
-        type=_positive,
+        type=positive,
         metavar="K",
         help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
         " as a usage error where they cannot, and the report says how many layouts there were",
     )
-    guest_image.add_options(run)
-    _machine_options(run)
-    load.add_option(run)
-    append.add_option(run)
+    guest_options(run)
+    machine_options(run)
+    load_option(run)
+    append_option(run)
 
-    gate = _verb(verbs, "gate", "run:gate", "stages in order, stop at the first that falls; KTAP")
+    gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
     gate.add_argument(
         "--baseline",
@@ -117,8 +125,8 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
-    _machine_options(gate)
-    append.add_option(gate)
+    machine_options(gate)
+    append_option(gate)
 
     soak = _verb(
         verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
@@ -128,17 +136,15 @@ def build_parser() -> argparse.ArgumentParser:
     soak.add_argument("--workload", choices=WORKLOADS, help="default: all that the stages have")
     soak.add_argument("--no-controls", action="store_true", help="main runs only")
     limit = soak.add_mutually_exclusive_group()
-    limit.add_argument(
-        "--rounds", type=_positive, metavar="K", help="in all; default: until Ctrl-C"
-    )
-    limit.add_argument("--hours", type=_hours, metavar="H", help="of trials, in all")
+    limit.add_argument("--rounds", type=positive, metavar="K", help="in all; default: until Ctrl-C")
+    limit.add_argument("--hours", type=hours, metavar="H", help="of trials, in all")
     soak.add_argument("--name", help="default: made of the options, so that they go on")
     begin = soak.add_mutually_exclusive_group()
     begin.add_argument("--fresh", action="store_true", help="forget what that name has seen so far")
     begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
-    _machine_options(soak)
-    load.add_option(soak)
-    append.add_option(soak)
+    machine_options(soak)
+    load_option(soak)
+    append_option(soak)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
     matrix.add_argument(
@@ -150,8 +156,8 @@ def build_parser() -> argparse.ArgumentParser:
     )
     matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
     matrix.add_argument("--controls", action="store_true", help="each control is a cell, too")
-    _chain_option(matrix)
-    matrix.add_argument("--jobs", type=_positive, metavar="N", help="cells side by side")
+    chain_option(matrix)
+    matrix.add_argument("--jobs", type=positive, metavar="N", help="cells side by side")
     matrix.add_argument(
         "--refusal-ok",
         action="store_true",
@@ -166,7 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     what.add_argument(
         "--collect", nargs="+", metavar="DIR", help="the table of what jobs left in --results"
     )
-    _machine_options(matrix, sides=False)
+    machine_options(matrix, sides=False)
 
     report = _verb(verbs, "report", "stored:report", "the report of stored runs")
     report.add_argument(
@@ -210,14 +216,14 @@ def build_parser() -> argparse.ArgumentParser:
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)
     build = _verb(actions, "build", "kernels:build", "the kernels of a stage")
     build.add_argument("--stage", type=int, default=1, metavar="N")
-    _workload_option(build)
-    _lane_option(build)
-    kernel_choice.add_options(build)
+    workload_option(build)
+    lane_option(build)
+    kernel_options(build)
     each = _verb(
         actions, "each", "kernels:each", "each patch of a series: built, booted, updated live"
     )
     each.add_argument("--stage", type=int, default=2, metavar="N", help="default: 2")
-    _machine_options(each)
+    machine_options(each)
     selftests = _verb(
         actions,
         "selftests",
@@ -225,7 +231,7 @@ def build_parser() -> argparse.ArgumentParser:
         "iommufd's selftests and the page tables' KUnit tests, without a series and with it",
     )
     selftests.add_argument("--stage", type=int, default=3, metavar="N", help="default: 3")
-    _machine_options(selftests)
+    machine_options(selftests)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
     amount = prune.add_mutually_exclusive_group(required=True)
@@ -234,7 +240,7 @@ def build_parser() -> argparse.ArgumentParser:
     amount.add_argument("--all", action="store_true")
 
     bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
-    bench.add_argument("--runs", type=_positive, default=5, metavar="N")
+    bench.add_argument("--runs", type=positive, default=5, metavar="N")
     bench.add_argument(
         "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
     )
@@ -251,11 +257,11 @@ def build_parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"
     )
-    _qemu_option(bench)
+    qemu_option(bench)
     bench.add_argument("--svg", type=Path, metavar="FILE", help="a picture of it")
     shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
     shell.add_argument("stage", type=int, metavar="N")
-    _machine_options(shell)
+    machine_options(shell)
     return parser
 
 
@@ -265,99 +271,6 @@ def _verb(
     verb = verbs.add_parser(name, help=help, description=help[0].upper() + help[1:] + ".")
     verb.set_defaults(target=target)
     return verb
-
-
-def _machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
-    kernel_choice.add_options(parser, sides=sides)
-    parser.set_defaults(load=0, append=[])  # for the verbs without these options
-    machine = parser.add_argument_group("machine")
-    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
-    _qemu_option(machine)
-    machine.add_argument(
-        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
-    )
-    # The first of a flag: where a stage's workloads differ in it, the stage's own.
-    options = {o.flag: o for stage in reversed(all_stages()) for o in stage.options}
-    for option in options.values():
-        machine.add_argument(
-            option.flag,
-            dest=option.parameter,
-            type=_in_range(option),
-            metavar=option.metavar,
-            help=option.help,
-        )
-
-
-def _qemu_option(parser: argparse._ActionsContainer) -> None:
-    parser.add_argument(
-        "--qemu",
-        metavar="PATH",
-        help=f"the QEMU that the machines use (default: ${VARIABLE}, else the one in PATH)",
-    )
-
-
-def _chain_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--chain",
-        type=_chain,
-        default=1,
-        metavar="N",
-        help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
-    )
-
-
-def _workload_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--workload",
-        choices=WORKLOADS,
-        default="vmm",
-        help="who runs the guest: our own VMM, or the host's QEMU (default: vmm)",
-    )
-
-
-def _lane_option(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "--lane",
-        choices=LANES,
-        default="default",
-        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
-        " late, swap, memcg, modules, as distributions have them (default: default)",
-    )
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
-
-
-def _hours(text: str) -> float:
-    value = float(text)
-    if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} hours are no time")
-    return value
-
-
-def _chain(text: str) -> int:
-    value = _positive(text)
-    if value > LONGEST:
-        raise argparse.ArgumentTypeError(f"{value} updates are more than {LONGEST}")
-    return value
-
-
-def _in_range(option: Option) -> Callable[[str], int]:
-    def number(text: str) -> int:
-        value = int(text)
-        if not option.minimum <= value <= option.maximum:
-            raise argparse.ArgumentTypeError(
-                f"{value} is not between {option.minimum} and {option.maximum}"
-            )
-        if value % option.step:
-            raise argparse.ArgumentTypeError(f"{value} is not a multiple of {option.step}")
-        return value
-
-    return number
 
 
 def _terminated(_number: int, _frame: FrameType | None) -> None:

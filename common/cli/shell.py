@@ -9,15 +9,16 @@ import sys
 import tempfile
 from pathlib import Path
 
+from common.cli.kernel_options import chosen_kernels
+from common.cli.options import run_options
 from common.errors import HarnessError
 from common.host.accel import probe
 from common.host.qemu_binary import qemu_path
 from common.run.initramfs import build_workload, make_initramfs
 from common.run.kernels import kernel_pair
-from common.run.one_run import options_of
-from common.stage.configured import as_run
-from common.stage.declaration import load_stage
-from common.stage.kernel_choice import chosen
+from common.run.setup import options_of
+from common.stage.configured import configured
+from common.stage.loading import load_stage
 
 _BUSYBOX = ("/bin/busybox", "/usr/bin/busybox")
 _INIT = """\
@@ -31,13 +32,13 @@ exec setsid cttyhack sh
 
 def shell(arguments: argparse.Namespace) -> int:
     """Boot the stage's outgoing kernel into a busybox shell on this terminal; QEMU's status."""
-    choice = chosen(arguments)
-    stage = as_run(load_stage(arguments.stage), choice=choice)
+    choice = chosen_kernels(arguments)
+    stage = configured(load_stage(arguments.stage), choice=choice)
     busybox = next((path for path in map(Path, _BUSYBOX) if path.exists()), None)
     if busybox is None:
         raise HarnessError("the shell needs a static busybox: apt install busybox-static")
     outgoing, incoming = kernel_pair(stage, choice)
-    options = options_of(stage, arguments)
+    options = options_of(stage, run_options(arguments).numbers)
     with tempfile.TemporaryDirectory(prefix="kexec-stages-shell-") as name:
         folder = Path(name)
         init = folder / "init"

@@ -13,29 +13,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from common.cli.run import told_possible
+from common.cli.kernel_options import chosen_kernels
+from common.cli.options import run_options
+from common.cli.run import told_runnable
 from common.errors import HarnessError, UsageError
 from common.host.facts import checkout_commit
 from common.host.processes.load import busy
 from common.machine.hypervisor import Hypervisor
-from common.run.one_run import bench_of
-from common.run.trial import Bench, Plan, plan_trials, run_stage
+from common.run.options import RunOptions
+from common.run.setup import RunSetup, TrialPlan, plan_trials, setup_of
+from common.run.stage_run import run_stage
 from common.stage.append import check
-from common.stage.configured import as_run
-from common.stage.declaration import Stage, all_stages, load_stage, stage_workloads
-from common.stage.kernel_choice import KernelChoice, chosen
+from common.stage.configured import configured
+from common.stage.declaration import Stage
+from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import all_stages, load_stage, stage_workloads
 from common.suites.soak.rounds import Judged, RunOne, go_on, judged
 from common.suites.soak.state import Chosen, Soak, State, exit_of, opened, report, stored
 
 INTERRUPTED = 128 + signal.SIGINT
-PlanOf = dict[tuple[str, str], Plan]
+PlanOf = dict[tuple[str, str], TrialPlan]
 """By stage label and trial name, in the order of a round."""
 
 
 def soak(arguments: argparse.Namespace) -> int:
     """Rounds, until there were enough or Ctrl-C; then the table, on stdout."""
-    choice = chosen(arguments)
-    stages = [as_run(stage, choice=choice) for stage in _stages(arguments)]
+    choice = chosen_kernels(arguments)
+    stages = [configured(stage, choice=choice) for stage in _stages(arguments)]
     check(arguments.append, stages)
     asked = _asked(arguments, choice, stages)
     name = _name(arguments, asked)
@@ -52,12 +56,12 @@ def soak(arguments: argparse.Namespace) -> int:
         store.check(wanted)
         try:
             with Hypervisor(arguments.connect) as hypervisor:
-                benches = _benches(stages, plans, choice, arguments, hypervisor)
-                kernels = {label: _keys(bench) for label, bench in benches.items()}
+                benches = _benches(stages, plans, choice, run_options(arguments), hypervisor)
+                kernels = {label: _keys(setup) for label, setup in benches.items()}
                 store.begin(wanted.model_copy(update={"kernels": kernels}))
-                hypervisor.guardian.remove_folder(store.running)
+                hypervisor.cleanup.remove_folder(store.running)
                 run_one = _runner(benches, plans)
-                with busy(arguments.load, hypervisor.guardian):
+                with busy(arguments.load, hypervisor.cleanup):
                     go_on(store, run_one, rounds=arguments.rounds, hours=arguments.hours)
         except KeyboardInterrupt:
             _say_where(store)
@@ -123,7 +127,7 @@ def _plans(stages: Sequence[Stage], *, controls: bool) -> PlanOf:
     return {
         (stage.label, plan.name): plan
         for stage in stages
-        for plan in plan_trials(controls=told_possible(stage) if controls else ())
+        for plan in plan_trials(controls=told_runnable(stage) if controls else ())
     }
 
 
@@ -131,12 +135,12 @@ def _benches(
     stages: Sequence[Stage],
     plans: PlanOf,
     choice: KernelChoice,
-    arguments: argparse.Namespace,
+    options: RunOptions,
     hypervisor: Hypervisor,
-) -> dict[str, Bench]:
+) -> dict[str, RunSetup]:
     """By stage label: all kernels are built before the first trial."""
     return {
-        stage.label: bench_of(
+        stage.label: setup_of(
             stage,
             [
                 plan.control
@@ -144,23 +148,23 @@ def _benches(
                 if label == stage.label and plan.control
             ],
             choice,
-            arguments,
+            options,
             hypervisor,
         )
         for stage in stages
     }
 
 
-def _keys(bench: Bench) -> str:
-    return f"{bench.outgoing.key} {bench.incoming.key}"
+def _keys(setup: RunSetup) -> str:
+    return f"{setup.outgoing.key} {setup.incoming.key}"
 
 
-def _runner(benches: Mapping[str, Bench], plans: PlanOf) -> RunOne:
+def _runner(benches: Mapping[str, RunSetup], plans: PlanOf) -> RunOne:
     def run_one(label: str, trial: str, folder: Path) -> Judged:
-        bench = replace(benches[label], folder=folder)
+        setup = replace(benches[label], folder=folder)
         plan = plans[label, trial]
-        run = run_stage(bench, [plan], before=lambda _plan: None, after=lambda _trial: None)
-        return judged(run, bench.stage)
+        run = run_stage(setup, [plan], before=lambda _plan: None, after=lambda _trial: None)
+        return judged(run, setup.stage)
 
     return run_one
 

@@ -28,7 +28,8 @@ from common.report.json import schema_text as report_json_schema
 from common.report.junit import report_junit
 from common.report.mail import Envelope, report_mail
 from common.report.text import report_text
-from common.stage.declaration import Stage, all_stages
+from common.stage.declaration import Stage
+from common.stage.loading import all_stages
 from common.text import printable
 
 

@@ -17,7 +17,7 @@ from tabulate import tabulate
 
 from common.errors import Exit, StagesError
 from common.paths import CHECKOUT, cache_root
-from common.stage.declaration import stage_folders
+from common.stage.loading import stage_folders
 from common.suites.mutants import Finding, mutants, try_mutant
 from common.text import printable
 

@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, no_data, outcome, same_fact
+from common.checks.model import Check, Outcome
 from common.dma.igb import Places, places
 from common.guest.checks import both
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Outcome
 
 _EDGE_NS = 100_000_000
 _SURE_OF_RING = 4

@@ -8,9 +8,9 @@ from typing import Literal
 
 from common.checks.controls import reason
 from common.checks.live_update import OUTGOING, no_data, outcome
+from common.checks.model import Check, Outcome
 from common.dma.igb import places
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Outcome
 
 Which = Literal["device", "bridge"]
 

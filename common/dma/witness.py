@@ -27,6 +27,7 @@ from common.dma.frames import Away, Landing, judge, look_at, read_landed, read_s
 from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
 from common.host.processes.precedence import prefer
+from common.machine.helper import HostHelper, MachineView
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side
@@ -34,7 +35,6 @@ from common.record.evidence import RawTrial
 from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
 from common.record.stored_file import Count, Strict, read_json
-from common.stage.declaration import Companion, Surroundings
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
 # A VF's reset is none of its PF; and no device with VFs is preserved.
@@ -85,14 +85,14 @@ class FrameWitness:
     other_room = 1024
     """Descriptors of the second device, which nobody refills."""
 
-    def __init__(self, machine: Surroundings) -> None:
+    def __init__(self, machine: MachineView) -> None:
         self.machine = machine
         self._facts: dict[str, str] = {}
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
         self._credit = machine.scratch / "credit"
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
         if text.startswith(("# ring.", "# other.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
@@ -201,8 +201,8 @@ def _end(process: subprocess.Popen[str]) -> None:
 
 
 @contextmanager
-def frame_witness(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of a stage whose descriptors hold physical addresses."""
+def frame_witness(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of a stage whose descriptors hold physical addresses."""
     witness = FrameWitness(machine)
     try:
         yield witness

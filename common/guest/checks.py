@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
+from common.checks.model import Check, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Outcome
 
 RANGES = 64  # digests of RAM ranges that each side prints
 

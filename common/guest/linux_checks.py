@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.guest.lines import TRANSCRIPT
 from common.record.evidence import Trial
 from common.record.timing import host_ms
-from common.stage.declaration import Check, Claim, Outcome
 
 _GUEST = "guest.jsonl"
 _STAMP_NS = 10_000_000

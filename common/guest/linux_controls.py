@@ -6,9 +6,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.checks.live_update import outcome
+from common.checks.model import Outcome
 from common.guest.linux_checks import NOT_BOOTED_AGAIN, WORK_GOES_ON, qemu
 from common.record.evidence import Trial
-from common.stage.declaration import Outcome
 
 GUEST = frozenset(
     check.name for claim in (NOT_BOOTED_AGAIN, WORK_GOES_ON) for check in claim.checks

@@ -16,7 +16,7 @@ from qemu.qmp import QMPClient, QMPError
 from common.checks.live_update import INCOMING, OUTGOING
 from common.guest.lines import TRANSCRIPT
 from common.guest.qemu import Failed
-from common.stage.declaration import Surroundings
+from common.machine.helper import MachineView
 
 QMP_SECONDS = 20.0
 _EVENTS_SECONDS = 0.2
@@ -86,7 +86,7 @@ class Monitor:
 class Monitors:
     """That of each side's QEMU in turn, and the transcript of all that is said, TRANSCRIPT."""
 
-    def __init__(self, machine: Surroundings) -> None:
+    def __init__(self, machine: MachineView) -> None:
         # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
         ports = {side: machine.ports[f"qmp.{side}"] for side in (OUTGOING, INCOMING)}
         self._lines = {side: _connected(port) for side, port in ports.items()}

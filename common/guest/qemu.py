@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 from common.guest.lines import GUEST, Beat, parse_beat
-from common.machine.serial_line import SerialLine
+from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
 
 # The controls that have the guest's own processes go wrong, and what is said to it.
@@ -79,7 +79,7 @@ class OurGuest:
         self._control, self._rounds = control, rounds
         self._changed = threading.Condition()
         self._last: Beat | None = None
-        self._line = SerialLine(GUEST, line, folder=folder, on_line=self._on_line)
+        self._line = StampedLine(GUEST, line, folder=folder, on_line=self._on_line)
         self.close = self._line.close
 
     @property

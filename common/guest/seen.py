@@ -15,11 +15,11 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
 from common.guest.memory import CODE, CODE_END, PAGE_TABLES, VCPU_SIZE, VCPUS
 from common.record.cpus.samples import CpuSample
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Outcome
 
 _EVIDENCE = "cpu-samples.jsonl; ram-witness.json"
 

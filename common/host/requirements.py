@@ -22,10 +22,10 @@ from pathlib import Path
 
 from common.errors import HarnessError
 from common.host import accel
+from common.host.debian import DEFAULT_PACKAGE
 from common.host.facts import available_memory_mib
 from common.host.processes.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
-from common.stage.kernel_choice import DEFAULT_PACKAGE
 from kernel.cache import list_entries
 from kernel.source.source import GIVE, sources_root
 

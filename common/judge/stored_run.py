@@ -19,7 +19,8 @@ from common.judge.verdict import Verdict, judge
 from common.judge.verify import differences, run_from_raw
 from common.paths import runs_root
 from common.record import bundle
-from common.record.evidence import SCHEMA, Run, seal_breaches, seal_entries, sha256
+from common.record.evidence import SCHEMA, Run
+from common.record.seal import seal_breaches, seal_entries, sha256
 from common.record.sources import other_code
 from common.record.stored_file import first_fault, read_bytes
 from common.record.trial_files import MADE, RECORD, RUN_FILES, SUMS, check_tree

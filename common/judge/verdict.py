@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from typing import Literal, TypeVar
 
+from common.checks.model import Check, Control, Outcome
 from common.errors import Exit
 from common.judge.causes import in_order
 from common.record.console import is_refusal
@@ -12,7 +13,7 @@ from common.record.cpus.last_look import death, sentence, standing
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
 from common.stage.chain import ask
-from common.stage.declaration import Check, Control, Outcome, Stage
+from common.stage.declaration import Stage
 
 TrialStatus = Literal[
     "PASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"

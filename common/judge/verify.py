@@ -28,15 +28,16 @@ from common.record.evidence import (
     Trial,
     read_raw,
     read_setting,
-    sha256,
     trial_of,
 )
 from common.record.qemu import trace as qemu_trace
+from common.record.seal import sha256
 from common.record.sources import other_code
 from common.record.stored_file import first_fault, read_bytes, read_stamped
 from common.record.trial_files import MADE, check_trial
-from common.stage.configured import as_recorded
-from common.stage.declaration import Stage, load_stage
+from common.stage.configured import configured_as_recorded
+from common.stage.declaration import Stage
+from common.stage.loading import load_stage
 
 _TOLD = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
@@ -97,7 +98,7 @@ def _stage_of(folder: Path, made: Made, settings: Sequence[Setting]) -> Stage:
             )
     if longest.stage != made.stage:
         raise UsageError(f"{folder.name}: {MADE} is of stage {made.stage}, its trials of another")
-    stage = as_recorded(load_stage(longest.stage, longest.workload), longest)
+    stage = configured_as_recorded(load_stage(longest.stage, longest.workload), longest)
     _check_options(folder, longest, stage)
     return stage
 

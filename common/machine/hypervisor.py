@@ -16,8 +16,8 @@ from types import TracebackType
 import libvirt
 
 from common.errors import HarnessError
-from common.host.processes.guardian import Guardian
-from common.host.processes.subreaper import Reaper
+from common.host.processes.cleanup import CleanupProcess
+from common.host.processes.subreaper import Subreaper
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.paths import cache_root
 
@@ -45,11 +45,11 @@ class Hypervisor:
 
     def __enter__(self) -> Hypervisor:
         with ExitStack() as stack:
-            self.guardian = stack.enter_context(Guardian())
+            self.cleanup = stack.enter_context(CleanupProcess())
             if self.embedded:
-                stack.enter_context(Reaper())
+                stack.enter_context(Subreaper())
             self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-", dir=_plain_folder()))
-            self.guardian.remove_folder(self.folder)
+            self.cleanup.remove_folder(self.folder)
             self.connection = self._open()
             stack.callback(self.connection.close)
             self._stack = stack.pop_all()

@@ -29,7 +29,8 @@ from common.host.sampling.echo import Echo
 from common.machine.domain import MachineSpec, domain_xml
 from common.machine.hypervisor import Hypervisor
 from common.machine.patience import Deadline, Patience
-from common.machine.serial_line import ConsoleFile, SerialLine
+from common.machine.serial_line import SerialLine
+from common.machine.stamped_line import ConsoleFile
 from common.record import console
 from common.record.dialogue import Line
 from common.record.qemu.process import QemuProcess, process_identity
@@ -107,7 +108,7 @@ class Machine:
             self._domain = self._create(xml)
             stack.callback(self._destroy)
             self.process = self._find_process()
-            self._hypervisor.guardian.end_process(self.process.pid)
+            self._hypervisor.cleanup.end_process(self.process.pid)
             self.preferred = prefer(self.process.pid)
             self.argv = _argv(self.process.pid)
             stack.callback(self._stop_events, self._watch_events())
@@ -206,7 +207,7 @@ class Machine:
             self._last_words.daemon = True
             self._last_words.start()
 
-    def hear(self, *, silence: float, deadline: Deadline) -> str:
+    def next_line(self, *, silence: float, deadline: Deadline) -> str:
         """The workload's next line.
 
         Raises MachineSilent when for `silence` seconds neither the dialogue nor the console said
@@ -267,7 +268,7 @@ class Machine:
         last = said[-1].decode("utf-8", "backslashreplace") if said else "nothing"
         return f"{what}; the console's last line: {console.strip_prefix(last)}"
 
-    def go(self, rendezvous: str) -> None:
+    def answer(self, rendezvous: str) -> None:
         """Let the workload go on from where it said ``# await RENDEZVOUS``."""
         self.dialogue.send(f"go {rendezvous}\n")
 

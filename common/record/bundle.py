@@ -18,7 +18,7 @@ import zlib
 from pathlib import Path, PurePosixPath
 
 from common.errors import UsageError
-from common.record.evidence import seal_entries
+from common.record.seal import seal_entries
 from common.record.trial_files import MOST_FILES, MOST_TOTAL, SUMS
 from common.text import printable
 

@@ -64,9 +64,7 @@ from common.record.stored_file import (
     read_bytes,
     read_rows,
     read_stamped,
-    read_text,
 )
-from common.record.trial_files import SUMS
 
 SCHEMA: Final = 3
 """Of what a record holds. A run of another one is for the version of this program that made it."""
@@ -406,54 +404,6 @@ def _told_as_damage(folder: Path) -> Iterator[None]:
     except (ValueError, OSError) as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise UsageError(f"{folder}: damaged trial: {first}; run it again") from None
-
-
-def seal(folder: Path) -> None:
-    """Write SHA256SUMS over every file below `folder` (sha256sum -c reads it)."""
-    (folder / SUMS).write_text(_sums(folder))
-
-
-def _sums(folder: Path) -> str:
-    names = sorted(str(path.relative_to(folder)) for path in _files(folder))
-    return "".join(f"{sha256(folder / name)}  {name}\n" for name in names)
-
-
-def seal_entries(folder: Path) -> dict[str, str]:
-    """What SHA256SUMS says: file -> digest. Raises UsageError when it is missing or damaged."""
-    try:
-        lines = read_text(folder / SUMS).splitlines()
-        return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}
-    except (OSError, ValueError):
-        raise UsageError(f"{folder}: {SUMS} is missing or damaged") from None
-
-
-def seal_breaches(folder: Path) -> list[str]:
-    """What no longer agrees with SHA256SUMS, a sentence each; empty when all is as sealed."""
-    try:
-        sealed = seal_entries(folder)
-    except UsageError:
-        return [f"{SUMS} is missing or damaged"]
-    present = {str(path.relative_to(folder)) for path in _files(folder)}
-    breaches = [f"{name} is missing" for name in sorted(sealed.keys() - present)]
-    breaches += [f"{name} was added" for name in sorted(present - sealed.keys())]
-    breaches += [
-        f"{name} was edited"
-        for name in sorted(sealed.keys() & present)
-        if sha256(folder / name) != sealed[name]
-    ]
-    if not breaches and (folder / SUMS).read_bytes() != _sums(folder).encode():
-        breaches = [f"{SUMS} was edited"]
-    return breaches
-
-
-def sha256(path: Path) -> str:
-    """The file's SHA-256, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file() and path.name != SUMS]
 
 
 def schema_text() -> str:

@@ -12,7 +12,7 @@ from common.paths import CHECKOUT
 _GROUPS: Mapping[str, tuple[str, ...]] = {
     "harness": ("common/**/*.py", "kernel/**/*.py", "kexec-stages"),
     "workload": (
-        "common/workload/*/*",
+        "common/workload/*/**/*",
         "stages/*/workload/*",
         "stages/*/qemu_workload/*",
     ),

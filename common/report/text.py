@@ -18,7 +18,7 @@ from common.report.host import attempts, host_lines
 from common.report.host import phase_table as host_phases
 from common.report.phase_table import phase_table
 from common.stage.chain import updates
-from common.stage.configured import left_out
+from common.stage.configured import skipped_in_words
 from common.stage.declaration import Stage
 from common.stage.layouts import tried
 from common.text import printable
@@ -160,8 +160,8 @@ def _controls(verdict: Verdict, stage: Stage) -> str:
         )
     else:
         lines = ["Controls", "None were run: what the checks can see is not shown."]
-    if stage.left_out:
-        lines += _wrap(f"Left out: {left_out(stage)}.")
+    if stage.skipped_controls:
+        lines += _wrap(f"Left out: {skipped_in_words(stage)}.")
     return "\n".join(lines)
 
 

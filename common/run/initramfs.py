@@ -7,11 +7,14 @@ import hashlib
 import os
 import subprocess
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import HarnessError
 from common.host.processes.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
+from common.run.setup import RunSetup
+from kernel.image.prebuilt import Bootable
 
 _SKELETON = """\
 dir /dev 755 0 0
@@ -36,7 +39,7 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
         [first] if (first := sources.parent / "workload") != sources and first.exists() else []
     )
     digest = hashlib.sha256(str(headers).encode())
-    for path in sorted(p for d in (*shared, sources) for p in d.iterdir() if p.is_file()):
+    for path in sorted(p for d in (*shared, sources) for p in d.rglob("*") if p.is_file()):
         digest.update(f"{path.relative_to(CHECKOUT)}\0".encode() + path.read_bytes() + b"\0")
     final = cache_root() / "workloads" / digest.hexdigest()[:24]
     if (final / "init").exists():
@@ -81,3 +84,23 @@ def make_initramfs(files: dict[str, Path], *, gen_init_cpio: Path, target: Path)
         said = how_ended(done.returncode, done.stderr.decode(errors="replace"))
         raise HarnessError(f"gen_init_cpio could not make {target}: {said}")
     return target
+
+
+def pack(
+    setup: RunSetup, outgoing: Bootable, following: Sequence[Bootable], workspace: Path
+) -> Path:
+    """The first initramfs; each carries the kernel that comes next and that one's initramfs."""
+    tool = outgoing.gen_init_cpio
+    files = {"/init": build_workload(setup.stage.sources, headers=outgoing.headers)}
+    if setup.stage.guest and setup.guest:
+        program = build_workload(setup.stage.guest.sources, headers=setup.guest.headers)
+        initrd = workspace / "guest.cpio"
+        make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
+        files |= {"/guest/bzImage": setup.guest.image, "/guest/initrd": initrd}
+    if setup.guest_image:
+        files |= setup.guest_image.initramfs_files(workspace)
+    packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")
+    for number, kernel in enumerate(reversed(following)):
+        here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}
+        packed = make_initramfs(here, gen_init_cpio=tool, target=workspace / f"{number}.cpio")
+    return packed

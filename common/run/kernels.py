@@ -9,10 +9,12 @@ from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
+from common.checks.model import Control
 from common.errors import UsageError
 from common.paths import CHECKOUT
-from common.stage.declaration import Control, Stage, load_stage
+from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin, default_origin, with_kernels
+from common.stage.loading import load_stage
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting

@@ -8,12 +8,12 @@ import time
 
 from common.judge.verdict import judge_control, judge_trial
 from common.record.evidence import Trial
-from common.run.trial import Plan
+from common.run.setup import TrialPlan
 from common.stage.declaration import Stage
 from common.text import printable
 
 
-class Narrator:
+class Progress:
     """One line per step of the main run, one line per finished trial."""
 
     def __init__(self, stage: Stage) -> None:
@@ -21,7 +21,7 @@ class Narrator:
         self._detailed = True
         self._began = 0.0
 
-    def begin(self, plan: Plan) -> None:
+    def begin(self, plan: TrialPlan) -> None:
         """A trial starts: the main run is told step by step, the others in one line."""
         self._began = time.monotonic()
         self._detailed = plan.name == "main"
@@ -31,7 +31,7 @@ class Narrator:
         if not self._detailed:
             return
         key, _, value = text.removeprefix("# ").partition("=")
-        if words := self._stage.narration.get(key):
+        if words := self._stage.progress_messages.get(key):
             seconds = time.monotonic() - self._began
             _tell(f"  {seconds:5.1f} s  {words.format(value)}")
 

@@ -8,7 +8,6 @@ one of the user's replaces ours only where `REPLACED` says so.
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Iterable, Sequence
 
 from common.errors import UsageError
@@ -31,19 +30,6 @@ _BROKEN = {
     "liveupdate": "without liveupdate=on there is no /dev/liveupdate",
     "--": "what follows it is for /init, and no parameter of the kernel",
 }
-
-
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """--append WORDS."""
-    parser.add_argument(
-        "--append",
-        type=str.split,
-        action="extend",
-        default=[],
-        metavar="WORDS",
-        help="words for the command lines of both kernels, behind ours; may be given again."
-        " kho_scratch= replaces ours",
-    )
 
 
 def check(words: Sequence[str], stages: Iterable[Stage]) -> None:

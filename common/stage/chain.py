@@ -14,10 +14,11 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from common.checks.live_update import OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.errors import UsageError
 from common.record.cpus.samples import Sample
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome, Size, Stage
+from common.stage.declaration import Size, Stage
 
 _SCRATCH = "kho_scratch=16M,64M,16M"
 _MIB_EACH = 10

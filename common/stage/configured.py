@@ -11,7 +11,7 @@ from common.stage.kernel_choice import KernelChoice, with_kernels, with_recorded
 from common.stage.lane import Lane, in_lane
 
 
-def as_run(
+def configured(
     stage: Stage,
     *,
     lane: Lane = "default",
@@ -35,14 +35,14 @@ def _with_guest(stage: Stage, *, own: bool) -> Stage:
     return stage.own_guest(stage)
 
 
-def left_out(stage: Stage) -> str:
+def skipped_in_words(stage: Stage) -> str:
     """Which controls cannot be run on the kernels that were given, and why; empty for none."""
-    if not stage.left_out:
+    if not stage.skipped_controls:
         return ""
-    return f"{', '.join(stage.left_out)} (their kernels are built from our series)"
+    return f"{', '.join(stage.skipped_controls)} (their kernels are built from our series)"
 
 
-def as_recorded(stage: Stage, setting: Setting) -> Stage:
+def configured_as_recorded(stage: Stage, setting: Setting) -> Stage:
     """The stage as a stored trial says that it was run."""
     stage = with_recorded_kernels(in_lane(stage, setting.lane), setting)
     return with_chain(_with_guest(stage, own=setting.guest_image is not None), setting.chain)

@@ -3,100 +3,21 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal
 from xml.etree import ElementTree as ET
 
+from common.checks.model import Check, Claim, Control
 from common.errors import UsageError
-from common.machine.domain import MachineSpec
+from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
-from common.record.dialogue import Stored
 from common.record.evidence import Trial, Witness
-from common.record.qemu.process import QemuProcess
 from common.stage.series_folder import series_patches
 
-Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
-"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
 Series = Literal["ours", "none"] | Path
 """What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
-
-
-class Outcome(Stored):
-    """A check's answer. `evidence` names the file or fact where a reader finds it."""
-
-    status: Status
-    expected: str
-    seen: str
-    evidence: str
-
-
-@dataclass(frozen=True)
-class Check:
-    """A question to the record. `ask` is pure: the same trial gives the same outcome."""
-
-    name: str
-    question: str
-    ask: Callable[[Trial], Outcome]
-    of_chain: bool = False
-    """Asked of a chain of updates as a whole, not of each of them."""
-    timed: bool = False
-    """The answer depends on bounds in time inside the machine: where the machine stood still for
-    long because the host did, a failure shows nothing."""
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A sentence the stage wants believed, and the checks that show it."""
-
-    text: str
-    checks: tuple[Check, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Control:
-    """A run that must fail. It proves that the checks in `breaks` can.
-
-    Each check in `breaks` must not pass, and `reason` must hold: the run failed for what was
-    done to it and nothing else. Checks in `may_break` follow from it; None means that
-    everything after the cause is gone, so that only `holds` is still asked for.
-    """
-
-    name: str
-    what: str
-    breaks: frozenset[str]
-    reason: Check
-    may_break: frozenset[str] | None = frozenset()
-    holds: tuple[Check, ...] = ()
-    cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
-    same_kernel: bool = False
-    without_patch: str | None = None
-    """The patch of the series (its file's name, or the start of it) that both kernels lack."""
-    with_patch: str | None = None
-    """An injected fault: a patch in the stage's folder that both kernels have after the series."""
-    with_config: str | None = None
-    """A Kconfig fragment in the stage's folder, after all others."""
-    incoming_only: bool = False
-    """The outgoing kernel is the stage's: what is left out or added is so in the incoming one."""
-    stock: bool = False
-    """Both kernels without any patch."""
-    of_chain: bool = False
-    """Run in a chain of updates; every other control is of one update."""
-    uncounted: int = 0
-    """Kexecs before the first update, of which nobody is told."""
-
-    @property
-    def own_kernels(self) -> bool:
-        """True when the stage's kernels will not do."""
-        return self.stock or any((self.without_patch, self.with_patch, self.with_config))
-
-    def on(self, side: str) -> Control | None:
-        """The control that the kernel of that side ("out" or "in") is built for."""
-        return None if self.incoming_only and side == "out" else self
 
 
 @dataclass(frozen=True)
@@ -119,43 +40,6 @@ class Option:
     step: int = 1
     metavar: str = "N"
     help: str
-
-
-class Companion(Protocol):
-    """What a stage runs on the host beside the machine: a watcher, a sender.
-
-    It hears each line of the dialogue before a rendezvous in it is answered, so that it can
-    do at that point what the workload waits for.
-    """
-
-    def heard(self, text: str) -> None:
-        """Take a line of the dialogue."""
-
-
-class Surroundings(Protocol):
-    """What a companion may know of its machine."""
-
-    folder: Path
-    """Where what is found stays."""
-    scratch: Path
-    """Where what is needed meanwhile may lie; it goes with the machine."""
-    spec: MachineSpec
-    process: QemuProcess
-    ports: Mapping[str, Path]
-    """Sockets of the spec's virtio ports, by name."""
-
-
-CompanionFactory = Callable[[Surroundings], AbstractContextManager[Companion]]
-
-
-class _Silent:
-    def heard(self, text: str) -> None:
-        """Do nothing."""
-
-
-def no_companion(_machine: Surroundings) -> AbstractContextManager[Companion]:
-    """For stages that need nothing on the host."""
-    return nullcontext(_Silent())
 
 
 @dataclass(frozen=True)
@@ -222,7 +106,7 @@ class Stage:
     """The controls that a chain has beside the others; none where there is no chain."""
     one_kernel: bool = False
     """Both sides are one prebuilt image."""
-    left_out: tuple[str, ...] = ()
+    skipped_controls: tuple[str, ...] = ()
     """Controls that need kernels which cannot be built from what the user gave."""
     cpus: int = 2
     devices: Callable[[Mapping[str, int]], tuple[ET.Element, ...]] = lambda _options: ()
@@ -234,8 +118,8 @@ class Stage:
     guest_runs_at: frozenset[str] = frozenset()
     """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
     witness: Witness = field(default=lambda _raw: {})
-    companion: CompanionFactory = no_companion
-    narration: Mapping[str, str] = field(default_factory=dict)
+    helper: HostHelperFactory = no_helper
+    progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
 
     def patches(self, control: Control | None = None) -> tuple[Path, ...]:
@@ -302,9 +186,9 @@ class Stage:
         return (*found, *self.extra_fragments, *last)
 
     @property
-    def possible_controls(self) -> tuple[Control, ...]:
+    def runnable_controls(self) -> tuple[Control, ...]:
         """The controls that can be run on the kernels that the user gave."""
-        return tuple(c for c in self.controls if c.name not in self.left_out)
+        return tuple(c for c in self.controls if c.name not in self.skipped_controls)
 
     @property
     def label(self) -> str:
@@ -332,44 +216,3 @@ class Stage:
                 return control
         names = ", ".join(control.name for control in self.controls)
         raise UsageError(f"stage {self.number} has no control {name!r}; it has: {names}")
-
-
-def stage_folders() -> dict[int, Path]:
-    """The stages of this checkout: number -> folder."""
-    found = sorted((CHECKOUT / "stages").glob("[0-9][0-9]_*/kernel.config"))
-    folders = [path.parent for path in found]
-    return {
-        int(folder.name[:2]): folder
-        for folder in folders
-        if (folder / folder.name[3:] / "stage.py").exists()
-    }
-
-
-def stage_workloads(number: int) -> tuple[Workload, ...]:
-    """The workloads that the stage can be run with; the first is its own."""
-    folder = stage_folders()[number]
-    others = [w for w in WORKLOADS[1:] if (folder / f"{folder.name[3:]}_{w}" / "stage.py").exists()]
-    return (WORKLOADS[0], *others)
-
-
-def all_stages() -> tuple[Stage, ...]:
-    """Every declaration of this checkout: the stages in order, each with all its workloads."""
-    return tuple(load_stage(n, w) for n in stage_folders() for w in stage_workloads(n))
-
-
-def load_stage(number: int, workload: Workload = "vmm") -> Stage:
-    """The stage's declaration, from stages/NN_name/name/stage.py, or name_WORKLOAD/ beside it.
-
-    Raises UsageError for a stage, or a workload of it, that there is not.
-    """
-    folders = stage_folders()
-    if number not in folders:
-        have = ", ".join(str(n) for n in folders)
-        raise UsageError(f"there is no stage {number}; this checkout has: {have}")
-    stem = folders[number].name[3:] + ("" if workload == "vmm" else f"_{workload}")
-    if not (folders[number] / stem / "stage.py").exists():
-        raise UsageError(f"stage {number} has no workload {workload!r}")
-    if (folder := str(folders[number])) not in sys.path:
-        sys.path.append(folder)  # 01_… is no package name; what stands in it is
-    stage: Stage = importlib.import_module(f"{stem}.stage").STAGE
-    return stage

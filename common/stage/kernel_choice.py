@@ -8,7 +8,6 @@ names a tree or a tarball that is the default instead, for verbs without such op
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 from collections.abc import Sequence
@@ -16,13 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from common.checks.model import Control
 from common.errors import UsageError
+from common.host.debian import DEFAULT_PACKAGE
 from common.record.evidence import Setting
-from common.stage.declaration import Control, Series, Stage
-from common.stage.one_image import with_one_kernel
+from common.stage.declaration import Series, Stage
+from common.stage.one_image import with_one_image
 from common.stage.series_folder import given_series
 
-DEFAULT_PACKAGE = "linux-source-7.3"
 SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
 
 
@@ -107,70 +107,6 @@ def origin_of(text: str) -> Origin:
     raise UsageError(f"{text} is no linux-source-X.Y, kernel tree, tarball or bzImage")
 
 
-def add_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
-    """The options that choose kernels; without `sides` those alone that hold for all of them."""
-    group = parser.add_argument_group("kernels")
-    if sides:
-        for kind, metavar, help in (
-            ("tree", "DIR", "your kernel tree, for both sides"),
-            ("source", "TARBALL", "the same as linux-7.3.4.tar.xz; its digest is recorded"),
-            ("image", "BZIMAGE", "a prebuilt kernel"),
-            ("package", "NAME", f"a Debian source package (default: {DEFAULT_PACKAGE})"),
-        ):
-            for side in ("", *SIDES):
-                name = f"--{side}-{kind}" if side else f"--{kind}"
-                group.add_argument(name, metavar=metavar, help=None if side else help)
-    group.add_argument(
-        "--series",
-        default="ours",
-        metavar="none|ours|DIR|MBX",
-        help="what is applied to a source: our series (default), nothing (the tree brings its own"
-        " support, or has none), or a folder of *.patch (in the order of their names,"
-        " or of a quilt series) and *.config, or a mailbox of patches (*.mbx)",
-    )
-    group.add_argument(
-        "--config",
-        action="append",
-        default=[],
-        type=Path,
-        metavar="FRAGMENT",
-        help="a Kconfig fragment of yours, after all others",
-    )
-    group.add_argument(
-        "--line-tables",
-        action="store_true",
-        help="kernels of the same code whose stacks are decoded to file and line (another build)",
-    )
-
-
-def chosen(arguments: argparse.Namespace) -> KernelChoice:
-    """The choice that the options make. Raises UsageError where two contradict each other."""
-    outgoing, incoming = (_origin(arguments, side) for side in SIDES)
-    return KernelChoice(
-        outgoing=outgoing,
-        incoming=incoming,
-        series=series_of(arguments.series),
-        config=tuple(arguments.config),
-        line_tables=arguments.line_tables,
-    )
-
-
-def _origin(arguments: argparse.Namespace, side: str) -> Origin:
-    """What holds for this side goes before what holds for both."""
-    for prefix in (f"{side}_", ""):
-        given = [
-            Origin(kind, value)
-            for kind in ("package", "tree", "source", "image")
-            if (value := getattr(arguments, f"{prefix}{kind}")) is not None
-        ]
-        if len(given) > 1:
-            options = " and ".join(f"--{prefix.replace('_', '-')}{o.kind}" for o in given)
-            raise UsageError(f"{options} name two kernels for one side: give one of them")
-        if given:
-            return given[0]
-    return default_origin()
-
-
 def series_of(text: str) -> Series:
     """The series of that name. Raises UsageError for what is none."""
     if text == "ours":
@@ -186,9 +122,9 @@ def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:
         stage,
         series=choice.series,
         extra_fragments=(*stage.extra_fragments, *choice.config),
-        left_out=_unbuildable(stage.controls, choice.series, prebuilt=choice.prebuilt),
+        skipped_controls=_unbuildable(stage.controls, choice.series, prebuilt=choice.prebuilt),
     )
-    return with_one_kernel(stage) if choice.one_kernel else stage
+    return with_one_image(stage) if choice.one_kernel else stage
 
 
 def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
@@ -197,9 +133,9 @@ def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
     if setting.series == "ours":
         series = "ours"
     prebuilt = setting.outgoing.prebuilt or setting.incoming.prebuilt
-    left_out = _unbuildable(stage.controls, series, prebuilt=prebuilt)
-    stage = replace(stage, series=series, left_out=left_out)
-    return with_one_kernel(stage) if setting.one_kernel else stage
+    skipped_controls = _unbuildable(stage.controls, series, prebuilt=prebuilt)
+    stage = replace(stage, series=series, skipped_controls=skipped_controls)
+    return with_one_image(stage) if setting.one_kernel else stage
 
 
 def _unbuildable(controls: Sequence[Control], series: Series, *, prebuilt: bool) -> tuple[str, ...]:

@@ -23,10 +23,11 @@ from dataclasses import replace
 from typing import Literal
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome, Size, Stage
+from common.stage.declaration import Size, Stage
 
 Lane = Literal["default", "debug", "server"]
 LANES: tuple[Lane, ...] = ("default", "debug", "server")

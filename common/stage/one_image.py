@@ -10,8 +10,9 @@ from __future__ import annotations
 from dataclasses import replace
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome, Stage
+from common.stage.declaration import Stage
 
 _TOLD_APART = frozenset({"other_kernel", "build_ids"})
 
@@ -33,7 +34,7 @@ def _same_build(trial: Trial) -> Outcome:
 _SAME_BUILD = Check("one_build", "Is the running kernel, both times, the image?", _same_build)
 
 
-def with_one_kernel(stage: Stage) -> Stage:
+def with_one_image(stage: Stage) -> Stage:
     """The stage with the checks that tell two kernels apart replaced, and that said."""
     claims = tuple(_without(claim) for claim in stage.claims)
     controls = tuple(c for c in stage.controls if not c.breaks & _TOLD_APART or c.may_break is None)

@@ -8,7 +8,6 @@ the machine of the stage, so that drivers and devices are there.
 
 from __future__ import annotations
 
-import argparse
 import re
 import sys
 import tempfile
@@ -21,11 +20,13 @@ from common.errors import UsageError
 from common.judge.verdict import Verdict
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import kernel_pair
-from common.run.one_run import one_run, options_of
-from common.run.trial import plan_trials
-from common.stage.configured import as_run
-from common.stage.declaration import Stage, load_stage
+from common.run.options import RunOptions
+from common.run.setup import options_of, plan_trials
+from common.run.stage_run import execute_run
+from common.stage.configured import configured
+from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 from kernel import cache
 from kernel.image.prebuilt import Bootable
 from kernel.make import config
@@ -46,12 +47,12 @@ class Step:
 
 
 def steps(
-    stage: Stage, choice: KernelChoice, arguments: argparse.Namespace, hypervisor: Hypervisor
+    stage: Stage, choice: KernelChoice, options: RunOptions, hypervisor: Hypervisor
 ) -> Iterator[Step]:
     """A step for each patch of the stage's series, in order.
 
-    `arguments` has the machine's options. Raises UsageError where there is no series, and what
-    a build raises for the first patch that does not apply or build.
+    Raises UsageError where there is no series, and what a build raises for the first patch that
+    does not apply or build.
     """
     if choice.prebuilt:
         raise UsageError("each patch is built: give a --tree or a --package, not an --image")
@@ -64,11 +65,11 @@ def steps(
         with tempfile.TemporaryDirectory(prefix="series-") as name:
             folder = Path(name)
             _prefix(patches[: before + number], stage.series_fragments, folder)
-            booted = _stage_1_in_machine_of(stage, replace(choice, series=folder), arguments)
+            booted = _stage_1_in_machine_of(stage, replace(choice, series=folder), options)
             begin = time.monotonic()
             kernels = kernel_pair(booted, choice)
             seconds = time.monotonic() - begin
-            _record, verdict, run = one_run(booted, plan_trials(), choice, arguments, hypervisor)
+            _record, verdict, run = execute_run(booted, plan_trials(), choice, options, hypervisor)
         yield Step(patch, seconds, _warnings(kernels), verdict, run)
 
 
@@ -87,11 +88,9 @@ def _warnings(kernels: Sequence[Bootable]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(lines))
 
 
-def _stage_1_in_machine_of(
-    stage: Stage, choice: KernelChoice, arguments: argparse.Namespace
-) -> Stage:
-    first = as_run(load_stage(1), choice=choice)
-    devices = stage.devices(options_of(stage, arguments))
+def _stage_1_in_machine_of(stage: Stage, choice: KernelChoice, options: RunOptions) -> Stage:
+    first = configured(load_stage(1), choice=choice)
+    devices = stage.devices(options_of(stage, options.numbers))
     return replace(
         first,
         extra_fragments=(stage.folder / "kernel.config", *first.extra_fragments),

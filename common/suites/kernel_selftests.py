@@ -130,7 +130,7 @@ def _build_program(name: str, tree: Path, kernel: Kernel, folder: Path) -> Path:
 def _wait(machine: Machine) -> None:
     deadline = machine.deadline(_SECONDS)
     try:
-        while (text := machine.hear(silence=_SECONDS, deadline=deadline)) != "# done":
+        while (text := machine.next_line(silence=_SECONDS, deadline=deadline)) != "# done":
             if text.startswith("# bail "):
                 raise HarnessError(text)
     except (KernelDied, MachineGone, MachineSilent) as error:

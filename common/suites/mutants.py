@@ -41,7 +41,8 @@ from common.errors import HarnessError, StagesError, UsageError
 from common.judge.stored_run import opened
 from common.judge.verdict import Verdict
 from common.paths import CHECKOUT
-from common.stage.declaration import Workload, load_stage
+from common.stage.declaration import Workload
+from common.stage.loading import load_stage
 from common.stage.series_folder import series_patches
 from kernel.source.worktree import apply_patch
 

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
-from common.stage.declaration import Check, Stage, all_stages
+from common.checks.model import Check
+from common.stage.declaration import Stage
+from common.stage.loading import all_stages
 from common.suites.mutants import Mutant, mutants
 
 _HEAD = """<!-- SPDX-License-Identifier: GPL-2.0-only -->

@@ -17,7 +17,8 @@ from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
-from common.run.trial import Bench, Plan, run_attempts
+from common.run.setup import RunSetup, TrialPlan
+from common.run.stage_run import run_attempts
 
 
 @pytest.fixture(scope="session")
@@ -27,11 +28,11 @@ def hypervisor() -> Iterator[Hypervisor]:
         yield opened
 
 
-def quiet_trial(bench: Bench, plan: Plan) -> Trial:
+def quiet_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
     """The trial, by the attempt that counts; those before it are told in pytest's summary."""
-    *before, last = run_attempts(bench, plan)
+    *before, last = run_attempts(setup, plan)
     for trial in before:
-        folder = bench.folder / trial.setting.name
+        folder = setup.folder / trial.setting.name
         warnings.warn(f"{plan.name} was disturbed, and run again: {folder}", stacklevel=2)
     return last
 

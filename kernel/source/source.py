@@ -273,8 +273,8 @@ def tree_source(tree: Path, *, progress: Progress = quiet) -> Source:
             raise SourceError(f"{path} is not a kernel tree (it has no {needed})")
     progress(Started(Phase.SNAPSHOT, f"reading {path}"))
     content, facts = tree_manifest(path)
-    if left_out := _left_out(path, content):
-        progress(Noted(_told_left_out(path, left_out)))
+    if skipped_controls := _left_out(path, content):
+        progress(Noted(_told_left_out(path, skipped_controls)))
     described = facts.get("describe", version)
     return Source(
         path=path,

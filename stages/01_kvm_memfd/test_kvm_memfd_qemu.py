@@ -14,20 +14,20 @@ from common.machine.hypervisor import Hypervisor
 from common.run.guest_image import GuestImage
 from common.run.initramfs import make_initramfs
 from common.run.kernels import guest_kernel, kernel_pair
-from common.run.trial import Bench, Plan
-from common.stage.configured import as_run
-from common.stage.declaration import load_stage
+from common.run.setup import RunSetup, TrialPlan
+from common.stage.configured import configured
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(1, "qemu")
-OWN = as_run(STAGE, own_guest=True)
+OWN = configured(STAGE, own_guest=True)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
     outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return Bench(
+    return RunSetup(
         stage=STAGE,
         outgoing=outgoing,
         incoming=incoming,
@@ -39,15 +39,17 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
     )
 
 
-def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
+def test_passes(bench: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("name", ["not-preserved", "byte-flipped"])
-def test_control_fails_for_its_own_reason(bench: Bench, name: str) -> None:
+def test_control_fails_for_its_own_reason(bench: RunSetup, name: str) -> None:
     control = STAGE.control(name)
-    verdict = judge_control(quiet_trial(bench, Plan(f"control-{name}", control)), control, STAGE)
+    verdict = judge_control(
+        quiet_trial(bench, TrialPlan(f"control-{name}", control)), control, STAGE
+    )
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
 
@@ -76,7 +78,7 @@ int main(void)
 
 
 @pytest.fixture(scope="module")
-def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
+def own(bench: RunSetup, tmp_path_factory: pytest.TempPathFactory) -> RunSetup:
     folder = tmp_path_factory.mktemp("own-guest")
     init = folder / "init"
     command = ["gcc", "-static", "-O2", "-x", "c", "-", "-o", str(init)]
@@ -88,13 +90,13 @@ def own(bench: Bench, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return replace(bench, stage=OWN, guest=None, guest_image=image, folder=folder)
 
 
-def test_a_guest_of_the_users_own_passes(own: Bench) -> None:
-    verdict = judge_trial(quiet_trial(own, Plan("main")), OWN)
+def test_a_guest_of_the_users_own_passes(own: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(own, TrialPlan("main")), OWN)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(OWN.checks)} checks")
 
 
 @pytest.mark.parametrize("name", ["pages-copied", "paused-early"])
-def test_a_control_of_the_users_own_fails_for_its_own_reason(own: Bench, name: str) -> None:
+def test_a_control_of_the_users_own_fails_for_its_own_reason(own: RunSetup, name: str) -> None:
     control = OWN.control(name)
-    verdict = judge_control(quiet_trial(own, Plan(f"control-{name}", control)), control, OWN)
+    verdict = judge_control(quiet_trial(own, TrialPlan(f"control-{name}", control)), control, OWN)
     assert verdict.status == "FAILED AS IT MUST", verdict.why

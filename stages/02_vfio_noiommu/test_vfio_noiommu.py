@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from common.checks.controls import unbroken
+from common.checks.model import Control
 from common.errors import UsageError
 from common.host.accel import probe
 from common.host.qemu_binary import VARIABLE
 from common.judge.verdict import judge_control, judge_trial
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import control_kernels, kernel_pair
-from common.run.trial import Bench, Plan
-from common.stage.declaration import Control, load_stage
+from common.run.setup import RunSetup, TrialPlan
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage, unbroken
 from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(2)
@@ -25,9 +25,9 @@ OPTIONS = {option.parameter: option.default for option in STAGE.options}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
     outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return Bench(
+    return RunSetup(
         stage=STAGE,
         outgoing=outgoing,
         incoming=incoming,
@@ -39,26 +39,26 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
     )
 
 
-def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
+def test_passes(bench: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 def test_passes_with_the_other_qemu(
-    bench: Bench, other_qemu: Path, monkeypatch: pytest.MonkeyPatch
+    bench: RunSetup, other_qemu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the two forms in which QEMU writes a trace, the one that `test_passes` has not read."""
     monkeypatch.setenv(VARIABLE, str(other_qemu))
     with_other = replace(bench, accelerator=probe())
-    trial = quiet_trial(with_other, Plan("other-qemu"))
+    trial = quiet_trial(with_other, TrialPlan("other-qemu"))
     assert trial.setting.host.emulator == str(other_qemu)
     verdict = judge_trial(trial, STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
-    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
+    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 

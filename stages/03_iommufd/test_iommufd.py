@@ -9,15 +9,15 @@ import os
 
 import pytest
 
-from common.checks.controls import unbroken
+from common.checks.model import Control
 from common.errors import UsageError
 from common.host.accel import probe
 from common.judge.verdict import judge_control, judge_trial
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import control_kernels, kernel_pair
-from common.run.trial import Bench, Plan
-from common.stage.declaration import Control, load_stage
+from common.run.setup import RunSetup, TrialPlan
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage, unbroken
 from common.suites.pytest_plugin import quiet_trial
 
 STAGE = load_stage(3)
@@ -32,9 +32,9 @@ REAL = (
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> Bench:
+def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
     outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return Bench(
+    return RunSetup(
         stage=STAGE,
         outgoing=outgoing,
         incoming=incoming,
@@ -46,14 +46,14 @@ def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> B
     )
 
 
-def test_passes(bench: Bench) -> None:
-    verdict = judge_trial(quiet_trial(bench, Plan("main")), STAGE)
+def test_passes(bench: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("control", REAL, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: Bench, control: Control) -> None:
-    trial = quiet_trial(bench, Plan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
+    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 

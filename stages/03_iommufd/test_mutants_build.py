@@ -10,8 +10,8 @@ import pytest
 
 from common.paths import CHECKOUT
 from common.run.kernels import kernel_pair
-from common.stage.declaration import load_stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
 from common.suites.mutants import Mutant, apply_mutant, mutants
 
 IN_C = [

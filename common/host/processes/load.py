@@ -3,20 +3,19 @@
 
 from __future__ import annotations
 
-import argparse
 import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from common.host.processes.guardian import Guardian
+from common.host.processes.cleanup import CleanupProcess
 
 MOST = 64
 _SPIN = (sys.executable, "-S", "-E", "-c", "while True: pass")
 
 
 @contextmanager
-def busy(number: int, guardian: Guardian) -> Iterator[tuple[int, ...]]:
+def busy(number: int, cleanup: CleanupProcess) -> Iterator[tuple[int, ...]]:
     """Keep `number` processes busy; yields their pids. They end with the block, or with us."""
     processes: list[subprocess.Popen[bytes]] = []
     try:
@@ -29,7 +28,7 @@ def busy(number: int, guardian: Guardian) -> Iterator[tuple[int, ...]]:
                 start_new_session=True,  # as somebody else's are
             )
             processes.append(process)
-            guardian.end_process(process.pid)
+            cleanup.end_process(process.pid)
         yield tuple(process.pid for process in processes)
     finally:
         for process in processes:
@@ -41,21 +40,3 @@ def busy(number: int, guardian: Guardian) -> Iterator[tuple[int, ...]]:
 def in_words(number: int) -> str:
     """What a report says of the load: "4 busy processes beside each trial"."""
     return f"{number} busy process{'es' * (number > 1)} beside each trial"
-
-
-def add_option(parser: argparse.ArgumentParser) -> None:
-    """--load N."""
-    parser.add_argument(
-        "--load",
-        type=_number,
-        default=0,
-        metavar="N",
-        help=f"N busy processes beside each trial, 0 to {MOST} (default 0)",
-    )
-
-
-def _number(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= MOST:
-        raise argparse.ArgumentTypeError(f"{value} is not between 0 and {MOST}")
-    return value

@@ -22,10 +22,10 @@ _PR_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _POLL_SECONDS = 0.02
 
 
-class Reaper:
+class Subreaper:
     """Context manager. What `subprocess` has started is in our session, and is left to it."""
 
-    def __enter__(self) -> Reaper:
+    def __enter__(self) -> Subreaper:
         _set_subreaper(True)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._serve, name="reaper", daemon=True)

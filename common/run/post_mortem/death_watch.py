@@ -50,7 +50,7 @@ class DeathWatch:
         self._samples: list[Sample] = []
         self._leaving = False
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Take a line of the dialogue; at a rendezvous, see which kernel it is that runs."""
         self._samples = []
         if text == "# kexec":

@@ -20,9 +20,10 @@ from tabulate import tabulate
 from common.errors import Exit, StagesError, UsageError
 from common.judge.stored_run import opened
 from common.judge.verdict import EXIT_OF
-from common.stage.configured import as_run
-from common.stage.declaration import Stage, load_stage
+from common.stage.configured import configured
+from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin
+from common.stage.loading import load_stage
 
 GITHUB_JOBS, GITLAB_JOBS = 256, 200
 """How many jobs one matrix may have: GitHub's limit for a workflow run, GitLab's for a job."""
@@ -63,7 +64,7 @@ class Cell:
 
     def load(self) -> Stage:
         """The stage as the cell runs it."""
-        return as_run(load_stage(self.stage), choice=self.choice, chain=self.chain)
+        return configured(load_stage(self.stage), choice=self.choice, chain=self.chain)
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ def cells_of(
         if controls:
             found += [
                 Cell(number, a, b, control.name, choice, updates)
-                for control in main.load().possible_controls
+                for control in main.load().runnable_controls
             ]
     return tuple(found)
 

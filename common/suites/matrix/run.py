@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -17,8 +16,9 @@ from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.record.bundle import pack
 from common.run.kernels import control_kernels, kernel_pair
-from common.run.one_run import one_run, options_of
-from common.run.trial import Plan
+from common.run.options import RunOptions
+from common.run.setup import TrialPlan, options_of
+from common.run.stage_run import execute_run
 from common.suites.matrix.cells import Cell, result_of_error, write_result
 
 _CPUS_EACH = 2
@@ -26,14 +26,24 @@ _CPUS_EACH = 2
 _HOST_MIB = 512
 
 
-def run_cells(wanted: Sequence[Cell], arguments: argparse.Namespace, folder: Path) -> None:
-    """Each cell leaves its result in `folder`; kernels are built before a machine starts."""
+def run_cells(
+    wanted: Sequence[Cell],
+    options: RunOptions,
+    folder: Path,
+    *,
+    connect: str | None = None,
+    jobs: int | None = None,
+) -> None:
+    """Each cell leaves its result in `folder`; kernels are built before a machine starts.
+
+    Without `jobs`, as many side by side as the host has cores and memory for.
+    """
     runnable = _built(wanted, folder)
     if len(runnable) == 1:
-        with Hypervisor(arguments.connect) as hypervisor:
-            run_cell(runnable[0], arguments, hypervisor, folder)
+        with Hypervisor(connect) as hypervisor:
+            run_cell(runnable[0], options, hypervisor, folder)
     elif runnable:
-        _run_side_by_side(runnable, arguments, folder)
+        _run_side_by_side(runnable, jobs or _jobs(runnable, options), folder)
 
 
 def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
@@ -52,16 +62,14 @@ def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
     return runnable
 
 
-def run_cell(
-    cell: Cell, arguments: argparse.Namespace, hypervisor: Hypervisor, folder: Path
-) -> str:
+def run_cell(cell: Cell, options: RunOptions, hypervisor: Hypervisor, folder: Path) -> str:
     """The cell's status, after its run; its bundle and a note of it are in the results folder."""
     stage = cell.load()
-    plan = Plan("main")
+    plan = TrialPlan("main")
     if cell.control:
-        plan = Plan(f"control-{cell.control}", stage.control(cell.control))
+        plan = TrialPlan(f"control-{cell.control}", stage.control(cell.control))
     try:
-        _record, verdict, run = one_run(stage, [plan], cell.choice, arguments, hypervisor)
+        _record, verdict, run = execute_run(stage, [plan], cell.choice, options, hypervisor)
     except StagesError as error:
         content = result_of_error(error)
         write_result(folder, cell, content)
@@ -73,11 +81,8 @@ def run_cell(
     return verdict.status
 
 
-def _run_side_by_side(
-    runnable: Sequence[Cell], arguments: argparse.Namespace, folder: Path
-) -> None:
+def _run_side_by_side(runnable: Sequence[Cell], jobs: int, folder: Path) -> None:
     """One worker process a machine; which cell comes next is xdist's to say."""
-    jobs = arguments.jobs or _jobs(runnable, arguments)
     print(f"{len(runnable)} cells, {min(jobs, len(runnable))} side by side", file=sys.stderr)
     words = [*sys.argv[1:], "--results", str(folder)]
     environment = os.environ | {
@@ -101,11 +106,11 @@ def _run_side_by_side(
         raise HarnessError(f"pytest ended with status {done}; what it said is above")
 
 
-def _jobs(runnable: Sequence[Cell], arguments: argparse.Namespace) -> int:
+def _jobs(runnable: Sequence[Cell], options: RunOptions) -> int:
     """As many machines as the host has cores and memory for, at least one."""
     needs = []
     for cell in runnable:
         stage = cell.load()
-        needs.append(stage.size(options_of(stage, arguments)).machine_mib)
+        needs.append(stage.size(options_of(stage, options.numbers)).machine_mib)
     by_memory = (available_memory_mib() - _HOST_MIB) // max(needs)
     return max(1, min(len(os.sched_getaffinity(0)) // _CPUS_EACH, by_memory))

@@ -15,8 +15,8 @@ from common.machine.machine import KernelDied, Machine, MachineGone, MachineSile
 from common.paths import CHECKOUT
 from common.record.stored_file import read_stamped
 from common.run.kernels import BASE_CONFIG, BuildProgress, source_of
-from common.stage.declaration import stage_folders
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import stage_folders
 from common.suites.upstream.build import SUITES, build_initrd, fragment, lacking, suite_tests
 from common.suites.upstream.result import UpstreamResult, UpstreamTest, over, weigh
 from kernel.build import KernelSpec, build
@@ -129,7 +129,7 @@ def _wait(machine: Machine, folder: Path, outgoing: str) -> bool:
     deadline = machine.deadline(_SECONDS)
     while not _over(folder, outgoing):
         try:
-            machine.hear(silence=0.3, deadline=deadline)
+            machine.next_line(silence=0.3, deadline=deadline)
         except MachineSilent:
             if deadline.passed():
                 return False

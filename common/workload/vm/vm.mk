@@ -4,7 +4,6 @@
 
 vm-dir := $(dir $(lastword $(MAKEFILE_LIST)))
 vm-src := $(wildcard $(vm-dir)*.c)
-vm-src := $(filter-out %/guest_sweep.c,$(vm-src))
 
 stage-inc += -I$(vm-dir)
 stage-obj += $(patsubst %.c,$(O)/vm/%.o,$(notdir $(vm-src))) $(O)/guest_image.o
@@ -17,11 +16,11 @@ GUEST_CFLAGS := -std=gnu11 -O2 $(WARNINGS) -ffreestanding -nostdlib -static -fno
 		-mgeneral-regs-only -mno-red-zone -ffixed-r12 -ffixed-r13 -ffixed-r14 -ffixed-r15 \
 		-fcf-protection=none -fno-stack-protector -fno-asynchronous-unwind-tables \
 		-I$(UAPI)/include -I$(common-dir) $(stage-inc) -I$(CURDIR)
-guest-parts := $(vm-dir)guest_entry.S $(vm-dir)guest_sweep.c $(guest-src)
+guest-parts := $(vm-dir)guest/guest_entry.S $(vm-dir)guest/guest_sweep.c $(guest-src)
 
-$(O)/guest.elf: $(guest-parts) $(wildcard *.h $(vm-dir)*.h $(device-dir)*.h) $(vm-dir)guest.lds \
+$(O)/guest.elf: $(guest-parts) $(wildcard *.h $(vm-dir)*.h $(device-dir)*.h) $(vm-dir)guest/guest.lds \
 		$(common-dir)types.h | $(O)
-	$(CC) $(GUEST_CFLAGS) -T $(vm-dir)guest.lds -Wl,--build-id=none \
+	$(CC) $(GUEST_CFLAGS) -T $(vm-dir)guest/guest.lds -Wl,--build-id=none \
 		-Wl,-z,max-page-size=4096 -o $@ $(guest-parts)
 
 $(O)/guest.bin: $(O)/guest.elf

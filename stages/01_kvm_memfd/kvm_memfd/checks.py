@@ -5,10 +5,10 @@ from __future__ import annotations
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.checks.model import Check, Claim, Outcome
 from common.guest import checks as guest_checks
 from common.guest.seen import HOST_SAW_GUEST_RUN
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 from kvm_memfd import files as kvm_memfd_files
 from kvm_memfd import many as kvm_memfd_many
 from kvm_memfd import memory as kvm_memfd_memory

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from common.checks import live_update as checks
 from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
+from common.checks.model import Check, Control, Outcome
 from common.guest.checks import both, ticks_gained
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Control, Outcome
 from kvm_memfd.checks import CLAIMS
 
 LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 from kvm_memfd.files_witness import frames
 
 File = dict[str, str]

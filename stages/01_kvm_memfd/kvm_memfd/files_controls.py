@@ -7,8 +7,8 @@ from collections.abc import Callable
 
 from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Control, Outcome
 from common.record.evidence import Trial
-from common.stage.declaration import Control, Outcome
 from kvm_memfd.files import words
 
 

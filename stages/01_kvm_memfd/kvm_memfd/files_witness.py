@@ -16,10 +16,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, TypeAdapter
 
 from common.machine import kho_tree
+from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.evidence import LONGEST, RawTrial
 from common.record.stored_file import Count, Name, Strict, read_json
-from common.stage.declaration import Companion, Surroundings
 from kvm_memfd.witness import ram_witness
 from kvm_memfd.witness import read_witness as read_ram_witness
 
@@ -47,7 +47,7 @@ class _OneUpdate:
         self.digests: dict[str, str] = {}
         self.kho: dict[str, dict[str, int]] = {}
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         if text.startswith(_FRAMES) and not self.digests:
             self._frames += frames(text.partition("=")[2])
         elif text.startswith(_FDT):
@@ -69,16 +69,16 @@ class _OneUpdate:
 class FilesWitness:
     """Of one update after the other; there are more than one in a chain only."""
 
-    def __init__(self, ram: MachineRam, beside: Companion) -> None:
+    def __init__(self, ram: MachineRam, beside: HostHelper) -> None:
         self._ram, self._beside = ram, beside
         self._updates = [_OneUpdate(ram)]
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Take a line of the dialogue; an outgoing side that follows another begins an update."""
         if text == "# side=outgoing" and self._updates[-1].digests:
             self._updates.append(_OneUpdate(self._ram))
-        self._updates[-1].heard(text)
-        self._beside.heard(text)
+        self._updates[-1].on_line(text)
+        self._beside.on_line(text)
 
     def result(self) -> list[dict[str, Any]]:
         """What was seen of each update, in their order."""
@@ -92,8 +92,8 @@ def frames(text: str) -> list[tuple[int, int]]:
 
 
 @contextmanager
-def witnesses(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of stage 1: the witness of the guest's RAM, and this one."""
+def witnesses(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of stage 1: the witness of the guest's RAM, and this one."""
     with ram_witness(machine) as beside, MachineRam(machine.process.pid) as ram:
         witness = FilesWitness(ram, beside)
         yield witness

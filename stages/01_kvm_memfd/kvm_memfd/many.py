@@ -4,8 +4,8 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 from kvm_memfd.files import words
 
 _WHAT = ("sessions", "files", "folios")

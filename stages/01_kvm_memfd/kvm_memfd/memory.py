@@ -12,9 +12,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.checks.model import Check, Claim, Outcome
 from common.machine import kho_tree
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 from kvm_memfd.files import words
 
 FILE_KB, FAILED_KB = 2048, 4096
@@ -113,6 +113,16 @@ def _all_of(*asks: Callable[[Trial], Outcome]) -> Callable[[Trial], Outcome]:
 
 
 _PRESERVED = {"pins": PAGES, "areas": 1}
+# What two patches of our series promise otherwise (02/0006, 0007), as a device may still write to
+# that memory: a file that could not be retrieved is kept; one that was is pinned until FINISH.
+_KEEPS = "mm-memfd_luo-never-free-the-memory-of-a-failed-retri"
+_PINS = "mm-memfd_luo-keep-restored-folios-pinned-until-finis"
+
+
+def _has(trial: Trial, patch: str) -> bool:
+    return any(patch in name for name in trial.setting.incoming.patches)
+
+
 # A session more may take a page more of LUO's list of sessions.
 _NOT_KHO = frozenset({"kho"})
 
@@ -143,28 +153,32 @@ _refused = _steps(
     Step(OUTGOING, "preserved", "refused", "preserved once more, refused", {}, _NOT_KHO),
     Step(OUTGOING, "aborted", "refused-late", "too large, or without memory, refused", {}),
 )
-_finished = _steps(
-    Step(
-        INCOMING,
-        "arrived",
-        "retrieved",
-        "retrieved",
-        {
-            "total": FILE_KB + _own_kb(FILE_KB),
-            "shmem": FILE_KB,
-            "committed": FILE_KB,
-            "available": _own_kb(FILE_KB),
-        },
-    ),
-    Step(
-        INCOMING,
-        "retrieved",
-        "finished",
-        "FINISH",
-        {"total": _LIST_KB, "available": _LIST_KB},
-    ),
-    Step(INCOMING, "arrived", "released", "FINISH and close", _given(FILE_KB)),
-)
+_RETRIEVED = {
+    "total": FILE_KB + _own_kb(FILE_KB),
+    "shmem": FILE_KB,
+    "committed": FILE_KB,
+    "available": _own_kb(FILE_KB),
+}
+_LIST = {"total": _LIST_KB, "available": _LIST_KB}
+
+
+def _ended_by_finish(pinned: Mapping[str, int]) -> Callable[[Trial], Outcome]:
+    released = {name: -number for name, number in pinned.items()}
+    return _steps(
+        Step(INCOMING, "arrived", "retrieved", "retrieved", {**_RETRIEVED, **pinned}),
+        Step(INCOMING, "retrieved", "finished", "FINISH", {**_LIST, **released}),
+        Step(INCOMING, "arrived", "released", "FINISH and close", _given(FILE_KB)),
+    )
+
+
+_finished_as_it_is = _ended_by_finish({})
+_finished_pinned = _ended_by_finish(_PRESERVED)
+
+
+def _finished(trial: Trial) -> Outcome:
+    return (_finished_pinned if _has(trial, _PINS) else _finished_as_it_is)(trial)
+
+
 _unretrieved = _steps(
     Step(INCOMING, "released", "discarded", "FINISH of what nobody retrieved", _given(FILE_KB))
 )
@@ -173,28 +187,22 @@ _unfinished = _steps(
 )
 _IN_VAIN = "a retrieve that fails, then FINISH"
 _given_back = _steps(Step(INCOMING, "dropped", "failed", _IN_VAIN, _given(FAILED_KB)))
-# How far the retrieve came is seen in MemTotal; what it has restored is nobody's any more.
+# How far the retrieve came is seen in MemTotal and in the pins; what it has restored is nobody's.
 _kept = _steps(
-    Step(INCOMING, "dropped", "failed", f"{_IN_VAIN}: kept", {}, frozenset({"total"})),
+    Step(INCOMING, "dropped", "failed", f"{_IN_VAIN}: kept", {}, frozenset({"total", "pins"})),
 )
-# Our series: a device may still write to the memory of a file that could not be retrieved.
-_KEEPS = "mm-memfd_luo-never-free-the-memory-of-a-failed-retri"
-
-
-def _keeps_failed(trial: Trial) -> bool:
-    return any(_KEEPS in patch for patch in trial.setting.incoming.patches)
 
 
 _failed = _all_of(
     facts_are(INCOMING, {"failed.retrieve": "-28", "failed.again": "-28", "failed.finish": "0"}),
-    lambda trial: _kept(trial) if _keeps_failed(trial) else _given_back(trial),
+    lambda trial: _kept(trial) if _has(trial, _KEEPS) else _given_back(trial),
 )
 
 
 def _lost_pages(trial: Trial) -> int:
     """What the retrieve that failed has left reserved, in pages; 0 where it is given back."""
     start, end = (_counters(trial, INCOMING, point) for point in ("dropped", "failed"))
-    if not _keeps_failed(trial) or start is None or end is None:
+    if not _has(trial, _KEEPS) or start is None or end is None:
         return 0
     return (_given(FAILED_KB)["total"] - (end["total"] - start["total"])) // 4
 

@@ -66,10 +66,10 @@ STAGE = Stage(
     debug_controls=frozenset({"session-closed", "holder-killed", "session-unfinished"}),
     phases=phases,
     blackout=blackout,
-    companion=witnesses,
+    helper=witnesses,
     witness=read_witnesses,
     guest_runs_at=frozenset({"pause", "files"}),
-    narration={
+    progress_messages={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running",
         "preserve.ram.us": "its RAM preserved while it runs, in {} us",

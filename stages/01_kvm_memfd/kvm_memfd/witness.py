@@ -35,10 +35,10 @@ from common.guest.memory import (
     guest_tables,
     vcpu_blocks,
 )
+from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import PAGE, MachineRam
 from common.record.evidence import LONGEST, RawTrial
 from common.record.stored_file import Count, Strict, read_json
-from common.stage.declaration import Companion, Surroundings
 
 FILE = "ram-witness.json"
 _EXTENT = "# pfn.extent."
@@ -90,7 +90,7 @@ class _OneUpdate:
         self._looks: dict[str, list[dict[str, int]]] = {}
         self._tables: GuestTables | None = None
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Start a digest at `# at NAME`; at the rendezvous after it, wait for it to end."""
         if text.startswith(_EXTENT) and "captured" not in self._running:
             first, pfn, count = text.partition("=")[2].split(":")
@@ -156,11 +156,11 @@ class RamWitness:
         self._ram, self._pool = ram, pool
         self._updates = [_OneUpdate(ram, pool)]
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Take a line of the dialogue; an outgoing side that follows another begins an update."""
         if text == "# side=outgoing" and self._updates[-1].begun:
             self._updates.append(_OneUpdate(self._ram, self._pool))
-        self._updates[-1].heard(text)
+        self._updates[-1].on_line(text)
 
     def changed(self, seconds: float = 1.0) -> int:
         """How many of the guest's pages change in `seconds`, in their frames before the kexec."""
@@ -173,8 +173,8 @@ class RamWitness:
 
 
 @contextmanager
-def ram_witness(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of stage 1; leaves FILE in the trial's folder."""
+def ram_witness(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of stage 1; leaves FILE in the trial's folder."""
     with MachineRam(machine.process.pid) as ram, ThreadPoolExecutor(1) as pool:
         witness = RamWitness(ram, pool)
         yield witness

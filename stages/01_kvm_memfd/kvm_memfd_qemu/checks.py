@@ -7,6 +7,7 @@ from kvm_memfd.checks import host_saw
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.guest import checks as guest_checks
 from common.guest.linux_checks import (
     NOT_BOOTED_AGAIN,
@@ -16,7 +17,6 @@ from common.guest.linux_checks import (
     same_qemu,
 )
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 
 # What QEMU's own state may take, beside RAM: 330 kB were seen, of which 128 KiB are firmware.
 MAX_STATE = 2 << 20

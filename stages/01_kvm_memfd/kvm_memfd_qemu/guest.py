@@ -11,7 +11,7 @@ from kvm_memfd.witness import RamWitness
 
 from common.guest.lines import GUEST
 from common.guest.qemu import Failed
-from common.machine.serial_line import SerialLine
+from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
 
 # It is up when it has said something, and then nothing for so long.
@@ -29,7 +29,7 @@ class UnknownGuest:
     ) -> None:
         self._ram, self._write = ram, write
         self._heard_at: float | None = None
-        self._line = SerialLine(GUEST, line, folder=folder, on_line=self._on_line)
+        self._line = StampedLine(GUEST, line, folder=folder, on_line=self._on_line)
         self.close = self._line.close
 
     def _on_line(self, _line: Line) -> None:

@@ -23,9 +23,9 @@ from common.checks.live_update import INCOMING
 from common.guest.lines import GUEST
 from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, Guest, OurGuest
+from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import awaited
-from common.stage.declaration import Companion, Surroundings
 from kvm_memfd_qemu.guest import UnknownGuest
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
@@ -40,9 +40,9 @@ _WITH_GUEST = ("goes-on", "swept", "swept-again")
 
 
 class QemuHost:
-    """The companion: what is due at each rendezvous."""
+    """The helper: what is due at each rendezvous."""
 
-    def __init__(self, machine: Surroundings, ram: RamWitness) -> None:
+    def __init__(self, machine: MachineView, ram: RamWitness) -> None:
         self._qemus = Monitors(machine)
         self._ram = ram
         parameters = _parameters(machine.spec.cmdline)
@@ -61,9 +61,9 @@ class QemuHost:
             "swept-again": self._last_look,
         }
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
-        self._ram.heard(text)
+        self._ram.on_line(text)
         if text in ("# side=incoming", "# at in-place"):
             self._qemus.side = INCOMING
         elif text.startswith("# qemu.uri="):
@@ -78,7 +78,7 @@ class QemuHost:
                     self._lost = name
                 self._qemus.write(failed=name, why=str(error) or type(error).__name__)
 
-    def _guest_of(self, machine: Surroundings, parameters: Mapping[str, str]) -> Guest:
+    def _guest_of(self, machine: MachineView, parameters: Mapping[str, str]) -> Guest:
         line, folder = machine.ports[GUEST], machine.folder
         if parameters.get("guest_image") == "1":
             return UnknownGuest(line, folder, ram=self._ram, write=self._qemus.write)
@@ -145,8 +145,8 @@ def _parameters(cmdline: str) -> dict[str, str]:
 
 
 @contextmanager
-def qemu_host(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of the workload; leaves its files in the trial's folder."""
+def qemu_host(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of the workload; leaves its files in the trial's folder."""
     with MachineRam(machine.process.pid) as memory, ThreadPoolExecutor(1) as pool:
         ram = RamWitness(memory, pool)
         host = QemuHost(machine, ram)

@@ -12,11 +12,12 @@ from dataclasses import replace
 
 from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Check, Claim, Control, Outcome
 from common.guest.lines import TRANSCRIPT
 from common.guest.linux_checks import qemu
 from common.guest.linux_controls import GUEST
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Control, Outcome, Stage
+from common.stage.declaration import Stage
 from kvm_memfd_qemu.checks import CLAIMS
 
 # These spoil our own guest's processes, or ask them.

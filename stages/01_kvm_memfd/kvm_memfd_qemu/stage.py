@@ -11,16 +11,8 @@ from xml.etree import ElementTree as ET
 from common.guest.lines import PORTS
 from common.host.qemu_binary import qemu_path
 from common.host.qemu_image import disk_and_ports
-from common.stage.declaration import (
-    GUEST_CONFIG,
-    GUEST_SOURCES,
-    Companion,
-    LinuxGuest,
-    Option,
-    Size,
-    Stage,
-    Surroundings,
-)
+from common.machine.helper import HostHelper, MachineView
+from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size, Stage
 from kvm_memfd_qemu.checks import CLAIMS
 from kvm_memfd_qemu.controls import CONTROLS
 from kvm_memfd_qemu.own_guest import with_own_guest
@@ -44,7 +36,7 @@ def _devices(_options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     return disk_and_ports()
 
 
-def _companion(machine: Surroundings) -> AbstractContextManager[Companion]:
+def _companion(machine: MachineView) -> AbstractContextManager[HostHelper]:
     # Not at the top: what is stored is judged without a QMP library.
     from kvm_memfd_qemu.host import qemu_host
 
@@ -102,9 +94,9 @@ STAGE = Stage(
     ports=PORTS,
     phases=phases,
     blackout=blackout,
-    companion=_companion,
+    helper=_companion,
     witness=read_witness,
-    narration={
+    progress_messages={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "QEMU with a guest of {} MiB started",
         "preserve.ram.us": "the guest's RAM preserved while it runs, in {} us",

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 
 # What opening a no-IOMMU device does to a kernel: TAINT_USER.
 TAINT = 64

@@ -6,6 +6,7 @@ from __future__ import annotations
 from common.checks import live_update as checks
 from common.checks.controls import panicked, reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
+from common.checks.model import Check, Control, Outcome
 from common.dma import checks as frame_checks
 from common.dma.controls import (
     CONFIG_UNTOUCHED,
@@ -16,7 +17,6 @@ from common.dma.controls import (
 )
 from common.guest.checks import both
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Control, Outcome
 from vfio_noiommu.checks import CLAIMS
 
 RULE_UNFINISHED = "kexec_with_a_session_unfinished"

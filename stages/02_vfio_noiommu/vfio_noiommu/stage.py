@@ -90,9 +90,9 @@ STAGE = Stage(
     blackout=blackout,
     devices=igb_devices,
     traces=TRACES,
-    companion=frame_witness,
+    helper=frame_witness,
     witness=read_witness,
-    narration={
+    progress_messages={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running",
         "await traffic": "the host sends, and watches the machine's RAM",

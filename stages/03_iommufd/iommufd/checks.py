@@ -8,11 +8,11 @@ from typing import Any
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma.igb import DEVICE, OTHER
 from common.guest.checks import both
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 
 PAGE = 4096
 _SNAPSHOTS = ("outgoing", "booted", "refused", "adopted", "finished")

@@ -8,10 +8,10 @@ import re
 from common.checks import live_update as checks
 from common.checks.controls import panicked, reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
+from common.checks.model import Check, Control, Outcome
 from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Control, Outcome
 from iommufd.checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)

@@ -105,9 +105,9 @@ STAGE = Stage(
     blackout=blackout,
     devices=devices,
     traces=TRACES,
-    companion=translation_witness,
+    helper=translation_witness,
     witness=read_witness,
-    narration={
+    progress_messages={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "KVM guest with {} MiB running; the device is assigned to it",
         "hwpt": "device attached to HWPT {}, IOVAs above all RAM",

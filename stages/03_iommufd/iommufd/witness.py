@@ -23,12 +23,12 @@ from common.dma.igb import DEVICE, OTHER
 from common.dma.vtd import context_entry, domain_ids, page_table
 from common.dma.witness import FrameWitness
 from common.errors import HarnessError
+from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import Side
 from common.record.evidence import RawTrial
 from common.record.qemu.trace import TEXTS, TraceEvent, parse
 from common.record.stored_file import Count, Stamp, Strict, in_order, read_json
-from common.stage.declaration import Companion, Surroundings
 
 TRACES = (
     *frame_witness.TRACES,
@@ -88,14 +88,14 @@ class TranslationWitness(FrameWitness):
     unread_from = "# t.unread="
     other_room = 512
 
-    def __init__(self, machine: Surroundings) -> None:
+    def __init__(self, machine: MachineView) -> None:
         super().__init__(machine)
         self._first_again = 0
         self._snapshots: list[dict[str, Any]] = []
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Also send again, for what is unmapped and mapped, and look at tables."""
-        super().heard(text)
+        super().on_line(text)
         if text.startswith("# again.first="):
             self._first_again = int(text.partition("=")[2])
         elif text == "# await traffic-again":
@@ -160,8 +160,8 @@ def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
 
 
 @contextmanager
-def translation_witness(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of stage 3."""
+def translation_witness(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of stage 3."""
     witness = TranslationWitness(machine)
     try:
         yield witness

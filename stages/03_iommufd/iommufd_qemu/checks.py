@@ -9,6 +9,7 @@ from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, 
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma.igb import DEVICE
 from common.guest.checks import both, same_pages
@@ -22,7 +23,6 @@ from common.guest.linux_checks import (
     same_qemu,
 )
 from common.record.evidence import Trial
-from common.stage.declaration import Check, Claim, Outcome
 
 DELIVERED_MS = 500.0
 """So soon after QEMU's RESUME the guest's driver is at work on what came while it stood still. By

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from common.checks import live_update as checks
 from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Control, Outcome
 from common.guest.linux_checks import qemu
 from common.guest.linux_controls import GUEST, failed, fault, said, spoiled
 from common.record.evidence import Trial
-from common.stage.declaration import Control, Outcome
 from iommufd_qemu.checks import CLAIMS, ledger, made_up
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)

@@ -18,8 +18,8 @@ from common.checks.live_update import INCOMING
 from common.guest.lines import GUEST, Beat
 from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, OurGuest
+from common.machine.helper import HostHelper, MachineView
 from common.record.dialogue import awaited
-from common.stage.declaration import Companion, Surroundings
 
 HELPER = "/init"
 """What QEMU becomes: the workload's own program (qemu_workload/take.h)."""
@@ -43,7 +43,7 @@ class NicHost(TranslationWitness):
     unread_from, unread_to = "# await save", "# at gap-read"
     from_then_on = "go"
 
-    def __init__(self, machine: Surroundings) -> None:
+    def __init__(self, machine: MachineView) -> None:
         super().__init__(machine)
         self._qemus = Monitors(machine)
         self._guest = OurGuest(
@@ -70,9 +70,9 @@ class NicHost(TranslationWitness):
             "counted": self._counted,
         }
 
-    def heard(self, text: str) -> None:
+    def on_line(self, text: str) -> None:
         """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
-        super().heard(text)
+        super().on_line(text)
         if text == "# side=incoming":
             self._qemus.side = INCOMING
         elif text.startswith("# qemu.uri="):
@@ -174,8 +174,8 @@ class NicHost(TranslationWitness):
 
 
 @contextmanager
-def nic_host(machine: Surroundings) -> Iterator[Companion]:
-    """The companion of stage 3 with QEMU."""
+def nic_host(machine: MachineView) -> Iterator[HostHelper]:
+    """The helper of stage 3 with QEMU."""
     host = NicHost(machine)
     try:
         yield host

@@ -14,15 +14,8 @@ from iommufd.stage import STAGE as PROGRAM
 from common.dma.igb import OTHER
 from common.guest.lines import PORTS
 from common.host.qemu_image import disk_and_ports, qemu_with_cpr
-from common.stage.declaration import (
-    GUEST_CONFIG,
-    GUEST_SOURCES,
-    Companion,
-    LinuxGuest,
-    Option,
-    Size,
-    Surroundings,
-)
+from common.machine.helper import HostHelper, MachineView
+from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size
 from iommufd_qemu.checks import CLAIMS
 from iommufd_qemu.controls import CONTROLS
 from iommufd_qemu.timing import blackout, headline, phases
@@ -46,7 +39,7 @@ def _devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     return (*devices(options), *disk_and_ports(qemu_with_cpr()))
 
 
-def _companion(machine: Surroundings) -> AbstractContextManager[Companion]:
+def _companion(machine: MachineView) -> AbstractContextManager[HostHelper]:
     # Not at the top: what is stored is judged without a QMP library.
     from iommufd_qemu.host import nic_host
 
@@ -115,9 +108,9 @@ STAGE = replace(
     traces=TRACES,
     phases=phases,
     blackout=blackout,
-    companion=_companion,
+    helper=_companion,
     witness=read_witness,
-    narration={
+    progress_messages={
         "kernel.release": "kernel {} is up",
         "guest.memory_mib": "QEMU with a guest of {} MiB started; " + OTHER + " is not its",
         "ring.count": "the guest's driver has given the NIC {} descriptors",

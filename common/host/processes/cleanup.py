@@ -20,10 +20,10 @@ from pathlib import Path
 from types import TracebackType
 
 
-class Guardian:
+class CleanupProcess:
     """Context manager; on exit, or on the death of this process, what was entrusted to it ends."""
 
-    def __enter__(self) -> Guardian:
+    def __enter__(self) -> CleanupProcess:
         self._process = subprocess.Popen(
             [sys.executable, "-S", "-E", __file__],
             stdin=subprocess.PIPE,

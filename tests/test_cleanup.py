@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guardian: what it was entrusted with ends with the harness, even on SIGKILL."""
+"""The cleanup: what it was entrusted with ends with the harness, even on SIGKILL."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import sys
 import time
 from pathlib import Path
 
-from common.host.processes.guardian import Guardian
+from common.host.processes.cleanup import CleanupProcess
 from common.record.qemu.process import process_identity
 
 _HARNESS = """
 import subprocess, sys, time
 from pathlib import Path
-from common.host.processes.guardian import Guardian
-with Guardian() as guardian:
+from common.host.processes.cleanup import CleanupProcess
+with CleanupProcess() as cleanup:
     child = subprocess.Popen(["sleep", "600"], start_new_session=True)
-    guardian.end_process(child.pid)
-    guardian.remove_folder(Path(sys.argv[1]))
+    cleanup.end_process(child.pid)
+    cleanup.remove_folder(Path(sys.argv[1]))
     print(child.pid, flush=True)
     time.sleep(600)
 """
@@ -51,7 +51,7 @@ def test_sigkill_of_the_harness_leaves_nothing(tmp_path: Path) -> None:
 def test_normal_end(tmp_path: Path) -> None:
     folder = tmp_path / "left"
     folder.mkdir()
-    with Guardian() as guardian:
-        guardian.remove_folder(folder)
+    with CleanupProcess() as cleanup:
+        cleanup.remove_folder(folder)
         assert folder.exists()
     assert not folder.exists()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a check, a claim and a control are."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from common.record.dialogue import Stored
+from common.record.evidence import Trial
+
+Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
+"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
+
+
+class Outcome(Stored):
+    """A check's answer. `evidence` names the file or fact where a reader finds it."""
+
+    status: Status
+    expected: str
+    seen: str
+    evidence: str
+
+
+@dataclass(frozen=True)
+class Check:
+    """A question to the record. `ask` is pure: the same trial gives the same outcome."""
+
+    name: str
+    question: str
+    ask: Callable[[Trial], Outcome]
+    of_chain: bool = False
+    """Asked of a chain of updates as a whole, not of each of them."""
+    timed: bool = False
+    """The answer depends on bounds in time inside the machine: where the machine stood still for
+    long because the host did, a failure shows nothing."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A sentence the stage wants believed, and the checks that show it."""
+
+    text: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Control:
+    """A run that must fail. It proves that the checks in `breaks` can.
+
+    Each check in `breaks` must not pass, and `reason` must hold: the run failed for what was
+    done to it and nothing else. Checks in `may_break` follow from it; None means that
+    everything after the cause is gone, so that only `holds` is still asked for.
+    """
+
+    name: str
+    what: str
+    breaks: frozenset[str]
+    reason: Check
+    may_break: frozenset[str] | None = frozenset()
+    holds: tuple[Check, ...] = ()
+    cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
+    same_kernel: bool = False
+    without_patch: str | None = None
+    """The patch of the series (its file's name, or the start of it) that both kernels lack."""
+    with_patch: str | None = None
+    """An injected fault: a patch in the stage's folder that both kernels have after the series."""
+    with_config: str | None = None
+    """A Kconfig fragment in the stage's folder, after all others."""
+    incoming_only: bool = False
+    """The outgoing kernel is the stage's: what is left out or added is so in the incoming one."""
+    stock: bool = False
+    """Both kernels without any patch."""
+    of_chain: bool = False
+    """Run in a chain of updates; every other control is of one update."""
+    uncounted: int = 0
+    """Kexecs before the first update, of which nobody is told."""
+
+    @property
+    def own_kernels(self) -> bool:
+        """True when the stage's kernels will not do."""
+        return self.stock or any((self.without_patch, self.with_patch, self.with_config))
+
+    def on(self, side: str) -> Control | None:
+        """The control that the kernel of that side ("out" or "in") is built for."""
+        return None if self.incoming_only and side == "out" else self

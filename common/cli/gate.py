@@ -1,0 +1,101 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The gate verb: the stages in order, or the kernel's own live update tests, as KTAP."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+
+from common.cli.kernel_options import chosen_kernels
+from common.cli.options import run_options
+from common.cli.run import told_runnable
+from common.errors import Exit, StagesError, UsageError
+from common.host.accel import probe
+from common.judge.stored_run import opened
+from common.judge.verdict import EXIT_OF, RunStatus, Verdict
+from common.machine.hypervisor import Hypervisor
+from common.report import ktap
+from common.report.comparison import worsened
+from common.run.setup import plan_trials
+from common.run.stage_run import execute_run, new_run_folder
+from common.stage.append import check
+from common.stage.configured import configured
+from common.stage.loading import all_stages, stage_folders
+from common.suites.upstream.build import SUITES
+from common.suites.upstream.ktap import suite_result
+from common.suites.upstream.run import run_suites
+
+
+def gate(arguments: argparse.Namespace) -> int:
+    """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
+    if arguments.upstream:
+        if arguments.append:
+            raise UsageError("--append is for the stages' kernels, not for --upstream")
+        return gate_upstream(arguments)
+    if arguments.until is None:
+        stages = list(all_stages())
+    elif arguments.until in stage_folders():
+        stages = [stage for stage in all_stages() if stage.number <= arguments.until]
+    else:
+        raise UsageError(f"there is no stage {arguments.until} to gate until")
+    check(arguments.append, stages)
+    baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
+    choice, options = chosen_kernels(arguments), run_options(arguments)
+    print(f"KTAP version 1\n1..{len(stages)}", flush=True)
+    status, error = Exit.PASS, None
+    with Hypervisor(arguments.connect) as hypervisor:
+        for position, declared in enumerate(stages, start=1):
+            stage = configured(declared, choice=choice)
+            if status is not Exit.PASS or error:
+                print(f"ok {position} {stage.label} # SKIP an earlier stage fell")
+                continue
+            plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
+            try:
+                record, verdict, _folder = execute_run(stage, plans, choice, options, hypervisor)
+            except StagesError as raised:
+                error = raised
+                print(ktap.not_run(position, stage, error), end="", flush=True)
+                continue
+            worse = worsened(baselines.get(stage.label), verdict)
+            print(
+                ktap.stage_result(position, stage, record, verdict, worse=worse), end="", flush=True
+            )
+            status = Exit.FAIL if worse and verdict.exit is Exit.PASS else verdict.exit
+    if error:
+        raise error
+    return status
+
+
+def _baselines(names: Sequence[str], labels: Sequence[str]) -> dict[str, Verdict]:
+    """The verdicts to hold the stages against. Raises UsageError for one that cannot be used."""
+    found: dict[str, Verdict] = {}
+    for name in names:
+        with opened(name) as stored:
+            if stored.stage.label not in labels:
+                raise UsageError(
+                    f"baseline {name} is of stage {stored.run.stage}, which is not run"
+                )
+            found[stored.stage.label] = stored.verdict
+    return found
+
+
+def gate_upstream(arguments: argparse.Namespace) -> int:
+    """The kernel's own live update tests; a skip or a missing option is never a pass."""
+    if arguments.until is not None or arguments.baseline or arguments.controls:
+        raise UsageError("gate --upstream runs no stage: no --until, --baseline or --controls")
+    choice = chosen_kernels(arguments)
+    if choice.prebuilt:
+        raise UsageError("gate --upstream builds kernels and tests from one tree: no --image")
+    statuses: set[str] = set()
+    with Hypervisor(arguments.connect) as hypervisor:
+        folder = new_run_folder("upstream", hypervisor)
+        suites = run_suites(choice, hypervisor, probe(wanted=arguments.accel), folder)
+        print(f"KTAP version 1\n1..{len(SUITES)}", flush=True)
+        for position, (suite, found) in enumerate(suites, start=1):
+            statuses |= {"SKIP"} if isinstance(found, StagesError) else {r.status for r in found}
+            print(suite_result(position, suite, found), end="", flush=True)
+        folder = folder.rename(folder.with_suffix(""))
+    print(f"Consoles: {folder}", file=sys.stderr)
+    ranked: tuple[RunStatus, ...] = ("CRASHED", "TIMEOUT", "FAIL", "SKIP", "PASS")
+    return EXIT_OF[next(status for status in ranked if status in statuses)]

@@ -1,0 +1,203 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Options that several verbs have, and what they come to."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+
+from common.cli.kernel_options import kernel_options
+from common.errors import UsageError
+from common.host.processes.load import MOST as MOST_BUSY
+from common.host.qemu_binary import VARIABLE
+from common.record.evidence import LONGEST
+from common.run.guest_image import BOOT_HEADER, GUEST_CMDLINE, GuestImage
+from common.run.options import RunOptions
+from common.stage.declaration import WORKLOADS, Option
+from common.stage.lane import LANES
+from common.stage.loading import all_stages
+
+
+def run_options(arguments: argparse.Namespace) -> RunOptions:
+    """What the machine's options say; the one place where they leave the parser's hands."""
+    given = {o.parameter for stage in all_stages() for o in stage.options}
+    return RunOptions(
+        accelerator=arguments.accel,
+        numbers={n: v for n in sorted(given) if (v := getattr(arguments, n)) is not None},
+        load=arguments.load,
+        append=tuple(arguments.append),
+        guest_image=chosen_guest(arguments) if hasattr(arguments, "guest_image") else None,
+    )
+
+
+def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:
+    kernel_options(parser, sides=sides)
+    parser.set_defaults(load=0, append=[])  # for the verbs without these options
+    machine = parser.add_argument_group("machine")
+    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    qemu_option(machine)
+    machine.add_argument(
+        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
+    )
+    # The first of a flag: where a stage's workloads differ in it, the stage's own.
+    options = {o.flag: o for stage in reversed(all_stages()) for o in stage.options}
+    for option in options.values():
+        machine.add_argument(
+            option.flag,
+            dest=option.parameter,
+            type=_in_range(option),
+            metavar=option.metavar,
+            help=option.help,
+        )
+
+
+def qemu_option(parser: argparse._ActionsContainer) -> None:
+    parser.add_argument(
+        "--qemu",
+        metavar="PATH",
+        help=f"the QEMU that the machines use (default: ${VARIABLE}, else the one in PATH)",
+    )
+
+
+def chain_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--chain",
+        type=_chain,
+        default=1,
+        metavar="N",
+        help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
+    )
+
+
+def workload_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--workload",
+        choices=WORKLOADS,
+        default="vmm",
+        help="who runs the guest: our own VMM, or the host's QEMU (default: vmm)",
+    )
+
+
+def lane_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--lane",
+        choices=LANES,
+        default="default",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
+        " late, swap, memcg, modules, as distributions have them (default: default)",
+    )
+
+
+def positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def hours(text: str) -> float:
+    value = float(text)
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text} hours are no time")
+    return value
+
+
+def _chain(text: str) -> int:
+    value = positive(text)
+    if value > LONGEST:
+        raise argparse.ArgumentTypeError(f"{value} updates are more than {LONGEST}")
+    return value
+
+
+def _in_range(option: Option) -> Callable[[str], int]:
+    def number(text: str) -> int:
+        value = int(text)
+        if not option.minimum <= value <= option.maximum:
+            raise argparse.ArgumentTypeError(
+                f"{value} is not between {option.minimum} and {option.maximum}"
+            )
+        if value % option.step:
+            raise argparse.ArgumentTypeError(f"{value} is not a multiple of {option.step}")
+        return value
+
+    return number
+
+
+def append_option(parser: argparse.ArgumentParser) -> None:
+    """--append WORDS."""
+    parser.add_argument(
+        "--append",
+        type=str.split,
+        action="extend",
+        default=[],
+        metavar="WORDS",
+        help="words for the command lines of both kernels, behind ours; may be given again."
+        " kho_scratch= replaces ours",
+    )
+
+
+def load_option(parser: argparse.ArgumentParser) -> None:
+    """--load N."""
+    parser.add_argument(
+        "--load",
+        type=_busy,
+        default=0,
+        metavar="N",
+        help=f"N busy processes beside each trial, 0 to {MOST_BUSY} (default 0)",
+    )
+
+
+def _busy(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= MOST_BUSY:
+        raise argparse.ArgumentTypeError(f"{value} is not between 0 and {MOST_BUSY}")
+    return value
+
+
+def guest_options(parser: argparse.ArgumentParser) -> None:
+    """The options that name a guest."""
+    group = parser.add_argument_group("guest of your own (with --workload qemu)")
+    group.add_argument(
+        "--guest-image",
+        type=Path,
+        metavar="FILE",
+        help="a disk (raw, qcow2) that boots by BIOS with a console on ttyS0, or a bzImage",
+    )
+    group.add_argument("--guest-initrd", type=Path, metavar="FILE", help="with a bzImage")
+    group.add_argument(
+        "--guest-cmdline", metavar="WORDS", help=f"with a bzImage (default: {GUEST_CMDLINE})"
+    )
+
+
+def chosen_guest(arguments: argparse.Namespace) -> GuestImage | None:
+    """The guest that the options name, None without. Raises UsageError naming what is wrong."""
+    given, initrd, cmdline = (
+        arguments.guest_image,
+        arguments.guest_initrd,
+        arguments.guest_cmdline,
+    )
+    if given is None:
+        if initrd or cmdline:
+            raise UsageError("--guest-initrd and --guest-cmdline go with --guest-image BZIMAGE")
+        return None
+    where, magic = BOOT_HEADER
+    if _head(given)[where] != magic:
+        if initrd or cmdline:
+            raise UsageError(f"{given} is a disk: it has its own initrd and command line")
+        return GuestImage(disk=given.expanduser().resolve())
+    if initrd:
+        _head(initrd)
+    return GuestImage(
+        kernel=given.expanduser().resolve(),
+        initrd=initrd.expanduser().resolve() if initrd else None,
+        cmdline=cmdline or GUEST_CMDLINE,
+    )
+
+
+def _head(file: Path) -> bytes:
+    try:
+        with file.expanduser().open("rb") as opened:
+            return opened.read(1024)
+    except OSError as error:
+        raise UsageError(f"cannot read the guest's {file}: {error.strerror}") from error

@@ -1,0 +1,162 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What the trials of a run share: kernels built, numbers chosen; and which trials those are."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from common.checks.model import Control
+from common.errors import CannotRunHere, UsageError
+from common.host.accel import Accelerator, probe
+from common.host.facts import available_memory_mib
+from common.host.tsc import watch_tsc
+from common.machine.hypervisor import Hypervisor
+from common.record.qemu import jit
+from common.run.guest_image import GuestImage
+from common.run.kernels import control_kernels, guest_kernel, kernel_pair
+from common.run.options import RunOptions
+from common.stage.declaration import Option, Stage
+from common.stage.kernel_choice import KernelChoice
+from kernel.cache import Kernel
+from kernel.image.prebuilt import Bootable
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunSetup:
+    """Everything the trials of one run share."""
+
+    stage: Stage
+    outgoing: Bootable
+    incoming: Bootable
+    accelerator: Accelerator
+    hypervisor: Hypervisor
+    options: Mapping[str, int]
+    folder: Path
+    on_progress: Callable[[str], None] = field(default=lambda _text: None)
+    nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
+    """The nonce of the trial of that name."""
+    guest: Kernel | None = None
+    """The kernel of the workload's guest, where that is a Linux."""
+    guest_image: GuestImage | None = None
+    """The user's own guest instead."""
+    control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
+    """Outgoing and incoming kernel of controls that have their own, by name."""
+    load: int = 0
+    """Busy processes beside the trials."""
+    append: tuple[str, ...] = ()
+    """The user's words on both kernels' command lines."""
+    stale_text: Literal["avoid", "keep"] = "avoid"
+    """Whether the incoming kernel stays off the outgoing one's text, under TCG."""
+    jit_words: tuple[str, ...] = jit.WORDS
+    """The words of the workload at which TCG is asked for its counters."""
+
+    def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
+        """The outgoing and the incoming kernel of a trial."""
+        if control and control.own_kernels:
+            return self.control_kernels[control.name]
+        return self.outgoing, self.outgoing if control and control.same_kernel else self.incoming
+
+
+@dataclass(frozen=True)
+class TrialPlan:
+    """A trial to be run; `attempt` counts from 1, where those before it were disturbed."""
+
+    name: str
+    control: Control | None = None
+    attempt: int = 1
+
+    @property
+    def folder(self) -> str:
+        """Where it leaves what it finds, in the run's folder."""
+        return self.name if self.attempt == 1 else f"{self.name}-attempt-{self.attempt}"
+
+
+def setup_of(
+    stage: Stage,
+    controls: Sequence[Control],
+    choice: KernelChoice,
+    chosen: RunOptions,
+    hypervisor: Hypervisor,
+) -> RunSetup:
+    """What the trials of the stage and of those controls share, kernels built; no run's folder."""
+    watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
+    options = options_of(stage, chosen.numbers)
+    check_size(stage, options)
+    outgoing, incoming = kernel_pair(stage, choice)
+    return RunSetup(
+        stage=stage,
+        outgoing=outgoing,
+        incoming=incoming,
+        accelerator=probe(wanted=chosen.accelerator),
+        hypervisor=hypervisor,
+        options=options,
+        folder=hypervisor.folder,
+        guest=guest_kernel(stage, choice),
+        guest_image=chosen.guest_image,
+        control_kernels=control_kernels(stage, controls, choice),
+        load=chosen.load,
+        append=chosen.append,
+    )
+
+
+def options_of(stage: Stage, numbers: Mapping[str, int]) -> dict[str, int]:
+    """The stage's numbers: what the user chose, else its defaults.
+
+    Raises UsageError: the parser has one range for a flag of all stages, a stage its own.
+    """
+    return {o.parameter: _number(o, numbers.get(o.parameter)) for o in stage.options}
+
+
+def _number(option: Option, value: int | None) -> int:
+    if value is None:
+        return option.default
+    if not option.minimum <= value <= option.maximum:
+        raise UsageError(
+            f"{option.flag} {value}: here it has to be from {option.minimum} to {option.maximum}"
+        )
+    return value
+
+
+def plan_trials(*, repeat: int = 1, controls: Sequence[Control] = ()) -> tuple[TrialPlan, ...]:
+    """The main run (or its repeats) and then the controls."""
+    mains = (
+        [TrialPlan("main")]
+        if repeat == 1
+        else [TrialPlan(f"repeat-{n:02}") for n in range(1, repeat + 1)]
+    )
+    return (*mains, *(TrialPlan(f"control-{control.name}", control) for control in controls))
+
+
+def updates_in(stage: Stage, control: Control | None) -> int:
+    """How many updates a trial has: a control is of one, unless it is of the chain itself."""
+    return stage.chain if control is None or control.of_chain else 1
+
+
+def following(setup: RunSetup, control: Control | None) -> list[Bootable]:
+    """The kernels after the first: incoming and outgoing in turn."""
+    outgoing, incoming = setup.kernels(control)
+    turns = [incoming, outgoing] * updates_in(setup.stage, control)
+    return [outgoing] * (control.uncounted if control else 0) + turns[
+        : updates_in(setup.stage, control)
+    ]
+
+
+def check_size(stage: Stage, options: Mapping[str, int]) -> None:
+    """Refuse, with the sum, a request that this host's memory cannot carry.
+
+    And one whose QEMU is not to be had: before anything is built for it.
+    """
+    if stage.inner_qemu:
+        stage.inner_qemu()
+    size = stage.size(options)
+    reserve = 512
+    have = available_memory_mib()
+    if size.machine_mib + reserve > have:
+        raise CannotRunHere(
+            f"the machine would need {size.machine_mib} MiB ({size.sum}) and the host {reserve} MiB"
+            f" beside it, but {have} MiB are available; ask for less with --guest-memory"
+        )
