@@ -35,6 +35,7 @@ from common.record.evidence import RawTrial
 from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
 from common.record.stored_file import Count, Strict, read_json
+from common.record.trial_files import TrialFile
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
 # A VF's reset is none of its PF; and no device with VFs is preserved.
@@ -48,6 +49,20 @@ TRACES = (
     "e1000x_rx_can_recv_disabled",
     "e1000e_core_ctrl_sw_reset",
     "e1000e_cb_qdev_reset_hold",
+)
+_FRAME_LOG = 24 << 20  # bytes: a million landings
+
+
+def frame_logs(*names: str) -> tuple[TrialFile, ...]:
+    """Logs of frames, of a trial that came to its traffic."""
+    return tuple(TrialFile(name, needed=False, most=_FRAME_LOG) for name in names)
+
+
+FILES = (
+    *frame_logs("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin"),
+    TrialFile("socket.json", needed=False),
+    TrialFile("away-sender.jsonl", needed=False),
+    TrialFile("away-watcher.jsonl", needed=False),
 )
 _COMMAND, _BUS_MASTER = 0x04, 0x4
 # Frames are on their way from the sender's socket to RAM; then nothing more will come.

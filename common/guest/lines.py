@@ -28,11 +28,14 @@ from common.record.stored_file import (
     read_rows,
     read_stamped,
 )
+from common.record.trial_files import TrialFile
 
 GUEST, QMP_OUTGOING, QMP_INCOMING = "guest", "qmp.outgoing", "qmp.incoming"
 PORTS = (GUEST, QMP_OUTGOING, QMP_INCOMING)
 """The machine's virtio ports: the guest's console, and the monitor of each side's QEMU."""
 TRANSCRIPT = "guest-qmp.jsonl"
+FILES = (TrialFile("guest.jsonl"), TrialFile("guest.log"), TrialFile(TRANSCRIPT))
+"""What each trial leaves of the guest's line and of QEMU's monitors."""
 
 _NUMBER = re.compile(r"-?[0-9]{1,20}")
 # What may only grow, from one beat to the next.

@@ -25,6 +25,7 @@ from common.record.sources import other_code
 from common.record.stored_file import first_fault, read_bytes
 from common.record.trial_files import MADE, RECORD, RUN_FILES, SUMS, check_tree
 from common.stage.declaration import Stage
+from common.stage.loading import trial_files
 
 _TOLD = 20
 
@@ -101,7 +102,7 @@ def opened(name: str) -> Iterator[StoredRun]:
 
 
 def _read(folder: Path) -> StoredRun:
-    check_tree(folder)
+    check_tree(folder, trial_files())
     check_seal(folder)
     _check_format(folder)
     run, stage = run_from_raw(folder)

@@ -57,7 +57,7 @@ def run_from_raw(folder: Path) -> tuple[Run, Stage]:
     trials: list[Trial] = []
     faults: list[str] = []
     for path in folders:
-        check_trial(path, stage.label)
+        check_trial(path, stage.label, stage.files)
         raw = read_raw(path)
         trials.append(trial_of(raw, witness=stage.witness))
         faults += islice(_unlike(raw, made, stage), _MOST_TOLD)

@@ -10,79 +10,46 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import UsageError
 from common.record.stored_file import MOST_BYTES
 
-VMM, QEMU, NOIOMMU, IOMMUFD, NIC = (
-    "01_kvm_memfd",
-    "01_kvm_memfd_qemu",
-    "02_vfio_noiommu",
-    "03_iommufd",
-    "03_iommufd_qemu",
-)
-FRAMES = frozenset({NOIOMMU, IOMMUFD, NIC})
-EVERY = frozenset({VMM, QEMU}) | FRAMES
-
 
 @dataclass(frozen=True)
 class TrialFile:
-    """A file of a trial; `of` are the labels of the stages whose trials may have it."""
+    """A file of a trial."""
 
     name: str
-    of: frozenset[str] = EVERY
     needed: bool = True
-    """Every trial of these stages leaves it, however it ends."""
+    """Each trial leaves it, however it ends."""
     most: int = MOST_BYTES
     """Bytes."""
 
 
-_FRAME_LOG = 24 << 20  # a million landings
-TRIAL_FILES = (
-    TrialFile("trial.json"),  # record.py: Setting
+OF_EVERY_TRIAL = (
+    TrialFile("trial.json"),  # evidence.py: Setting
     TrialFile("domain.xml"),
     TrialFile("console.jsonl"),  # stored_file.py: read_stamped
     TrialFile("console.log"),
     TrialFile("dialogue.jsonl", most=16 << 20),
     TrialFile("dialogue.log", most=16 << 20),
-    TrialFile("qmp.jsonl"),  # record.py: QmpEvent
-    TrialFile("qemu-trace.log"),  # qemu_trace.py
-    TrialFile("host.jsonl"),  # host_log.py: Sample
-    TrialFile("away-host.jsonl"),  # away.py
+    TrialFile("qmp.jsonl"),  # evidence.py: QmpEvent
+    TrialFile("qemu-trace.log"),  # qemu/trace.py
+    TrialFile("host.jsonl"),  # host/log.py: Sample
+    TrialFile("away-host.jsonl"),  # host/away.py
     TrialFile("away-qemu.jsonl"),
     TrialFile("away-harness.jsonl"),
-    TrialFile("jit.jsonl", needed=False),  # jit.py: Entry
-    TrialFile("qemu.log", needed=False),  # qemu_fault.py
+    TrialFile("jit.jsonl", needed=False),  # qemu/jit.py: Entry
+    TrialFile("qemu.log", needed=False),  # qemu/fault.py
     TrialFile("qemu-state.txt", needed=False),
-    TrialFile("cpu-samples.jsonl"),  # cpu_samples.py: Sample
-    TrialFile("last-look.json", needed=False),  # last_look.py: LastLook
+    TrialFile("cpu-samples.jsonl"),  # cpus/samples.py: Sample
+    TrialFile("last-look.json", needed=False),  # cpus/last_look.py: LastLook
     TrialFile("log-from-ram.txt", needed=False),  # the same log, for people
-    TrialFile("ram-witness.json", of=frozenset({VMM, QEMU})),  # kvm_memfd_witness.py: RamWitness
-    TrialFile("files-witness.json", of=frozenset({VMM})),  # kvm_memfd_files_witness.py: Seen
-    TrialFile("guest.jsonl", of=frozenset({QEMU, NIC})),
-    TrialFile("guest.log", of=frozenset({QEMU, NIC})),
-    TrialFile("guest-qmp.jsonl", of=frozenset({QEMU, NIC})),  # guest_lines.py: Entry
-    # Of a trial that came to its traffic.
-    *(
-        TrialFile(name, of=FRAMES, needed=False, most=_FRAME_LOG)
-        for name in ("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin")
-    ),
-    TrialFile("device-returned.bin", of=frozenset({NIC}), needed=False, most=_FRAME_LOG),
-    TrialFile("socket.json", of=FRAMES, needed=False),  # frame_witness.py: Socket
-    TrialFile("away-sender.jsonl", of=FRAMES, needed=False),
-    TrialFile("away-watcher.jsonl", of=FRAMES, needed=False),
-    TrialFile(
-        "tables.json", of=frozenset({IOMMUFD, NIC}), needed=False
-    ),  # iommufd_witness.py: Look
-    *(
-        TrialFile(f"again-{name}", of=frozenset({IOMMUFD}), needed=False, most=_FRAME_LOG)
-        for name in ("device-sent.bin", "other-sent.bin")
-    ),
-    TrialFile("away-again-sender.jsonl", of=frozenset({IOMMUFD}), needed=False),
 )
+"""What a stage's trials leave beside these it declares itself."""
 RECORD, MADE, SUMS = "record.json", "run.json", "SHA256SUMS"
 RUN_FILES = {
     RECORD: 64 << 20,
@@ -95,18 +62,19 @@ RUN_FILES = {
 MOST_FILES = 20_000
 MOST_TOTAL = 1 << 30
 _FOLDER = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]*", re.ASCII)
-_LARGEST = {file.name: file.most for file in TRIAL_FILES}
 
 
-def check_tree(folder: Path) -> None:
-    """That a run's folder holds a run's files and folders of them, and nothing else.
+def check_tree(folder: Path, files: Iterable[TrialFile]) -> None:
+    """That a run's folder holds a run's files and folders of trials, and nothing else.
 
-    Looks at names, kinds and sizes, and opens nothing. Raises UsageError.
+    `files` are those that some stage's trials leave. Looks at names, kinds and sizes, and opens
+    nothing. Raises UsageError.
     """
+    largest = {file.name: file.most for file in (*OF_EVERY_TRIAL, *files)}
     count = total = 0
     for name, found in _below(folder):
         inside, _, file = name.rpartition("/")
-        most = _LARGEST.get(file) if inside else RUN_FILES.get(file)
+        most = largest.get(file) if inside else RUN_FILES.get(file)
         if most is None or (inside and not _FOLDER.fullmatch(inside)):
             raise UsageError(f"{folder.name} holds {name!r}, which is no file of a run")
         if not stat.S_ISREG(found.st_mode):
@@ -139,10 +107,10 @@ def _below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
                 yield path, (folder / path).lstat()
 
 
-def check_trial(folder: Path, label: str) -> None:
+def check_trial(folder: Path, label: str, files: Iterable[TrialFile]) -> None:
     """That a trial's folder has the files that a trial of that stage has. Raises UsageError."""
     present = {path.name for path in folder.iterdir()}
-    own = {file.name: file for file in TRIAL_FILES if label in file.of}
+    own = {file.name: file for file in (*OF_EVERY_TRIAL, *files)}
     for name in sorted(present - own.keys()):
         raise UsageError(f"{folder}: no trial of stage {label} leaves a {name}")
     for file in own.values():

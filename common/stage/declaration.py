@@ -14,6 +14,7 @@ from common.errors import UsageError
 from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
+from common.record.trial_files import TrialFile
 from common.stage.series_folder import series_patches
 
 Series = Literal["ours", "none"] | Path
@@ -117,6 +118,8 @@ class Stage:
     traces: tuple[str, ...] = ()
     guest_runs_at: frozenset[str] = frozenset()
     """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
+    files: tuple[TrialFile, ...] = ()
+    """What its trials leave beside what every trial does; who reads a file has its model."""
     witness: Witness = field(default=lambda _raw: {})
     helper: HostHelperFactory = no_helper
     progress_messages: Mapping[str, str] = field(default_factory=dict)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from common.errors import UsageError
 from common.paths import CHECKOUT
+from common.record.trial_files import TrialFile
 from common.stage.declaration import WORKLOADS, Stage, Workload
 
 
@@ -34,6 +35,11 @@ def stage_workloads(number: int) -> tuple[Workload, ...]:
 def all_stages() -> tuple[Stage, ...]:
     """Every declaration of this checkout: the stages in order, each with all its workloads."""
     return tuple(load_stage(n, w) for n in stage_folders() for w in stage_workloads(n))
+
+
+def trial_files() -> tuple[TrialFile, ...]:
+    """The files that a trial of some stage leaves, beside those that every trial does."""
+    return tuple(file for stage in all_stages() for file in stage.files)
 
 
 def load_stage(number: int, workload: Workload = "vmm") -> Stage:

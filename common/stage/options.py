@@ -33,6 +33,30 @@ def vcpus() -> Option:
     )
 
 
+def qemu_guest(default: int, *, minimum: int) -> tuple[Option, ...]:
+    """RAM of QEMU's guest in MiB, even, and how many vCPUs it has."""
+    return (
+        Option(
+            flag="--guest-memory",
+            parameter="guest_memory",
+            default=default,
+            minimum=minimum,
+            maximum=1 << 20,
+            step=2,
+            metavar="MIB",
+            help=f"RAM of QEMU's guest, in MiB (default {default})",
+        ),
+        Option(
+            flag="--vcpus",
+            parameter="vcpus",
+            default=1,
+            minimum=1,
+            maximum=8,
+            help="vCPUs of QEMU's guest (default 1)",
+        ),
+    )
+
+
 def frames(*, ring: int, aborts: int) -> tuple[Option, ...]:
     """Frames a second, receive descriptors (the default is `ring`), aborts before the kexec."""
     return (

@@ -20,10 +20,14 @@ from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.evidence import LONGEST, RawTrial
 from common.record.stored_file import Count, Name, Strict, read_json
+from common.record.trial_files import TrialFile
+from kvm_memfd.witness import FILE as RAM_WITNESS
 from kvm_memfd.witness import ram_witness
 from kvm_memfd.witness import read_witness as read_ram_witness
 
 FILE = "files-witness.json"
+FILES = (TrialFile(FILE), TrialFile(RAM_WITNESS))
+"""What each trial of the stage leaves."""
 _FRAMES, _FDT, _KHO = "# frames.", "# kho.fdt=", "# await kho-"
 
 

@@ -11,7 +11,7 @@ from common.stage.options import guest_memory, vcpus
 from kvm_memfd.checks import CLAIMS
 from kvm_memfd.controls import CHAIN_CONTROLS, CONTROLS
 from kvm_memfd.files_controls import CONTROLS as FILES_CONTROLS
-from kvm_memfd.files_witness import read_witnesses, witnesses
+from kvm_memfd.files_witness import FILES, read_witnesses, witnesses
 from kvm_memfd.timing import blackout, headline, phases
 
 FOLIOS = Option(
@@ -66,6 +66,7 @@ STAGE = Stage(
     debug_controls=frozenset({"session-closed", "holder-killed", "session-unfinished"}),
     phases=phases,
     blackout=blackout,
+    files=FILES,
     helper=witnesses,
     witness=read_witnesses,
     guest_runs_at=frozenset({"pause", "files"}),

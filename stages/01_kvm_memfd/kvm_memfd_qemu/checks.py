@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from kvm_memfd.checks import host_saw
-
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
@@ -17,6 +15,7 @@ from common.guest.linux_checks import (
     same_qemu,
 )
 from common.record.evidence import Trial
+from kvm_memfd.checks import host_saw
 
 # What QEMU's own state may take, beside RAM: 330 kB were seen, of which 128 KiB are firmware.
 MAX_STATE = 2 << 20

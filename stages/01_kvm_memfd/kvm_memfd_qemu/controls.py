@@ -3,6 +3,13 @@
 
 from __future__ import annotations
 
+from common.checks import live_update as checks
+from common.checks.controls import reason
+from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.model import Check, Control, Outcome
+from common.guest.linux_checks import beat, qemu
+from common.guest.linux_controls import GUEST, failed, fault, said, spoiled
+from common.record.evidence import Trial
 from kvm_memfd.controls import (
     FIRMWARE_REBOOT,
     LIVE,
@@ -14,14 +21,6 @@ from kvm_memfd.controls import (
     has_fact,
     not_zero,
 )
-
-from common.checks import live_update as checks
-from common.checks.controls import reason
-from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
-from common.checks.model import Check, Control, Outcome
-from common.guest.linux_checks import beat, qemu
-from common.guest.linux_controls import GUEST, failed, fault, said, spoiled
-from common.record.evidence import Trial
 from kvm_memfd_qemu.checks import CLAIMS, MAX_STATE
 
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)

@@ -7,12 +7,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from kvm_memfd.witness import RamWitness
-
 from common.guest.lines import GUEST
 from common.guest.qemu import Failed
 from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
+from kvm_memfd.witness import RamWitness
 
 # It is up when it has said something, and then nothing for so long.
 _UNKNOWN_SECONDS = 280.0

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
-from kvm_memfd.witness import FILE, RamWitness
 from qemu.qmp import QMPError
 
 from common.checks.live_update import INCOMING
@@ -26,6 +25,7 @@ from common.guest.qemu import Failed, Guest, OurGuest
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import awaited
+from kvm_memfd.witness import FILE, RamWitness
 from kvm_memfd_qemu.guest import UnknownGuest
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.

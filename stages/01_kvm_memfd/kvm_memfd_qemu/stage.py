@@ -8,11 +8,15 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from common.guest.lines import FILES as GUEST_FILES
 from common.guest.lines import PORTS
 from common.host.qemu_binary import qemu_path
 from common.host.qemu_image import disk_and_ports
 from common.machine.helper import HostHelper, MachineView
-from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size, Stage
+from common.record.trial_files import TrialFile
+from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Size, Stage
+from common.stage.options import qemu_guest
+from kvm_memfd.witness import FILE as RAM_WITNESS
 from kvm_memfd_qemu.checks import CLAIMS
 from kvm_memfd_qemu.controls import CONTROLS
 from kvm_memfd_qemu.own_guest import with_own_guest
@@ -36,7 +40,7 @@ def _devices(_options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     return disk_and_ports()
 
 
-def _companion(machine: MachineView) -> AbstractContextManager[HostHelper]:
+def _helper(machine: MachineView) -> AbstractContextManager[HostHelper]:
     # Not at the top: what is stored is judged without a QMP library.
     from kvm_memfd_qemu.host import qemu_host
 
@@ -67,26 +71,7 @@ STAGE = Stage(
     controls=CONTROLS,
     own_guest=with_own_guest,
     demo_controls=frozenset({"not-preserved", "byte-flipped", "wrong-nonce"}),
-    options=(
-        Option(
-            flag="--guest-memory",
-            parameter="guest_memory",
-            default=128,
-            minimum=64,
-            maximum=1 << 20,
-            step=2,
-            metavar="MIB",
-            help="RAM of QEMU's guest, in MiB (default 128)",
-        ),
-        Option(
-            flag="--vcpus",
-            parameter="vcpus",
-            default=1,
-            minimum=1,
-            maximum=8,
-            help="vCPUs of QEMU's guest (default 1)",
-        ),
-    ),
+    options=qemu_guest(128, minimum=64),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),
     size=_size,
     devices=_devices,
@@ -94,7 +79,8 @@ STAGE = Stage(
     ports=PORTS,
     phases=phases,
     blackout=blackout,
-    helper=_companion,
+    files=(*GUEST_FILES, TrialFile(RAM_WITNESS)),
+    helper=_helper,
     witness=read_witness,
     progress_messages={
         "kernel.release": "kernel {} is up",

@@ -5,10 +5,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from kvm_memfd.witness import read_witness as read_ram_witness
-
 from common.guest.lines import read_guest
 from common.record.evidence import RawTrial
+from kvm_memfd.witness import read_witness as read_ram_witness
 
 
 def read_witness(raw: RawTrial) -> dict[str, Any]:

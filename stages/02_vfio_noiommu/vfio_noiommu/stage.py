@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.dma.igb import igb_devices
-from common.dma.witness import TRACES, frame_witness, read_witness
+from common.dma.witness import FILES, TRACES, frame_witness, read_witness
 from common.errors import UsageError
 from common.stage.declaration import Option, Size, Stage
 from common.stage.options import check_ring, frames, guest_memory, vcpus
@@ -90,6 +90,7 @@ STAGE = Stage(
     blackout=blackout,
     devices=igb_devices,
     traces=TRACES,
+    files=FILES,
     helper=frame_witness,
     witness=read_witness,
     progress_messages={

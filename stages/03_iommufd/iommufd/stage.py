@@ -13,7 +13,7 @@ from iommufd.checks import CLAIMS
 from iommufd.controls import CONTROLS
 from iommufd.machine import devices
 from iommufd.timing import blackout, headline, phases
-from iommufd.witness import TRACES, read_witness, translation_witness
+from iommufd.witness import FILES, TRACES, read_witness, translation_witness
 
 GAP_SECONDS = 10
 """How long the ring may go unread, at most: kexec, boot, and the device taken back, with all
@@ -105,6 +105,7 @@ STAGE = Stage(
     blackout=blackout,
     devices=devices,
     traces=TRACES,
+    files=FILES,
     helper=translation_witness,
     witness=read_witness,
     progress_messages={

@@ -29,6 +29,7 @@ from common.record.dialogue import Side
 from common.record.evidence import RawTrial
 from common.record.qemu.trace import TEXTS, TraceEvent, parse
 from common.record.stored_file import Count, Stamp, Strict, in_order, read_json
+from common.record.trial_files import TrialFile
 
 TRACES = (
     *frame_witness.TRACES,
@@ -36,6 +37,15 @@ TRACES = (
     "vtd_reg_dmar_root",
     "vtd_dmar_fault",
 )
+TABLES = "tables.json"
+TABLES_FILE = TrialFile(TABLES, needed=False)
+FILES = (
+    *frame_witness.FILES,
+    TABLES_FILE,
+    *frame_witness.frame_logs("again-device-sent.bin", "again-other-sent.bin"),
+    TrialFile("away-again-sender.jsonl", needed=False),
+)
+"""What trials of the stage leave."""
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
 # What begins with which word of the incoming side, after the proof.
@@ -127,7 +137,7 @@ class TranslationWitness(FrameWitness):
             place = {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end}
             self._snapshots.append(place | {"domains": _domains(ram, int(root, 0))} | found)
         text = json.dumps(self._snapshots, indent=1) + "\n"
-        (self.machine.folder / "tables.json").write_text(text)
+        (self.machine.folder / TABLES).write_text(text)
 
 
 def _domains(ram: MachineRam, root: int) -> dict[str, int]:
@@ -172,7 +182,7 @@ def translation_witness(machine: MachineView) -> Iterator[HostHelper]:
 def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
     found = frame_witness.read_witness(raw)
-    tables = raw.folder / "tables.json"
+    tables = raw.folder / TABLES
     looks = read_json(tables, _LOOKS) if tables.exists() else []
     in_order(tables.name, [look.t for look in looks])
     raw.within(tables.name, *(look.t for look in looks))

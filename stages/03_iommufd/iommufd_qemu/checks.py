@@ -5,8 +5,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
-
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
@@ -23,6 +21,7 @@ from common.guest.linux_checks import (
     same_qemu,
 )
 from common.record.evidence import Trial
+from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
 
 DELIVERED_MS = 500.0
 """So soon after QEMU's RESUME the guest's driver is at work on what came while it stood still. By

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
-from iommufd.witness import TranslationWitness
 from qemu.qmp import QMPError
 
 from common.checks.live_update import INCOMING
@@ -20,6 +19,7 @@ from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, OurGuest
 from common.machine.helper import HostHelper, MachineView
 from common.record.dialogue import awaited
+from iommufd.witness import TranslationWitness
 
 HELPER = "/init"
 """What QEMU becomes: the workload's own program (qemu_workload/take.h)."""

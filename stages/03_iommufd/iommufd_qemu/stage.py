@@ -8,14 +8,18 @@ from contextlib import AbstractContextManager
 from dataclasses import replace
 from xml.etree import ElementTree as ET
 
-from iommufd.machine import devices
-from iommufd.stage import STAGE as PROGRAM
-
 from common.dma.igb import OTHER
+from common.dma.witness import FILES as DMA_FILES
+from common.dma.witness import frame_logs
+from common.guest.lines import FILES as GUEST_FILES
 from common.guest.lines import PORTS
 from common.host.qemu_image import disk_and_ports, qemu_with_cpr
 from common.machine.helper import HostHelper, MachineView
 from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size
+from common.stage.options import qemu_guest
+from iommufd.machine import devices
+from iommufd.stage import STAGE as PROGRAM
+from iommufd.witness import TABLES_FILE
 from iommufd_qemu.checks import CLAIMS
 from iommufd_qemu.controls import CONTROLS
 from iommufd_qemu.timing import blackout, headline, phases
@@ -39,7 +43,7 @@ def _devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     return (*devices(options), *disk_and_ports(qemu_with_cpr()))
 
 
-def _companion(machine: MachineView) -> AbstractContextManager[HostHelper]:
+def _helper(machine: MachineView) -> AbstractContextManager[HostHelper]:
     # Not at the top: what is stored is judged without a QMP library.
     from iommufd_qemu.host import nic_host
 
@@ -73,24 +77,7 @@ STAGE = replace(
     debug_options={},
     debug_controls=frozenset({"device-not-preserved"}),
     options=(
-        Option(
-            flag="--guest-memory",
-            parameter="guest_memory",
-            default=192,
-            minimum=128,
-            maximum=1 << 20,
-            step=2,
-            metavar="MIB",
-            help="RAM of QEMU's guest, in MiB (default 192)",
-        ),
-        Option(
-            flag="--vcpus",
-            parameter="vcpus",
-            default=1,
-            minimum=1,
-            maximum=8,
-            help="vCPUs of QEMU's guest (default 1)",
-        ),
+        *qemu_guest(192, minimum=128),
         Option(
             flag="--rate",
             parameter="rate",
@@ -108,7 +95,8 @@ STAGE = replace(
     traces=TRACES,
     phases=phases,
     blackout=blackout,
-    helper=_companion,
+    files=(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin"), TABLES_FILE),
+    helper=_helper,
     witness=read_witness,
     progress_messages={
         "kernel.release": "kernel {} is up",

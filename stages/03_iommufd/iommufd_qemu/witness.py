@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
-from iommufd import witness as iommufd_witness
-
 from common.dma.frames import read_landed, read_returned, read_sent
 from common.guest.lines import read_guest
 from common.record.evidence import RawTrial
 from common.record.qemu.trace import INTERRUPTS, TEXTS, TraceEvent
+from iommufd import witness as iommufd_witness
 
 TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)
 
