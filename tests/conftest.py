@@ -11,11 +11,8 @@ import pytest
 
 from common.record.evidence import Trial, collect
 from common.stage.loading import load_stage
+from tests.recorded_trial import IOMMUFD, KVM_MEMFD, VFIO_NOIOMMU
 from tests.stored import store_run
-
-RECORDED = Path(__file__).parent / "recorded"
-RECORDED_2 = Path(__file__).parent / "recorded_vfio_noiommu"
-RECORDED_3 = Path(__file__).parent / "recorded_iommufd"
 
 
 @pytest.fixture
@@ -31,7 +28,7 @@ def recorded(tmp_path: Path) -> Callable[..., Trial]:
     ) -> Trial:
         folder = tmp_path / f"{name}-{len(list(tmp_path.iterdir()))}"
         folder.mkdir()
-        for source in (RECORDED / name).iterdir():
+        for source in (KVM_MEMFD / name).iterdir():
             (folder / source.name).write_bytes(source.read_bytes())
         if edit:
             path = folder / f"{line}.jsonl"
@@ -57,25 +54,25 @@ def runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def run_folder(runs: Path) -> Path:
     """A sealed run of stage 1: the recorded main trial, the only run there is."""
-    return store_run(runs / "recorded", (RECORDED / "main", "main"))
+    return store_run(runs / "recorded", (KVM_MEMFD / "main", "main"))
 
 
 @pytest.fixture
 def run_with_controls(runs: Path) -> Path:
     """A sealed run of stage 1: main trial and the recorded controls."""
-    return store_run(runs / "with-controls", *((path, path.name) for path in RECORDED.glob("*/")))
+    return store_run(runs / "with-controls", *((path, path.name) for path in KVM_MEMFD.glob("*/")))
 
 
 @pytest.fixture
 def run_2_folder(runs: Path) -> Path:
     """A sealed run of stage 2: the recorded main trial."""
-    return store_run(runs / "recorded-2", (RECORDED_2 / "main", "main"), stage=2)
+    return store_run(runs / "recorded-2", (VFIO_NOIOMMU / "main", "main"), stage=2)
 
 
 @pytest.fixture
 def run_3_folder(runs: Path) -> Path:
     """A sealed run of stage 3: the recorded main trial."""
-    return store_run(runs / "recorded-3", (RECORDED_3 / "main", "main"), stage=3)
+    return store_run(runs / "recorded-3", (IOMMUFD / "main", "main"), stage=3)
 
 
 def sentence(capsys: pytest.CaptureFixture[str]) -> str:

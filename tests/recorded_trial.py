@@ -9,9 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from common.judge.verdict import judge_trial
+from common.paths import CHECKOUT
 from common.record.evidence import Trial, collect
 from common.stage.declaration import Stage
 
+RECORDED = CHECKOUT / "tests" / "recorded"
+KVM_MEMFD, VFIO_NOIOMMU, IOMMUFD = (
+    RECORDED / name for name in ("kvm_memfd", "vfio_noiommu", "iommufd")
+)
 Edit = Callable[[Path], None]
 
 

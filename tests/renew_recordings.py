@@ -18,21 +18,20 @@ import tempfile
 from pathlib import Path
 
 from common.paths import CHECKOUT
+from tests.recorded_trial import RECORDED
 
 RECORDINGS = {
-    "recorded": "run 1 --guest-memory 64 --control byte-flipped --control firmware-reboot"
+    "kvm_memfd": "run 1 --guest-memory 64 --control byte-flipped --control firmware-reboot"
     " --control kho-off --control panic",
-    "recorded/main": "run 1 --guest-memory 64 --no-controls",
-    "recorded_chain": "run 1 --guest-memory 64 --chain 2 --control guest-asleep"
-    " --control uncounted-update",
-    "recorded_chain/main": "run 1 --guest-memory 64 --chain 2 --no-controls",
-    "recorded_kvm_memfd_qemu": "run 1 --workload qemu --no-controls",
-    "recorded_vfio_noiommu": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2"
-    " --no-controls",
-    "recorded_vfio_noiommu/stock": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2"
+    "kvm_memfd/main": "run 1 --guest-memory 64 --no-controls",
+    "chain": "run 1 --guest-memory 64 --chain 2 --control guest-asleep --control uncounted-update",
+    "chain/main": "run 1 --guest-memory 64 --chain 2 --no-controls",
+    "kvm_memfd_qemu": "run 1 --workload qemu --no-controls",
+    "vfio_noiommu": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2 --no-controls",
+    "vfio_noiommu/stock": "run 2 --guest-memory 32 --rate 100 --ring 1024 --aborts 2"
     " --series none --no-controls",
-    "recorded_iommufd": "run 3 --rate 150 --ring 2048 --aborts 2 --no-controls",
-    "recorded_iommufd_qemu": "run 3 --workload qemu --rate 60 --guest-memory 128 --no-controls",
+    "iommufd": "run 3 --rate 150 --ring 2048 --aborts 2 --no-controls",
+    "iommufd_qemu": "run 3 --workload qemu --rate 60 --guest-memory 128 --no-controls",
 }
 FAULTS_KEPT = 8
 _LEFT_OUT = {"console.log", "dialogue.log"}
@@ -43,7 +42,7 @@ def renew(name: str) -> None:
 
     A name of one trial's folder is where the main run goes.
     """
-    folder = CHECKOUT / "tests" / name
+    folder = RECORDED / name
     alone = (folder / "trial.json").exists()
     with tempfile.TemporaryDirectory() as runs:
         command = [sys.executable, "-P", "-m", "common", *RECORDINGS[name].split()]

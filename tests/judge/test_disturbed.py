@@ -1,0 +1,430 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""DISTURBED: what the host, or QEMU, spoiled is no failure, no pass, and no hiding place.
+
+Recorded trials, to which a host's log is added that says when the host did not run whom.
+"""
+
+from __future__ import annotations
+
+import array
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from common.checks.controls import reason
+from common.checks.live_update import fact_is
+from common.checks.model import Control
+from common.dma.frames import Landing, read_landed, write_landed
+from common.judge.verdict import disturbed, judge, judge_control, judge_trial
+from common.record import console
+from common.record.evidence import Run, Trial
+from common.record.stored_file import read_stamped
+from common.report.host import attempts, disturbed_attempts, host_lines
+from common.stage.loading import load_stage
+from tests.recorded_trial import RECORDED, Edit, RecordedTrial, added, said
+
+STAGE_1, STAGE_2 = load_stage(1), load_stage(2)
+HERE = Path(__file__).parent
+MS = 1_000_000
+Loader = Callable[..., Trial]
+
+
+@pytest.fixture
+def trial_2(tmp_path: Path) -> Loader:
+    return RecordedTrial(STAGE_2, RECORDED / "vfio_noiommu" / "main", tmp_path)
+
+
+@pytest.fixture
+def trial_1(tmp_path: Path) -> Loader:
+    return RecordedTrial(STAGE_1, RECORDED / "kvm_memfd" / "main", tmp_path)
+
+
+def jump(folder: Path) -> int:
+    return console.parse(read_stamped(folder / "console.jsonl")).jumps[0]
+
+
+def host(folder: Path, **away: tuple[int, int]) -> None:
+    """A host's log; who did not run from when to when, in ms from the jump."""
+    zero, setting = jump(folder), json.loads((folder / "trial.json").read_text())
+    last = max((zero + end * MS for _, end in away.values()), default=0)
+    first = min((zero + begin * MS for begin, _ in away.values()), default=zero)
+    setting["ended_ns"] = max(setting["ended_ns"], last)
+    setting["started_ns"] = min(setting["started_ns"], first)
+    (folder / "trial.json").write_text(json.dumps(setting))
+    rows = [
+        {"t": t, "waits": {}, "pressure_us": 0, "steal_ms": 0.0, "suspended_ns": 0, "echoes": 9}
+        for t in (setting["started_ns"], setting["ended_ns"])
+    ]
+    (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    for who, (begin, end) in away.items():
+        stretch = [zero + begin * MS, zero + end * MS]
+        (folder / f"away-{who}.jsonl").write_text(json.dumps(stretch) + "\n")
+
+
+def silenced(begin: int, end: int) -> Edit:
+    """Nothing is seen from begin to end, in ms from the jump; it all comes then."""
+
+    def edit(folder: Path) -> None:
+        zero, rows = jump(folder), array.array("Q")
+        late, seen = zero + end * MS, 0
+        for one in read_landed(folder / "device-landed.bin"):
+            held = zero + begin * MS < one.seen < late
+            seen = max(seen + 1, late if held else one.seen)
+            rows.extend((one.number, one.sent, seen))
+        write_landed(folder / "device-landed.bin", rows)
+
+    return edit
+
+
+def edited(*edits: Edit, **away: tuple[int, int]) -> Edit:
+    def edit(folder: Path) -> None:
+        for one in edits:
+            one(folder)
+        host(folder, **away)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("away", "status"),
+    [
+        ({}, "FAIL"),
+        ({"qemu": (299, 519)}, "DISTURBED"),
+        ({"watcher": (299, 519)}, "DISTURBED"),
+        ({"qemu": (299, 420), "watcher": (400, 519)}, "DISTURBED"),
+        # QEMU ran again a tenth of a second before the frames came: that is the device's.
+        ({"qemu": (299, 420)}, "FAIL"),
+        # It was silent before the host was away.
+        ({"qemu": (410, 519)}, "FAIL"),
+        # An absence in the middle of it, and one of somebody whom no frame needs.
+        ({"qemu": (350, 460)}, "FAIL"),
+        ({"harness": (299, 519)}, "FAIL"),
+        # The sampler did not run: nobody knows whether QEMU did.
+        ({"host": (299, 519)}, "DISTURBED"),
+        ({"host": (299, 400)}, "FAIL"),
+        ({"host": (299, 400), "qemu": (395, 519)}, "DISTURBED"),
+    ],
+)
+def test_a_silence_is_the_devices_as_far_as_everybody_ran(
+    trial_2: Loader, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    trial = trial_2(edited(silenced(300, 520), **away))
+    verdict = judge_trial(trial, STAGE_2)
+    assert verdict.status == status, verdict.why
+    assert disturbed(trial, STAGE_2) == (status == "DISTURBED")
+    if status == "DISTURBED":
+        assert "not run for" in verdict.why
+
+
+def test_a_silence_of_less_than_the_bound_is_none(trial_2: Loader) -> None:
+    verdict = judge_trial(trial_2(edited(silenced(300, 380))), STAGE_2)
+    assert verdict.status == "PASS", verdict.why
+
+
+def test_a_busy_host_raises_no_bound(trial_2: Loader) -> None:
+    """What was silent before the kexec does not make a silence after it any better."""
+    trial = trial_2(edited(silenced(-400, -200), silenced(300, 450)))
+    assert judge_trial(trial, STAGE_2).status == "FAIL"
+
+
+def test_where_nothing_was_sent_nothing_is_shown(trial_2: Loader) -> None:
+    def pause(folder: Path) -> None:
+        """The clock of both logs leaps by 0.3 s within the gap."""
+        zero = jump(folder)
+
+        def later(t: int) -> int:
+            return t + 300 * MS if t > zero + 300 * MS else t
+
+        landed: list[Landing] = read_landed(folder / "device-landed.bin")
+        rows = array.array("Q")
+        for one in landed:
+            rows.extend((one.number, later(one.sent), later(one.seen)))
+        write_landed(folder / "device-landed.bin", rows)
+        path = folder / "device-sent.bin"
+        times = array.array("Q", path.read_bytes())
+        path.write_bytes(array.array("Q", map(later, times)).tobytes())
+
+    verdict = judge_trial(trial_2(edited(pause)), STAGE_2)
+    answers = {a.check: a.outcome for a in verdict.answers}
+    assert answers["no_silence"].status == "DISTURBED"
+    assert "nothing was sent for" in answers["no_silence"].seen
+
+
+def a_silent_abort(folder: Path) -> None:
+    path = folder / "dialogue.jsonl"
+    text = path.read_text()
+    assert "times, 0 silent" in text
+    path.write_text(text.replace("times, 0 silent", "times, 1 silent", 1))
+
+
+@pytest.mark.parametrize(
+    ("edit", "ms", "status"),
+    [
+        # A bound in time inside the machine, with the host away, and with it there.
+        (a_silent_abort, 8000, "DISTURBED"),
+        (a_silent_abort, 400, "FAIL"),
+        # Nobody said anything of it: that was no matter of time.
+        (said("aborts.killed=", "aborts.other="), 8000, "FAIL"),
+        # What is no matter of time is the kernel's, wherever the host was.
+        (said("pfn.moved=0", "pfn.moved=1"), 8000, "FAIL"),
+        (said("finish=0", "finish=-16"), 8000, "FAIL"),
+    ],
+)
+def test_an_absence_excuses_bounds_in_time_only(
+    trial_2: Loader, edit: Edit, ms: int, status: str
+) -> None:
+    verdict = judge_trial(trial_2(edited(edit, harness=(-9000, -9000 + ms))), STAGE_2)
+    assert verdict.status == status, verdict.why
+
+
+def test_a_failure_of_the_kernels_is_not_hidden_by_a_disturbed_check(trial_2: Loader) -> None:
+    edit = edited(silenced(300, 520), said("finish=0", "finish=-16"), qemu=(299, 519))
+    verdict = judge_trial(trial_2(edit), STAGE_2)
+    assert verdict.status == "FAIL"
+    assert verdict.why.startswith("session_finished")
+
+
+def test_a_pass_says_that_the_machine_stood_still(trial_1: Loader) -> None:
+    trial = trial_1(edited(harness=(-500, 2500)))
+    verdict = judge_trial(trial, STAGE_1)
+    assert verdict.status == "PASS"
+    assert verdict.away is not None
+    assert "harness not run for 3000 ms" in verdict.away
+    assert "harness not run for 3000 ms" in next(host_lines(trial))
+
+
+def gave_up(folder: Path) -> None:
+    path = folder / "trial.json"
+    why = "nic.c:1: !deadline_passed(deadline): 17 of 200 frames"
+    setting = json.loads(path.read_text()) | {"ended": "bail", "ended_detail": why}
+    path.write_text(json.dumps(setting))
+
+
+def test_who_gave_up_waiting_while_the_machine_stood_still_shows_nothing(trial_1: Loader) -> None:
+    verdict = judge_trial(trial_1(edited(gave_up, qemu=(0, 3000))), STAGE_1)
+    assert verdict.status == "DISTURBED"
+    assert "gave up waiting; qemu not run for 3000 ms" in verdict.why
+
+
+def stood_still(folder: Path) -> None:
+    path = folder / "trial.json"
+    setting = json.loads(path.read_text()) | {"ended": "timeout", "ended_detail": "silent"}
+    path.write_text(json.dumps(setting))
+
+
+def lost_end(folder: Path) -> None:
+    look = (
+        "(qemu) info status\nVM status: running\n\n"
+        "(qemu) info registers -a\nCPU#0\nRAX=0 SMM=0 HLT=1\n\nCPU#1\nRAX=0 SMM=0 HLT=1\n\n"
+        "(qemu) info lapic 0\nISR\t (none)\n\n(qemu) info lapic 1\nISR\t 236 \n\n"
+    )
+    (folder / "qemu-state.txt").write_text(look * 2)
+
+
+def test_a_machine_that_qemu_stopped_is_no_timeout_of_the_kernels(trial_1: Loader) -> None:
+    trial = trial_1(edited(stood_still, lost_end))
+    verdict = judge_trial(trial, STAGE_1)
+    assert verdict.status == "DISTURBED"
+    assert "QEMU lost the end of an interrupt" in verdict.why
+
+
+def test_a_machine_that_stands_still_without_that_is_a_timeout(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited(stood_still)), STAGE_1).status == "TIMEOUT"
+
+
+def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited(lost_end)), STAGE_1).status == "PASS"
+
+
+def stamped_late(ms: int) -> Edit:
+    """The incoming side's fact reaches a harness that was stopped, so much later."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        number = max(n for n, row in enumerate(rows) if row[1].startswith("# device.head="))
+        for row in rows[number:]:
+            row[0] += ms * MS
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        zero = jump(folder)
+        t = (rows[number][0] - zero) // MS
+        host(folder, harness=(t - ms, t - 3))
+
+    return edit
+
+
+@pytest.mark.parametrize("ms", [300, 900])
+def test_a_fact_that_is_stamped_late_is_taken_for_when_it_was(trial_2: Loader, ms: int) -> None:
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(stamped_late(ms)), STAGE_2).answers}
+    assert answers["head_went_on"].status == "PASS", answers["head_went_on"]
+
+
+def test_and_no_other_head_is_taken_for_right(trial_2: Loader) -> None:
+    def edit(folder: Path) -> None:
+        added("device.head", 60)(folder)
+        stamped_late(300)(folder)
+
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(edit), STAGE_2).answers}
+    assert answers["head_went_on"].status == "FAIL", answers["head_went_on"]
+
+
+def another_gap(folder: Path) -> None:
+    """The guest's longest gap ended before it was paused; its log has the counter of then."""
+    for key, change in (
+        ("guest.0.resume.gap_start", -9_200_000_000),
+        ("guest.0.resume.gap_end", -9_200_000_000),
+        ("guest.0.resume.counter_before", -50),
+        ("guest.0.resume.counter_after", -50),
+    ):
+        path = folder / "dialogue.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        for number, line in enumerate(lines):
+            t, text = json.loads(line)
+            if text.startswith(f"# {key}="):
+                value = int(text.partition("=")[2]) + change
+                lines[number] = json.dumps([t, f"# {key}={value}"]) + "\n"
+        path.write_text("".join(lines))
+
+
+@pytest.mark.parametrize(("away", "status"), [({"qemu": (-3000, -500)}, "DISTURBED"), ({}, "FAIL")])
+def test_a_guest_whose_longest_gap_was_another_one(
+    trial_1: Loader, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    """It says nothing of the blackout then; what was captured and loaded still has to agree."""
+    verdict = judge_trial(trial_1(edited(another_gap, **away)), STAGE_1)
+    answers = {a.check: a.outcome.status for a in verdict.answers}
+    assert answers["counter"] == status
+    assert verdict.status == status, verdict.why
+
+
+def unmeasured(folder: Path) -> None:
+    (folder / "host.jsonl").unlink()
+
+
+def without_echoes(folder: Path) -> None:
+    path = folder / "host.jsonl"
+    path.write_text(path.read_text().replace('"echoes": 9', '"echoes": 0'))
+
+
+def test_a_trial_of_whose_host_nothing_is_known_is_no_verdict(trial_1: Loader) -> None:
+    verdict = judge_trial(trial_1(unmeasured), STAGE_1)
+    assert verdict.status == "ERROR"
+    assert "host.jsonl is missing" in verdict.why
+
+
+def test_a_trial_in_which_no_echo_came_back_is_none_either(trial_1: Loader) -> None:
+    def edit(folder: Path) -> None:
+        host(folder)
+        without_echoes(folder)
+
+    verdict = judge_trial(trial_1(edit), STAGE_1)
+    assert verdict.status == "ERROR"
+    assert "no echo came back" in verdict.why
+
+
+def test_a_trial_of_today_whose_host_was_measured_is_judged(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited()), STAGE_1).status == "PASS"
+
+
+def complained(text: str) -> Edit:
+    def edit(folder: Path) -> None:
+        path = folder / "console.jsonl"
+        t = read_stamped(path)[-1].t
+        with path.open("a") as console:
+            console.write(json.dumps([t, text]) + "\n")
+
+    return edit
+
+
+LOCKUP = "watchdog: BUG: soft lockup - CPU#0 stuck for 22s!"
+NO_TIMER = "Kernel panic - not syncing: IO-APIC + timer doesn't work!  Boot with apic=debug"
+
+
+@pytest.mark.parametrize(
+    ("text", "away", "status"),
+    [
+        (LOCKUP, {"qemu": (0, 3000)}, "DISTURBED"),
+        (LOCKUP, {}, "FAIL"),
+        (NO_TIMER, {"qemu": (0, 3000)}, "DISTURBED"),
+        (NO_TIMER, {}, "CRASHED"),
+        ("Kernel panic - not syncing: no reason", {"qemu": (0, 3000)}, "CRASHED"),
+        ("WARNING: CPU: 0 PID: 1 at mm/memfd_luo.c:73", {"qemu": (0, 3000)}, "FAIL"),
+    ],
+)
+def test_a_kernel_may_complain_of_time_that_the_host_took(
+    trial_1: Loader, text: str, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    verdict = judge_trial(trial_1(edited(complained(text), **away)), STAGE_1)
+    assert verdict.status == status, verdict.why
+
+
+def run_of(*trials: Trial) -> Run:
+    return Run(stage=2, tool="t", commit="c", started="s", command=(), trials=trials)
+
+
+def named(trial: Trial, attempt: int) -> Trial:
+    name = "main" if attempt == 1 else f"main-attempt-{attempt}"
+    setting = trial.setting.model_copy(update={"name": name, "attempt": attempt})
+    return trial.model_copy(update={"setting": setting})
+
+
+@pytest.fixture
+def spoiled(tmp_path: Path) -> Trial:
+    (tmp_path / "spoiled").mkdir()
+    source = RECORDED / "vfio_noiommu" / "main"
+    load = RecordedTrial(STAGE_2, source, tmp_path / "spoiled")
+    return load(edited(silenced(300, 520), qemu=(299, 519)))
+
+
+def test_the_first_attempt_that_shows_something_counts(trial_2: Loader, spoiled: Trial) -> None:
+    good = trial_2()
+    verdict = judge(run_of(spoiled, named(good, 2)), STAGE_2)
+    assert verdict.status == "PASS"
+    assert len(verdict.trials) == 1
+    assert verdict.trials[0].trial == "main-attempt-2"
+    (told,) = attempts(verdict)
+    assert told.startswith("main-attempt-2: 2 attempts: the first was disturbed: dma_in_gap")
+    assert disturbed_attempts(verdict) == 1
+
+
+def test_a_failure_is_never_tried_again(trial_2: Loader, tmp_path: Path) -> None:
+    """Whatever stands behind it in the record: only what is disturbed may be followed."""
+    (tmp_path / "bad").mkdir()
+    source = RECORDED / "vfio_noiommu" / "main"
+    bad = RecordedTrial(STAGE_2, source, tmp_path / "bad")(said("finish=0", "finish=-16"))
+    verdict = judge(run_of(bad, named(trial_2(), 2)), STAGE_2)
+    assert verdict.status == "FAIL"
+    assert verdict.trials[0].trial == "main"
+
+
+def test_where_no_attempt_was_quiet_the_run_says_so(spoiled: Trial) -> None:
+    verdict = judge(run_of(spoiled, named(spoiled, 2), named(spoiled, 3)), STAGE_2)
+    assert (verdict.status, int(verdict.exit)) == ("DISTURBED", 3)
+    assert len(verdict.trials[0].disturbed) == 2
+    assert disturbed_attempts(verdict) == 3
+
+
+def test_a_control_is_not_broken_by_the_host(trial_2: Loader, spoiled: Trial) -> None:
+    """It must break its check itself: what the host spoiled proves nothing of it."""
+    control = Control(
+        name="nothing-done",
+        what="nothing",
+        breaks=frozenset({"dma_in_gap"}),
+        may_break=frozenset({"no_silence"}),
+        reason=reason(fact_is("incoming", "finish", "0")),
+    )
+    assert judge_control(spoiled, control, STAGE_2).status == "DISTURBED"
+    assert judge_control(trial_2(), control, STAGE_2).status == "PASSED"
+
+
+def test_a_control_that_the_host_spoiled_elsewhere_is_not_judged(spoiled: Trial) -> None:
+    control = Control(
+        name="finish-refused",
+        what="nothing",
+        breaks=frozenset({"session_finished"}),
+        reason=reason(fact_is("incoming", "finish", "-16")),
+    )
+    verdict = judge_control(spoiled, control, STAGE_2)
+    assert verdict.status == "PASSED", "its own check did not notice, which no host explains"
