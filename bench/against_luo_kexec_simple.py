@@ -24,7 +24,7 @@ from common.errors import Exit, HarnessError
 from common.host.qemu_binary import qemu_path
 from common.paths import CHECKOUT
 from common.report.phase_table import p90
-from common.run.kernels import default_tree, kernel_pair
+from common.run.kernels import default_tree, kernels_of
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
 from common.suites.upstream.build import build_initrd
@@ -34,7 +34,7 @@ from kernel.image.prebuilt import Bootable
 
 def bench(arguments: argparse.Namespace) -> int:
     """Measure both in turn after one uncounted round, print the table; 3 when either fails."""
-    kernel, _ = kernel_pair(load_stage(1), KernelChoice())
+    kernel = kernels_of(load_stage(1), KernelChoice()).outgoing
     ours: list[float] = []
     upstreams: list[float] = []
     with tempfile.TemporaryDirectory(prefix="kexec-stages-bench-") as name:

@@ -28,12 +28,11 @@ from tabulate import tabulate
 
 from common.checks.live_update import INCOMING
 from common.errors import Exit
-from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.record.qemu import jit
-from common.run.kernels import kernel_pair
-from common.run.setup import RunSetup, TrialPlan, check_size
+from common.run.options import RunOptions
+from common.run.setup import RunSetup, TrialPlan, setup_of
 from common.run.trial import run_trial
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
@@ -71,16 +70,9 @@ def incoming_boot(arguments: argparse.Namespace) -> int:
 def _bench(number: int, words: tuple[str, ...], hypervisor: Hypervisor, folder: Path) -> RunSetup:
     stage = load_stage(number)
     stage = replace(stage, cmdline=(*stage.cmdline, *words))
-    outgoing, incoming = kernel_pair(stage, KernelChoice())
-    options = {option.parameter: option.default for option in stage.options}
-    check_size(stage, options)
-    return RunSetup(
-        stage=stage,
-        outgoing=outgoing,
-        incoming=incoming,
-        accelerator=probe(wanted="tcg"),
-        hypervisor=hypervisor,
-        options=options,
+    setup = setup_of(stage, [], KernelChoice(), RunOptions(accelerator="tcg"), hypervisor)
+    return replace(
+        setup,
         folder=folder,
         jit_words=(jit.FIRST, jit.LEFT, jit.ARRIVED, jit.LAST),
     )

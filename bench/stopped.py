@@ -22,18 +22,18 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from tabulate import tabulate
 
-from common.host.accel import probe
 from common.host.processes.load import busy
 from common.judge.verdict import judge_trial
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.record.qemu.process import process_identity
-from common.run.kernels import kernel_pair
-from common.run.setup import RunSetup, TrialPlan
+from common.run.options import RunOptions
+from common.run.setup import TrialPlan, setup_of
 from common.run.trial import run_trial
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
@@ -98,26 +98,18 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     arguments = parser.parse_args()
     stage, moments = load_stage(arguments.stage), random.Random(arguments.seed)
-    outgoing, incoming = kernel_pair(stage, KernelChoice())
     rows, wrong = [], 0
     with ExitStack() as stack:
         hypervisor = stack.enter_context(Hypervisor())
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="kexec-stages-")))
         stack.enter_context(busy(arguments.load, hypervisor.cleanup))
-        bench = RunSetup(
-            stage=stage,
-            outgoing=outgoing,
-            incoming=incoming,
-            accelerator=probe(),
-            hypervisor=hypervisor,
-            options={option.parameter: option.default for option in stage.options},
-            folder=folder,
-        )
+        setup = setup_of(stage, [], KernelChoice(), RunOptions(), hypervisor)
+        setup = replace(setup, folder=folder)
         for number in range(arguments.times):
             plan = TrialPlan(f"stopped-{number:02}")
             after = moments.uniform(0.2, arguments.span)
             with _stopped(arguments.who, folder / plan.folder, after, arguments.seconds):
-                trial = run_trial(bench, plan)
+                trial = run_trial(setup, plan)
             verdict = judge_trial(trial, stage)
             good = verdict.status == "DISTURBED" or (
                 verdict.status == "PASS" and (verdict.away is not None or _over(trial, after))

@@ -31,13 +31,12 @@ from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, outcome
 from common.checks.model import Control
 from common.errors import Exit, HarnessError, UsageError
-from common.host.accel import probe
 from common.host.qemu_image import mke2fs
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
 from common.run.guest_image import second_disk
-from common.run.kernels import guest_kernel, kernel_pair
-from common.run.setup import RunSetup, TrialPlan, check_size
+from common.run.options import RunOptions
+from common.run.setup import RunSetup, TrialPlan, check_size, setup_of
 from common.run.trial import run_trial
 from common.stage.declaration import Size, Stage
 from common.stage.kernel_choice import KernelChoice
@@ -132,30 +131,20 @@ def _size(word: str) -> int:
 
 
 def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> RunSetup:
-    choice = KernelChoice()
-    outgoing, incoming = kernel_pair(stage, choice)
     options = {"guest_memory": size, "vcpus": 1}
     for way in WAYS:
         needed = replace(stage, size=_with_pmem(stage, size, folder).size)
         check_size(needed if way.control == "pmem" else stage, options)
-    return RunSetup(
-        stage=stage,
-        outgoing=outgoing,
-        incoming=incoming,
-        guest=guest_kernel(stage, choice),
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options=options,
-        folder=folder,
-    )
+    setup = setup_of(stage, [], KernelChoice(), RunOptions(numbers=options), hypervisor)
+    return replace(setup, folder=folder)
 
 
 def _setup(bench: RunSetup) -> str:
     """What has to be equal for two measurements to be compared."""
     versions = bench.hypervisor.versions()
     return (
-        f"{bench.outgoing.release} to {bench.incoming.release}"
-        f" ({bench.outgoing.build_id[:12]}, {bench.incoming.build_id[:12]}),"
+        f"{bench.kernels.outgoing.release} to {bench.kernels.incoming.release}"
+        f" ({bench.kernels.outgoing.build_id[:12]}, {bench.kernels.incoming.build_id[:12]}),"
         f" QEMU {versions['qemu']}, {bench.accelerator.name}"
     )
 

@@ -14,10 +14,11 @@ from common.cli.options import run_options
 from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
-from common.run.kernels import guest_kernel, kernel_pair
+from common.run.kernels import kernels_of
 from common.run.stage_run import new_run_folder
 from common.stage.configured import configured
 from common.stage.loading import load_stage
+from common.stage.series import patches_of
 from common.suites.each_patch import steps
 from common.suites.kernel_selftests import counts, fallen, run_selftests
 from kernel import cache
@@ -28,7 +29,8 @@ def build(arguments: argparse.Namespace) -> int:
     choice = chosen_kernels(arguments)
     stage = load_stage(arguments.stage, arguments.workload)
     stage = configured(stage, lane=arguments.lane, choice=choice)
-    for kernel in (*kernel_pair(stage, choice), guest_kernel(stage, choice)):
+    kernels = kernels_of(stage, choice)
+    for kernel in (kernels.outgoing, kernels.incoming, kernels.guest):
         if kernel:
             print(f"{kernel.release}  {kernel.image}")
     return Exit.PASS
@@ -60,7 +62,7 @@ def selftests(arguments: argparse.Namespace) -> int:
     """The kernel's own tests without a stage's series and with it; 1 where a test has fallen."""
     choice = chosen_kernels(arguments)
     stage = configured(load_stage(arguments.stage), choice=choice)
-    if choice.prebuilt or not stage.patches():
+    if choice.prebuilt or not patches_of(stage):
         raise UsageError("kernels are built without a series and with it: no --image, and a series")
     with Hypervisor(arguments.connect) as hypervisor:
         folder = new_run_folder("selftests", hypervisor)

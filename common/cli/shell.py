@@ -15,7 +15,7 @@ from common.errors import HarnessError
 from common.host.accel import probe
 from common.host.qemu_binary import qemu_path
 from common.run.initramfs import build_workload, make_initramfs
-from common.run.kernels import kernel_pair
+from common.run.kernels import kernels_of
 from common.run.setup import options_of
 from common.stage.configured import configured
 from common.stage.loading import load_stage
@@ -37,7 +37,8 @@ def shell(arguments: argparse.Namespace) -> int:
     busybox = next((path for path in map(Path, _BUSYBOX) if path.exists()), None)
     if busybox is None:
         raise HarnessError("the shell needs a static busybox: apt install busybox-static")
-    outgoing, incoming = kernel_pair(stage, choice)
+    kernels = kernels_of(stage, choice)
+    outgoing, incoming = kernels.outgoing, kernels.incoming
     options = options_of(stage, run_options(arguments).numbers)
     with tempfile.TemporaryDirectory(prefix="kexec-stages-shell-") as name:
         folder = Path(name)

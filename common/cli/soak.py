@@ -156,7 +156,7 @@ def _benches(
 
 
 def _keys(setup: RunSetup) -> str:
-    return f"{setup.outgoing.key} {setup.incoming.key}"
+    return f"{setup.kernels.outgoing.key} {setup.kernels.incoming.key}"
 
 
 def _runner(benches: Mapping[str, RunSetup], plans: PlanOf) -> RunOne:

@@ -92,11 +92,11 @@ def pack(
     """The first initramfs; each carries the kernel that comes next and that one's initramfs."""
     tool = outgoing.gen_init_cpio
     files = {"/init": build_workload(setup.stage.sources, headers=outgoing.headers)}
-    if setup.stage.guest and setup.guest:
-        program = build_workload(setup.stage.guest.sources, headers=setup.guest.headers)
+    if setup.stage.guest and setup.kernels.guest:
+        program = build_workload(setup.stage.guest.sources, headers=setup.kernels.guest.headers)
         initrd = workspace / "guest.cpio"
         make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
-        files |= {"/guest/bzImage": setup.guest.image, "/guest/initrd": initrd}
+        files |= {"/guest/bzImage": setup.kernels.guest.image, "/guest/initrd": initrd}
     if setup.guest_image:
         files |= setup.guest_image.initramfs_files(workspace)
     packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")

@@ -5,16 +5,16 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Iterable
-from dataclasses import replace
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from common.checks.model import Control
 from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.stage.declaration import Stage
-from common.stage.kernel_choice import KernelChoice, Origin, default_origin, with_kernels
-from common.stage.loading import load_stage
+from common.stage.kernel_choice import KernelChoice, Origin, default_origin
+from common.stage.series import kernel_needs
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting
@@ -26,59 +26,96 @@ from kernel.source.source import Source, debian_source, tree_source
 BASE_CONFIG = CHECKOUT / "kernel" / "configs" / "base.config"
 
 
-def kernel_pair(
-    stage: Stage, choice: KernelChoice, control: Control | None = None
-) -> tuple[Bootable, Bootable]:
-    """The outgoing and the incoming kernel; built where the cache has none, shown on stderr.
+@dataclass(frozen=True, kw_only=True)
+class Kernels:
+    """The kernels of a run."""
 
-    The stage is one `with_kernels`. For a control with kernels of its own, those. Raises
-    UsageError for the same image under two names.
+    outgoing: Bootable
+    incoming: Bootable
+    guest: Kernel | None = None
+    """The kernel of the workload's guest, where that is a Linux of ours."""
+    controls: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
+    """Outgoing and incoming kernel of controls that have their own, by name."""
+
+
+def kernels_of(
+    stage: Stage,
+    choice: KernelChoice,
+    *,
+    controls: Iterable[Control] = (),
+    progress: Progress | None = None,
+) -> Kernels:
+    """All kernels of the stage and of those controls; built where the cache has none.
+
+    The stage is one `with_kernels`. Each source is looked through once. Raises UsageError for the
+    same image under two names, and what a build raises.
     """
-    progress = BuildProgress()
-    outgoing, incoming = (
-        _kernel(stage, origin, side, control, progress, line_tables=choice.line_tables)
-        for origin, side in zip(choice.origins, ("out", "in"), strict=True)
-    )
+    get = _Getter(stage, choice, progress or BuildProgress())
+    outgoing, incoming = get.pair()
     if outgoing.build_id == incoming.build_id and not choice.one_kernel:
         raise UsageError(
             f"{choice.outgoing.name} and {choice.incoming.name} are the same kernel (build id"
             f" {outgoing.build_id[:12]}): give --image once"
         )
-    return outgoing, incoming
+    return Kernels(
+        outgoing=outgoing,
+        incoming=incoming,
+        guest=get.guest(),
+        controls={c.name: get.pair(c) for c in controls if c.own_kernels},
+    )
 
 
-def control_kernels(
-    stage: Stage, controls: Iterable[Control], choice: KernelChoice
-) -> dict[str, tuple[Bootable, Bootable]]:
-    """The pairs of those controls that need kernels of their own, by the control's name."""
-    return {
-        control.name: kernel_pair(stage, choice, control)
-        for control in controls
-        if control.own_kernels
-    }
+@dataclass(frozen=True)
+class _Getter:
+    """Gets kernels of one choice, and each of its sources once."""
 
+    stage: Stage
+    choice: KernelChoice
+    progress: Progress
+    _sources: dict[Origin, Source] = field(default_factory=dict)
 
-def _kernel(
-    stage: Stage,
-    origin: Origin,
-    side: str,
-    control: Control | None,
-    progress: Progress,
-    *,
-    line_tables: bool,
-) -> Bootable:
-    if origin.kind != "image":
-        spec = kernel_spec(stage, source_of(origin, progress), side, control)
-        return build(replace(spec, line_tables=line_tables), progress=progress)
-    read_header(origin.path)  # what is no kernel image shall not wait for a build
-    source = source_of(default_origin(), progress)
-    plain = with_kernels(load_stage(stage.number), KernelChoice())
-    tools = build(kernel_spec(plain, source, side), progress=progress)
-    wanted = (BASE_CONFIG, *stage.fragments())
-    kernel = prebuilt(origin.path, wanted, tools=tools, scripts=source.path / "scripts")
-    if kernel.losses:
-        progress(Noted(_losses(kernel)))
-    return kernel
+    def pair(self, control: Control | None = None) -> tuple[Bootable, Bootable]:
+        """Outgoing and incoming kernel, of the control where it has its own."""
+        return (
+            self._one(self.choice.outgoing, "out", control),
+            self._one(self.choice.incoming, "in", control),
+        )
+
+    def guest(self) -> Kernel | None:
+        """Of the outgoing kernel's source, or of the default one where that is an image."""
+        if self.stage.guest is None:
+            return None
+        image = self.choice.outgoing.kind == "image"
+        spec = KernelSpec(
+            source=self._source(default_origin() if image else self.choice.outgoing),
+            label=f"{self.stage.label} guest",
+            localversion="-guest",
+            fragments=self.stage.guest.fragments,
+        )
+        return build(spec, progress=self.progress)
+
+    def _one(self, origin: Origin, side: str, control: Control | None) -> Bootable:
+        if origin.kind == "image":
+            return self._prebuilt(origin, side)
+        spec = kernel_spec(self.stage, self._source(origin), side, control)
+        return build(replace(spec, line_tables=self.choice.line_tables), progress=self.progress)
+
+    def _prebuilt(self, origin: Origin, side: str) -> Bootable:
+        read_header(origin.path)  # what is no kernel image shall not wait for a build
+        source = self._source(default_origin())
+        # Headers and programs come of the stage's kernel as it is without any choice.
+        plain = replace(self.stage, series="ours", lane="default", extra_fragments=())
+        tools = build(kernel_spec(plain, source, side), progress=self.progress)
+        wanted = (BASE_CONFIG, *kernel_needs(self.stage).certain)
+        kernel = prebuilt(origin.path, wanted, tools=tools, scripts=source.path / "scripts")
+        if kernel.losses:
+            self.progress(Noted(_losses(kernel)))
+        return kernel
+
+    def _source(self, origin: Origin) -> Source:
+        if origin not in self._sources:
+            self._sources[origin] = source_of(origin, self.progress)
+        return self._sources[origin]
 
 
 def _losses(kernel: Prebuilt) -> str:
@@ -86,25 +123,6 @@ def _losses(kernel: Prebuilt) -> str:
     first = ", ".join(f"{loss.request} (is {loss.actual})" for loss in kernel.losses[:5])
     more = f" and {len(kernel.losses) - 5} more" if len(kernel.losses) > 5 else ""
     return f"{kernel.image} is configured otherwise than this stage asks for: {first}{more}"
-
-
-def guest_kernel(stage: Stage, choice: KernelChoice) -> Kernel | None:
-    """The kernel of the stage's guest; None without one.
-
-    It is of the outgoing kernel's source, or of the default one where that is an image.
-    """
-    if stage.guest is None:
-        return None
-    progress = BuildProgress()
-    origin = default_origin() if choice.outgoing.kind == "image" else choice.outgoing
-    source = source_of(origin, progress)
-    spec = KernelSpec(
-        source=source,
-        label=f"{stage.label} guest",
-        localversion="-guest",
-        fragments=stage.guest.fragments,
-    )
-    return build(spec, progress=progress)
 
 
 def kernel_spec(
@@ -115,18 +133,15 @@ def kernel_spec(
     name = stage.label if control is None else f"{stage.label} {control.name}"
     if stage.lane != "default":
         name += f" {stage.lane}"
-    patches = stage.patches(control)
-
-    def known(fragment: Path) -> bool:
-        wanted = config.requests([fragment]).keys()
-        return wanted <= config.defined_symbols(source.path) | config.defined_by_patches(patches)
-
+    needs = kernel_needs(stage, control)
+    known = config.defined_symbols(source.path) | config.defined_by_patches(needs.patches)
+    optional = [f for f in needs.optional if config.requests([f]).keys() <= known]
     return KernelSpec(
         source=source,
         label=f"{name} {side}",
         localversion=f"-luo-{side}",
-        fragments=(BASE_CONFIG, *stage.fragments(control, known=known)),
-        patches=patches,
+        fragments=(BASE_CONFIG, *needs.fragments, *optional, *needs.last),
+        patches=needs.patches,
     )
 
 

@@ -17,11 +17,10 @@ from common.host.tsc import watch_tsc
 from common.machine.hypervisor import Hypervisor
 from common.record.qemu import jit
 from common.run.guest_image import GuestImage
-from common.run.kernels import control_kernels, guest_kernel, kernel_pair
+from common.run.kernels import Kernels, kernels_of
 from common.run.options import RunOptions
 from common.stage.declaration import Option, Stage
 from common.stage.kernel_choice import KernelChoice
-from kernel.cache import Kernel
 from kernel.image.prebuilt import Bootable
 
 
@@ -30,8 +29,7 @@ class RunSetup:
     """Everything the trials of one run share."""
 
     stage: Stage
-    outgoing: Bootable
-    incoming: Bootable
+    kernels: Kernels
     accelerator: Accelerator
     hypervisor: Hypervisor
     options: Mapping[str, int]
@@ -39,12 +37,8 @@ class RunSetup:
     on_progress: Callable[[str], None] = field(default=lambda _text: None)
     nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
     """The nonce of the trial of that name."""
-    guest: Kernel | None = None
-    """The kernel of the workload's guest, where that is a Linux."""
     guest_image: GuestImage | None = None
-    """The user's own guest instead."""
-    control_kernels: Mapping[str, tuple[Bootable, Bootable]] = field(default_factory=dict)
-    """Outgoing and incoming kernel of controls that have their own, by name."""
+    """The user's own guest, instead of ours."""
     load: int = 0
     """Busy processes beside the trials."""
     append: tuple[str, ...] = ()
@@ -54,11 +48,12 @@ class RunSetup:
     jit_words: tuple[str, ...] = jit.WORDS
     """The words of the workload at which TCG is asked for its counters."""
 
-    def kernels(self, control: Control | None) -> tuple[Bootable, Bootable]:
+    def pair(self, control: Control | None) -> tuple[Bootable, Bootable]:
         """The outgoing and the incoming kernel of a trial."""
         if control and control.own_kernels:
-            return self.control_kernels[control.name]
-        return self.outgoing, self.outgoing if control and control.same_kernel else self.incoming
+            return self.kernels.controls[control.name]
+        outgoing = self.kernels.outgoing
+        return outgoing, outgoing if control and control.same_kernel else self.kernels.incoming
 
 
 @dataclass(frozen=True)
@@ -86,18 +81,14 @@ def setup_of(
     watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
     options = options_of(stage, chosen.numbers)
     check_size(stage, options)
-    outgoing, incoming = kernel_pair(stage, choice)
     return RunSetup(
         stage=stage,
-        outgoing=outgoing,
-        incoming=incoming,
+        kernels=kernels_of(stage, choice, controls=controls),
         accelerator=probe(wanted=chosen.accelerator),
         hypervisor=hypervisor,
         options=options,
         folder=hypervisor.folder,
-        guest=guest_kernel(stage, choice),
         guest_image=chosen.guest_image,
-        control_kernels=control_kernels(stage, controls, choice),
         load=chosen.load,
         append=chosen.append,
     )
@@ -138,7 +129,7 @@ def updates_in(stage: Stage, control: Control | None) -> int:
 
 def following(setup: RunSetup, control: Control | None) -> list[Bootable]:
     """The kernels after the first: incoming and outgoing in turn."""
-    outgoing, incoming = setup.kernels(control)
+    outgoing, incoming = setup.pair(control)
     turns = [incoming, outgoing] * updates_in(setup.stage, control)
     return [outgoing] * (control.uncounted if control else 0) + turns[
         : updates_in(setup.stage, control)

@@ -63,7 +63,10 @@ def run_stage(
     made = _made(setup.stage, plans)
     (setup.folder / MADE).write_text(made.text())
     setup = replace(setup, nonce=made.nonce)
-    for kernel, name in ((setup.outgoing, "outgoing"), (setup.incoming, "incoming")):
+    for kernel, name in (
+        (setup.kernels.outgoing, "outgoing"),
+        (setup.kernels.incoming, "incoming"),
+    ):
         if kernel.config:
             shutil.copyfile(kernel.config, setup.folder / f"{name}.config")
     for plan in plans:

@@ -34,7 +34,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
     stage, control = setup.stage, plan.control
     folder = setup.folder / plan.folder
     folder.mkdir()
-    outgoing, incoming = setup.kernels(control)
+    outgoing, incoming = setup.pair(control)
     chain = updates_in(setup.stage, control)
     nonce = setup.nonce(plan.folder)
     cmdline = " ".join(_cmdline(setup, plan, nonce))
@@ -81,7 +81,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             ),
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
-            guest=_facts(setup.guest) if setup.guest else None,
+            guest=_facts(setup.kernels.guest) if setup.kernels.guest else None,
             guest_image=setup.guest_image.facts() if setup.guest_image else None,
             inner_qemu=inner_qemu(stage.inner_qemu()) if stage.inner_qemu else None,
             cmdline=cmdline,
@@ -174,7 +174,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
     ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *setup.stage.cmdline)
     if setup.accelerator.name == "tcg":
-        ours += clock_words(kernel.config for kernel in setup.kernels(plan.control))
+        ours += clock_words(kernel.config for kernel in setup.pair(plan.control))
     words = (*behind(ours, setup.append), f"stage.nonce={nonce}")
     for option in setup.stage.options:
         words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)

@@ -15,10 +15,7 @@ from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
 from common.record.trial_files import TrialFile
-from common.stage.series_folder import series_patches
-
-Series = Literal["ours", "none"] | Path
-"""What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
+from common.stage.series import Series
 
 
 @dataclass(frozen=True)
@@ -124,69 +121,6 @@ class Stage:
     helper: HostHelperFactory = no_helper
     progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
-
-    def patches(self, control: Control | None = None) -> tuple[Path, ...]:
-        """The kernel series in apply order; empty where the stock kernel will do.
-
-        For a control without what it leaves out, and with what it adds. Raises UsageError where
-        no patch, or more than one, is of the name that it leaves out.
-        """
-        patches = tuple(p for folder in self._series_folders() for p in series_patches(folder))
-        if control is None or not control.own_kernels:
-            return patches
-        if control.stock:
-            return ()
-        more = (self.folder / control.with_patch,) if control.with_patch else ()
-        if control.without_patch is None:
-            return (*patches, *more)
-        kept = tuple(p for p in patches if not p.name.startswith(control.without_patch))
-        if len(kept) != len(patches) - 1:
-            raise UsageError(
-                f"control {control.name}: {len(patches) - len(kept)} patches of the series are"
-                f" named {control.without_patch}"
-            )
-        return (*kept, *more)
-
-    def _series_folders(self) -> tuple[Path, ...]:
-        if isinstance(self.series, Path):
-            return (self.series,)
-        ours = CHECKOUT / "kernel" / "series"
-        numbers = range(1, self.number + 1) if self.series == "ours" else ()
-        return tuple(folder for n in numbers for folder in sorted(ours.glob(f"{n:02}_*")))
-
-    @property
-    def own_patches(self) -> tuple[Path, ...]:
-        """Of `patches()` those that no earlier stage has: the last ones."""
-        folders = self._series_folders()
-        if self.series == "ours":
-            folders = tuple(f for f in folders if f.name.startswith(f"{self.number:02}_"))
-        return tuple(patch for folder in folders for patch in series_patches(folder))
-
-    @property
-    def series_fragments(self) -> tuple[Path, ...]:
-        """The Kconfig fragments with the symbols that the series brings."""
-        if isinstance(self.series, Path):
-            return tuple(sorted(self.series.glob("*.config")))
-        ours = self.folder / "series.config"
-        return (ours,) if self.series == "ours" and ours.exists() else ()
-
-    def fragments(
-        self, control: Control | None = None, *, known: Callable[[Path], bool] = lambda _path: False
-    ) -> tuple[Path, ...]:
-        """The stage's Kconfig fragments, then those of a folder of patches, of lane and user.
-
-        What our series adds is asked for where it is applied. Another series, or a tree with
-        support of its own, is asked for it when `known` says that it has all those symbols.
-        """
-        found = [self.folder / "kernel.config"]
-        ours = self.folder / "series.config"
-        stock = control is not None and control.stock
-        if not stock and self.series != "ours" and ours.exists() and known(ours):
-            found.append(ours)
-        if not stock:
-            found += self.series_fragments
-        last = (self.folder / control.with_config,) if control and control.with_config else ()
-        return (*found, *self.extra_fragments, *last)
 
     @property
     def runnable_controls(self) -> tuple[Control, ...]:

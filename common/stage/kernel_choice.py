@@ -19,8 +19,9 @@ from common.checks.model import Control
 from common.errors import UsageError
 from common.host.debian import DEFAULT_PACKAGE
 from common.record.evidence import Setting
-from common.stage.declaration import Series, Stage
+from common.stage.declaration import Stage
 from common.stage.one_image import with_one_image
+from common.stage.series import Series
 from common.stage.series_folder import given_series
 
 SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")

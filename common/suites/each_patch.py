@@ -19,7 +19,7 @@ from pathlib import Path
 from common.errors import UsageError
 from common.judge.verdict import Verdict
 from common.machine.hypervisor import Hypervisor
-from common.run.kernels import kernel_pair
+from common.run.kernels import kernels_of
 from common.run.options import RunOptions
 from common.run.setup import options_of, plan_trials
 from common.run.stage_run import execute_run
@@ -27,6 +27,7 @@ from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
+from common.stage.series import own_patches, patches_of, series_fragments
 from kernel import cache
 from kernel.image.prebuilt import Bootable
 from kernel.make import config
@@ -56,21 +57,21 @@ def steps(
     """
     if choice.prebuilt:
         raise UsageError("each patch is built: give a --tree or a --package, not an --image")
-    patches, own = stage.patches(), stage.own_patches
-    before = len(patches) - len(own)
+    all_patches, own = patches_of(stage), own_patches(stage)
+    before = len(all_patches) - len(own)
     if not own:
         raise UsageError(f"stage {stage.number} has no series: its kernel is the source as it is")
     for number, patch in enumerate(own, start=1):
         print(f"{number} of {len(own)}: {patch.stem}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="series-") as name:
             folder = Path(name)
-            _prefix(patches[: before + number], stage.series_fragments, folder)
+            _prefix(all_patches[: before + number], series_fragments(stage), folder)
             booted = _stage_1_in_machine_of(stage, replace(choice, series=folder), options)
             begin = time.monotonic()
-            kernels = kernel_pair(booted, choice)
+            kernels = kernels_of(booted, choice)
             seconds = time.monotonic() - begin
             _record, verdict, run = execute_run(booted, plan_trials(), choice, options, hypervisor)
-        yield Step(patch, seconds, _warnings(kernels), verdict, run)
+        yield Step(patch, seconds, _warnings((kernels.outgoing, kernels.incoming)), verdict, run)
 
 
 def _prefix(patches: Sequence[Path], fragments: Sequence[Path], folder: Path) -> None:

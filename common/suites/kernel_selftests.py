@@ -25,6 +25,7 @@ from common.run.initramfs import build_workload, make_initramfs
 from common.run.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.series import patches_of, series_fragments
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.source.source import Source
@@ -66,10 +67,10 @@ def run_selftests(
                 BASE_CONFIG,
                 stage.folder / "kernel.config",
                 _CONFIG,
-                *(stage.series_fragments if series else ()),
+                *(series_fragments(stage) if series else ()),
                 *choice.config,
             ),
-            patches=stage.patches() if series else (),
+            patches=patches_of(stage) if series else (),
         )
         kernel = build(spec, progress=progress)
         target = folder / name

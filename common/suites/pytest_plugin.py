@@ -8,17 +8,23 @@ from __future__ import annotations
 
 import subprocess
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 import pytest
 
+from common.checks.model import Control
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
-from common.run.setup import RunSetup, TrialPlan
+from common.run.options import RunOptions
+from common.run.setup import RunSetup, TrialPlan, setup_of
 from common.run.stage_run import run_attempts
+from common.stage.declaration import Stage
+from common.stage.kernel_choice import KernelChoice
 
 
 @pytest.fixture(scope="session")
@@ -26,6 +32,27 @@ def hypervisor() -> Iterator[Hypervisor]:
     """An open connection to the embedded driver."""
     with Hypervisor() as opened:
         yield opened
+
+
+class SetupFor(Protocol):
+    """See `setup_for`."""
+
+    def __call__(
+        self, stage: Stage, numbers: Mapping[str, int], controls: Sequence[Control] = ()
+    ) -> RunSetup: ...
+
+
+@pytest.fixture(scope="module")
+def setup_for(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> SetupFor:
+    """What trials of a stage share, its kernels built, in a folder of the module's tests."""
+
+    def make(
+        stage: Stage, numbers: Mapping[str, int], controls: Sequence[Control] = ()
+    ) -> RunSetup:
+        setup = setup_of(stage, controls, KernelChoice(), RunOptions(numbers=numbers), hypervisor)
+        return replace(setup, folder=tmp_path_factory.mktemp(stage.label))
+
+    return make
 
 
 def quiet_trial(setup: RunSetup, plan: TrialPlan) -> Trial:

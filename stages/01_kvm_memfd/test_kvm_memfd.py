@@ -18,49 +18,36 @@ import pytest
 
 from common.checks.live_update import outcome
 from common.checks.model import Check, Control
-from common.host.accel import probe
 from common.judge.verdict import judge_control, judge_trial
 from common.machine.helper import MachineView
-from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
-from common.run.kernels import kernel_pair
 from common.run.setup import RunSetup, TrialPlan
 from common.run.trial import run_trial
-from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
-from common.suites.pytest_plugin import quiet_trial
+from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(1)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
-    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return RunSetup(
-        stage=STAGE,
-        outgoing=outgoing,
-        incoming=incoming,
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options={"guest_memory": 64, "vcpus": 1, "folios": 300},
-        folder=tmp_path_factory.mktemp("stage1"),
-    )
+def run_setup(setup_for: SetupFor) -> RunSetup:
+    return setup_for(STAGE, {"guest_memory": 64, "vcpus": 1, "folios": 300})
 
 
-def test_passes(bench: RunSetup) -> None:
-    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
+def test_passes(run_setup: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(run_setup, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
-def test_two_vcpus(bench: RunSetup, tmp_path: Path) -> None:
-    more = replace(bench, options={**bench.options, "vcpus": 2}, folder=tmp_path)
+def test_two_vcpus(run_setup: RunSetup, tmp_path: Path) -> None:
+    more = replace(run_setup, options={**run_setup.options, "vcpus": 2}, folder=tmp_path)
     verdict = judge_trial(quiet_trial(more, TrialPlan("main")), STAGE)
     assert verdict.status == "PASS", verdict.why
 
 
 @pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
-    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
+    trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
@@ -74,10 +61,10 @@ def short_folder() -> Iterator[Path]:
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_an_ended_harness_leaves_nothing(
-    bench: RunSetup, short_folder: Path, number: signal.Signals
+    run_setup: RunSetup, short_folder: Path, number: signal.Signals
 ) -> None:
     """No QEMU, no temporary folder, no half run; whatever the harness dies of."""
-    assert bench.outgoing.image.exists()
+    assert run_setup.kernels.outgoing.image.exists()
     environment = os.environ | {
         "TMPDIR": str(short_folder),
         "KEXEC_STAGES_RUNS": str(short_folder / "runs"),
@@ -133,25 +120,27 @@ def mishap(name: str, what: str) -> Control:
     )
 
 
-def test_a_machine_that_starts_over_and_over_is_a_timeout(bench: RunSetup) -> None:
+def test_a_machine_that_starts_over_and_over_is_a_timeout(run_setup: RunSetup) -> None:
     restarting = mishap("restarting", "no workload says a word: the kernel is started again")
-    verdict = judge_trial(run_trial(bench, TrialPlan("restarting", restarting)), STAGE)
+    verdict = judge_trial(run_trial(run_setup, TrialPlan("restarting", restarting)), STAGE)
     assert verdict.status == "TIMEOUT"
     assert "boot of the outgoing kernel: a kernel began 4 times" in verdict.why
 
 
-def test_a_silent_incoming_kernel_is_a_timeout(bench: RunSetup) -> None:
+def test_a_silent_incoming_kernel_is_a_timeout(run_setup: RunSetup) -> None:
     silent = mishap("silent", "the incoming workload never says a word")
-    trial = run_trial(bench, TrialPlan("silent", silent))
+    trial = run_trial(run_setup, TrialPlan("silent", silent))
     verdict = judge_trial(trial, STAGE)
     assert verdict.status == "TIMEOUT"
     assert "kexec and boot of the incoming kernel" in verdict.why
     # Where each CPU stood when nothing more was heard.
-    state = (bench.folder / "silent" / "qemu-state.txt").read_text()
+    state = (run_setup.folder / "silent" / "qemu-state.txt").read_text()
     assert "CPU#0" in state and "dumping local APIC state for CPU 1" in state
 
 
-def test_a_qemu_that_ends_is_an_error_and_its_log_is_kept(bench: RunSetup, tmp_path: Path) -> None:
+def test_a_qemu_that_ends_is_an_error_and_its_log_is_kept(
+    run_setup: RunSetup, tmp_path: Path
+) -> None:
     class Killer:
         def __init__(self, machine: MachineView) -> None:
             self.machine = machine
@@ -168,7 +157,7 @@ def test_a_qemu_that_ends_is_an_error_and_its_log_is_kept(bench: RunSetup, tmp_p
         helper=lambda machine: contextlib.nullcontext(Killer(machine)),
         witness=lambda _folder: {},
     )
-    trial = run_trial(replace(bench, stage=stage, folder=tmp_path), TrialPlan("main"))
+    trial = run_trial(replace(run_setup, stage=stage, folder=tmp_path), TrialPlan("main"))
     assert judge_trial(trial, STAGE).status == "ERROR"
     # QEMU's own account of its end: nothing of libvirt's does so.
     assert "terminating on signal 15" in (tmp_path / "main" / "qemu.log").read_text()

@@ -8,47 +8,33 @@ from dataclasses import replace
 
 import pytest
 
-from common.host.accel import probe
 from common.judge.verdict import judge_control, judge_trial
-from common.machine.hypervisor import Hypervisor
 from common.run.guest_image import GuestImage
 from common.run.initramfs import make_initramfs
-from common.run.kernels import guest_kernel, kernel_pair
 from common.run.setup import RunSetup, TrialPlan
 from common.stage.configured import configured
-from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
-from common.suites.pytest_plugin import quiet_trial
+from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(1, "qemu")
 OWN = configured(STAGE, own_guest=True)
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
-    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return RunSetup(
-        stage=STAGE,
-        outgoing=outgoing,
-        incoming=incoming,
-        guest=guest_kernel(STAGE, KernelChoice()),
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options={"guest_memory": 128, "vcpus": 2},
-        folder=tmp_path_factory.mktemp("stage1-qemu"),
-    )
+def run_setup(setup_for: SetupFor) -> RunSetup:
+    return setup_for(STAGE, {"guest_memory": 128, "vcpus": 2})
 
 
-def test_passes(bench: RunSetup) -> None:
-    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
+def test_passes(run_setup: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(run_setup, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("name", ["not-preserved", "byte-flipped"])
-def test_control_fails_for_its_own_reason(bench: RunSetup, name: str) -> None:
+def test_control_fails_for_its_own_reason(run_setup: RunSetup, name: str) -> None:
     control = STAGE.control(name)
     verdict = judge_control(
-        quiet_trial(bench, TrialPlan(f"control-{name}", control)), control, STAGE
+        quiet_trial(run_setup, TrialPlan(f"control-{name}", control)), control, STAGE
     )
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
@@ -78,16 +64,22 @@ int main(void)
 
 
 @pytest.fixture(scope="module")
-def own(bench: RunSetup, tmp_path_factory: pytest.TempPathFactory) -> RunSetup:
+def own(run_setup: RunSetup, tmp_path_factory: pytest.TempPathFactory) -> RunSetup:
     folder = tmp_path_factory.mktemp("own-guest")
     init = folder / "init"
     command = ["gcc", "-static", "-O2", "-x", "c", "-", "-o", str(init)]
     subprocess.run(command, input=_INIT, text=True, check=True)
-    tool = bench.outgoing.gen_init_cpio
+    tool = run_setup.kernels.outgoing.gen_init_cpio
     initrd = make_initramfs({"/init": init}, gen_init_cpio=tool, target=folder / "initrd")
-    assert bench.guest
-    image = GuestImage(kernel=bench.guest.image, initrd=initrd)
-    return replace(bench, stage=OWN, guest=None, guest_image=image, folder=folder)
+    assert run_setup.kernels.guest
+    image = GuestImage(kernel=run_setup.kernels.guest.image, initrd=initrd)
+    return replace(
+        run_setup,
+        stage=OWN,
+        kernels=replace(run_setup.kernels, guest=None),
+        guest_image=image,
+        folder=folder,
+    )
 
 
 def test_a_guest_of_the_users_own_passes(own: RunSetup) -> None:

@@ -13,43 +13,31 @@ from common.errors import UsageError
 from common.host.accel import probe
 from common.host.qemu_binary import VARIABLE
 from common.judge.verdict import judge_control, judge_trial
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import control_kernels, kernel_pair
 from common.run.setup import RunSetup, TrialPlan
-from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage, unbroken
-from common.suites.pytest_plugin import quiet_trial
+from common.stage.series import patches_of
+from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(2)
 OPTIONS = {option.parameter: option.default for option in STAGE.options}
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
-    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return RunSetup(
-        stage=STAGE,
-        outgoing=outgoing,
-        incoming=incoming,
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options=OPTIONS,
-        folder=tmp_path_factory.mktemp("stage2"),
-        control_kernels=control_kernels(STAGE, STAGE.controls, KernelChoice()),
-    )
+def run_setup(setup_for: SetupFor) -> RunSetup:
+    return setup_for(STAGE, OPTIONS, STAGE.controls)
 
 
-def test_passes(bench: RunSetup) -> None:
-    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
+def test_passes(run_setup: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(run_setup, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 def test_passes_with_the_other_qemu(
-    bench: RunSetup, other_qemu: Path, monkeypatch: pytest.MonkeyPatch
+    run_setup: RunSetup, other_qemu: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of the two forms in which QEMU writes a trace, the one that `test_passes` has not read."""
     monkeypatch.setenv(VARIABLE, str(other_qemu))
-    with_other = replace(bench, accelerator=probe())
+    with_other = replace(run_setup, accelerator=probe())
     trial = quiet_trial(with_other, TrialPlan("other-qemu"))
     assert trial.setting.host.emulator == str(other_qemu)
     verdict = judge_trial(trial, STAGE)
@@ -57,8 +45,8 @@ def test_passes_with_the_other_qemu(
 
 
 @pytest.mark.parametrize("control", STAGE.controls, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
-    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
+    trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
@@ -79,9 +67,9 @@ def test_a_ring_larger_than_the_guest_is_refused() -> None:
 
 def test_a_control_kernel_lacks_one_patch() -> None:
     for control in STAGE.controls:
-        missing = {p.name for p in STAGE.patches()} - {p.name for p in STAGE.patches(control)}
+        missing = {p.name for p in patches_of(STAGE)} - {p.name for p in patches_of(STAGE, control)}
         if control.stock:
-            assert STAGE.patches(control) == ()
+            assert patches_of(STAGE, control) == ()
         elif control.without_patch:
             assert [name.startswith(control.without_patch) for name in missing] == [True]
         else:

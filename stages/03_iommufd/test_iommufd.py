@@ -11,14 +11,11 @@ import pytest
 
 from common.checks.model import Control
 from common.errors import UsageError
-from common.host.accel import probe
 from common.judge.verdict import judge_control, judge_trial
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import control_kernels, kernel_pair
 from common.run.setup import RunSetup, TrialPlan
-from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage, unbroken
-from common.suites.pytest_plugin import quiet_trial
+from common.stage.series import patches_of
+from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(3)
 OPTIONS = {option.parameter: option.default for option in STAGE.options}
@@ -32,28 +29,18 @@ REAL = (
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
-    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return RunSetup(
-        stage=STAGE,
-        outgoing=outgoing,
-        incoming=incoming,
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options=OPTIONS,
-        folder=tmp_path_factory.mktemp("stage3"),
-        control_kernels=control_kernels(STAGE, REAL, KernelChoice()),
-    )
+def run_setup(setup_for: SetupFor) -> RunSetup:
+    return setup_for(STAGE, OPTIONS, REAL)
 
 
-def test_passes(bench: RunSetup) -> None:
-    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
+def test_passes(run_setup: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(run_setup, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("control", REAL, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
-    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
+    trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 
@@ -71,10 +58,10 @@ def test_controls_name_checks_that_there_are() -> None:
 
 def test_a_control_kernel_lacks_one_patch_or_has_one_more() -> None:
     for control in STAGE.controls:
-        missing = [p.name for p in STAGE.patches() if p not in STAGE.patches(control)]
-        more = [p for p in STAGE.patches(control) if p not in STAGE.patches()]
+        missing = [p.name for p in patches_of(STAGE) if p not in patches_of(STAGE, control)]
+        more = [p for p in patches_of(STAGE, control) if p not in patches_of(STAGE)]
         if control.stock:
-            assert STAGE.patches(control) == ()
+            assert patches_of(STAGE, control) == ()
             continue
         wanted = [control.without_patch] if control.without_patch else []
         assert [name.startswith(start) for name, start in zip(missing, wanted, strict=True)] == [

@@ -8,14 +8,10 @@ import os
 import pytest
 
 from common.checks.model import Control
-from common.host.accel import probe
 from common.judge.verdict import judge_control, judge_trial
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import guest_kernel, kernel_pair
 from common.run.setup import RunSetup, TrialPlan
-from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage, unbroken
-from common.suites.pytest_plugin import quiet_trial
+from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(3, "qemu")
 OPTIONS = {option.parameter: option.default for option in STAGE.options}
@@ -29,28 +25,18 @@ REAL = (
 
 
 @pytest.fixture(scope="module")
-def bench(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> RunSetup:
-    outgoing, incoming = kernel_pair(STAGE, KernelChoice())
-    return RunSetup(
-        stage=STAGE,
-        outgoing=outgoing,
-        incoming=incoming,
-        guest=guest_kernel(STAGE, KernelChoice()),
-        accelerator=probe(),
-        hypervisor=hypervisor,
-        options=OPTIONS,
-        folder=tmp_path_factory.mktemp("stage3-qemu"),
-    )
+def run_setup(setup_for: SetupFor) -> RunSetup:
+    return setup_for(STAGE, OPTIONS)
 
 
-def test_passes(bench: RunSetup) -> None:
-    verdict = judge_trial(quiet_trial(bench, TrialPlan("main")), STAGE)
+def test_passes(run_setup: RunSetup) -> None:
+    verdict = judge_trial(quiet_trial(run_setup, TrialPlan("main")), STAGE)
     assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
 
 
 @pytest.mark.parametrize("control", REAL, ids=lambda control: control.name)
-def test_control_fails_for_its_own_reason(bench: RunSetup, control: Control) -> None:
-    trial = quiet_trial(bench, TrialPlan(f"control-{control.name}", control))
+def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
+    trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS IT MUST", verdict.why
 

@@ -16,7 +16,7 @@ import pytest
 from common.judge.verdict import judge_trial
 from common.record.cpus.samples import Sample
 from common.record.evidence import KernelFacts, Trial
-from common.run.kernels import kernel_pair
+from common.run.kernels import kernels_of
 from common.stage.configured import configured_as_recorded
 from common.stage.kernel_choice import KernelChoice, Origin, with_kernels
 from common.stage.loading import load_stage
@@ -123,7 +123,7 @@ def test_what_is_no_bzimage(tmp_path: Path, data: bytes, says: str) -> None:
 def test_what_is_no_image_waits_for_no_build(tmp_path: Path) -> None:
     choice = KernelChoice(outgoing=Origin("image", str(tmp_path)), incoming=Origin("image", "/no"))
     with pytest.raises(SourceError, match="Is a directory"):
-        kernel_pair(with_kernels(load_stage(1), choice), choice)
+        kernels_of(with_kernels(load_stage(1), choice), choice)
 
 
 def on_one_image(trial: Trial, *, declared: bool) -> Trial:

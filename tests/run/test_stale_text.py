@@ -18,6 +18,7 @@ from common.judge.stored_run import opened
 from common.paths import CHECKOUT
 from common.record.qemu import jit
 from common.report.text import report_text
+from common.run.kernels import Kernels
 from common.run.setup import RunSetup, TrialPlan
 from common.run.trial import _cmdline
 from common.stage.loading import load_stage
@@ -121,16 +122,15 @@ def test_nothing_is_done_unasked(program: Program) -> None:
 def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[str]) -> None:
     nothing: Any = None
     kernel: Any = SimpleNamespace(config=None)
-    bench = RunSetup(
+    setup = RunSetup(
         stage=load_stage(1),
-        outgoing=kernel,
-        incoming=kernel,
+        kernels=Kernels(outgoing=kernel, incoming=kernel),
         accelerator=Accelerator(accelerator, "asked for"),
         hypervisor=nothing,
         options={"guest_memory": 64, "vcpus": 1, "folios": 1},
         folder=nothing,
     )
-    words = _cmdline(bench, TrialPlan("main"), "0123456789abcdef")
+    words = _cmdline(setup, TrialPlan("main"), "0123456789abcdef")
     assert [word for word in words if "stale_text" in word] == word
 
 

@@ -20,6 +20,7 @@ from common.stage.configured import configured, configured_as_recorded, skipped_
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin, is_archive, origin_of
 from common.stage.loading import load_stage
+from common.stage.series import kernel_needs, patches_of
 from kernel.make.config import requests
 from kernel.source.source import Source, SourceKind
 from tests.recorded_trial import VFIO_NOIOMMU
@@ -111,7 +112,7 @@ def stage_2(*words: str) -> Stage:
 
 def test_without_our_series_its_controls_are_left_out() -> None:
     stage = stage_2("--series", "none")
-    assert stage.patches() == ()
+    assert patches_of(stage) == ()
     assert stage.skipped_controls == tuple(c.name for c in stage.controls if c.own_kernels)
     assert {"bus-mastering-patch-off", "silenced", "skew-pci-list-off", "stock-kernel"} <= set(
         stage.skipped_controls
@@ -125,14 +126,14 @@ def test_a_folder_of_patches_is_the_series_and_stock_is_what_it_is_without(tmp_p
     for name in ("0000-cover.patch", "0002-b.patch", "0001-a.patch", "mine.config"):
         (tmp_path / name).write_text("")
     stage = stage_2("--series", str(tmp_path), "--config", "/last.config")
-    assert [p.name for p in stage.patches()] == ["0001-a.patch", "0002-b.patch"]
-    names = [p.name for p in stage.fragments()]
+    assert [p.name for p in patches_of(stage)] == ["0001-a.patch", "0002-b.patch"]
+    names = [p.name for p in kernel_needs(stage).certain]
     assert names == ["kernel.config", "mine.config", "last.config"]
     assert "stock-kernel" not in stage.skipped_controls
     assert "pin-patch-off" in stage.skipped_controls
     stock = stage.control("stock-kernel")
-    assert stage.patches(stock) == ()
-    assert [p.name for p in stage.fragments(stock)] == ["kernel.config", "last.config"]
+    assert patches_of(stage, stock) == ()
+    assert [p.name for p in kernel_needs(stage, stock).certain] == ["kernel.config", "last.config"]
 
 
 def test_a_fault_of_the_incoming_kernel_alone_leaves_the_outgoing_one_as_it_is(
@@ -153,8 +154,8 @@ def test_a_fault_of_the_incoming_kernel_alone_leaves_the_outgoing_one_as_it_is(
 
 def test_a_control_may_leave_a_patch_out_and_add_a_fault() -> None:
     stage = stage_2()
-    patches = stage.patches(stage.control("skew-fails-open"))
-    assert len(patches) == len(stage.patches())
+    patches = patches_of(stage, stage.control("skew-fails-open"))
+    assert len(patches) == len(patches_of(stage))
     assert patches[-1].name == "another-pci-list.patch"
     assert not any(p.name.startswith("0023-") for p in patches)
 

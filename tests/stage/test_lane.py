@@ -13,6 +13,7 @@ from common.record.evidence import Trial
 from common.stage.declaration import Stage
 from common.stage.lane import in_lane
 from common.stage.loading import load_stage, stage_folders
+from common.stage.series import kernel_needs
 
 Lines = list[tuple[int, str]]
 Recorded = Callable[..., Trial]
@@ -32,7 +33,7 @@ def test_the_debug_lane_is_slower_larger_and_asks_more(stage: Stage) -> None:
     debug = in_lane(stage, "debug")
     options = {option.parameter: option.default for option in debug.options}
     assert debug.size(options).machine_mib > 1536
-    assert [p.name for p in debug.fragments()][-1] == "debug.config"
+    assert [p.name for p in kernel_needs(debug).certain][-1] == "debug.config"
     assert [word for word in debug.cmdline if word.startswith("kho_scratch=")] == [
         "kho_scratch=32M,640M,32M"
     ]
@@ -88,7 +89,7 @@ def test_the_server_lane_is_larger_and_has_the_controls_that_need_no_kernel(stag
     server = in_lane(stage, "server")
     options = {option.parameter: option.default for option in server.options}
     assert server.size(options).machine_mib == stage.size(options).machine_mib + 768
-    assert [p.name for p in server.fragments()][-1] == "server.config"
+    assert [p.name for p in kernel_needs(server).certain][-1] == "server.config"
     assert server.cmdline == (*stage.cmdline, "numa=fake=2", "numa_balancing=disable")
     assert {c.name for c in server.controls} == {
         c.name for c in stage.controls if not c.own_kernels

@@ -21,6 +21,7 @@ from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin
 from common.stage.loading import load_stage
+from common.stage.series import patches_of
 from common.stage.series_folder import series_patches
 from common.suites import each_patch
 from kernel.errors import KernelBuildError
@@ -34,13 +35,14 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Stage, list[str], set[st
     """The stages that were to be run, with patches and symbols of their series."""
     found: list[tuple[Stage, list[str], set[str]]] = []
 
-    def pair(stage: Stage, _choice: KernelChoice) -> tuple[()]:
+    def kernels(stage: Stage, _choice: KernelChoice) -> SimpleNamespace:
         assert isinstance(stage.series, Path)
         symbols = set(requests([stage.series / "series.config"]))
         found.append((stage, [p.name for p in series_patches(stage.series)], symbols))
-        return ()
+        return SimpleNamespace(outgoing=None, incoming=None)
 
-    monkeypatch.setattr(each_patch, "kernel_pair", pair)
+    monkeypatch.setattr(each_patch, "kernels_of", kernels)
+    monkeypatch.setattr(each_patch, "_warnings", lambda _kernels: ())
     monkeypatch.setattr(each_patch, "execute_run", lambda *_words: (None, None, Path()))
     return found
 
@@ -56,7 +58,7 @@ def test_a_prefix_has_the_patches_up_to_it_and_the_symbols_that_they_define(
     seen: list[tuple[Stage, list[str], set[str]]],
 ) -> None:
     steps = walk(2)
-    ours = load_stage(2).patches()
+    ours = patches_of(load_stage(2))
     assert [step.patch for step in steps] == list(ours)
     assert [len(patches) for _, patches, _ in seen] == list(range(1, len(ours) + 1))
     symbols = [symbols for _, _, symbols in seen]
@@ -69,8 +71,8 @@ def test_a_later_series_stands_on_the_whole_of_the_earlier_ones(
     seen: list[tuple[Stage, list[str], set[str]]],
 ) -> None:
     steps = walk(3)
-    before = len(load_stage(2).patches())
-    assert len(steps) == len(load_stage(3).patches()) - before
+    before = len(patches_of(load_stage(2)))
+    assert len(steps) == len(patches_of(load_stage(3))) - before
     stage, patches, _ = seen[0]
     assert len(patches) == before + 1
     # a patch of the second series must not sort before the first one's
@@ -146,6 +148,7 @@ def test_warnings_are_read_from_the_builds_logs(
 ) -> None:
     (tmp_path / "build.log").write_text("  CC x.o\nx.c:1: warning: unused\n")
     kernel = SimpleNamespace(image=tmp_path / "bzImage")
-    monkeypatch.setattr(each_patch, "kernel_pair", lambda *_words: (kernel, kernel))
+    pair = SimpleNamespace(outgoing=kernel, incoming=kernel)
+    monkeypatch.setattr(each_patch, "kernels_of", lambda *_words: pair)
     monkeypatch.setattr(each_patch, "execute_run", lambda *_words: (None, None, Path()))
     assert walk(2)[0].warnings == ("x.c:1: warning: unused",)

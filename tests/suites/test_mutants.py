@@ -15,6 +15,7 @@ from common.errors import HarnessError, UsageError
 from common.judge.verdict import judge
 from common.record.evidence import Run, Trial
 from common.stage.loading import load_stage
+from common.stage.series import patches_of
 from common.suites.mutants import (
     FOLDER,
     Finding,
@@ -72,7 +73,7 @@ def test_the_kernels_part_is_the_last_patch_of_the_series(tmp_path: Path) -> Non
     apply_mutant(one, tmp_path / "copy")
     series = sorted((tmp_path / "copy" / "kernel" / "series").glob("02_*/[0-9]*.patch"))
     assert series[-1].name == "0001-frames-flushed-late.patch"
-    assert series[-2].name == load_stage(2).patches()[-1].name
+    assert series[-2].name == patches_of(load_stage(2))[-1].name
 
 
 def test_each_claim_that_can_be_faked_has_its_mutant() -> None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from common.paths import CHECKOUT
-from common.run.kernels import kernel_pair
+from common.run.kernels import kernels_of
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
 from common.suites.mutants import Mutant, apply_mutant, mutants
@@ -24,7 +24,7 @@ IN_C = [
 @pytest.mark.parametrize("mutant", IN_C, ids=lambda mutant: mutant.name)
 def test_a_mutant_builds(mutant: Mutant, tmp_path: Path) -> None:
     stage = load_stage(mutant.stage)
-    outgoing, _ = kernel_pair(stage, KernelChoice())
+    outgoing = kernels_of(stage, KernelChoice()).outgoing
     apply_mutant(mutant, tmp_path / "checkout")
     sources = tmp_path / "checkout" / stage.sources.relative_to(CHECKOUT)
     command = ["make", "-s", f"O={tmp_path / 'out'}", f"UAPI={outgoing.headers}"]

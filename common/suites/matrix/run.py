@@ -15,7 +15,7 @@ from common.host.facts import available_memory_mib
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.record.bundle import pack
-from common.run.kernels import control_kernels, kernel_pair
+from common.run.kernels import kernels_of
 from common.run.options import RunOptions
 from common.run.setup import TrialPlan, options_of
 from common.run.stage_run import execute_run
@@ -52,9 +52,8 @@ def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
     for cell in wanted:
         stage = cell.load()
         try:
-            kernel_pair(stage, cell.choice)
-            if cell.control:
-                control_kernels(stage, [stage.control(cell.control)], cell.choice)
+            controls = [stage.control(cell.control)] if cell.control else []
+            kernels_of(stage, cell.choice, controls=controls)
             runnable.append(cell)
         except StagesError as error:
             print(f"{cell.name}: {error}", *error.details[:8], sep="\n  ", file=sys.stderr)

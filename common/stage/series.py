@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""What a stage's kernels are built with: the patches of a series, and Kconfig fragments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from common.checks.model import Control
+from common.errors import UsageError
+from common.paths import CHECKOUT
+from common.stage.series_folder import series_patches
+
+if TYPE_CHECKING:
+    from common.stage.declaration import Stage
+
+Series = Literal["ours", "none"] | Path
+"""What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
+OURS = CHECKOUT / "kernel" / "series"
+
+
+@dataclass(frozen=True)
+class KernelNeeds:
+    """What a kernel is built with."""
+
+    patches: tuple[Path, ...]
+    """In the order in which they are applied."""
+    fragments: tuple[Path, ...]
+    """Kconfig, the later ones over the earlier ones."""
+    optional: tuple[Path, ...] = ()
+    """Fragments for a kernel that knows all their symbols; others are not asked for them."""
+    last: tuple[Path, ...] = ()
+    """Fragments over all others."""
+
+    @property
+    def certain(self) -> tuple[Path, ...]:
+        """The fragments that every kernel is asked for."""
+        return (*self.fragments, *self.last)
+
+
+def kernel_needs(stage: Stage, control: Control | None = None) -> KernelNeeds:
+    """The needs of the stage's kernels: for a control less what it leaves out, with what it adds.
+
+    Our series brings symbols of its own, and is asked for them. Another series, or a tree with
+    support of its own, may have them. Raises UsageError where no patch, or more than one, is of the
+    name that a control leaves out.
+    """
+    stock = control is not None and control.stock
+    ours = stage.folder / "series.config"
+    optional = (ours,) if stage.series != "ours" and ours.exists() and not stock else ()
+    added = (stage.folder / control.with_config,) if control and control.with_config else ()
+    return KernelNeeds(
+        patches=patches_of(stage, control),
+        fragments=(stage.folder / "kernel.config",),
+        optional=optional,
+        last=(*(() if stock else series_fragments(stage)), *stage.extra_fragments, *added),
+    )
+
+
+def patches_of(stage: Stage, control: Control | None = None) -> tuple[Path, ...]:
+    """The series in apply order, as a control has it; empty where the stock kernel will do."""
+    found = tuple(p for folder in _folders(stage) for p in series_patches(folder))
+    if control is None or not control.own_kernels:
+        return found
+    if control.stock:
+        return ()
+    more = (stage.folder / control.with_patch,) if control.with_patch else ()
+    if control.without_patch is None:
+        return (*found, *more)
+    kept = tuple(p for p in found if not p.name.startswith(control.without_patch))
+    if len(kept) != len(found) - 1:
+        raise UsageError(
+            f"control {control.name}: {len(found) - len(kept)} patches of the series are"
+            f" named {control.without_patch}"
+        )
+    return (*kept, *more)
+
+
+def own_patches(stage: Stage) -> tuple[Path, ...]:
+    """Of `patches_of` those that no earlier stage has: the last ones."""
+    folders = _folders(stage)
+    if stage.series == "ours":
+        folders = tuple(f for f in folders if f.name.startswith(f"{stage.number:02}_"))
+    return tuple(patch for folder in folders for patch in series_patches(folder))
+
+
+def series_fragments(stage: Stage) -> tuple[Path, ...]:
+    """The Kconfig fragments with the symbols that the series brings."""
+    if isinstance(stage.series, Path):
+        return tuple(sorted(stage.series.glob("*.config")))
+    ours = stage.folder / "series.config"
+    return (ours,) if stage.series == "ours" and ours.exists() else ()
+
+
+def _folders(stage: Stage) -> tuple[Path, ...]:
+    if isinstance(stage.series, Path):
+        return (stage.series,)
+    numbers = range(1, stage.number + 1) if stage.series == "ours" else ()
+    return tuple(folder for n in numbers for folder in sorted(OURS.glob(f"{n:02}_*")))
