@@ -12,7 +12,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from common.record.evidence import Made, Run, collect, read_setting
+from common.record.evidence import Made, Run, collect
+from common.record.raw import read_setting
 from common.record.seal import seal
 from common.record.sources import digests
 from common.record.stored_file import read_stamped

@@ -11,7 +11,8 @@ from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
 from common.record.cpus.page_tables import follows
 from common.record.cpus.samples import CpuSample, Look, Sample
-from common.record.evidence import KernelFacts, Trial
+from common.record.evidence import Trial
+from common.record.setting import KernelFacts
 
 _EVIDENCE = "cpu-samples.jsonl: registers, page tables and notes in the machine's RAM"
 _LEAST = 2

@@ -11,7 +11,7 @@ from common.cli.kernel_options import kernel_options
 from common.errors import UsageError
 from common.host.processes.load import MOST as MOST_BUSY
 from common.host.qemu_binary import VARIABLE
-from common.record.evidence import LONGEST
+from common.record.setting import LONGEST
 from common.run.guest_image import BOOT_HEADER, GUEST_CMDLINE, GuestImage
 from common.run.options import RunOptions
 from common.stage.declaration import WORKLOADS, Option

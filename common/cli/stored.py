@@ -16,9 +16,9 @@ from pathlib import Path
 from tabulate import tabulate
 
 from common.errors import Exit, UsageError
+from common.judge.bundle import pack
 from common.judge.stored_run import StoredRun, opened
 from common.record import evidence as record
-from common.record.bundle import pack
 from common.record.evidence import Run
 from common.report import ktap
 from common.report.charts.timeline import timeline_svg

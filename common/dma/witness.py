@@ -31,9 +31,9 @@ from common.machine.helper import HostHelper, MachineView
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side
-from common.record.evidence import RawTrial
 from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
+from common.record.raw import RawTrial
 from common.record.stored_file import Count, Strict, read_json
 from common.record.trial_files import TrialFile
 

@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pydantic import Field, TypeAdapter
 
 from common.record.dialogue import Line
-from common.record.evidence import RawTrial
+from common.record.raw import RawTrial
 from common.record.stored_file import (
     Count,
     Name,

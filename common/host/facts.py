@@ -11,7 +11,7 @@ from pathlib import Path
 from common.host.accel import Accelerator
 from common.host.qemu_binary import qemu_path
 from common.paths import CHECKOUT
-from common.record.evidence import Host
+from common.record.setting import Host
 
 
 def describe_host(

@@ -22,8 +22,8 @@ from common.errors import CannotRunHere, HarnessError
 from common.host.processes.how_ended import how_ended
 from common.host.qemu_binary import QEMU, qemu_path, qemu_version
 from common.paths import CHECKOUT, cache_root
-from common.record.evidence import InnerQemu
 from common.record.seal import sha256
+from common.record.setting import InnerQemu
 
 # Of a microvm without ACPI and with it, of a q35, and what both load.
 _FIRMWARE = (

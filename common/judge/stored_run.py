@@ -15,12 +15,13 @@ from pydantic import ValidationError
 from pydantic_core import from_json
 
 from common.errors import UsageError, first_of
+from common.judge import bundle
 from common.judge.verdict import Verdict, judge
 from common.judge.verify import differences, run_from_raw
 from common.paths import runs_root
-from common.record import bundle
-from common.record.evidence import SCHEMA, Run
+from common.record.evidence import Run
 from common.record.seal import seal_breaches, seal_entries, sha256
+from common.record.setting import SCHEMA
 from common.record.sources import other_code
 from common.record.stored_file import first_fault, read_bytes
 from common.record.trial_files import MADE, RECORD, RUN_FILES, SUMS, check_tree

@@ -20,18 +20,11 @@ from common.judge.verdict import disturbed, judge_trial
 from common.record.console import strip_prefix
 from common.record.cpus.last_look import FILE, LOG
 from common.record.dialogue import Line
-from common.record.evidence import (
-    Made,
-    RawTrial,
-    Run,
-    Setting,
-    Trial,
-    read_raw,
-    read_setting,
-    trial_of,
-)
+from common.record.evidence import Made, Run, Trial, trial_of
 from common.record.qemu import trace as qemu_trace
+from common.record.raw import RawTrial, read_raw, read_setting
 from common.record.seal import sha256
+from common.record.setting import Setting
 from common.record.sources import other_code
 from common.record.stored_file import first_fault, read_bytes, read_stamped
 from common.record.trial_files import MADE, check_trial

@@ -19,10 +19,11 @@ from common.errors import HarnessError
 from common.host.qemu_binary import qemu_version
 from common.machine.domain import MachineSpec
 from common.machine.ram import MachineRam
-from common.record.blindness import TRACE, told_of_start, unread
+from common.record.blindness import told_of_start, unread
 from common.record.qemu import trace as qemu_trace
 from common.record.qemu.process import QemuProcess
 from common.record.qemu.trace import TraceLog, config_write
+from common.record.raw import TRACE
 
 _RSDP_BEGIN, _RSDP_END, _RSDP_STEP = 0xE0000, 0x100000, 16
 # How often to look whether a machine that does not answer is ending.

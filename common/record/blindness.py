@@ -12,15 +12,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from common.record.qemu import trace as qemu_trace
 from common.record.qemu.trace import TraceLog, config_write
+from common.record.raw import TRACE, RawTrial
 
-if TYPE_CHECKING:  # record.py asks us
-    from common.record.evidence import RawTrial
-
-TRACE = "qemu-trace.log"
 _QUOTED = 120
 # A device that may not receive is e1000x_rx_can_recv_disabled, too: nothing rests on these two.
 _SELDOM = frozenset(

@@ -21,7 +21,8 @@ from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
 from common.record.console import strip_prefix
-from common.record.evidence import KernelFacts, Trial
+from common.record.evidence import Trial
+from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
 from common.report.charts import dma as frame_picture
 from common.report.host import attempts, host_lines

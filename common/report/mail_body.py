@@ -19,7 +19,8 @@ from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
 from common.judge.verdict import TrialVerdict
 from common.record.dialogue import Side
-from common.record.evidence import KernelFacts, Trial
+from common.record.evidence import Trial
+from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
 from common.report.host import attempts, host_lines
 from common.report.phase_table import phase_table

@@ -13,7 +13,8 @@ from tabulate import tabulate
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.verdict import ControlVerdict, TrialVerdict, Verdict
-from common.record.evidence import Crash, InnerQemu, KernelFacts, Run, Trial
+from common.record.evidence import Run, Trial
+from common.record.setting import Crash, InnerQemu, KernelFacts
 from common.report.host import attempts, host_lines
 from common.report.host import phase_table as host_phases
 from common.report.phase_table import phase_table

@@ -17,8 +17,9 @@ from common.host.processes.load import busy
 from common.judge.verdict import Verdict, disturbed, judge, judge_trial
 from common.machine.hypervisor import Hypervisor
 from common.paths import runs_root
-from common.record.evidence import ATTEMPTS, Made, Run, Trial
+from common.record.evidence import Made, Run, Trial
 from common.record.seal import seal
+from common.record.setting import ATTEMPTS
 from common.record.sources import digests
 from common.record.trial_files import MADE, RECORD
 from common.run.options import RunOptions

@@ -17,9 +17,10 @@ from common.machine.machine import KernelDied, Machine, MachineGone, MachineSile
 from common.machine.ram import MachineRam
 from common.machine.sight import prove, prove_start
 from common.record.dialogue import awaited
-from common.record.evidence import Ended, KernelFacts, Setting, Trial, collect
+from common.record.evidence import Trial, collect
 from common.record.qemu import trace as qemu_trace
 from common.record.seal import sha256
+from common.record.setting import Ended, KernelFacts, Setting
 from common.run.initramfs import pack
 from common.run.post_mortem.crash import crash_of
 from common.run.post_mortem.death_watch import DeathWatch, layout_of_kernel

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from common.errors import UsageError
-from common.record.evidence import Setting
+from common.record.setting import Setting
 from common.stage.chain import with_chain
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, with_kernels, with_recorded_kernels

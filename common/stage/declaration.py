@@ -15,7 +15,7 @@ from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
 from common.record.trial_files import TrialFile
-from common.stage.series import Series
+from common.stage.series_folder import Series
 
 
 @dataclass(frozen=True)

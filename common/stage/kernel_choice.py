@@ -18,11 +18,10 @@ from typing import Literal
 from common.checks.model import Control
 from common.errors import UsageError
 from common.host.debian import DEFAULT_PACKAGE
-from common.record.evidence import Setting
+from common.record.setting import Setting
 from common.stage.declaration import Stage
 from common.stage.one_image import with_one_image
-from common.stage.series import Series
-from common.stage.series_folder import given_series
+from common.stage.series_folder import Series, given_series
 
 SIDES: tuple[Literal["outgoing", "incoming"], ...] = ("outgoing", "incoming")
 

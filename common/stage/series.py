@@ -5,18 +5,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
 
 from common.checks.model import Control
 from common.errors import UsageError
 from common.paths import CHECKOUT
+from common.stage.declaration import Stage
 from common.stage.series_folder import series_patches
 
-if TYPE_CHECKING:
-    from common.stage.declaration import Stage
-
-Series = Literal["ours", "none"] | Path
-"""What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
 OURS = CHECKOUT / "kernel" / "series"
 
 

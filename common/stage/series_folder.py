@@ -10,9 +10,13 @@ import re
 from collections.abc import Iterator
 from email import message_from_bytes
 from pathlib import Path
+from typing import Literal
 
 from common.errors import UsageError
 from common.paths import cache_root
+
+Series = Literal["ours", "none"] | Path
+"""What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
 
 _MAILBOXES = (".mbx", ".mbox")
 _NUMBERED = re.compile(r"(?:v([0-9]+)-)?([0-9]{4})-")

@@ -19,13 +19,13 @@ from common.machine.hypervisor import Hypervisor
 from common.machine.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
 from common.record.console import strip_prefix
-from common.record.ktap import Result, results
 from common.record.stored_file import read_stamped
 from common.run.initramfs import build_workload, make_initramfs
 from common.run.kernels import BASE_CONFIG, BuildProgress, source_of
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 from common.stage.series import patches_of, series_fragments
+from common.suites.kernel_ktap import Result, results
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.source.source import Source

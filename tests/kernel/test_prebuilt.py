@@ -15,7 +15,8 @@ import pytest
 
 from common.judge.verdict import judge_trial
 from common.record.cpus.samples import Sample
-from common.record.evidence import KernelFacts, Trial
+from common.record.evidence import Trial
+from common.record.setting import KernelFacts
 from common.run.kernels import kernels_of
 from common.stage.configured import configured_as_recorded
 from common.stage.kernel_choice import KernelChoice, Origin, with_kernels

@@ -23,7 +23,8 @@ import pytest
 from common.cli.parser import main
 from common.errors import UsageError
 from common.paths import CHECKOUT, cache_root
-from common.record.evidence import Run, Setting
+from common.record.evidence import Run
+from common.record.setting import Setting
 from common.record.stored_file import read_stamped
 from common.report.json import Report, schema_text
 from common.report.shell_lines import shell_lines

@@ -12,7 +12,8 @@ from common.cli.parser import build_parser
 from common.errors import UsageError
 from common.judge.stored_run import opened
 from common.judge.verdict import judge_control, judge_trial
-from common.record.evidence import LONGEST, Trial, collect
+from common.record.evidence import Trial, collect
+from common.record.setting import LONGEST
 from common.stage.chain import updates
 from common.stage.configured import configured, configured_as_recorded
 from common.stage.declaration import Stage

@@ -14,8 +14,8 @@ import pytest
 from common.cli.matrix import cells
 from common.cli.parser import build_parser, main
 from common.errors import CannotRunHere, Exit, HarnessError, StagesError, UsageError
+from common.judge.bundle import pack
 from common.paths import CHECKOUT
-from common.record.bundle import pack
 from common.stage.kernel_choice import Origin
 from common.suites.matrix.cells import (
     Cell,

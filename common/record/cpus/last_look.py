@@ -13,17 +13,15 @@ import itertools
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from common.record.console import FATAL, Console, strip_prefix
 from common.record.cpus.ram_log import RamLog
 from common.record.cpus.samples import CpuSample, Sample
+from common.record.setting import Setting
 from common.record.stored_file import Hex, Stamp, Strict, read_json
-
-if TYPE_CHECKING:
-    from common.record.evidence import Setting
 
 FILE = "last-look.json"
 LOG = "log-from-ram.txt"

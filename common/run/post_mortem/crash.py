@@ -16,7 +16,7 @@ from pathlib import Path
 from common.record.console import FATAL, parse, strip_prefix
 from common.record.cpus.last_look import LastLook, read_last_look
 from common.record.dialogue import Line
-from common.record.evidence import Crash
+from common.record.setting import Crash
 from common.record.stored_file import read_stamped
 from kernel.image.prebuilt import Bootable, Prebuilt
 from kernel.source.source import sources_root

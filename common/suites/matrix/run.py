@@ -12,9 +12,9 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError
 from common.host.facts import available_memory_mib
+from common.judge.bundle import pack
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
-from common.record.bundle import pack
 from common.run.kernels import kernels_of
 from common.run.options import RunOptions
 from common.run.setup import TrialPlan, options_of

@@ -18,7 +18,8 @@ from pydantic import Field, TypeAdapter
 from common.machine import kho_tree
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
-from common.record.evidence import LONGEST, RawTrial
+from common.record.raw import RawTrial
+from common.record.setting import LONGEST
 from common.record.stored_file import Count, Name, Strict, read_json
 from common.record.trial_files import TrialFile
 from kvm_memfd.witness import FILE as RAM_WITNESS

@@ -37,7 +37,8 @@ from common.guest.memory import (
 )
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import PAGE, MachineRam
-from common.record.evidence import LONGEST, RawTrial
+from common.record.raw import RawTrial
+from common.record.setting import LONGEST
 from common.record.stored_file import Count, Strict, read_json
 
 FILE = "ram-witness.json"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from typing import Any
 
 from common.guest.lines import read_guest
-from common.record.evidence import RawTrial
+from common.record.raw import RawTrial
 from kvm_memfd.witness import read_witness as read_ram_witness
 
 

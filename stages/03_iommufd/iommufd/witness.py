@@ -26,8 +26,8 @@ from common.errors import HarnessError
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import Side
-from common.record.evidence import RawTrial
 from common.record.qemu.trace import TEXTS, TraceEvent, parse
+from common.record.raw import RawTrial
 from common.record.stored_file import Count, Stamp, Strict, in_order, read_json
 from common.record.trial_files import TrialFile
 

@@ -9,8 +9,8 @@ from typing import Any
 
 from common.dma.frames import read_landed, read_returned, read_sent
 from common.guest.lines import read_guest
-from common.record.evidence import RawTrial
 from common.record.qemu.trace import INTERRUPTS, TEXTS, TraceEvent
+from common.record.raw import RawTrial
 from iommufd import witness as iommufd_witness
 
 TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)

@@ -13,7 +13,7 @@ import pytest
 from common.cli import kernels as verbs
 from common.cli.parser import main
 from common.errors import Exit
-from common.record.ktap import results
+from common.suites.kernel_ktap import results
 from common.suites.kernel_selftests import Suites, counts, fallen, read_results
 
 KUNIT = """\

@@ -17,8 +17,8 @@ import pytest
 
 from common.cli.parser import main
 from common.errors import UsageError
+from common.judge import bundle
 from common.paths import CHECKOUT
-from common.record import bundle
 from tests.conftest import sentence
 
 COMMENT = b"kexec-stages bundle, sha256 of all bytes before: "
