@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The dialogue with the host: KTAP and facts out, "go NAME" in. Every line is
- * one write(), so that lines of PID 1 and of the holder never mix.
+ * The dialogue with the host: KTAP and facts out, lines in. Every line is one
+ * write(), so that lines of PID 1 and of the holder never mix.
  */
 #include <fcntl.h>
 #include <poll.h>
@@ -10,16 +10,10 @@
 #include <stdlib.h>
 #include <string.h>
 #include <termios.h>
-#include <time.h>
 #include <unistd.h>
 
 #include "workload.h"
 
-/*
- * The host may look at the machine while the workload is blocked; a minute is
- * more than any of its own deadlines.
- */
-#define AWAIT_MS 60000
 #define LINE_SIZE 4096
 
 static int dialogue_fd = -1;
@@ -133,97 +127,10 @@ void ktap_skip(const char *name, const char *reason)
 	dialogue_line(line);
 }
 
-static void read_line(char *line, size_t size, const char *awaited, u64 ms)
+/* The next byte from the host into @byte; false where none comes for a moment. */
+bool dialogue_read(char *byte)
 {
-	struct deadline deadline = deadline_in_ms(ms);
-	size_t len = 0;
+	struct pollfd input = { .fd = dialogue_fd, .events = POLLIN };
 
-	for (;;) {
-		struct pollfd input = { .fd = dialogue_fd, .events = POLLIN };
-		char byte;
-
-		must_be(!deadline_passed(deadline), "await %s: no answer within %llu ms",
-			awaited, ms);
-		if (poll(&input, 1, 100) <= 0 || read(dialogue_fd, &byte, 1) != 1)
-			continue;
-		if (byte == '\n')
-			break;
-		if (len + 1 < size)
-			line[len++] = byte;
-	}
-	line[len] = '\0';
-}
-
-void await(const char *name)
-{
-	await_within(name, AWAIT_MS);
-}
-
-/* For a host that has to wait for something itself. */
-void await_within(const char *name, u64 ms)
-{
-	char line[LINE_SIZE], expected[LINE_SIZE];
-
-	snprintf(line, sizeof(line), "# await %s", name);
-	dialogue_line(line);
-	read_line(line, sizeof(line), name, ms);
-	snprintf(expected, sizeof(expected), "go %s", name);
-	must_be(!strcmp(line, expected), "await %s: the host said '%s'", name, line);
-}
-
-void dialogue_bail(const char *format, ...)
-{
-	char line[LINE_SIZE];
-	va_list args;
-	int len;
-
-	len = snprintf(line, sizeof(line), "# bail ");
-	va_start(args, format);
-	vsnprintf(line + len, sizeof(line) - len, format, args);
-	va_end(args);
-	dialogue_line(line);
-	side_failed();
-}
-
-const char *errno_name(long ret)
-{
-	const char *name = strerrorname_np(-ret);
-
-	return name ?: "no errno";
-}
-
-static u64 now_ns(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_MONOTONIC, &now);
-	return now.tv_sec * 1000000000ull + now.tv_nsec;
-}
-
-u64 now_us(void)
-{
-	return now_ns() / 1000;
-}
-
-/* A kernel of the debug lane takes stage.patience times as long. */
-struct deadline deadline_in_ms(u64 ms)
-{
-	static u64 patience;
-
-	if (!patience)
-		patience = param_u64("patience", 1);
-	return (struct deadline){ .ns = now_ns() + ms * patience * 1000000 };
-}
-
-bool deadline_passed(struct deadline deadline)
-{
-	return now_ns() >= deadline.ns;
-}
-
-/* Lets others run between two looks at something that is polled. */
-void poll_pause(void)
-{
-	static const struct timespec pause = { .tv_nsec = 1000000 };
-
-	nanosleep(&pause, NULL);
+	return poll(&input, 1, 100) > 0 && read(dialogue_fd, byte, 1) == 1;
 }

@@ -18,23 +18,6 @@
 /* The holder's end of a pipe; one byte on it asks PID 1 for SIGKILL. */
 static int to_init = -1;
 
-static void __noreturn power_off(void)
-{
-	dialogue_drain();
-	reboot(RB_POWER_OFF);
-	/* A kernel without ACPI halts instead; the host's deadline ends it. */
-	for (;;)
-		pause();
-}
-
-/* PID 1 must not exit: the panic would hide the reason that was just given. */
-void side_failed(void)
-{
-	if (getpid() == 1)
-		power_off();
-	_exit(1);
-}
-
 static void mount_all(void)
 {
 	static const struct {

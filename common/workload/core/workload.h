@@ -48,7 +48,6 @@ extern const struct stage_ops stage;
 
 /* init.c */
 void __noreturn holder_request_kill(void);
-void __noreturn side_failed(void);
 
 /* params.c */
 bool param_get(const char *name, char *value, size_t size);
@@ -66,10 +65,16 @@ void fact_tsc(const char *name, u64 tsc);
 void ktap_plan(unsigned int tests);
 bool ktap_ok(bool ok, const char *name);
 void ktap_skip(const char *name, const char *reason);
-void await(const char *name);
-void await_within(const char *name, u64 ms);
 void dialogue_line(const char *line);
 void dialogue_drain(void);
+bool dialogue_read(char *byte);
+
+/* rendezvous.c */
+void await(const char *name);
+void await_within(const char *name, u64 ms);
+
+/* end.c */
+void __noreturn power_off(void);
 void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 
 /* facts.c */
@@ -107,10 +112,8 @@ void print_kernel_text(void);
 int leave_kernel(void);
 int leave_for_incoming(void);
 
-/* pagemap.c */
+/* page_frames.c */
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
-
-/* compact.c */
 u64 compact_memory(void);
 int collapse_memory(void *memory, u64 size);
 
