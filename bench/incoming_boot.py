@@ -80,9 +80,9 @@ def _bench(number: int, words: tuple[str, ...], hypervisor: Hypervisor, folder: 
 
 def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
     """One line of the results; the folder of a trial without an incoming kernel is kept."""
-    side, jumps = trial.side(INCOMING), trial.console.jumps
+    side, kexecs = trial.side(INCOMING), trial.console.kexecs
     dropped = jit.invalidations(folder, jit.LEFT, jit.ARRIVED)
-    if not side or not jumps or not dropped:
+    if not side or not kexecs or not dropped:
         kept = Path(tempfile.mkdtemp(prefix="no-incoming-kernel-")) / folder.name
         shutil.copytree(folder, kept)
         ended = f"{trial.setting.ended} {trial.setting.ended_detail}; {kept}"
@@ -91,7 +91,7 @@ def _boot(trial: Trial, folder: Path, setup: str) -> dict[str, Any]:
     return {
         "stage": trial.setting.stage,
         "setup": setup,
-        "boot_s": round((side.started - jumps[0]) / 1e9, 4),
+        "boot_s": round((side.started - kexecs[0]) / 1e9, 4),
         "cpu_s": round(_cpu_s(answers), 2),
         "dropped": dropped[0],
         "dropped_in_all": sum(jit.invalidations(folder)),

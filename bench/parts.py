@@ -72,7 +72,7 @@ def parts(folder: Path, began: int, ended: int) -> dict[str, float]:
         (banners[0], "firmware, unpacking"),
         (sides[0], "outgoing kernel"),
         *_seen(dialogue[: _before(dialogue, sides[1])], 0),
-        (banners[1], "shutdown, jump, unpacking"),
+        (banners[1], "shutdown, kexec, unpacking"),
         (sides[1], "incoming kernel"),
         *_seen(dialogue[_before(dialogue, sides[1]) :], 1),
         (trial["ended_ns"], "QEMU's end"),

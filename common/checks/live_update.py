@@ -219,7 +219,7 @@ def _boot_ids(trial: Trial) -> Outcome:
 def _console_order(trial: Trial) -> Outcome:
     setting, console = trial.setting, trial.console
     events = [(boot.number, f"Linux version {boot.release}") for boot in console.boots]
-    events += [(number, "Starting new kernel") for number in console.jump_lines]
+    events += [(number, "Starting new kernel") for number in console.kexec_lines]
     seen = [text for _, text in sorted(events)]
     expected = [
         f"Linux version {setting.outgoing.release}",
@@ -299,7 +299,7 @@ def _no_splat_in_ram(trial: Trial, expected: str) -> Outcome:
     texts = trial.last_look.texts if trial.last_look else ()
     if splat := next((text for text in texts if SPLAT.search(text)), None):
         return outcome(False, expected=expected, seen=splat, evidence=LOG)
-    side = "incoming" if trial.console.jumps else "outgoing"
+    side = "incoming" if trial.console.kexecs else "outgoing"
     return no_data(f"the {side} kernel had no console", expected=expected)
 
 
@@ -341,7 +341,7 @@ def live_update(*, taint: int = 0) -> Claim:
             Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
             Check("luo_number", "Does LUO count the live update?", _luo_number),
             Check("new_boot_id", "Is it another boot?", _boot_ids),
-            Check("console_order", "Outgoing, jump, incoming, no firmware?", _console_order),
+            Check("console_order", "Outgoing, kexec, incoming, no firmware?", _console_order),
             ONE_QEMU,
             Check("no_reset", "Was the platform never reset?", _no_reset),
             Check("no_splat", "Are both consoles free of splats?", _no_splat),

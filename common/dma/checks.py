@@ -329,7 +329,7 @@ def _head_went_on(trial: Trial) -> Outcome:
 def _other_silent(trial: Trial) -> Outcome:
     other = trial.witness.get("other")
     if other is None or not other["before"]["sent"] or not other["after"]["sent"]:
-        return no_data("other-sent.bin, other-landed.bin", expected="silence from the jump on")
+        return no_data("other-sent.bin, other-landed.bin", expected="silence from the kexec on")
     last, before, after = (other[key] for key in ("last", "before", "after"))
     return outcome(
         # Had it fallen silent earlier, the kexec would not be what silenced it.
@@ -378,4 +378,6 @@ SAME_DEVICE = (
     ),
     Check("head_went_on", "Did the device's index only move on?", _head_went_on),
 )
-OTHER_SILENT = Check("other_silent", "Is the second device silent from the jump on?", _other_silent)
+OTHER_SILENT = Check(
+    "other_silent", "Is the second device silent from the kexec on?", _other_silent
+)

@@ -22,7 +22,7 @@ def master_cleared_at_kexec(which: Which = "device") -> Check:
     def ask(trial: Trial) -> Outcome:
         left = trial.witness["left_ms"]
         if left is None:
-            return no_data("await reboot or snapshot-outgoing, and a jump", expected=_CLEARED)
+            return no_data("await reboot or snapshot-outgoing, and a kexec", expected=_CLEARED)
         return _cleared(trial, which, lambda ms: left < ms <= 0, "just before")
 
     return reason(ask, timed=True)

@@ -229,9 +229,9 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
     folder, sides = raw.folder, raw.sides
     found: dict[str, Any] = {}
-    jump = raw.console.jumps[0] if raw.console.jumps else None
+    kexec = raw.console.kexecs[0] if raw.console.kexecs else None
     incoming = next((side for side in sides if side.name == "incoming"), None)
-    gap = (jump, incoming.started) if jump and incoming else None
+    gap = (kexec, incoming.started) if kexec and incoming else None
     if (folder / "device-landed.bin").exists():
         sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
         away = unproved(raw.away) if raw.host else {}
@@ -243,26 +243,26 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
         sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
         raw.within("other-sent.bin", *sent[:1], *sent[-1:])
         raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
-        if jump and sent:
-            found["other"] = _other(sent, landed, jump, sides)
+        if kexec and sent:
+            found["other"] = _other(sent, landed, kexec, sides)
     at = places(raw.setting.options)
-    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), jump, at)
+    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), kexec, at)
     left = _left(sides)
-    found["left_ms"] = (left - jump) / 1e6 if left and jump else None
+    found["left_ms"] = (left - kexec) / 1e6 if left and kexec else None
     return found
 
 
 def _other(
-    sent: list[int], landed: list[Landing], jump: int, sides: tuple[Side, ...]
+    sent: list[int], landed: list[Landing], kexec: int, sides: tuple[Side, ...]
 ) -> dict[str, dict[str, Any]]:
-    """The second device before the jump, in the last moments of the old kernel, and after."""
+    """The second device before the kexec, in the last moments of the old kernel, and after."""
     end = max([*sent, *(landing.seen for landing in landed)])
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
-    left = _left(sides) or jump
+    left = _left(sides) or kexec
     times = {
-        "before": (sent[0], jump),
+        "before": (sent[0], kexec),
         "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
-        "after": (jump, end),
+        "after": (kexec, end),
     }
     if "t.finished" in stamps:
         times["finished"] = (stamps["t.finished"], end)
@@ -313,13 +313,13 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
 
 
 def _look_at_trace(
-    events: Iterable[TraceEvent], window: tuple[int, int] | None, jump: int | None, at: Places
+    events: Iterable[TraceEvent], window: tuple[int, int] | None, kexec: int | None, at: Places
 ) -> dict[str, Any]:
     """Counts of what must not be, with the first of each, between start and end of traffic.
 
     Times are in ms from "Starting new kernel".
     """
-    zero = jump or (window[0] if window else 0)
+    zero = kexec or (window[0] if window else 0)
 
     def ms(event: TraceEvent) -> float:
         return round((event.t - zero) / 1e6, 1)
@@ -336,7 +336,7 @@ def _look_at_trace(
         if write := config_write(event):
             ours = write.bdf in (at.device, *at.bridges)
             seen["config_writes"] += ours
-            seen["config_writes_incoming"] += ours and jump is not None and event.t > jump
+            seen["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
             if _clears_master(write, at):
                 kind = "other_master_off" if write.bdf == at.other else "command"
                 seen[kind].append([ms(event), write.bdf, write.value])

@@ -159,7 +159,7 @@ def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
     return {
         "hellos": [_pairs(line.text) for line in lines if line.text.startswith("hello ")],
         "faults": [line.text for line in lines if line.text.startswith(("fault ", "died"))],
-        "spoiled": [line.text for line in lines if line.text.startswith("spoiled ")],
+        "corrupted": [line.text for line in lines if line.text.startswith("corrupted ")],
         "beats": len(beats),
         "beat_times": [beat.t for beat in beats],
         "before": _stored(before[-1] if before else None),

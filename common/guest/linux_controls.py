@@ -41,11 +41,11 @@ def fault(process: str, text: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
-def spoiled(what: str) -> Callable[[Trial], Outcome]:
-    """The guest says that it has spoiled that of its own."""
+def corrupted(what: str) -> Callable[[Trial], Outcome]:
+    """The guest says that it has corrupted that of its own."""
 
     def ask(trial: Trial) -> Outcome:
-        heard = trial.witness["guest"]["spoiled"]
-        return said(f"spoiled {what}", "; ".join(heard), "guest.jsonl, spoiled")
+        heard = trial.witness["guest"]["corrupted"]
+        return said(f"corrupted {what}", "; ".join(heard), "guest.jsonl, corrupted")
 
     return ask

@@ -14,14 +14,14 @@ from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
 
 # The controls that have the guest's own processes go wrong, and what is said to it.
-SPOILS = {
+CORRUPTS = {
     "process-restarted": "process",
-    "count-spoiled": "count",
-    "tcp-spoiled": "tcp",
-    "file-spoiled": "file",
+    "count-corrupted": "count",
+    "tcp-corrupted": "tcp",
+    "file-corrupted": "file",
     "clock-turned-back": "clock",
-    "frame-spoiled": "frame",
-    "log-spoiled": "log",
+    "frame-corrupted": "frame",
+    "log-corrupted": "log",
 }
 
 # Until the guest has booted, or has gone round its memory; less than the workload itself waits
@@ -136,12 +136,12 @@ class OurGuest:
         )
 
     def work_after_resume(self) -> None:
-        """Once round its memory and its file, after a control has spoiled something."""
+        """Once round its memory and its file, after a control has corrupted something."""
         if not self._rounds:
             self.run_on()
             return
         first = self.wait(lambda _beat: True, what="run")
-        self.spoil()
+        self.corrupt()
         self.work()
         read = first.number("writer.verified") + 1024
         self.wait(
@@ -149,7 +149,7 @@ class OurGuest:
             what="read its file",
         )
 
-    def spoil(self) -> None:
+    def corrupt(self) -> None:
         """Have the guest do what the control asks for; nothing for any other."""
-        if self._control in SPOILS:
-            self._line.send(f"{SPOILS[self._control]}\n")
+        if self._control in CORRUPTS:
+            self._line.send(f"{CORRUPTS[self._control]}\n")

@@ -18,7 +18,7 @@ from common.stage.declaration import Stage
 TrialStatus = Literal[
     "PASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"
 ]
-ControlStatus = Literal["FAILED AS IT MUST", "DISTURBED", "PASSED", "WRONG REASON", "ERROR"]
+ControlStatus = Literal["FAILED AS EXPECTED", "DISTURBED", "PASSED", "WRONG REASON", "ERROR"]
 RunStatus = Literal[
     "PASS",
     "XFAIL",
@@ -86,7 +86,7 @@ class ControlVerdict(Stored):
     @property
     def good(self) -> bool:
         """True when the control broke what it must break."""
-        return self.status == "FAILED AS IT MUST"
+        return self.status == "FAILED AS EXPECTED"
 
 
 class Verdict(Stored):
@@ -170,8 +170,7 @@ def _sum_up(
         return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
     failed = "no controls run"
     if controls:
-        failed = f"{len(controls)} control{'s' * (len(controls) > 1)} failed as "
-        failed += "they must" if len(controls) > 1 else "it must"
+        failed = f"{len(controls)} control{'s' * (len(controls) > 1)} failed as expected"
     if not mains:
         return "PASS", f"{failed}; the stage itself was not run, so none of its claims is shown"
     return "PASS", f"{len(mains)}/{len(mains)} passed, {failed}"
@@ -261,7 +260,7 @@ def _disturbance(trial: Trial) -> str | None:
         return trial.qemu_fault
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
         # An emulated CPU's nested guest may stand still; with KVM it is the kernel that ran it.
-        if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.jumps:
+        if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
             return trial.qemu_fault
         said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
         if "deadline_passed" in said and host and (still := host.stood_still()):
@@ -318,7 +317,7 @@ def _control_status(
             return "WRONG REASON", in_order(trial, _sentence(answer))
     for answer in doubtful:
         return "DISTURBED", _sentence(answer)
-    return "FAILED AS IT MUST", by_name[control.reason.name].outcome.seen
+    return "FAILED AS EXPECTED", by_name[control.reason.name].outcome.seen
 
 
 def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:

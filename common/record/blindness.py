@@ -48,9 +48,7 @@ def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
 
 
 def _unmeasured(raw: RawTrial) -> str | None:
-    """What of the host beside the trial is missing; trials of format 1 were not measured."""
-    if raw.setting.schema_version < 2:
-        return None
+    """What of the host beside the trial is missing."""
     if raw.host is None:
         return "what the host did was not measured: host.jsonl is missing or empty"
     if not raw.host.echoes:

@@ -85,9 +85,9 @@ class Console(Stored):
     """What matters of both kernels' consoles, in time order."""
 
     boots: tuple[Boot, ...] = ()
-    jumps: tuple[int, ...] = ()
+    kexecs: tuple[int, ...] = ()
     """Host times of "kexec_core: Starting new kernel"."""
-    jump_lines: tuple[int, ...] = ()
+    kexec_lines: tuple[int, ...] = ()
     """The numbers of these lines."""
     handovers: tuple[Handover, ...] = ()
     luo_numbers: tuple[int, ...] = ()
@@ -123,8 +123,8 @@ def is_refusal(text: str) -> bool:
 def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []
-    jumps: list[int] = []
-    jump_lines: list[int] = []
+    kexecs: list[int] = []
+    kexec_lines: list[int] = []
     handovers: list[Handover] = []
     luo_numbers: list[int] = []
     refusals: list[str] = []
@@ -138,8 +138,8 @@ def parse(lines: Iterable[Line]) -> Console:
         if match := _VERSION.match(text):
             boots.append(Boot(t=line.t, number=number, release=match[1], banner=text))
         elif _JUMP.search(text):
-            jumps.append(line.t)
-            jump_lines.append(number)
+            kexecs.append(line.t)
+            kexec_lines.append(number)
         elif match := _KHO.match(text):
             handovers.append(Handover(t=line.t, release=match[1], count=int(match[2])))
         elif match := _LUO.match(text):
@@ -160,8 +160,8 @@ def parse(lines: Iterable[Line]) -> Console:
             words.append(text)
     return Console(
         boots=tuple(boots),
-        jumps=tuple(jumps),
-        jump_lines=tuple(jump_lines),
+        kexecs=tuple(kexecs),
+        kexec_lines=tuple(kexec_lines),
         handovers=tuple(handovers),
         luo_numbers=tuple(luo_numbers),
         refusals=tuple(refusals),

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 from common.record.dialogue import Side
 from common.record.evidence import Trial
@@ -32,6 +33,42 @@ def us_fact_ms(side: Side | None, key: str) -> float | None:
     """A fact in microseconds, in ms; None without it."""
     number = side.number(key) if side else None
     return None if number is None else number / 1000
+
+
+ACROSS = ("shutdown (host)", "kexec (host)", "early boot (host)")
+"""The phases that every stage has: from the last word of one side to the first of the other."""
+
+
+def across(trial: Trial) -> dict[str, float | None]:
+    """The phases of `ACROSS` in ms, by the host's stamps; None for what the trial does not have."""
+    before, after = trial.side("outgoing"), trial.side("incoming")
+    left = trial.console.kexecs[0] if trial.console.kexecs else None
+    first = trial.console.boots[1].t if len(trial.console.boots) > 1 else None
+    ends = (before.ended if before else None, left, first, after.started if after else None)
+    return {name: host_ms(*pair) for name, pair in zip(ACROSS, pairwise(ends), strict=True)}
+
+
+def tsc_across_ms(trial: Trial, begin: str, end: str) -> float | None:
+    """From fact t.BEGIN of the outgoing side to t.END of the incoming one, in ms by the TSC."""
+    before, after = trial.side("outgoing"), trial.side("incoming")
+    if before is None or after is None or not (khz := after.number("tsc.khz")):
+        return None
+    first, last = before.number(f"t.{begin}"), after.number(f"t.{end}")
+    return (last - first) / khz if first is not None and last is not None else None
+
+
+def guest_gap_ms(trial: Trial) -> float | None:
+    """For how long the KVM guest's first vCPU did not run, in ms by the TSC that it reads."""
+    after = trial.side("incoming")
+    gap, khz = (
+        after.number(key) if after else None for key in ("guest.0.resume.gap_tsc", "tsc.khz")
+    )
+    return gap / khz if gap and khz else None
+
+
+def known(found: Mapping[str, float | None]) -> dict[str, float]:
+    """The phases of which there is a time."""
+    return {name: ms for name, ms in found.items() if ms is not None}
 
 
 def one_after_another(found: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:

@@ -90,7 +90,7 @@ def _controls(before: Verdict, after: Verdict) -> Iterator[Difference]:
         yield Difference("other", "controls no longer run", ", ".join(gone))
     if added := [name for name in new if name not in old]:
         bad = [name for name in added if not new[name].good]
-        said = f"; of these did not fail as they must: {', '.join(bad)}" if bad else ""
+        said = f"; of these did not fail as expected: {', '.join(bad)}" if bad else ""
         yield Difference("other", "controls not run before", ", ".join(added) + said)
 
 

@@ -72,14 +72,14 @@ def phase_table(trial: Trial) -> str:
 def _phases(trial: Trial) -> Iterator[tuple[str, int, int]]:
     """The phases that both clocks of the host know, one after the other: name, begin, end."""
     before, after, console = trial.side("outgoing"), trial.side("incoming"), trial.console
-    if before is None or after is None or not console.jumps or len(console.boots) < 2:
+    if before is None or after is None or not console.kexecs or len(console.boots) < 2:
         return
     paused = next((before.stamps[key] for key in _PAUSED if key in before.stamps), before.ended)
     resumed = next((after.stamps[key] for key in _RESUMED if key in after.stamps), after.started)
     points = [
         ("pause to last word", paused),
         ("shutdown", before.ended),
-        ("jump", console.jumps[0]),
+        ("kexec", console.kexecs[0]),
         ("early boot", console.boots[1].t),
         ("userspace to resume", after.started),
         ("", resumed),

@@ -130,7 +130,7 @@ def _figures(one: StoredRun, shown: Trial | None) -> dict[str, str]:
     controls = len(one.verdict.controls)
     figures = {
         "checks passed": f"{good} of {len(answers)}",
-        "controls that failed as they must": f"{failed} of {controls}" if controls else "none run",
+        "controls that failed as expected": f"{failed} of {controls}" if controls else "none run",
     }
     if shown and one.verdict.status == "PASS":
         figures |= one.stage.headline(shown)

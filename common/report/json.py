@@ -12,7 +12,7 @@ from common.judge.verdict import Verdict
 from common.record.dialogue import Stored
 from common.record.evidence import Run
 
-SCHEMA = 1
+SCHEMA = 2
 """Raised when what is there changes its meaning or goes; new keys alone do not raise it."""
 
 

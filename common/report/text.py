@@ -167,8 +167,8 @@ def _controls(verdict: Verdict, stage: Stage) -> str:
 
 
 def controls_table(controls: Iterable[ControlVerdict], *, width: int) -> str:
-    """Control, whether it failed as it must, and the reason it gave."""
-    rows = [[c.control, "as it must" if c.good else f"{c.status} >>", c.why] for c in controls]
+    """Control, whether it failed as expected, and the reason it gave."""
+    rows = [[c.control, "as expected" if c.good else f"{c.status} >>", c.why] for c in controls]
     widths = [20, 12, width - 38]
     return tabulate(rows, headers=["control", "failed", "seen"], maxcolwidths=widths)
 

@@ -90,8 +90,8 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
 
     seen = {
         "boots": part(console.boots, size=2),
-        "jumps": part(console.jumps),
-        "jump_lines": part(console.jump_lines),
+        "kexecs": part(console.kexecs),
+        "kexec_lines": part(console.kexec_lines),
         "handovers": part(console.handovers),
         "luo_numbers": part(console.luo_numbers),
     }

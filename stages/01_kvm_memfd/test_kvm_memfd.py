@@ -49,7 +49,7 @@ def test_two_vcpus(run_setup: RunSetup, tmp_path: Path) -> None:
 def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
     trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
-    assert verdict.status == "FAILED AS IT MUST", verdict.why
+    assert verdict.status == "FAILED AS EXPECTED", verdict.why
 
 
 @pytest.fixture

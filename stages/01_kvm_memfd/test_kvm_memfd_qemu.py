@@ -36,7 +36,7 @@ def test_control_fails_for_its_own_reason(run_setup: RunSetup, name: str) -> Non
     verdict = judge_control(
         quiet_trial(run_setup, TrialPlan(f"control-{name}", control)), control, STAGE
     )
-    assert verdict.status == "FAILED AS IT MUST", verdict.why
+    assert verdict.status == "FAILED AS EXPECTED", verdict.why
 
 
 def test_every_check_is_broken_by_a_control() -> None:
@@ -91,4 +91,4 @@ def test_a_guest_of_the_users_own_passes(own: RunSetup) -> None:
 def test_a_control_of_the_users_own_fails_for_its_own_reason(own: RunSetup, name: str) -> None:
     control = OWN.control(name)
     verdict = judge_control(quiet_trial(own, TrialPlan(f"control-{name}", control)), control, OWN)
-    assert verdict.status == "FAILED AS IT MUST", verdict.why
+    assert verdict.status == "FAILED AS EXPECTED", verdict.why

@@ -48,7 +48,7 @@ def test_passes_with_the_other_qemu(
 def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control) -> None:
     trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
-    assert verdict.status == "FAILED AS IT MUST", verdict.why
+    assert verdict.status == "FAILED AS EXPECTED", verdict.why
 
 
 def test_every_check_is_broken_by_a_control() -> None:

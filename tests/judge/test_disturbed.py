@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""DISTURBED: what the host, or QEMU, spoiled is no failure, no pass, and no hiding place.
+"""DISTURBED: what the host, or QEMU, corrupted is no failure, no pass, and no hiding place.
 
 Recorded trials, to which a host's log is added that says when the host did not run whom.
 """
@@ -41,13 +41,13 @@ def trial_1(tmp_path: Path) -> Loader:
     return RecordedTrial(STAGE_1, RECORDED / "kvm_memfd" / "main", tmp_path)
 
 
-def jump(folder: Path) -> int:
-    return console.parse(read_stamped(folder / "console.jsonl")).jumps[0]
+def kexec(folder: Path) -> int:
+    return console.parse(read_stamped(folder / "console.jsonl")).kexecs[0]
 
 
 def host(folder: Path, **away: tuple[int, int]) -> None:
-    """A host's log; who did not run from when to when, in ms from the jump."""
-    zero, setting = jump(folder), json.loads((folder / "trial.json").read_text())
+    """A host's log; who did not run from when to when, in ms from the kexec."""
+    zero, setting = kexec(folder), json.loads((folder / "trial.json").read_text())
     last = max((zero + end * MS for _, end in away.values()), default=0)
     first = min((zero + begin * MS for begin, _ in away.values()), default=zero)
     setting["ended_ns"] = max(setting["ended_ns"], last)
@@ -64,10 +64,10 @@ def host(folder: Path, **away: tuple[int, int]) -> None:
 
 
 def silenced(begin: int, end: int) -> Edit:
-    """Nothing is seen from begin to end, in ms from the jump; it all comes then."""
+    """Nothing is seen from begin to end, in ms from the kexec; it all comes then."""
 
     def edit(folder: Path) -> None:
-        zero, rows = jump(folder), array.array("Q")
+        zero, rows = kexec(folder), array.array("Q")
         late, seen = zero + end * MS, 0
         for one in read_landed(folder / "device-landed.bin"):
             held = zero + begin * MS < one.seen < late
@@ -132,7 +132,7 @@ def test_a_busy_host_raises_no_bound(trial_2: Loader) -> None:
 def test_where_nothing_was_sent_nothing_is_shown(trial_2: Loader) -> None:
     def pause(folder: Path) -> None:
         """The clock of both logs leaps by 0.3 s within the gap."""
-        zero = jump(folder)
+        zero = kexec(folder)
 
         def later(t: int) -> int:
             return t + 300 * MS if t > zero + 300 * MS else t
@@ -248,7 +248,7 @@ def stamped_late(ms: int) -> Edit:
         for row in rows[number:]:
             row[0] += ms * MS
         path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        zero = jump(folder)
+        zero = kexec(folder)
         t = (rows[number][0] - zero) // MS
         host(folder, harness=(t - ms, t - 3))
 
@@ -371,16 +371,16 @@ def named(trial: Trial, attempt: int) -> Trial:
 
 
 @pytest.fixture
-def spoiled(tmp_path: Path) -> Trial:
-    (tmp_path / "spoiled").mkdir()
+def corrupted(tmp_path: Path) -> Trial:
+    (tmp_path / "corrupted").mkdir()
     source = RECORDED / "vfio_noiommu" / "main"
-    load = RecordedTrial(STAGE_2, source, tmp_path / "spoiled")
+    load = RecordedTrial(STAGE_2, source, tmp_path / "corrupted")
     return load(edited(silenced(300, 520), qemu=(299, 519)))
 
 
-def test_the_first_attempt_that_shows_something_counts(trial_2: Loader, spoiled: Trial) -> None:
+def test_the_first_attempt_that_shows_something_counts(trial_2: Loader, corrupted: Trial) -> None:
     good = trial_2()
-    verdict = judge(run_of(spoiled, named(good, 2)), STAGE_2)
+    verdict = judge(run_of(corrupted, named(good, 2)), STAGE_2)
     assert verdict.status == "PASS"
     assert len(verdict.trials) == 1
     assert verdict.trials[0].trial == "main-attempt-2"
@@ -399,15 +399,15 @@ def test_a_failure_is_never_tried_again(trial_2: Loader, tmp_path: Path) -> None
     assert verdict.trials[0].trial == "main"
 
 
-def test_where_no_attempt_was_quiet_the_run_says_so(spoiled: Trial) -> None:
-    verdict = judge(run_of(spoiled, named(spoiled, 2), named(spoiled, 3)), STAGE_2)
+def test_where_no_attempt_was_quiet_the_run_says_so(corrupted: Trial) -> None:
+    verdict = judge(run_of(corrupted, named(corrupted, 2), named(corrupted, 3)), STAGE_2)
     assert (verdict.status, int(verdict.exit)) == ("DISTURBED", 3)
     assert len(verdict.trials[0].disturbed) == 2
     assert disturbed_attempts(verdict) == 3
 
 
-def test_a_control_is_not_broken_by_the_host(trial_2: Loader, spoiled: Trial) -> None:
-    """It must break its check itself: what the host spoiled proves nothing of it."""
+def test_a_control_is_not_broken_by_the_host(trial_2: Loader, corrupted: Trial) -> None:
+    """It must break its check itself: what the host corrupted proves nothing of it."""
     control = Control(
         name="nothing-done",
         what="nothing",
@@ -415,16 +415,16 @@ def test_a_control_is_not_broken_by_the_host(trial_2: Loader, spoiled: Trial) ->
         may_break=frozenset({"no_silence"}),
         reason=reason(fact_is("incoming", "finish", "0")),
     )
-    assert judge_control(spoiled, control, STAGE_2).status == "DISTURBED"
+    assert judge_control(corrupted, control, STAGE_2).status == "DISTURBED"
     assert judge_control(trial_2(), control, STAGE_2).status == "PASSED"
 
 
-def test_a_control_that_the_host_spoiled_elsewhere_is_not_judged(spoiled: Trial) -> None:
+def test_a_control_that_the_host_corrupted_elsewhere_is_not_judged(corrupted: Trial) -> None:
     control = Control(
         name="finish-refused",
         what="nothing",
         breaks=frozenset({"session_finished"}),
         reason=reason(fact_is("incoming", "finish", "-16")),
     )
-    verdict = judge_control(spoiled, control, STAGE_2)
+    verdict = judge_control(corrupted, control, STAGE_2)
     assert verdict.status == "PASSED", "its own check did not notice, which no host explains"

@@ -159,7 +159,7 @@ def asked(tmp_path: Path) -> Callable[..., Outcome]:
         edit: Callable[[dict[str, Any], bool], object] = lambda _sample, _incoming: None,
         setting: Callable[[dict[str, Any]], object] = lambda _setting: None,
     ) -> Outcome:
-        def spoil(folder: Path) -> None:
+        def corrupt(folder: Path) -> None:
             lines = (folder / FILE).read_text().splitlines()
             samples = [json.loads(line) for line in lines]
             begin = next(n for n, s in enumerate(samples) if s["point"] == "side=incoming")
@@ -171,7 +171,7 @@ def asked(tmp_path: Path) -> Callable[..., Outcome]:
             setting(found)
             (folder / "trial.json").write_text(json.dumps(found))
 
-        trial: Trial = RecordedTrial(STAGE, KVM_MEMFD / "main", tmp_path)(spoil)
+        trial: Trial = RecordedTrial(STAGE, KVM_MEMFD / "main", tmp_path)(corrupt)
         answers = judge_trial(trial, STAGE).answers
         return next(a.outcome for a in answers if a.check == "host_saw_kernels")
 
@@ -224,12 +224,12 @@ def test_without_a_layout_there_is_no_data(asked: Callable[..., Outcome]) -> Non
 
 @pytest.mark.parametrize("line", ["{}", "[]", "x", '{"t": 1, "point": "x", "cpus": [{}]}', "\x00"])
 def test_damaged_samples_are_refused(tmp_path: Path, line: str) -> None:
-    def spoil(folder: Path) -> None:
+    def corrupt(folder: Path) -> None:
         with (folder / FILE).open("a") as file:
             file.write(line + "\n")
 
     with pytest.raises(UsageError, match="damaged trial"):
-        RecordedTrial(STAGE, KVM_MEMFD / "main", tmp_path)(spoil)
+        RecordedTrial(STAGE, KVM_MEMFD / "main", tmp_path)(corrupt)
 
 
 def test_the_last_point_of_a_side_counts(asked: Callable[..., Outcome]) -> None:

@@ -25,7 +25,7 @@ REFUSALS = (
 
 
 def said(text: str) -> Callable[[Lines], Lines]:
-    """The line on the console after the jump, then the end of it all."""
+    """The line on the console after the kexec, then the end of it all."""
 
     def edit(lines: Lines) -> Lines:
         cut = next(n for n, line in enumerate(lines) if "KHO: found kexec handover data" in line[1])

@@ -149,7 +149,7 @@ def test_a_record_of_another_format_is_for_another_version(
     assert main(["judge", str(run_folder)]) == 2
     said = sentence(capsys)
     assert "recorded by kexec-stages 0.1.0, commit 0123456789ab" in said
-    assert "have format 1; this program reads 3" in said
+    assert "have format 1; this program reads 4" in said
 
 
 def test_damaged_record(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -222,7 +222,7 @@ def test_the_picture_is_of_the_blackout(
     assert main(["report", run_folder.name, "--format", "svg"]) == 0
     picture = ElementTree.fromstring(capsys.readouterr().out)
     words = [element.text or "" for element in picture.iter() if element.tag.endswith("text")]
-    assert "jump (host)" in words
+    assert "kexec (host)" in words
     assert any(word.startswith("in all ") for word in words)
 
 

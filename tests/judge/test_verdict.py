@@ -164,9 +164,9 @@ def test_a_control_that_fails_for_another_reason_breaks_the_stage(recorded: Reco
         "main",
         line="dialogue",
         edit=replacing("guest.0.errors.vector=0", "guest.0.errors.vector=1"),
-        setting={"name": "control-register-spoiled", "control": "register-spoiled"},
+        setting={"name": "control-register-corrupted", "control": "register-corrupted"},
     )
-    verdict = judge_control(trial, STAGE.control("register-spoiled"), STAGE)
+    verdict = judge_control(trial, STAGE.control("register-corrupted"), STAGE)
     assert verdict.status == "PASSED"
     trial = recorded("control-byte-flipped", setting={"control": "pages-copied"})
     assert not judge_control(trial, STAGE.control("pages-copied"), STAGE).good

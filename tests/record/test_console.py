@@ -24,7 +24,7 @@ def test_both_kernels_and_the_jump() -> None:
         )
     )
     assert [boot.release for boot in console.boots] == ["7.3.4-luo-out", "7.3.4-luo-in"]
-    assert console.jumps == (1,)
+    assert console.kexecs == (1,)
     assert [(h.release, h.count) for h in console.handovers] == [("7.3.4-luo-out", 1)]
     assert console.luo_numbers == (1,)
     assert not console.splats

@@ -93,7 +93,7 @@ def test_what_is_not_committed_is_left_out() -> None:
 
 
 @pytest.mark.parametrize(
-    "spoil",
+    "corrupt",
     [
         lambda image: image.put("prb", 0, bytes(8)),
         lambda image: image.put("printk_rb_static", 0, b"\xff\xff\xff\xff"),
@@ -101,9 +101,9 @@ def test_what_is_not_committed_is_left_out() -> None:
         lambda image: image.put("printk_rb_static", 48, b"\xff"),
     ],
 )
-def test_without_a_ring_the_text_of_the_buffer_is_what_there_is(spoil) -> None:  # type: ignore[no-untyped-def]
+def test_without_a_ring_the_text_of_the_buffer_is_what_there_is(corrupt) -> None:  # type: ignore[no-untyped-def]
     image = Image([(2, 0, "Linux version"), (2, 0, "Oops: 0002")])
-    spoil(image)
+    corrupt(image)
     found = read_log(image.read, Symbols(), MOVED)  # type: ignore[arg-type]
     assert found.source == "__log_buf"
     assert found.lines == (

@@ -86,8 +86,9 @@ def test_controls_alone_claim_nothing(recorded: Recorded) -> None:
     verdict = judge(run, STAGE)
     assert (verdict.status, verdict.why) == (
         "PASS",
-        "1 control failed as it must; the stage itself was not run, so none of its claims is shown",
+        "1 control failed as expected; the stage itself was not run, so none of its claims is"
+        " shown",
     )
     assert "Claims" not in report_text(run, verdict, STAGE)
     two = judge(run.model_copy(update={"trials": (*trials, recorded("control-panic"))}), STAGE)
-    assert two.why.startswith("2 controls failed as they must; the stage itself was not run")
+    assert two.why.startswith("2 controls failed as expected; the stage itself was not run")

@@ -40,8 +40,8 @@ def traced(event: str, *, ms: int) -> Edit:
 
     def edit(folder: Path) -> None:
         setting = json.loads((folder / "trial.json").read_text())
-        jump = console.parse(read_stamped(folder / "console.jsonl")).jumps[0]
-        us = (jump + ms * 1_000_000 + setting["clock_offset_ns"]) // 1000
+        kexec = console.parse(read_stamped(folder / "console.jsonl")).kexecs[0]
+        us = (kexec + ms * 1_000_000 + setting["clock_offset_ns"]) // 1000
         path = folder / "qemu-trace.log"
         line = f"1@{us // 1_000_000}.{us % 1_000_000:06}:{event}\n"
         path.write_text(path.read_text() + line)
@@ -157,16 +157,16 @@ def without(event: str) -> Edit:
 
 def test_faults_that_never_came_fall(trial: Callable[..., Trial]) -> None:
     found = fallen(trial(without("vtd_dmar_fault sid 0x100 ")))
-    assert found == {"poison_faulted", "reuse_faults", "unmap_faults"}
+    assert found == {"unmapped_faulted", "reuse_faults", "unmap_faults"}
 
 
 def test_faults_before_the_gap_are_none_in_it(trial: Callable[..., Trial]) -> None:
-    assert "poison_faulted" in fallen(trial(faults_moved(-60000)))
+    assert "unmapped_faulted" in fallen(trial(faults_moved(-60000)))
 
 
 def test_a_frame_that_was_to_be_missing_and_landed_falls(trial: Callable[..., Trial]) -> None:
     """Or one is missing of which nobody said so."""
-    assert fallen(trial(added("poison.frames", -1))) == {
+    assert fallen(trial(added("unmapped.frames", -1))) == {
         "host_saw_all",
         "reader_saw_all",
     }
@@ -181,7 +181,7 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         (folder / "qemu-trace.log").write_text("")
 
     assert fallen(trial(empty)) >= {
-        *("never_off", "one_handover", "root_taken_over", "no_other_fault", "poison_faulted"),
+        *("never_off", "one_handover", "root_taken_over", "no_other_fault", "unmapped_faulted"),
         *("unmap_faults", "other_blocked", "no_device_reset"),
     }
 

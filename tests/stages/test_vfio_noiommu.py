@@ -37,18 +37,18 @@ def fallen(trial: Trial) -> set[str]:
     return fallen_checks(trial, STAGE)
 
 
-def jump(folder: Path) -> int:
+def kexec(folder: Path) -> int:
     """The host's stamp of "Starting new kernel", in ns."""
-    return console.parse(read_stamped(folder / "console.jsonl")).jumps[0]
+    return console.parse(read_stamped(folder / "console.jsonl")).kexecs[0]
 
 
 def landing(change: Callable[[list[Landing], int], list[Landing]]) -> Edit:
-    """Landings of the device, changed; the second argument is the stamp of the jump."""
+    """Landings of the device, changed; the second argument is the stamp of the kexec."""
 
     def edit(folder: Path) -> None:
         path = folder / "device-landed.bin"
         rows: array.array[int] = array.array("Q")
-        for one in change(read_landed(path), jump(folder)):
+        for one in change(read_landed(path), kexec(folder)):
             rows.extend((one.number, one.sent, one.seen))
         write_landed(path, rows)
 
@@ -56,11 +56,11 @@ def landing(change: Callable[[list[Landing], int], list[Landing]]) -> Edit:
 
 
 def traced(event: str, *, ms: int) -> Edit:
-    """A line more in QEMU's trace, `ms` after the jump."""
+    """A line more in QEMU's trace, `ms` after the kexec."""
 
     def edit(folder: Path) -> None:
         setting = json.loads((folder / "trial.json").read_text())
-        us = (jump(folder) + ms * 1_000_000 + setting["clock_offset_ns"]) // 1000
+        us = (kexec(folder) + ms * 1_000_000 + setting["clock_offset_ns"]) // 1000
         path = folder / "qemu-trace.log"
         line = f"1@{us // 1_000_000}.{us % 1_000_000:06}:{event}\n"
         path.write_text(path.read_text() + line)
@@ -213,7 +213,7 @@ def _other_goes_on(folder: Path) -> None:
 def test_finish_stops_what_nobody_retrieved(
     trial: Callable[..., Trial], edit: Edit, status: str
 ) -> None:
-    """In the recording the second device is silent from the jump on."""
+    """In the recording the second device is silent from the kexec on."""
     stopped = {control.name: control for control in STAGE.controls}["other-preserved"].holds[0]
     assert stopped.ask(trial(edit)).status == status
 

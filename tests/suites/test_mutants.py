@@ -129,8 +129,8 @@ def test_who_must_catch_it_must(recorded: Recorded, tmp_path: Path) -> None:
     assert (unnoticed.caught, "PASS: 1/1 passed" in unnoticed.seen) == (False, True)
     more = ("finish=0", "finish=-16")
     assert not found(*more, "Caught-by: same_pages\n").caught
-    spoiled = ("# pfn.moved=0", "# finish2=1\n# pfn.moved=3")
-    stranger = found(*spoiled, "Caught-by: dialogue_complete\nMay-break: ram_equal\n")
+    corrupted = ("# pfn.moved=0", "# finish2=1\n# pfn.moved=3")
+    stranger = found(*corrupted, "Caught-by: dialogue_complete\nMay-break: ram_equal\n")
     assert (stranger.caught, stranger.seen) == (False, "it breaks what it should not: same_pages")
 
 

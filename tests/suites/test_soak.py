@@ -43,7 +43,7 @@ STATE = State(
     begun="2026-11-28T18:00:00+00:00",
     kernels={"01_a": "k1 k2"},
 )
-RIGHT = {"main": Judged("PASS", "28 checks"), "control-b": Judged("FAILED AS IT MUST", "seen")}
+RIGHT = {"main": Judged("PASS", "28 checks"), "control-b": Judged("FAILED AS EXPECTED", "seen")}
 FAIL = Judged("FAIL", "ram_equal: expected 0; seen 1 (dialogue.log)")
 DISTURBED = Judged("DISTURBED", "host away 152 ms at +1.2 s", attempts=3)
 
@@ -88,9 +88,9 @@ def test_a_line_for_each_trial_and_no_folder_of_those_that_were_right(
     lines = written(soak)
     assert [(line["round"], line["trial"], line["status"]) for line in lines] == [
         (1, "main", "PASS"),
-        (1, "control-b", "FAILED AS IT MUST"),
+        (1, "control-b", "FAILED AS EXPECTED"),
         (2, "main", "PASS"),
-        (2, "control-b", "FAILED AS IT MUST"),
+        (2, "control-b", "FAILED AS EXPECTED"),
     ]
     assert lines[0]["commit"] == STATE.commit
     assert lines[0].keys() == Result.model_fields.keys()
@@ -277,17 +277,17 @@ def test_exit_statuses(soak: Soak, found: list[Judged], status: int) -> None:
 def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[..., Trial]) -> None:
     stage = load_stage(1)
     lost = recorded("main", setting={"ended": "timeout", "ended_detail": "after 'pause': silent"})
-    spoiled = lost.model_copy(update={"qemu_fault": "QEMU lost the end of an interrupt"})
+    corrupted = lost.model_copy(update={"qemu_fault": "QEMU lost the end of an interrupt"})
     second = recorded("main", setting={"name": "main-attempt-2", "attempt": 2})
 
     def run(*trials: Trial) -> Run:
         return Run(stage=1, tool="t", commit="c", started="s", command=("soak",), trials=trials)
 
-    assert judged(run(spoiled, second), stage) == Judged("PASS", f"{len(stage.checks)} checks", 2)
+    assert judged(run(corrupted, second), stage) == Judged("PASS", f"{len(stage.checks)} checks", 2)
     assert judged(run(lost, second), stage).status == "TIMEOUT"
-    assert judged(run(spoiled), stage).status == "DISTURBED"
+    assert judged(run(corrupted), stage).status == "DISTURBED"
     control = judged(run(recorded("control-byte-flipped")), stage)
-    assert (control.status, control.attempts) == ("FAILED AS IT MUST", 1)
+    assert (control.status, control.attempts) == ("FAILED AS EXPECTED", 1)
 
 
 class FakeHypervisor:

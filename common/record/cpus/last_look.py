@@ -126,7 +126,7 @@ def standing(look: LastLook) -> str | None:
 
 def has_console(console: Console) -> bool:
     """Whether the kernel that was last started said a word on the console."""
-    begun = console.jumps[-1] if console.jumps else 0
+    begun = console.kexecs[-1] if console.kexecs else 0
     return bool(console.boots and console.boots[-1].t >= begun)
 
 
@@ -145,7 +145,7 @@ def _whose(look: LastLook, setting: Setting, console: Console) -> str:
     for name, kernel in (("incoming", setting.incoming), ("outgoing", setting.outgoing)):
         if look.build_id == kernel.build_id:
             return f"{name} kernel"
-    return "incoming kernel" if console.jumps else "outgoing kernel"
+    return "incoming kernel" if console.kexecs else "outgoing kernel"
 
 
 def _by_log(texts: Sequence[str]) -> Death:

@@ -57,21 +57,21 @@ class Panel:
 def panel(folder: Path) -> Panel:
     """The panel of a stored trial. Raises UsageError when it has no gap or no frames."""
     setting = json.loads((folder / "trial.json").read_text())
-    jumps = console.parse(read_stamped(folder / "console.jsonl")).jumps
+    kexecs = console.parse(read_stamped(folder / "console.jsonl")).kexecs
     sides = dialogue.parse(read_stamped(folder / "dialogue.jsonl"))
     after = next((side for side in sides if side.name == "incoming"), None)
-    if not jumps or after is None or not (folder / "device-landed.bin").exists():
+    if not kexecs or after is None or not (folder / "device-landed.bin").exists():
         raise UsageError(f"{folder}: this trial has no gap, or no frames")
     _, resumed = read_stood_still(folder)
-    begin, end = jumps[0] - _MARGIN_NS, max(after.started, resumed or 0) + _MARGIN_NS
+    begin, end = kexecs[0] - _MARGIN_NS, max(after.started, resumed or 0) + _MARGIN_NS
     landed = sorted(landing.seen for landing in read_landed(folder / "device-landed.bin"))
     return Panel(
         title=f"control {setting['control']}" if setting["control"] else setting["name"],
-        gap_ms=(after.started - jumps[0]) / 1e6,
+        gap_ms=(after.started - kexecs[0]) / 1e6,
         sent=_slices(read_sent(folder / "device-sent.bin"), begin, end),
         landed=_slices(landed, begin, end),
         rows=_rows(folder, setting["clock_offset_ns"], begin, end),
-        still_ms=_still(folder, jumps[0]),
+        still_ms=_still(folder, kexecs[0]),
     )
 
 

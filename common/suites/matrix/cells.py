@@ -188,7 +188,7 @@ def table(results: Sequence[Result]) -> str:
         else:
             controls.setdefault((stage, pair), []).append(one.status == "PASS")
     for key, good in controls.items():
-        rows[key]["controls"] = f"{sum(good)}/{len(good)} failed as they must"
+        rows[key]["controls"] = f"{sum(good)}/{len(good)} failed as expected"
     text = tabulate([*rows.values()], headers="keys") if rows else "no cells"
     bad = [one for one in results if one.status != "PASS"]
     return "\n".join([text, "", *(f"{o.cell}: {o.status}: {o.why}" for o in bad)]).rstrip() + "\n"

@@ -82,14 +82,14 @@ class Result(Stored):
 
     @property
     def kind(self) -> Kind:
-        """A main run is right when it passed, a control when it failed as it must."""
-        if self.status in ("PASS", "FAILED AS IT MUST"):
+        """A main run is right when it passed, a control when it failed as expected."""
+        if self.status in ("PASS", "FAILED AS EXPECTED"):
             return "right"
         return "disturbed" if self.status == "DISTURBED" else "wrong"
 
     @property
     def disturbed_attempts(self) -> int:
-        """How many attempts the host spoiled."""
+        """How many attempts the host corrupted."""
         return self.attempts - (self.kind != "disturbed")
 
     @property

@@ -75,14 +75,14 @@ def weigh(
             return result("CRASHED", splat.text)
     if skips := [found[1] or "no reason given" for t in texts if (found := _SKIP.search(t))]:
         return result("SKIP", f"the test says: {skips[0]}")
-    if passed and console.jumps and handed_over:
+    if passed and console.kexecs and handed_over:
         return result("PASS", f"{incoming} after a kexec from {outgoing}")
     if not first:
         return result("FAIL", f"{outgoing} did not come up")
     if not in_time:
         return result("TIMEOUT", f"no end in time; last: {(said or ('nothing',))[-1]}")
     blamed = (*(text for text in said if _BLAMES.search(text)), *said[::-1], "no word")[0]
-    if not second or not console.jumps:
+    if not second or not console.kexecs:
         return result("FAIL", f"no kexec to {incoming}: {blamed}")
     if not handed_over:
         return result("FAIL", f"{incoming} says nothing of a handover from {outgoing}")

@@ -2,7 +2,7 @@
 /*
  * PID 1 of the guest: starts the processes, and says ten times a second on the
  * console how far each of them is. A line is "beat key=value key=value …" and
- * one write(). A line in the other direction spoils something: see spoil().
+ * one write(). A line in the other direction corrupts something: see corrupt().
  */
 #include <fcntl.h>
 #include <net/if.h>
@@ -288,12 +288,12 @@ static void hello(void)
 	write_out();
 }
 
-static void spoil_file(void)
+static void corrupt_file(void)
 {
 	int fd = open(FILE_NAME, O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0 || pwrite(fd, "x", 1, FILE_BLOCK_SIZE / 2) != 1)
-		die("spoil %s", FILE_NAME);
+		die("corrupt %s", FILE_NAME);
 	close(fd);
 }
 
@@ -309,7 +309,7 @@ static void turn_clock_back(void)
 /* Without an end of line, the record stays open until there is another one. */
 static void make_kernel_complain(void)
 {
-	static const char complaint[] = "<4>spoiled by /init\n";
+	static const char complaint[] = "<4>corrupted by /init\n";
 	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
 
 	if (fd < 0 || write(fd, complaint, strlen(complaint)) < 0)
@@ -318,7 +318,7 @@ static void make_kernel_complain(void)
 }
 
 /* For controls: each of these has to be noticed. */
-static void spoil(const char *what)
+static void corrupt(const char *what)
 {
 	if (!strcmp(what, "process")) {
 		kill(processes[0].pid, SIGKILL);
@@ -326,19 +326,19 @@ static void spoil(const char *what)
 	} else if (!strcmp(what, "count")) {
 		shared->stamper[0].count /= 2;
 	} else if (!strcmp(what, "tcp")) {
-		shared->spoil_tcp = true;
+		shared->corrupt_tcp = true;
 	} else if (!strcmp(what, "file")) {
-		spoil_file();
+		corrupt_file();
 	} else if (!strcmp(what, "clock")) {
 		turn_clock_back();
 	} else if (!strcmp(what, "frame")) {
-		shared->nic.spoil = true;
+		shared->nic.corrupt = true;
 	} else if (!strcmp(what, "log")) {
 		make_kernel_complain();
 	} else {
 		return;
 	}
-	say("spoiled %s", what);
+	say("corrupted %s", what);
 	write_out();
 }
 
@@ -355,7 +355,7 @@ static void hear(void)
 		return;
 	text[got] = '\0';
 	text[strcspn(text, "\r\n")] = '\0';
-	spoil(text);
+	corrupt(text);
 }
 
 static u64 nonce(void)

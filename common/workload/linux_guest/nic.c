@@ -154,8 +154,8 @@ void receive_frames(void)
 
 		if (length < 0)
 			die("recv");
-		if (own->spoil) {
-			own->spoil = false;
+		if (own->corrupt) {
+			own->corrupt = false;
 			buffer.frame.sent_ns ^= 1;
 		}
 		take(own, &buffer.frame, length);

@@ -75,7 +75,7 @@ struct writer {
  * @up: its link is there, and it is read
  * @frames: frames that came, each once
  * @next: number of the frame that is expected next
- * @spoil: set by PID 1 for a control: one bit of the next frame is flipped
+ * @corrupt: set by PID 1 for a control: one bit of the next frame is flipped
  */
 struct nic {
 	volatile u64 up;
@@ -84,14 +84,14 @@ struct nic {
 	u64 lost;
 	u64 repeated;
 	u64 damaged;
-	volatile bool spoil;
+	volatile bool corrupt;
 	struct faults faults;
 };
 
 struct shared {
 	u64 nonce;
 	/* Set by PID 1 for a control: the sender flips one bit. */
-	volatile bool spoil_tcp;
+	volatile bool corrupt_tcp;
 	struct stamper stamper[MAX_CPUS];
 	struct checker checker;
 	struct tcp_end receiver;

@@ -95,8 +95,8 @@ void send_tcp(void)
 
 		fill_pattern(block, BLOCK_WORDS, seed(own->bytes));
 		count(own, block);
-		if (shared->spoil_tcp) {
-			shared->spoil_tcp = false;
+		if (shared->corrupt_tcp) {
+			shared->corrupt_tcp = false;
 			block[BLOCK_WORDS / 2] ^= 1;
 		}
 		if (write(fd, block, BLOCK_SIZE) != BLOCK_SIZE)

@@ -223,19 +223,19 @@ CONTROLS = (
         reason=reason(checks.fact_is(INCOMING, "ram.pages_different", "1")),
     ),
     Control(
-        name="register-spoiled",
+        name="register-corrupted",
         what="one bit of r15 is flipped in the restored registers",
         breaks=frozenset({"registers"}),
         reason=reason(not_zero(INCOMING, "guest.0.errors.gpr")),
     ),
     Control(
-        name="vector-spoiled",
+        name="vector-corrupted",
         what="one bit of a vector register is flipped in the restored state",
         breaks=frozenset({"vector_state"}),
         reason=reason(not_zero(INCOMING, "guest.0.errors.vector")),
     ),
     Control(
-        name="msr-spoiled",
+        name="msr-corrupted",
         what="one bit of an MSR (STAR) is flipped in the restored state",
         breaks=frozenset({"guest_content"}),
         reason=reason(not_zero(INCOMING, "guest.0.errors.msr")),
@@ -248,7 +248,7 @@ CONTROLS = (
         reason=reason(checks.fact_is(INCOMING, "restore.msrs_refused", "1 0xbadc0de")),
     ),
     Control(
-        name="counter-spoiled",
+        name="counter-corrupted",
         what="the counter is one too high, in the register and in memory",
         breaks=frozenset({"counter"}),
         reason=reason(_counter_moved),

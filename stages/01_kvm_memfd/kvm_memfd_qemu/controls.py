@@ -8,7 +8,7 @@ from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Control, Outcome
 from common.guest.linux_checks import beat, qemu
-from common.guest.linux_controls import GUEST, failed, fault, said, spoiled
+from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
 from common.record.evidence import Trial
 from kvm_memfd.controls import (
     FIRMWARE_REBOOT,
@@ -155,22 +155,22 @@ CONTROLS = (
         name="process-restarted",
         what="a process of the guest is killed and started again after the resume",
         breaks=frozenset({"same_processes"}),
-        reason=reason(spoiled("process")),
+        reason=reason(corrupted("process")),
     ),
     Control(
-        name="count-spoiled",
+        name="count-corrupted",
         what="the guest's count is halved after the resume",
         breaks=frozenset({"counts_go_on"}),
-        reason=reason(spoiled("count")),
+        reason=reason(corrupted("count")),
     ),
     Control(
-        name="tcp-spoiled",
+        name="tcp-corrupted",
         what="one bit of what goes through the TCP connection is flipped after the resume",
         breaks=frozenset({"guest_tcp"}),
         reason=reason(fault("receiver", "of the stream differs")),
     ),
     Control(
-        name="file-spoiled",
+        name="file-corrupted",
         what="one byte of the guest's file is overwritten after the resume",
         breaks=frozenset({"guest_file"}),
         reason=reason(fault("writer", "differs")),

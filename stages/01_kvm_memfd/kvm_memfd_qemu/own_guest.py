@@ -20,15 +20,15 @@ from common.record.evidence import Trial
 from common.stage.declaration import Stage
 from kvm_memfd_qemu.checks import CLAIMS
 
-# These spoil our own guest's processes, or ask them.
+# These corrupt our own guest's processes, or ask them.
 _CONTROLSGUEST = frozenset(
     {
         "cold-guest",
         "given-up",
         "process-restarted",
-        "count-spoiled",
-        "tcp-spoiled",
-        "file-spoiled",
+        "count-corrupted",
+        "tcp-corrupted",
+        "file-corrupted",
         "clock-turned-back",
     }
 )

@@ -6,7 +6,16 @@ from __future__ import annotations
 from common.checks.live_update import INCOMING, OUTGOING
 from common.guest.linux_checks import beat, pause_between_beats, qemu
 from common.record.evidence import Trial
-from common.record.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
+from common.record.timing import (
+    ACROSS,
+    across,
+    host_ms,
+    known,
+    one_after_another,
+    stamp,
+    tsc_ms,
+    us_fact_ms,
+)
 
 _BLACKOUT = "blackout (QEMU's STOP to RESUME)"
 
@@ -15,18 +24,13 @@ def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
-    console = trial.console
-    jump = console.jumps[0] if console.jumps else None
-    first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
         "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
         "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
         "digest (proof)": tsc_ms(before, "saved", "digested"),
         "preserve state": tsc_ms(before, "digested", "state_preserved"),
-        "shutdown (host)": host_ms(before.ended if before else None, jump),
-        "jump (host)": host_ms(jump, first),
-        "early boot (host)": host_ms(first, after.started if after else None),
+        **across(trial),
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "compare (proof, meanwhile)": tsc_ms(after, "retrieved", "compared"),
         "start QEMU": host_ms(
@@ -38,7 +42,7 @@ def phases(trial: Trial) -> dict[str, float]:
         "longest gap by the guest's own clock": _guest_gap(trial),
         "guest's CLOCK_REALTIME then late by": _late(trial),
     }
-    return {name: ms for name, ms in found.items() if ms is not None}
+    return known(found)
 
 
 def _guest_gap(trial: Trial) -> float | None:
@@ -58,9 +62,7 @@ _IN_THE_BLACKOUT = (
     "save",
     "digest (proof)",
     "preserve state",
-    "shutdown (host)",
-    "jump (host)",
-    "early boot (host)",
+    *ACROSS,
     "retrieve",
     "start QEMU",
     "load",

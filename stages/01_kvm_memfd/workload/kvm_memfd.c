@@ -344,19 +344,19 @@ static struct kvm_msr_entry *find_msr(struct vcpu_state *state, u32 index)
 	return &state->msr[at];
 }
 
-static void spoil_state(struct vm_state *state)
+static void corrupt_state(struct vm_state *state)
 {
 	struct vcpu_state *first = &state->vcpu[0];
-	/* XCR0 and XSTATE_BV bit 2: is there an upper half of ymm15 to spoil? */
+	/* XCR0 and XSTATE_BV bit 2: is there an upper half of ymm15 to corrupt? */
 	bool upper = first->xcrs.xcrs[0].value & BIT(2);
 
-	if (param_control("register-spoiled"))
+	if (param_control("register-corrupted"))
 		first->regs.r15 ^= 1ull << 40;
-	if (param_control("vector-spoiled"))
+	if (param_control("vector-corrupted"))
 		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
-	if (param_control("counter-spoiled"))
+	if (param_control("counter-corrupted"))
 		first->regs.r14++;
-	if (param_control("msr-spoiled"))
+	if (param_control("msr-corrupted"))
 		find_msr(first, MSR_STAR)->data ^= BIT(0);
 	if (param_control("msr-unknown"))
 		find_msr(first, MSR_STAR)->index = MSR_NONE;
@@ -374,7 +374,7 @@ static void restore(struct incoming *in)
 	struct refused_msrs refused = {};
 	u64 start = now_us();
 
-	spoil_state(in->state);
+	corrupt_state(in->state);
 	vmm_create(&in->vmm, in->ram_fd, in->ram, in->state->ram_size, in->state->nr_vcpus);
 	vm_restore(&in->vmm, in->state, &refused);
 	vmm_prefault(&in->vmm);
@@ -391,7 +391,7 @@ static void resume(struct incoming *in)
 
 	/* From here on memory changes: the host has to be done with its look at it. */
 	await("resume");
-	if (param_control("counter-spoiled"))
+	if (param_control("counter-corrupted"))
 		in->vmm.vcpus[0].block->counter++;
 	resumed = rdtsc();
 	vmm_run(&in->vmm);

@@ -194,7 +194,7 @@ static void drop_caches(void)
 }
 
 /* What is done wrong on purpose before the comparison. */
-static int spoil(int fd, unsigned int token)
+static int corrupt(int fd, unsigned int token)
 {
 	u8 byte;
 
@@ -232,7 +232,7 @@ void states_incoming(int luo_fd, u64 nonce)
 		looks[i].error = fds[i];
 		if (fds[i] < 0)
 			continue;
-		fds[i] = spoil(fds[i], i + 1);
+		fds[i] = corrupt(fds[i], i + 1);
 		memfd_look(fds[i], &looks[i]);
 		memfd_compare(fds[i], &states[i], seed_of(nonce, i + 1), &looks[i]);
 	}

@@ -127,7 +127,7 @@ CLAIMS = (
     checks.live_update(taint=TAINT),
     Claim(
         "The device goes on writing into the guest's memory: while it is preserved, and through"
-        " shutdown, jump and boot.",
+        " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(

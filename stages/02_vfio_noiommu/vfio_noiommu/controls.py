@@ -88,10 +88,10 @@ def _reset_by_hand(trial: Trial) -> Outcome:
 def _other_goes_on(trial: Trial) -> Outcome:
     after = trial.witness["other"]["after"] if "other" in trial.witness else None
     if after is None:
-        return no_data("other-landed.bin", expected="frames after the jump")
+        return no_data("other-landed.bin", expected="frames after the kexec")
     return outcome(
         after["landed"] > 0,
-        expected="frames of the second device after the jump",
+        expected="frames of the second device after the kexec",
         seen=f"{after['landed']} of {after['sent']}",
         evidence="other-landed.bin",
     )
@@ -436,16 +436,16 @@ CONTROLS = (
         with_patch="faults/another-memfd.patch",
     ),
     _skew(
-        "pci-list-spoiled",
+        "pci-list-corrupted",
         "that finds two bits of the list of preserved PCI devices changed",
         "'pci-live-v1'",
-        with_patch="faults/list-spoiled.patch",
+        with_patch="faults/list-corrupted.patch",
     ),
     _skew(
-        "vfio-file-spoiled",
+        "vfio-file-corrupted",
         "that finds a bit of the state of a vfio-pci file changed",
         "'vfio-pci-live-v1'",
-        with_patch="faults/file-spoiled.patch",
+        with_patch="faults/file-corrupted.patch",
     ),
     Control(
         name="skew-fails-open",
@@ -464,7 +464,7 @@ CONTROLS = (
         what="kernels without the patch that checks the list of preserved PCI devices, of which two"
         " bits change: the device is forgotten, and goes on writing",
         without_patch="0026-",
-        with_patch="faults/list-spoiled.patch",
+        with_patch="faults/list-corrupted.patch",
         breaks=frozenset({"device_retrieved"}),
         may_break=None,
         reason=reason(facts_are(INCOMING, {"retrieve.device": "-19", "finish": "0"})),

@@ -5,7 +5,16 @@ from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
 from common.record.evidence import Trial
-from common.record.timing import host_ms, one_after_another, tsc_ms, us_fact_ms
+from common.record.timing import (
+    ACROSS,
+    across,
+    guest_gap_ms,
+    known,
+    one_after_another,
+    tsc_across_ms,
+    tsc_ms,
+    us_fact_ms,
+)
 
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
 _UNREAD = "ring unread"
@@ -14,45 +23,32 @@ _UNREAD = "ring unread"
 def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    console = trial.console
-    jump = console.jumps[0] if console.jumps else None
-    first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
         "preserve device (DMA runs)": us_fact_ms(before, "preserve.device.us"),
         "preserve RAM (DMA runs)": us_fact_ms(before, "preserve.ram.us"),
         "kexec load (DMA runs)": us_fact_ms(before, "load.us"),
         "pause": tsc_ms(before, "paused", "captured"),
         "digest (proof)": tsc_ms(before, "captured", "digested"),
-        "shutdown (host)": host_ms(before.ended if before else None, jump),
-        "jump (host)": host_ms(jump, first),
-        "early boot (host)": host_ms(first, after.started if after else None),
+        **across(trial),
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "compact memory (proof)": tsc_ms(after, "retrieved", "compacted"),
         "compare (proof)": tsc_ms(after, "compacted", "compared"),
         "restore": tsc_ms(after, "compared", "resume"),
         "take over device": tsc_ms(after, "resume", "adopted"),
-        _GUEST_BLACKOUT: None,
-        _UNREAD: None,
+        _GUEST_BLACKOUT: guest_gap_ms(trial),
+        _UNREAD: tsc_across_ms(trial, "paused", "adopted"),
     }
-    if before and after and (khz := after.number("tsc.khz")):
-        if gap := after.number("guest.0.resume.gap_tsc"):
-            found[_GUEST_BLACKOUT] = gap / khz
-        paused, adopted = before.number("t.paused"), after.number("t.adopted")
-        if paused is not None and adopted is not None:
-            found[_UNREAD] = (adopted - paused) / khz
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["gap (host)"] = frames["gap"]["ms"]
         found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
-    return {name: ms for name, ms in found.items() if ms is not None}
+    return known(found)
 
 
 _IN_THE_BLACKOUT = (
     "pause",
     "digest (proof)",
-    "shutdown (host)",
-    "jump (host)",
-    "early boot (host)",
+    *ACROSS,
     "retrieve",
     "compact memory (proof)",
     "compare (proof)",

@@ -151,16 +151,16 @@ def _above_ram(trial: Trial) -> Outcome:
     )
 
 
-def poison_page(trial: Trial) -> int | None:
+def unmapped_page(trial: Trial) -> int | None:
     """The address that is no IOVA, but of a page of RAM; None when no descriptor has it."""
     side = trial.side(OUTGOING)
-    return side.number("poison.iova") if side else None
+    return side.number("unmapped.iova") if side else None
 
 
-def poisoned(trial: Trial) -> list[int]:
+def unmapped_frames(trial: Trial) -> list[int]:
     """Numbers of the frames whose descriptors lead there."""
     side = trial.side(OUTGOING)
-    text = side.facts.get("poison.frames", "") if side else ""
+    text = side.facts.get("unmapped.frames", "") if side else ""
     match = re.fullmatch(r"([0-9]{1,6}) from ([0-9]{1,12}), each ([0-9]{1,12})", text)
     if match is None:
         return []
@@ -168,12 +168,12 @@ def poisoned(trial: Trial) -> list[int]:
     return [first + n * step for n in range(count)]
 
 
-def _poison_faulted(trial: Trial) -> Outcome:
+def _unmapped_faulted(trial: Trial) -> Outcome:
     """The trace has four events for each frame at least: QEMU writes piece by piece."""
-    page, numbers = poison_page(trial), poisoned(trial)
+    page, numbers = unmapped_page(trial), unmapped_frames(trial)
     frames, found = frame_checks.frames_of(trial), faults(trial, "proof", DEVICE)
     if page is None or not numbers or frames is None or frames["gap"] is None:
-        return no_data("facts poison.*, or no gap", expected="faults in the gap")
+        return no_data("facts unmapped.*, or no gap", expected="faults in the gap")
     return outcome(
         found is not None and found["in_gap"] > 0 and found["count"] >= len(numbers),
         expected=f"faults of {DEVICE} at {page:#x} for {len(numbers)} frames, some of them in the"
@@ -182,15 +182,15 @@ def _poison_faulted(trial: Trial) -> Outcome:
         f" {found['in_gap']} in the gap; {found['first'][1]}"
         if found
         else "none",
-        evidence="qemu-trace.log, vtd_dmar_fault; outgoing facts poison.*",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing facts unmapped.*",
     )
 
 
 def _no_other_fault(trial: Trial) -> Outcome:
-    frames, numbers = frame_checks.frames_of(trial), poisoned(trial)
+    frames, numbers = frame_checks.frames_of(trial), unmapped_frames(trial)
     if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
         return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
-    found, page = faults(trial, "proof", DEVICE), poison_page(trial) if numbers else None
+    found, page = faults(trial, "proof", DEVICE), unmapped_page(trial) if numbers else None
     return outcome(
         found is None
         or (page is not None and page <= found["lowest"] <= found["highest"] < page + PAGE),
@@ -210,7 +210,7 @@ def _reader_saw_all(trial: Trial) -> Outcome:
     seen = [side.facts.get(key) if side else None for key in keys]
     if frames is None or not frames["sent"] or None in seen:
         return no_data("facts reader.frames.*", expected="every frame once")
-    never = len(poisoned(trial))
+    never = len(unmapped_frames(trial))
     return outcome(
         seen == [str(frames["sent"] - never), "0", "0", str(never)],
         expected=f"{frames['sent'] - never} frames, none lost or damaged, {never} missing in the"
@@ -369,9 +369,9 @@ def _other_blocked(trial: Trial) -> Outcome:
     command = side.number("other.command") if side else None
     # After this the workload turns it on; what it says of that reaches the host later.
     booted = side.stamps.get("await.snapshot-booted") if side else None
-    if command is None or booted is None or not trial.console.jumps:
+    if command is None or booted is None or not trial.console.kexecs:
         return no_data("fact other.command", expected="bus mastering off, then faults")
-    by_hand = (booted - trial.console.jumps[0]) / 1e6
+    by_hand = (booted - trial.console.kexecs[0]) / 1e6
     return outcome(
         not command & _BUS_MASTER and found is not None and found["first"][0] >= by_hand,
         expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
@@ -457,7 +457,7 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
-        "The device goes on writing into memory: while it is preserved, and through shutdown, jump"
+        "The device goes on writing into memory: while it is preserved, and through shutdown, kexec"
         " and boot.",
         frame_checks.WRITES_ON,
     ),
@@ -467,7 +467,7 @@ CLAIMS = (
             Check(
                 "host_saw_all",
                 "Did the host see every frame land once?",
-                frame_checks.host_saw_all(but=poisoned),
+                frame_checks.host_saw_all(but=unmapped_frames),
             ),
             frame_checks.DEVICE_COUNTED_ALL,
             Check("reader_saw_all", "Did the reader see every frame once?", _reader_saw_all),
@@ -491,9 +491,9 @@ CLAIMS = (
             *STAYS_ON,
             Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
             Check(
-                "poison_faulted",
+                "unmapped_faulted",
                 "Did descriptors that lead nowhere fault, in the gap?",
-                _poison_faulted,
+                _unmapped_faulted,
                 timed=True,
             ),
             Check("canary", "Is the page at their address as it was?", _canary),

@@ -12,7 +12,7 @@ from common.checks.model import Check, Control, Outcome
 from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
-from iommufd.checks import CLAIMS, PAGE, faults, poison_page, snapshot, tables
+from iommufd.checks import CLAIMS, PAGE, faults, snapshot, tables, unmapped_page
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -52,14 +52,14 @@ def _turned_off(trial: Trial) -> Outcome:
 
 def _untold_faults(trial: Trial) -> Outcome:
     """It faulted at the page of RAM of which nobody said that it would."""
-    page, found = poison_page(trial), faults(trial, "proof", DEVICE)
+    page, found = unmapped_page(trial), faults(trial, "proof", DEVICE)
     if page is None or found is None:
-        return no_data("fact poison.iova, vtd_dmar_fault", expected="faults")
+        return no_data("fact unmapped.iova, vtd_dmar_fault", expected="faults")
     return outcome(
         page <= found["lowest"] <= found["highest"] < page + PAGE,
         expected=f"faults at {page:#x}, and nowhere else",
         seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}",
-        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact poison.iova",
+        evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact unmapped.iova",
     )
 
 
@@ -312,10 +312,10 @@ CONTROLS = (
         with_config="faults/no-iommu-list.config",
     ),
     _skew(
-        "iommu-list-spoiled",
+        "iommu-list-corrupted",
         "that finds a bit of the list of IOMMUs changed",
         "'iommu-live-v1'",
-        with_patch="faults/list-spoiled.patch",
+        with_patch="faults/list-corrupted.patch",
     ),
     Control(
         name="every-bit-changed",
@@ -383,13 +383,13 @@ CONTROLS = (
         reason=reason(_stopped_by_finish),
     ),
     Control(
-        name="poison-untold",
+        name="unmapped-undeclared",
         what="nobody says which descriptors lead nowhere",
-        breaks=frozenset({"no_other_fault", "poison_faulted", "host_saw_all", "reader_saw_all"}),
+        breaks=frozenset({"no_other_fault", "unmapped_faulted", "host_saw_all", "reader_saw_all"}),
         reason=reason(_untold_faults),
     ),
     Control(
-        name="frame-spoiled",
+        name="frame-corrupted",
         what="one bit of a frame is flipped in memory before the reader looks at it",
         breaks=frozenset({"reader_saw_all"}),
         # Where the host looks later than the reader, it sees what the reader saw.
@@ -399,7 +399,7 @@ CONTROLS = (
     Control(
         name="canary-mapped",
         what="the page at the address that leads nowhere is mapped there",
-        breaks=frozenset({"poison_faulted", "canary", "above_ram"}),
+        breaks=frozenset({"unmapped_faulted", "canary", "above_ram"}),
         reason=reason(_canary_overwritten),
     ),
     Control(

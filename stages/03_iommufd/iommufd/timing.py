@@ -3,9 +3,9 @@
 
 from __future__ import annotations
 
-from common.checks.live_update import INCOMING, OUTGOING
+from common.checks.live_update import INCOMING
 from common.record.evidence import Trial
-from common.record.timing import host_ms, tsc_ms
+from common.record.timing import across, guest_gap_ms, known, tsc_across_ms, tsc_ms
 
 _UNREAD = "ring unread"
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
@@ -13,29 +13,19 @@ _GUEST_BLACKOUT = "blackout (guest's TSC)"
 
 def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
-    before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    console = trial.console
-    jump = console.jumps[0] if console.jumps else None
-    first = console.boots[1].t if len(console.boots) > 1 else None
+    after = trial.side(INCOMING)
     found: dict[str, float | None] = {
-        "shutdown (host)": host_ms(before.ended if before else None, jump),
-        "jump (host)": host_ms(jump, first),
-        "early boot (host)": host_ms(first, after.started if after else None),
+        **across(trial),
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "take over device, wrong ways tried": tsc_ms(after, "retrieved", "adopted"),
-        _UNREAD: None,
+        _UNREAD: tsc_across_ms(trial, "unread", "adopted"),
+        _GUEST_BLACKOUT: guest_gap_ms(trial),
     }
-    if before and after and (khz := after.number("tsc.khz")):
-        unread, adopted = before.number("t.unread"), after.number("t.adopted")
-        if unread is not None and adopted is not None:
-            found[_UNREAD] = (adopted - unread) / khz
-        if gap := after.number("guest.0.resume.gap_tsc"):
-            found[_GUEST_BLACKOUT] = gap / khz
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["gap (host)"] = frames["gap"]["ms"]
         found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
-    return {name: ms for name, ms in found.items() if ms is not None}
+    return known(found)
 
 
 def blackout(_trial: Trial) -> dict[str, float]:

@@ -188,7 +188,7 @@ def read_witness(raw: RawTrial) -> dict[str, Any]:
     raw.within(tables.name, *(look.t for look in looks))
     found["tables"] = [look.model_dump(by_alias=True) for look in looks]
     kernels = raw.console
-    zero = kernels.jumps[0] if kernels.jumps else raw.setting.started_ns
+    zero = kernels.kexecs[0] if kernels.kexecs else raw.setting.started_ns
     booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
     found["translation"] = {
         "enables": [[_ms(t, zero), on] for t, on in _enables(raw.trace)],

@@ -255,7 +255,7 @@ CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
         "The NIC goes on writing into the guest's memory: while it is preserved, and through"
-        " shutdown, jump and boot.",
+        " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(

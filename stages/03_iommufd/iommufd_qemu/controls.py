@@ -10,7 +10,7 @@ from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.checks.model import Control, Outcome
 from common.guest.linux_checks import qemu
-from common.guest.linux_controls import GUEST, failed, fault, said, spoiled
+from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
 from common.record.evidence import Trial
 from iommufd_qemu.checks import CLAIMS, ledger, made_up
 
@@ -157,16 +157,16 @@ CONTROLS: tuple[Control, ...] = (
         reason=reason(_too_many),
     ),
     Control(
-        name="frame-spoiled",
+        name="frame-corrupted",
         what="one bit of a frame is flipped in the guest before its reader looks at it",
         breaks=frozenset({"guest_saw_all"}),
         reason=reason(fault("nic", "is not as it was sent")),
     ),
     Control(
-        name="log-spoiled",
+        name="log-corrupted",
         what="a warning is written to the guest's log after the resume",
         breaks=frozenset({"kernel_silent"}),
-        reason=reason(spoiled("log")),
+        reason=reason(corrupted("log")),
     ),
     Control(
         name="config-written",

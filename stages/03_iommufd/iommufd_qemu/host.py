@@ -103,7 +103,7 @@ class NicHost(TranslationWitness):
 
     def _swept(self) -> None:
         self._guest.run_on()
-        self._guest.spoil()
+        self._guest.corrupt()
         if self._control == "stopped-again":
             self._qemus.now.do("stop")
             time.sleep(_STOPPED_SECONDS)

@@ -6,7 +6,16 @@ from __future__ import annotations
 from common.checks.live_update import INCOMING, OUTGOING
 from common.guest.linux_checks import pause_between_beats, qemu
 from common.record.evidence import Trial
-from common.record.timing import host_ms, one_after_another, stamp, tsc_ms, us_fact_ms
+from common.record.timing import (
+    ACROSS,
+    across,
+    host_ms,
+    known,
+    one_after_another,
+    stamp,
+    tsc_ms,
+    us_fact_ms,
+)
 
 _BLACKOUT = "blackout (QEMU's STOP to RESUME)"
 
@@ -15,9 +24,6 @@ def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
-    console = trial.console
-    jump = console.jumps[0] if console.jumps else None
-    first = console.boots[1].t if len(console.boots) > 1 else None
     found: dict[str, float | None] = {
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
         "preserve memory (guest runs)": us_fact_ms(before, "preserve.memory.us"),
@@ -27,9 +33,7 @@ def phases(trial: Trial) -> dict[str, float]:
         "looks (proof)": host_ms(
             stamp(trial, OUTGOING, "t.preserved"), before.ended if before else None
         ),
-        "shutdown (host)": host_ms(before.ended if before else None, jump),
-        "jump (host)": host_ms(jump, first),
-        "early boot (host)": host_ms(first, after.started if after else None),
+        **across(trial),
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "take over the NIC": tsc_ms(after, "retrieved", "adopted"),
         "finish": tsc_ms(after, "adopted", "finished"),
@@ -44,7 +48,7 @@ def phases(trial: Trial) -> dict[str, float]:
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
         found["longest silence of the NIC in the gap (host)"] = frames["gap"]["silence_ms"]
-    return {name: ms for name, ms in found.items() if ms is not None}
+    return known(found)
 
 
 _IN_THE_BLACKOUT = (
@@ -52,9 +56,7 @@ _IN_THE_BLACKOUT = (
     "take descriptors, interrupts off",
     "preserve iommufd and NIC",
     "looks (proof)",
-    "shutdown (host)",
-    "jump (host)",
-    "early boot (host)",
+    *ACROSS,
     "retrieve",
     "take over the NIC",
     "finish",

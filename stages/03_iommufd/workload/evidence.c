@@ -16,9 +16,9 @@
  * them are in the gap, however long the host takes to get there. The IOVA is the
  * address of a page of real memory.
  */
-#define POISON_FIRST (RATE / 2)
-#define POISON_STEP (RATE / 4)
-#define POISON_MOST 60
+#define UNMAPPED_FIRST (RATE / 2)
+#define UNMAPPED_STEP (RATE / 4)
+#define UNMAPPED_MOST 60
 
 /* Of what is available: the rest is for those who want to go on meanwhile. */
 #define HOG_PERCENT 80
@@ -141,19 +141,19 @@ void canary_check(const struct nic *nic)
 }
 
 /* The frames that will be missing are told, so that all others have to be there. */
-void poison(const struct nic *nic)
+void unmap_some_descriptors(const struct nic *nic)
 {
 	/* Those that the device may be using at this moment are left alone. */
 	u32 head = igb_rx_head(&nic->igb), waiting = (head + COUNT - nic->reader->next) % COUNT;
-	u64 first = nic->reader->sequence + waiting + POISON_FIRST;
-	u32 count = (COUNT / 2 - POISON_FIRST) / POISON_STEP;
+	u64 first = nic->reader->sequence + waiting + UNMAPPED_FIRST;
+	u32 count = (COUNT / 2 - UNMAPPED_FIRST) / UNMAPPED_STEP;
 
-	if (count > POISON_MOST)
-		count = POISON_MOST;
+	if (count > UNMAPPED_MOST)
+		count = UNMAPPED_MOST;
 	for (u32 i = 0; i < count; i++)
-		reader_descriptor(nic->memory, (head + POISON_FIRST + i * POISON_STEP) % COUNT)
+		reader_descriptor(nic->memory, (head + UNMAPPED_FIRST + i * UNMAPPED_STEP) % COUNT)
 			->read.packet = nic->reader->canary;
-	fact("poison.iova", "0x%llx", nic->reader->canary);
-	if (!param_control("poison-untold"))
-		fact("poison.frames", "%u from %llu, each %llu", count, first, POISON_STEP);
+	fact("unmapped.iova", "0x%llx", nic->reader->canary);
+	if (!param_control("unmapped-undeclared"))
+		fact("unmapped.frames", "%u from %llu, each %llu", count, first, UNMAPPED_STEP);
 }

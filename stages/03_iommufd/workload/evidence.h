@@ -15,6 +15,6 @@ bool hog_goes_on(int pid);
 
 void canary_new(struct nic *nic);
 void canary_check(const struct nic *nic);
-void poison(const struct nic *nic);
+void unmap_some_descriptors(const struct nic *nic);
 
 #endif

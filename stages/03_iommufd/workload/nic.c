@@ -171,17 +171,17 @@ bool nic_goes_on(const struct nic *nic)
 	return true;
 }
 
-/* Control frame-spoiled: one bit of one frame, in what the CRC alone protects. */
-static void spoil_a_frame(struct nic *nic)
+/* Control frame-corrupted: one bit of one frame, in what the CRC alone protects. */
+static void corrupt_a_frame(struct nic *nic)
 {
 	u32 next = nic->reader->next;
-	static bool spoiled;
+	static bool corrupted;
 
-	if (spoiled || param_side() != SIDE_INCOMING || !param_control("frame-spoiled") ||
+	if (corrupted || param_side() != SIDE_INCOMING || !param_control("frame-corrupted") ||
 	    !(reader_descriptor(nic->memory, next)->wb.status & IGB_RX_DONE))
 		return;
 	reader_frame(nic->memory, next)->sent_ns ^= 1;
-	spoiled = true;
+	corrupted = true;
 }
 
 /* True when there was a frame; it is checked, and its buffer is used again. */
@@ -189,7 +189,7 @@ static bool read_frame(struct nic *nic)
 {
 	int index;
 
-	spoil_a_frame(nic);
+	corrupt_a_frame(nic);
 	index = nic->guest ? -1 : reader_take(nic->memory);
 	if (index < 0)
 		return false;

@@ -195,7 +195,7 @@ static int before_kexec(void)
 		rules_of_late_refusal(&nic, &other, luo);
 	}
 	preserve_and_load(&nic, luo);
-	poison(&nic);
+	unmap_some_descriptors(&nic);
 	nic.reader->pfns = digest_pfns(&nic);
 	report_pins("pins");
 	report_iommu_pages("iommu_pages");
