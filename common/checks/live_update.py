@@ -330,8 +330,7 @@ def live_update(*, taint: int = 0) -> Claim:
     """The claim that every stage starts with; `taint` is what its workload does to a kernel."""
     question = f"Is {taint} all that taints a kernel?" if taint else "Are both kernels untainted?"
     return Claim(
-        "The machine really went from one kernel to another by kexec, once, and nothing else"
-        " happened.",
+        "Exactly one kexec took place, from the outgoing to the incoming kernel, and nothing else.",
         (
             Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
             Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),

@@ -117,7 +117,7 @@ def _show_stage(stage: Stage, verdict: Verdict) -> None:
         headers = ["", "check", "seen", "controls that must break it"]
         print(f"\n{number}. {claim.text}")
         print(tabulate(rows, headers=headers, maxcolwidths=[None, None, 40, 30]))
-    print("\nControls: each must fail, for its own reason and in nothing else")
+    print("\nControls: each must fail, for the intended reason, and only in the checks it targets")
     print(controls_table(verdict.controls, width=100))
     print(f"\nstage {stage.number}: {verdict.status}: {verdict.why}")
 

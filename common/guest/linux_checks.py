@@ -195,7 +195,7 @@ def _clocks(trial: Trial) -> Outcome:
 
 
 NOT_BOOTED_AGAIN = Claim(
-    "The guest was not booted again, and none of its processes was started again.",
+    "The guest was not rebooted, and none of its processes was restarted.",
     (
         Check("same_boot", "Is it the same boot of the guest?", same_boot),
         Check("same_processes", "Are they the same processes?", _same_processes),
@@ -203,7 +203,7 @@ NOT_BOOTED_AGAIN = Claim(
     ),
 )
 WORK_GOES_ON = Claim(
-    "The guest's own work goes on without a fault.",
+    "The guest's own work continues without an error.",
     (
         Check(
             "guest_memory",

@@ -134,7 +134,7 @@ INCOMING_RULES = (
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
-        "The guest's memory was preserved while it ran, and every byte of it is equal.",
+        "The guest's memory was preserved while it ran, and every byte of it is unchanged.",
         (
             Check(
                 "guest_ran_on",
@@ -160,7 +160,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The vCPUs go on where they were: registers, vector state, counter.",
+        "The vCPUs resume where they were paused: registers, vector state, counter.",
         (
             HOST_SAW_GUEST_RUN,
             guest_checks.REGISTERS,
@@ -174,7 +174,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The guest itself, verifying all its memory, noticed nothing but time.",
+        "The guest, which verifies all of its memory, noticed nothing but the passage of time.",
         (
             Check(
                 "guest_content",
@@ -186,7 +186,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The session behaves as LUO's source says, also when it is misused.",
+        "Sessions behave as LUO's source says, including when they are misused.",
         (
             Check(
                 "outgoing_rules",

@@ -172,8 +172,8 @@ def _host_saw(trial: Trial) -> Outcome:
 
 
 CLAIM = Claim(
-    "A memfd comes back as memfd_luo documents it, whatever state it was in: content, size,"
-    " position, seals; nothing of it can be lost afterwards, and nothing else is carried over.",
+    "A memfd comes back as memfd_luo documents it, whatever its state: content, size, position,"
+    " seals; nothing of it can be lost afterwards, and nothing else is carried over.",
     (
         Check(
             "files_content",

@@ -82,7 +82,7 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 
 
 CLAIM = Claim(
-    "Lists of any length are handed over whole, as they were at one moment.",
+    "Lists of any length are handed over complete, as of one moment.",
     (
         Check("many_came", "Did all of many sessions, files and folios come?", _many),
         Check(

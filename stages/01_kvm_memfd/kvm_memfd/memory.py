@@ -286,7 +286,7 @@ INCOMING_RULES = (
 )
 
 CLAIM = Claim(
-    "What was taken comes back, whichever way it ends; a refusal or an abort leaves no mark.",
+    "All memory is given back, however a session ends; a refusal or an abort leaves no trace.",
     (
         Check(
             "preserved_once",

@@ -39,7 +39,7 @@ def _moved(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
-        "The guest's memory was preserved while it ran, and every byte of it is equal.",
+        "The guest's memory was preserved while it ran, and every byte of it is unchanged.",
         (
             Check(
                 "guest_ran_on",
@@ -54,14 +54,14 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "RAM was not copied: the pages are where they were, and QEMU's state is all that moved.",
+        "RAM was not copied: its pages stayed in place, and only QEMU's state moved.",
         (
             Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
             Check("bytes_moved", "Is RAM not in what QEMU saved?", _moved),
         ),
     ),
     Claim(
-        "QEMU, as it is in the host's package, saved the guest and loaded it.",
+        "An unmodified QEMU, as the host's package has it, saved the guest and loaded it.",
         (
             Check("same_qemu", "Are both the host's own QEMU?", same_qemu),
             Check(

@@ -126,12 +126,12 @@ _guest_content = guest_checks.no_errors("memory", "counter", "msr")
 CLAIMS = (
     checks.live_update(taint=TAINT),
     Claim(
-        "The device goes on writing into the guest's memory: while it is preserved, and through"
+        "The device keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
-        "No frame is lost, none comes twice, none is damaged.",
+        "No frame is lost, duplicated or damaged.",
         (
             frame_checks.HOST_SAW_ALL,
             frame_checks.DEVICE_COUNTED_ALL,
@@ -145,11 +145,11 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The device is never reset, never kept from memory, never put to sleep.",
+        "The device is never reset, never barred from memory, never suspended.",
         frame_checks.LEFT_ALONE,
     ),
     Claim(
-        "It is the device that was left: same place, same registers, further on in the same ring.",
+        "It is the same device: same address, same registers, further along in the same ring.",
         (
             DEVICE_RETRIEVED,
             *frame_checks.SAME_DEVICE,
@@ -164,8 +164,8 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The guest whose memory it is goes on, and finds no fault in what the device did not"
-        " write.",
+        "The guest that owns the memory resumes, and finds all that the device did not write"
+        " unchanged.",
         (
             Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
             Check("ram_equal", "Is every other page equal?", guest_checks.ram_equal),
@@ -182,11 +182,12 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "It is narrow: a second device of the same kind, not preserved, falls silent at the kexec.",
+        "Preservation is selective: a second, unpreserved device of the same type stops DMA at"
+        " the kexec.",
         (frame_checks.OTHER_SILENT,),
     ),
     Claim(
-        "What could disturb it is refused, and an abort leaves the device as it was.",
+        "Whatever could disturb the device is refused, and an abort leaves it as it was.",
         (
             Check(
                 "outgoing_rules",

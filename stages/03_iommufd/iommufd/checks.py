@@ -457,12 +457,12 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
-        "The device goes on writing into memory: while it is preserved, and through shutdown, kexec"
+        "The device keeps writing into memory: while it is preserved, and through shutdown, kexec"
         " and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
-        "No frame is lost, none comes twice, none is damaged.",
+        "No frame is lost, duplicated or damaged.",
         (
             Check(
                 "host_saw_all",
@@ -486,7 +486,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "Translation is on all the while, and a frame can arrive only through it.",
+        "Translation stays on throughout, and a frame can arrive only through it.",
         (
             *STAYS_ON,
             Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
@@ -501,13 +501,13 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
+        "The incoming kernel takes over the same tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
     ),
     Claim(
-        "The device is never reset, never kept from memory, never put to sleep; it is the device"
-        " that was left.",
+        "The device is never reset, never barred from memory, never suspended; it is the same"
+        " device.",
         (
             *frame_checks.LEFT_ALONE,
             Check(
@@ -531,7 +531,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "Userspace has a working iommufd: what it unmaps faults, what it maps is written to.",
+        "Userspace has a working iommufd: what it unmaps faults, what it maps receives DMA.",
         (
             Check(
                 "reuse_faults",
@@ -550,14 +550,14 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        "Preservation is selective: a second, unpreserved device of the same type is blocked.",
         (
             frame_checks.OTHER_SILENT,
             OTHER_BLOCKED,
         ),
     ),
     Claim(
-        "What could disturb it is refused, and an abort leaves the device as it was.",
+        "Whatever could disturb the device is refused, and an abort leaves it as it was.",
         (
             Check(
                 "outgoing_rules",

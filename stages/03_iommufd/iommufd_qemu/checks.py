@@ -254,12 +254,12 @@ def _own_ram_only(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
-        "The NIC goes on writing into the guest's memory: while it is preserved, and through"
+        "The NIC keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
-        "No frame is lost, none comes twice, none is damaged: by the host, the device, the guest.",
+        "No frame is lost, duplicated or damaged, as counted by host, device and guest.",
         (
             frame_checks.HOST_SAW_ALL,
             Check("device_counted_all", "Did the device count them all?", _guest_counted),
@@ -269,7 +269,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "Interrupts reach the guest again, those of the time between included.",
+        "Interrupts reach the guest again, including those of the gap.",
         (
             Check(
                 "gap_delivered",
@@ -287,7 +287,8 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "Translation is on all the while; the device has the guest's whole memory, and no other.",
+        "Translation stays on throughout; the device can reach all of the guest's memory, and no"
+        " other.",
         (
             *STAYS_ON,
             Check("own_ram_only", "Is just the guest's memory mapped for it?", _own_ram_only),
@@ -295,13 +296,12 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
+        "The incoming kernel takes over the same tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
     ),
     Claim(
-        "The NIC is never reset, never kept from memory, never put to sleep; it is the device that"
-        " was left.",
+        "The NIC is never reset, never barred from memory, never suspended; it is the same device.",
         (
             *frame_checks.LEFT_ALONE,
             Check(
@@ -327,7 +327,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "QEMU, unmodified, saved the guest and loaded it.",
+        "An unmodified QEMU saved the guest and loaded it.",
         (
             Check(
                 "guest_ran_on",
@@ -354,7 +354,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "It is narrow: a second device of the same kind, not preserved, is blocked.",
+        "Preservation is selective: a second, unpreserved device of the same type is blocked.",
         (frame_checks.OTHER_SILENT, OTHER_BLOCKED),
     ),
 )
