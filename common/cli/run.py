@@ -20,10 +20,10 @@ from common.record.evidence import Run
 from common.report.host import attempts, disturbed_attempts
 from common.report.text import controls_table, report_text
 from common.run.setup import TrialPlan, plan_trials
-from common.run.stage_run import execute_run
+from common.run.stage_run import StageRun, begin_run, execute_run
 from common.stage.append import check
 from common.stage.configured import configured, skipped_in_words
-from common.stage.declaration import Stage
+from common.stage.declaration import WORKLOADS, Stage
 from common.stage.layouts import layouts_asked
 from common.stage.loading import all_stages, load_stage
 
@@ -72,33 +72,46 @@ def told_runnable(stage: Stage) -> tuple[Control, ...]:
 
 
 def demo(arguments: argparse.Namespace) -> int:
-    """Every stage with its controls, narrated; a table at the end; the reports are stored."""
-    verdicts: list[tuple[Stage, Verdict, Run]] = []
-    skipped: list[str] = []
+    """Every stage with its controls, narrated; a table at the end; the reports are stored.
+
+    The main runs come first, QEMU's last of them: they show what there is to show, and the kernels
+    of the controls take longer than all of them.
+    """
     choice, options = chosen_kernels(arguments), run_options(arguments)
-    check(arguments.append, all_stages())
+    stages = [configured(declared, choice=choice) for declared in all_stages()]
+    check(arguments.append, stages)
+    verdicts: dict[str, tuple[Stage, Verdict, Run]] = {}
+    skipped: list[str] = []
     with Hypervisor(arguments.connect) as hypervisor:
-        for declared in all_stages():
-            stage = configured(declared, choice=choice)
+        runs: dict[str, StageRun] = {}
+        for stage in sorted(stages, key=lambda stage: stage.workload != WORKLOADS[0]):
             print(f"\nStage {stage.number}: {stage.title}", file=sys.stderr)
             plans = plan_trials(controls=[c for c in told_runnable(stage) if stage.shows(c)])
             try:
-                record, verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
+                run = begin_run(stage, plans, choice, options, hypervisor)
             except CannotRunHere as error:
                 print(f"not run here: {error}", file=sys.stderr)
                 skipped.append(f"{stage.label}: SKIP, {error}")
                 continue
-            verdicts.append((stage, verdict, record))
-            _show_stage(stage, verdict)
-            print(f"\nreport: ./kexec-stages report {folder.name}")
-    print("\n" + _summary(verdicts))
+            main = run.mains()
+            print(f"stage {stage.number}: main run {main.status}; its controls follow", flush=True)
+            runs[stage.label] = run
+        for label, run in runs.items():
+            print(f"\nControls of {label}", file=sys.stderr)
+            run.build_controls(choice)
+            record, verdict, folder = run.finish()
+            verdicts[label] = run.stage, verdict, record
+            _show_stage(run.stage, verdict)
+            print(f"\nreport: ./kexec-stages report {folder.name}", flush=True)
+    shown = [verdicts[stage.label] for stage in stages if stage.label in verdicts]
+    print("\n" + _summary(shown))
     for text in skipped:
         print(textwrap.fill(text, 100, subsequent_indent="   "))
-    for stage, verdict, _ in verdicts:
+    for stage, verdict, _ in shown:
         for text in attempts(verdict):
             print(textwrap.fill(f"{stage.label}: {text}", 100, subsequent_indent="   "))
-    print(_not_claimed([stage for stage, _, _ in verdicts]))
-    return max((verdict.exit for _, verdict, _ in verdicts), default=Exit.SKIP)
+    print(_not_claimed([stage for stage, _, _ in shown]))
+    return max((verdict.exit for _, verdict, _ in shown), default=Exit.SKIP)
 
 
 def _show_stage(stage: Stage, verdict: Verdict) -> None:

@@ -22,7 +22,7 @@ from common.host.processes.load import busy
 from common.machine.hypervisor import Hypervisor
 from common.run.options import RunOptions
 from common.run.setup import RunSetup, TrialPlan, plan_trials, setup_of
-from common.run.stage_run import run_stage
+from common.run.stage_run import StageRun
 from common.stage.append import check
 from common.stage.configured import configured
 from common.stage.declaration import Stage
@@ -163,8 +163,10 @@ def _runner(benches: Mapping[str, RunSetup], plans: PlanOf) -> RunOne:
     def run_one(label: str, trial: str, folder: Path) -> Judged:
         setup = replace(benches[label], folder=folder)
         plan = plans[label, trial]
-        run = run_stage(setup, [plan], before=lambda _plan: None, after=lambda _trial: None)
-        return judged(run, setup.stage)
+        run = StageRun(setup, [plan])
+        run.mains()
+        record = run.controls()
+        return judged(record, setup.stage)
 
     return run_one
 

@@ -65,6 +65,14 @@ def kernels_of(
     )
 
 
+def with_controls(
+    kernels: Kernels, stage: Stage, choice: KernelChoice, controls: Iterable[Control]
+) -> Kernels:
+    """The same, and those of controls that have their own; built where the cache has none."""
+    get = _Getter(stage, choice, BuildProgress())
+    return replace(kernels, controls={c.name: get.pair(c) for c in controls if c.own_kernels})
+
+
 @dataclass(frozen=True)
 class _Getter:
     """Gets kernels of one choice, and each of its sources once."""

@@ -22,6 +22,7 @@ from common.record.seal import seal
 from common.record.setting import ATTEMPTS
 from common.record.sources import digests
 from common.record.trial_files import MADE, RECORD
+from common.run.kernels import with_controls
 from common.run.options import RunOptions
 from common.run.progress import Progress
 from common.run.setup import RunSetup, TrialPlan, setup_of
@@ -38,47 +39,95 @@ def execute_run(
     hypervisor: Hypervisor,
 ) -> tuple[Run, Verdict, Path]:
     """The trials of `plans` on those kernels; `stage` is one `configured`."""
-    controls = [plan.control for plan in plans if plan.control]
-    setup = setup_of(stage, controls, choice, options, hypervisor)
+    run = begin_run(stage, plans, choice, options, hypervisor)
+    run.build_controls(choice)
+    run.mains()
+    return run.finish()
+
+
+def begin_run(
+    stage: Stage,
+    plans: Sequence[TrialPlan],
+    choice: KernelChoice,
+    options: RunOptions,
+    hypervisor: Hypervisor,
+) -> StageRun:
+    """A run in a folder of its own, with the kernels of its main trials."""
+    setup = setup_of(stage, [], choice, options, hypervisor)
     progress = Progress(stage)
     folder = new_run_folder(stage.label, hypervisor)
     setup = replace(setup, folder=folder, on_progress=progress.line)
-    with busy(setup.load, hypervisor.cleanup):
-        record = run_stage(setup, plans, before=progress.begin, after=progress.end)
-    return record, judge(record, stage), publish(folder)
+    return StageRun(setup, plans, before=progress.begin, after=progress.end)
 
 
-def run_stage(
-    setup: RunSetup,
-    plans: Sequence[TrialPlan],
-    *,
-    before: Callable[[TrialPlan], None],
-    after: Callable[[Trial], None],
-) -> Run:
-    """All trials of `plans`, one after the other, as a sealed run in `setup.folder`.
+class StageRun:
+    """A run under way: main trials, then controls, for which kernels may be built in between.
 
-    A disturbed trial is run again, up to `ATTEMPTS` times in all. No controls after a main run
-    that failed for the named cause that was expected.
+    A disturbed trial is run again, up to `ATTEMPTS` times in all.
     """
-    trials: list[Trial] = []
-    made = _made(setup.stage, plans)
-    (setup.folder / MADE).write_text(made.text())
-    setup = replace(setup, nonce=made.nonce)
-    for kernel, name in (
-        (setup.kernels.outgoing, "outgoing"),
-        (setup.kernels.incoming, "incoming"),
-    ):
-        if kernel.config:
-            shutil.copyfile(kernel.config, setup.folder / f"{name}.config")
-    for plan in plans:
-        # What a control breaks cannot be told apart where the main run is broken already.
-        if plan.control and any(_fails_as_expected(trial, setup.stage) for trial in trials):
-            break
-        trials += run_attempts(setup, plan, before=before, after=after)
-    run = Run(**dict(made), trials=tuple(trials))
-    (setup.folder / RECORD).write_text(run.text())
-    seal(setup.folder)
-    return run
+
+    def __init__(
+        self,
+        setup: RunSetup,
+        plans: Sequence[TrialPlan],
+        *,
+        before: Callable[[TrialPlan], None] = lambda _plan: None,
+        after: Callable[[Trial], None] = lambda _trial: None,
+    ) -> None:
+        self._made = _made(setup.stage, plans)
+        self._setup = replace(setup, nonce=self._made.nonce)
+        self._plans = plans
+        self._before, self._after = before, after
+        self._trials: list[Trial] = []
+        (setup.folder / MADE).write_text(self._made.text())
+        kernels = setup.kernels
+        for kernel, name in ((kernels.outgoing, "outgoing"), (kernels.incoming, "incoming")):
+            if kernel.config:
+                shutil.copyfile(kernel.config, setup.folder / f"{name}.config")
+
+    @property
+    def stage(self) -> Stage:
+        """The stage as it is run."""
+        return self._setup.stage
+
+    def build_controls(self, choice: KernelChoice) -> None:
+        """Build the kernels that controls of this run have of their own."""
+        controls = [plan.control for plan in self._plans if plan.control]
+        kernels = with_controls(self._setup.kernels, self.stage, choice, controls)
+        self._setup = replace(self._setup, kernels=kernels)
+
+    def mains(self) -> Verdict:
+        """Run the main trials; what they show by themselves."""
+        self._run([plan for plan in self._plans if not plan.control])
+        return judge(self._record(), self.stage)
+
+    def controls(self) -> Run:
+        """Run the controls, and seal the run.
+
+        None after a main run that failed for the named cause that was expected: what a control
+        breaks cannot be told apart where the main run is broken already.
+        """
+        if not any(_fails_as_expected(trial, self.stage) for trial in self._trials):
+            self._run([plan for plan in self._plans if plan.control])
+        record = self._record()
+        (self._setup.folder / RECORD).write_text(record.text())
+        seal(self._setup.folder)
+        return record
+
+    def finish(self) -> tuple[Run, Verdict, Path]:
+        """Run the controls; the sealed run, its verdict, and where it lies."""
+        record = self.controls()
+        return record, judge(record, self.stage), publish(self._setup.folder)
+
+    def _run(self, plans: Sequence[TrialPlan]) -> None:
+        with busy(self._setup.load, self._setup.hypervisor.cleanup):
+            for plan in plans:
+                self._trials += run_attempts(
+                    self._setup, plan, before=self._before, after=self._after
+                )
+
+    def _record(self) -> Run:
+        return Run(**dict(self._made), trials=tuple(self._trials))
 
 
 def run_attempts(
