@@ -19,6 +19,7 @@ import select
 import socket
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from common.dma.credit import Credit
@@ -95,8 +96,10 @@ def main() -> None:
     flow = _Flow(arguments.port, nonce, arguments.first, arguments.log, away, allowed)
     other = _Flow(arguments.other_port, nonce, 0, arguments.other_log, away, other_allowed)
     try:
-        if sys.stdin.readline():
-            _send(flow, other, arguments.rate, arguments.other_every)
+        # QEMU has ended, and its sockets with it; whose fault that is others tell.
+        with suppress(ConnectionRefusedError):
+            if sys.stdin.readline():
+                _send(flow, other, arguments.rate, arguments.other_every)
     finally:
         flow.close()
         other.close()

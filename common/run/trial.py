@@ -112,7 +112,7 @@ def _converse(
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib, patience = machine.spec.memory_mib / 1024, setup.stage.patience
-    deadline = machine.deadline((90 + 60 * gib) * patience * chain)
+    deadline = machine.deadline((90 + setup.stage.seconds_per_gib * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
     phase, left, arrived, ended = "boot of the outgoing kernel", 0, 0, False
     machine.watch = watch

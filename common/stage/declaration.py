@@ -93,6 +93,8 @@ class Stage:
     debug_controls: frozenset[str] = frozenset()
     """The controls that go through code which the main run does not, for the debug lane."""
     lane: Literal["default", "debug", "server"] = "default"
+    seconds_per_gib: int = 60
+    """How much longer a trial may take for each GiB of the machine, on an emulated CPU."""
     patience: int = 1
     """How many times as long everything may take; set by the lane."""
     extra_fragments: tuple[Path, ...] = ()

@@ -65,6 +65,7 @@ STAGE = Stage(
     name="kvm_memfd_qemu",
     title="QEMU and its Linux guest survive a kexec",
     workload="qemu",
+    seconds_per_gib=600,  # the guest goes round its memory three times
     guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,

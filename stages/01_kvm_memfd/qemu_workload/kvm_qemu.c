@@ -29,7 +29,7 @@
 /* More than the host waits for the guest; see kvm_memfd_qemu_guest.py */
 #define GUEST_MS 60000
 #define UNKNOWN_GUEST_MS 300000
-#define GUEST_MS_PER_GIB 30000
+#define GUEST_MS_PER_GIB 160000
 
 enum {
 	TOKEN_RAM = 1,

@@ -69,6 +69,7 @@ STAGE = replace(
     name="iommufd_qemu",
     title="QEMU, its Linux guest and the guest's NIC survive a kexec",
     workload="qemu",
+    seconds_per_gib=600,  # the guest goes round its memory three times
     guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,

@@ -35,6 +35,7 @@
 
 /* More than the host waits for the guest; see common/guest/qemu.py */
 #define GUEST_MS 120000
+#define GUEST_MS_PER_GIB 160000
 #define EXEC_ENDED_MS 5000
 
 #define SAID_US 100000
@@ -52,6 +53,11 @@ static const u32 irq_indices[] = {
 static u64 guest_ram_size(void)
 {
 	return param_u64("guest_memory", 192) << 20;
+}
+
+static void await_guest(const char *name)
+{
+	await_within(name, GUEST_MS + GUEST_MS_PER_GIB * guest_ram_size() / (1ull << 30));
 }
 
 static u64 file_size(int fd)
@@ -157,7 +163,7 @@ static void start_guest(struct outgoing *out)
 	fact("guest.vcpus", "%llu", config.vcpus);
 	await("qmp");
 	must_be(!qemu_ended(out->qemu, 0), "QEMU has ended");
-	await_within("guest", GUEST_MS);
+	await_guest("guest");
 	guest_nic_map(&out->igb);
 	guest_nic_mark(&out->igb);
 	guest_nic_report_ring(&out->igb);
@@ -302,7 +308,7 @@ static int before_kexec(void)
 	start_other(&out.other);
 	start_guest(&out);
 	await("traffic");
-	await_within("received", GUEST_MS);
+	await_guest("received");
 	start = now_us();
 	head = igb_rx_head(&out.igb);
 	must(kexec_load_incoming());
@@ -593,17 +599,17 @@ static int after_kexec(void)
 	set_interrupts(&in);
 	start_qemu(&in);
 	await("qmp");
-	await_within("resume", GUEST_MS);
+	await_guest("resume");
 	inject_interrupts(&in);
 	fact_tsc("resumed", rdtsc());
 	compare_pfns(&in);
 	await("gap-read");
 	dialogue_line("# at gap-read");
 	make_up_interrupts(&in);
-	await_within("swept", GUEST_MS);
+	await_guest("swept");
 	await("snapshot-finished");
 	await("silence");
-	await_within("counted", GUEST_MS);
+	await_guest("counted");
 	return 0;
 }
 
