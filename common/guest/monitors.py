@@ -25,13 +25,15 @@ _T = TypeVar("_T")
 
 
 class Monitor:
-    """One QEMU's monitor. Everything said goes into the transcript."""
+    """One QEMU's monitor; each answer may take `seconds`. All that is said is in the transcript."""
 
-    def __init__(self, line: socket.socket, side: str, write: Callable[..., None]) -> None:
-        self._side, self._transcript = side, write
+    def __init__(
+        self, line: socket.socket, side: str, write: Callable[..., None], seconds: float
+    ) -> None:
+        self._side, self._transcript, self.seconds = side, write, seconds
         self._loop = asyncio.new_event_loop()
         self._client = QMPClient(side)
-        self._run(self._client.connect(line), QMP_SECONDS)
+        self._run(self._client.connect(line), self.seconds)
         assert self._client.greeting
         self._write(greeting=self._client.greeting._asdict())
 
@@ -44,14 +46,14 @@ class Monitor:
     def do(self, command: str, **arguments: object) -> Any:
         """The command's return value. Raises QMPError with QEMU's own words."""
         self._write(command=command, arguments=arguments)
-        answer = self._run(self._client.execute(command, arguments), QMP_SECONDS)
+        answer = self._run(self._client.execute(command, arguments), self.seconds)
         self._write(answer=answer)
         return answer
 
-    def wait_migration(self, *, seconds: float) -> None:
+    def wait_migration(self, *, seconds: float | None = None) -> None:
         """Returns when the state is saved or loaded. Raises Failed with QEMU's reason."""
         while True:
-            event = self._event(seconds)
+            event = self._event(seconds or self.seconds)
             status = event["data"]["status"] if event["event"] == "MIGRATION" else None
             if status == "completed":
                 return
@@ -60,7 +62,7 @@ class Monitor:
 
     def wait_event(self, name: str) -> None:
         """Returns when the event has come."""
-        while self._event(QMP_SECONDS)["event"] != name:
+        while self._event(self.seconds)["event"] != name:
             pass
 
     def _event(self, seconds: float) -> dict[str, Any]:
@@ -70,14 +72,14 @@ class Monitor:
 
     def take_events(self) -> None:
         """What has come until now is in the transcript."""
-        self._run(asyncio.sleep(_EVENTS_SECONDS), QMP_SECONDS)
+        self._run(asyncio.sleep(_EVENTS_SECONDS), self.seconds)
         while not self._client.events.empty():
-            self._event(QMP_SECONDS)
+            self._event(self.seconds)
 
     def close(self) -> None:
         """The connection is closed, whether or not QEMU is still there."""
         try:
-            self._run(self._client.disconnect(), QMP_SECONDS)
+            self._run(self._client.disconnect(), self.seconds)
         except (QMPError, OSError, EOFError, TimeoutError) as error:
             self._write(failed="close", why=str(error))
         self._loop.close()
@@ -86,7 +88,8 @@ class Monitor:
 class Monitors:
     """That of each side's QEMU in turn, and the transcript of all that is said, TRANSCRIPT."""
 
-    def __init__(self, machine: MachineView) -> None:
+    def __init__(self, machine: MachineView, *, seconds: float = QMP_SECONDS) -> None:
+        self._seconds = seconds
         # At once: a QEMU that finds nobody at the other end takes its monitor for closed.
         ports = {side: machine.ports[f"qmp.{side}"] for side in (OUTGOING, INCOMING)}
         self._lines = {side: _connected(port) for side, port in ports.items()}
@@ -103,7 +106,7 @@ class Monitors:
     def connect(self) -> None:
         """To the QEMU whose turn it is, and no more to the one before it."""
         self._disconnect()
-        self._monitor = Monitor(self._lines[self.side], self.side, self.write)
+        self._monitor = Monitor(self._lines[self.side], self.side, self.write, self._seconds)
 
     @property
     def now(self) -> Monitor:

@@ -72,7 +72,7 @@ class OurGuest:
         folder: Path,
         *,
         control: str,
-        gib: int,
+        gib: float,
         rounds: bool,
         seconds: float = _SECONDS,
     ) -> None:

@@ -86,7 +86,7 @@ class QemuHost:
             line,
             folder,
             control=self._control,
-            gib=int(parameters.get("guest_memory", "0")) >> 10,
+            gib=int(parameters.get("guest_memory", "0")) / 1024,
             # bench/ways_to_cross.py measures what a round of 4 GiB would take many times as long as
             rounds=parameters.get("proof", "1") != "0",
         )

@@ -49,7 +49,7 @@ static void await_guest(const char *name, u64 ram_size)
 {
 	u64 boot_ms = param_u64("guest_image", 0) ? UNKNOWN_GUEST_MS : GUEST_MS;
 
-	await_within(name, boot_ms + (ram_size >> 30) * GUEST_MS_PER_GIB);
+	await_within(name, boot_ms + ram_size * GUEST_MS_PER_GIB / (1ull << 30));
 }
 
 /* Where the host is to tell QEMU to save to, or to load from. */

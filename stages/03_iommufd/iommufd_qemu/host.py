@@ -25,6 +25,7 @@ HELPER = "/init"
 """What QEMU becomes: the workload's own program (qemu_workload/take.h)."""
 _WARM_UP_FRAMES = 200
 # Less than the workload waits (qemu_workload/qemu_nic.c).
+_QMP_SECONDS_PER_GIB = 100.0
 _SECONDS = 110.0
 # A whole ring is read in a second or two; where no interrupt comes, never.
 _COUNTED_SECONDS, _NEVER_SECONDS = 40.0, 4.0
@@ -45,12 +46,14 @@ class NicHost(TranslationWitness):
 
     def __init__(self, machine: MachineView) -> None:
         super().__init__(machine)
-        self._qemus = Monitors(machine)
+        gib = int(self._parameter("guest_memory", "0")) / 1024
+        # QEMU pins the guest's RAM for the NIC before it listens to its monitor.
+        self._qemus = Monitors(machine, seconds=QMP_SECONDS + _QMP_SECONDS_PER_GIB * gib)
         self._guest = OurGuest(
             machine.ports[GUEST],
             machine.folder,
             control=self._control,
-            gib=int(self._parameter("guest_memory", "0")) >> 10,
+            gib=gib,
             rounds=True,
             seconds=_SECONDS,
         )
@@ -147,7 +150,7 @@ class NicHost(TranslationWitness):
         parameters = {"mode": "cpr-exec", "cpr-exec-command": [HELPER]}
         self._qemus.now.do("migrate-set-parameters", **parameters)
         self._qemus.now.do("migrate", uri=self._uri)
-        self._qemus.now.wait_migration(seconds=QMP_SECONDS)
+        self._qemus.now.wait_migration()
 
     def _tell_of_migration(self) -> None:
         events = [{"capability": "events", "state": True}]
@@ -156,7 +159,7 @@ class NicHost(TranslationWitness):
     def _resume(self) -> None:
         self._tell_of_migration()
         self._qemus.now.do("migrate-incoming", uri=self._uri, **{"exit-on-error": False})
-        self._qemus.now.wait_migration(seconds=QMP_SECONDS)
+        self._qemus.now.wait_migration()
         self._qemus.now.do("cont")
         self._qemus.now.wait_event("RESUME")
         self._qemus.now.do("query-status")

@@ -161,7 +161,7 @@ static void start_guest(struct outgoing *out)
 	fact("guest.memory_mib", "%llu", config.ram_size >> 20);
 	fact("guest.pages", "%llu", config.ram_size / GUEST_PAGE_SIZE);
 	fact("guest.vcpus", "%llu", config.vcpus);
-	await("qmp");
+	await_guest("qmp");
 	must_be(!qemu_ended(out->qemu, 0), "QEMU has ended");
 	await_guest("guest");
 	guest_nic_map(&out->igb);
@@ -179,7 +179,7 @@ static void save(struct outgoing *out)
 	report_uri(out->handover_fd);
 	if (param_control("qemu-killed"))
 		must(sys(kill(out->qemu, SIGKILL)));
-	await("save");
+	await_guest("save");
 	ret = take_state(out->qemu, &handover->state);
 	fact("cpr.state", "%d", ret);
 	if (ret < 0) {
@@ -598,7 +598,7 @@ static int after_kexec(void)
 	make_eventfds(&in);
 	set_interrupts(&in);
 	start_qemu(&in);
-	await("qmp");
+	await_guest("qmp");
 	await_guest("resume");
 	inject_interrupts(&in);
 	fact_tsc("resumed", rdtsc());
