@@ -14,7 +14,7 @@ def reason(
     ask: Callable[[Trial], Outcome], *, of_chain: bool = False, timed: bool = False
 ) -> Check:
     """The check that a control asks for its reason; `of_chain`: of all its updates at once."""
-    question = "Did it fail for its own reason?"
+    question = "Did it fail for the intended reason?"
     return Check("reason", question, ask, of_chain=of_chain, timed=timed)
 
 

@@ -151,6 +151,6 @@ def _in_text(cpu: CpuSample, kernel: KernelFacts) -> bool:
 
 HOST_SAW_KERNELS = Check(
     "host_saw_kernels",
-    "Did the host, from outside, see first one kernel run, then the other?",
+    "Did the host see, from outside, first one kernel run, then the other?",
     _saw_kernels,
 )

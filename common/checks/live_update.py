@@ -322,30 +322,47 @@ def _taint(allowed: int) -> Callable[[Trial], Outcome]:
     return ask
 
 
-ONE_QEMU = Check("one_qemu", "Is it the same QEMU process?", _one_qemu)
+ONE_QEMU = Check("one_qemu", "Is it the same QEMU process throughout?", _one_qemu)
 FINISHED = Check("session_finished", "Was FINISH accepted?", facts_are(INCOMING, {"finish": "0"}))
 
 
 def live_update(*, taint: int = 0) -> Claim:
     """The claim that every stage starts with; `taint` is what its workload does to a kernel."""
-    question = f"Is {taint} all that taints a kernel?" if taint else "Are both kernels untainted?"
+    question = (
+        f"Is {taint} the only taint of either kernel?" if taint else "Are both kernels untainted?"
+    )
     return Claim(
         "Exactly one kexec took place, from the outgoing to the incoming kernel, and nothing else.",
         (
-            Check("both_sides_ended_well", "Did both sides go to their end?", _finished),
-            Check("dialogue_complete", "Is the dialogue whole and of this run?", _complete),
-            Check("other_kernel", "Are the releases those of two kernels?", _other_release),
-            Check("build_ids", "Are the running kernels those that were built?", _build_ids),
+            Check("both_sides_ended_well", "Did both sides run to completion?", _finished),
+            Check("dialogue_complete", "Is the dialogue complete, and from this run?", _complete),
+            Check(
+                "other_kernel", "Do the two sides report the two expected releases?", _other_release
+            ),
+            Check(
+                "build_ids", "Do the build IDs match the two kernels that were built?", _build_ids
+            ),
             HOST_SAW_KERNELS,
-            Check("kho_exec_from", "Does KHO name the outgoing kernel, and count?", _handover),
-            Check("luo_number", "Does LUO count the live update?", _luo_number),
-            Check("new_boot_id", "Is it another boot?", _boot_ids),
-            Check("console_order", "Outgoing, kexec, incoming, no firmware?", _console_order),
+            Check(
+                "kho_exec_from",
+                "Does KHO name the outgoing kernel, with the right count?",
+                _handover,
+            ),
+            Check("luo_number", "Does LUO report the right number of live updates?", _luo_number),
+            Check("new_boot_id", "Is boot_id a different one?", _boot_ids),
+            Check(
+                "console_order",
+                "Does the console show outgoing kernel, kexec, incoming kernel, no firmware?",
+                _console_order,
+            ),
             ONE_QEMU,
             Check("no_reset", "Was the platform never reset?", _no_reset),
             Check("no_splat", "Are both consoles free of splats?", _no_splat),
             Check(
-                "clock_rate", "Is each kernel's clock as fast as the host's?", _clocks, timed=True
+                "clock_rate",
+                "Does each kernel's clock run at the host's rate?",
+                _clocks,
+                timed=True,
             ),
             Check("not_tainted", question, _taint(taint)),
         ),

@@ -23,7 +23,11 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
     if sides:
         for kind, metavar, help in (
             ("tree", "DIR", "your kernel tree, for both sides"),
-            ("source", "TARBALL", "the same as linux-7.3.4.tar.xz; its digest is recorded"),
+            (
+                "source",
+                "TARBALL",
+                "the same from a tarball such as linux-7.3.4.tar.xz; its digest is recorded",
+            ),
             ("image", "BZIMAGE", "a prebuilt kernel"),
             ("package", "NAME", f"a Debian source package (default: {DEFAULT_PACKAGE})"),
         ):
@@ -34,9 +38,9 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
         "--series",
         default="ours",
         metavar="none|ours|DIR|MBX",
-        help="what is applied to a source: our series (default), nothing (the tree brings its own"
-        " support, or has none), or a folder of *.patch (in the order of their names,"
-        " or of a quilt series) and *.config, or a mailbox of patches (*.mbx)",
+        help="what to apply to the source: our series (default), nothing (the tree brings its own"
+        " support, or has none), a folder of *.patch (in name order, or that of a quilt series)"
+        " and *.config, or a mailbox of patches (*.mbx)",
     )
     group.add_argument(
         "--config",
@@ -44,12 +48,12 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
         default=[],
         type=Path,
         metavar="FRAGMENT",
-        help="a Kconfig fragment of yours, after all others",
+        help="your own Kconfig fragment, applied after all others",
     )
     group.add_argument(
         "--line-tables",
         action="store_true",
-        help="kernels of the same code whose stacks are decoded to file and line (another build)",
+        help="decode stacks to file and line; same code, but a separate kernel build",
     )
 
 

@@ -56,7 +56,7 @@ def qemu_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--qemu",
         metavar="PATH",
-        help=f"the QEMU that the machines use (default: ${VARIABLE}, else the one in PATH)",
+        help=f"the QEMU for the machines (default: ${VARIABLE}, else the one in PATH)",
     )
 
 
@@ -75,7 +75,7 @@ def workload_option(parser: argparse.ArgumentParser) -> None:
         "--workload",
         choices=WORKLOADS,
         default="vmm",
-        help="who runs the guest: our own VMM, or the host's QEMU (default: vmm)",
+        help="what runs the guest: our own VMM, or the host's QEMU (default: vmm)",
     )
 
 
@@ -84,8 +84,8 @@ def lane_option(parser: argparse.ArgumentParser) -> None:
         "--lane",
         choices=LANES,
         default="default",
-        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, struct pages set up"
-        " late, swap, memcg, modules, as distributions have them (default: default)",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, deferred struct page"
+        " init, swap, memcg, modules, as in distributions (default: default)",
     )
 
 
@@ -99,7 +99,7 @@ def positive(text: str) -> int:
 def hours(text: str) -> float:
     value = float(text)
     if not 0 < value < float("inf"):
-        raise argparse.ArgumentTypeError(f"{text} hours are no time")
+        raise argparse.ArgumentTypeError(f"{text} is not a positive number of hours")
     return value
 
 
@@ -132,7 +132,7 @@ def append_option(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="WORDS",
-        help="words for the command lines of both kernels, behind ours; may be given again."
+        help="words to append to the command lines of both kernels; may be repeated."
         " kho_scratch= replaces ours",
     )
 
@@ -144,7 +144,7 @@ def load_option(parser: argparse.ArgumentParser) -> None:
         type=_busy,
         default=0,
         metavar="N",
-        help=f"N busy processes beside each trial, 0 to {MOST_BUSY} (default 0)",
+        help=f"N busy processes alongside each trial, 0 to {MOST_BUSY} (default 0)",
     )
 
 

@@ -37,16 +37,16 @@ REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
-the machine failed, 4 nothing could be run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the
-run was made by other code than this, 125 the kernel did not build
+the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the run
+was made by different code, 125 the kernel did not build
 """
 
 _SOAK_EPILOG = """\
-The same command again goes on where it was interrupted.
+Repeat the command to resume after an interruption.
 
 exit status: 0 every trial was right; 1 at least one was wrong; 3 none was wrong, but at least one
-ended DISTURBED or with an error of the harness, or trial after trial could not be run; 130
-interrupted, whatever the table says; 2, 4, 125 as with every command
+ended DISTURBED or with a harness error, or trial after trial could not be run; 130 interrupted,
+whatever the table says; 2, 4, 125 as with every command
 """
 
 
@@ -62,7 +62,7 @@ def build_parser() -> argparse.ArgumentParser:
     """The parser of the whole command line. Each verb names its function in `run`."""
     parser = _Parser(
         prog="kexec-stages",
-        description="Shows, with evidence, a VM and its devices living through a kexec.",
+        description="Shows, with evidence, that a VM and its devices survive a kexec.",
         epilog=_EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -73,18 +73,22 @@ def build_parser() -> argparse.ArgumentParser:
     machine_options(demo)
     load_option(demo)
     append_option(demo)
-    test = _verb(verbs, "test", "test:test", "the test suite (further words go to pytest)")
+    test = _verb(verbs, "test", "test:test", "the test suite (extra arguments go to pytest)")
     test.add_argument(
         "--mutants",
         "--sabotage",
         nargs="*",
         metavar="MUTANT",
-        help="instead: put each mutant of tests/mutants into a copy of this checkout, and see it"
-        " noticed by the check that claims to (all, or those named). The path of a patch to the"
-        " kernel, or of a folder of them: whatever check notices it",
+        help="instead: apply each mutant of tests/mutants (all, or those named) to a copy of this"
+        " checkout; the designated check must fail. For the path of a kernel patch, or of a folder"
+        " of them: any check may catch it",
     )
     test.add_argument(
-        "--stage", type=int, default=1, metavar="N", help="the stage for patches given by path (1)"
+        "--stage",
+        type=int,
+        default=1,
+        metavar="N",
+        help="the stage for patches given by path (default 1)",
     )
     test.set_defaults(further=())
 
@@ -102,22 +106,22 @@ def build_parser() -> argparse.ArgumentParser:
         "--layouts",
         type=positive,
         metavar="K",
-        help="main run K times, each with kernels that choose their places anew (KASLR); it fails"
-        " as a usage error where they cannot, and the report says how many layouts there were",
+        help="main run K times, with new kernel load addresses each time (KASLR); a usage error if"
+        " the kernels cannot do that; the report says how many layouts there were",
     )
     guest_options(run)
     machine_options(run)
     load_option(run)
     append_option(run)
 
-    gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that falls; KTAP")
+    gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that fails; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
     gate.add_argument(
         "--baseline",
         action="append",
         default=[],
         metavar="RUN",
-        help="fail as well where this run of the stage did better (once for each stage)",
+        help="also fail where this run of the stage did better (once for each stage)",
     )
     gate.add_argument("--controls", action="store_true", help="run the controls as well")
     gate.add_argument(
@@ -138,10 +142,14 @@ def build_parser() -> argparse.ArgumentParser:
     limit = soak.add_mutually_exclusive_group()
     limit.add_argument("--rounds", type=positive, metavar="K", help="in all; default: until Ctrl-C")
     limit.add_argument("--hours", type=hours, metavar="H", help="of trials, in all")
-    soak.add_argument("--name", help="default: made of the options, so that they go on")
+    soak.add_argument(
+        "--name", help="default: derived from the options, so that repeating them resumes"
+    )
     begin = soak.add_mutually_exclusive_group()
-    begin.add_argument("--fresh", action="store_true", help="forget what that name has seen so far")
-    begin.add_argument("--table", action="store_true", help="the table so far; runs nothing")
+    begin.add_argument(
+        "--fresh", action="store_true", help="discard the results stored under that name"
+    )
+    begin.add_argument("--table", action="store_true", help="print the table so far; run nothing")
     machine_options(soak)
     load_option(soak)
     append_option(soak)
@@ -152,16 +160,16 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]WHERE",
-        help="linux-source-X.Y, a tree, or a bzImage; every pair of them is run, both ways",
+        help="linux-source-X.Y, a tree, or a bzImage; every pair is run, both ways",
     )
     matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
-    matrix.add_argument("--controls", action="store_true", help="each control is a cell, too")
+    matrix.add_argument("--controls", action="store_true", help="run each control as a cell, too")
     chain_option(matrix)
-    matrix.add_argument("--jobs", type=positive, metavar="N", help="cells side by side")
+    matrix.add_argument("--jobs", type=positive, metavar="N", help="cells to run in parallel")
     matrix.add_argument(
         "--refusal-ok",
         action="store_true",
-        help="an incoming kernel that refuses the handover is no failure",
+        help="do not fail on an incoming kernel that refuses the handover",
     )
     matrix.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
     what = matrix.add_mutually_exclusive_group()
@@ -170,7 +178,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
     what.add_argument(
-        "--collect", nargs="+", metavar="DIR", help="the table of what jobs left in --results"
+        "--collect", nargs="+", metavar="DIR", help="print the table of what jobs left in --results"
     )
     machine_options(matrix, sides=False)
 
@@ -185,9 +193,9 @@ def build_parser() -> argparse.ArgumentParser:
     mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--in-reply-to", metavar="MSGID")
-    judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
+    judge = _verb(verbs, "judge", "stored:judge", "recompute the verdict from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
-    judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
+    judge.add_argument("--seal", metavar="HEX", help="refuse a run whose seal differs")
     bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
     bundle.add_argument("run", metavar="RUN")
     bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
@@ -196,7 +204,12 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
     compare.add_argument("after", metavar="RUN")
 
-    _verb(verbs, "doctor", "doctor:doctor", "what this machine has, lacks, and what mends it")
+    _verb(
+        verbs,
+        "doctor",
+        "doctor:doctor",
+        "what this machine has, what is missing, and how to fix it",
+    )
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
     listing.add_argument(
         "--schema",
@@ -209,7 +222,7 @@ def build_parser() -> argparse.ArgumentParser:
     listing.add_argument(
         "--promises",
         action="store_true",
-        help="each claim with the checks, controls and mutants that stand for it, as Markdown",
+        help="each claim with the checks, controls and mutants behind it, as Markdown",
     )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
@@ -220,7 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
     lane_option(build)
     kernel_options(build)
     each = _verb(
-        actions, "each", "kernels:each", "each patch of a series: built, booted, updated live"
+        actions, "each", "kernels:each", "build, boot and live-update each patch of a series"
     )
     each.add_argument("--stage", type=int, default=2, metavar="N", help="default: 2")
     machine_options(each)
@@ -228,7 +241,7 @@ def build_parser() -> argparse.ArgumentParser:
         actions,
         "selftests",
         "kernels:selftests",
-        "iommufd's selftests and the page tables' KUnit tests, without a series and with it",
+        "iommufd's selftests and the page tables' KUnit tests, without and with a series",
     )
     selftests.add_argument("--stage", type=int, default=3, metavar="N", help="default: 3")
     machine_options(selftests)
@@ -236,30 +249,42 @@ def build_parser() -> argparse.ArgumentParser:
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
     amount = prune.add_mutually_exclusive_group(required=True)
     amount.add_argument("--keep", type=int, metavar="N", help="all but the N last used")
-    amount.add_argument("--older-than", type=float, metavar="DAYS", help="not used for so long")
+    amount.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="those not used for that long"
+    )
     amount.add_argument("--all", action="store_true")
 
     bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
     bench.add_argument("--runs", type=positive, default=5, metavar="N")
     bench.add_argument(
-        "--ways", action="store_true", help="instead: QEMU's guest by several ways to cross"
+        "--ways", action="store_true", help="instead: QEMU's guest taken across in several ways"
     )
     bench.add_argument(
         "--incoming-boot",
         action="store_true",
-        help="instead: the incoming kernel's boot under TCG, off the outgoing one's text and not",
+        help="instead: the incoming kernel's boot under TCG, off the outgoing one's text and on it",
     )
-    bench.add_argument("--stage", type=int, action="append", metavar="N", help="with it")
     bench.add_argument(
-        "--word", action="append", default=[], metavar="WORD", help="with it, on the command lines"
+        "--stage", type=int, action="append", metavar="N", help="with --incoming-boot"
     )
-    bench.add_argument("--sizes", default="128", metavar="MIB,MIB", help="of that guest")
     bench.add_argument(
-        "--results", type=Path, metavar="FILE", help="where to keep it; goes on where that ended"
+        "--word",
+        action="append",
+        default=[],
+        metavar="WORD",
+        help="with --incoming-boot: for the command lines",
+    )
+    bench.add_argument(
+        "--sizes", default="128", metavar="MIB,MIB", help="with --ways: RAM of the guest"
+    )
+    bench.add_argument(
+        "--results", type=Path, metavar="FILE", help="where to store results; resumes from there"
     )
     qemu_option(bench)
-    bench.add_argument("--svg", type=Path, metavar="FILE", help="a picture of it")
-    shell = _verb(verbs, "shell", "shell:shell", "the machine of a stage, its console attached")
+    bench.add_argument("--svg", type=Path, metavar="FILE", help="a chart of the results")
+    shell = _verb(
+        verbs, "shell", "shell:shell", "the machine of a stage, with its console attached"
+    )
     shell.add_argument("stage", type=int, metavar="N")
     machine_options(shell)
     return parser

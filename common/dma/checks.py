@@ -347,11 +347,15 @@ WRITES_ON = (
     ),
     Check("dma_in_gap", "Did the host see frames land in RAM in the gap?", _dma_in_gap),
     Check("no_silence", "Was it never silent in the gap?", _no_silence),
-    Check("never_held_up", "Did it never keep frames waiting, gap or not?", _never_held_up),
+    Check(
+        "never_held_up",
+        "Did it never keep frames waiting, in the gap or outside it?",
+        _never_held_up,
+    ),
 )
 HOST_SAW_ALL = Check("host_saw_all", "Did the host see every frame land once?", host_saw_all())
 DEVICE_COUNTED_ALL = Check(
-    "device_counted_all", "Did the device count them all?", _device_counted_all
+    "device_counted_all", "Did the device count every frame?", _device_counted_all
 )
 LEFT_ALONE = (
     Check("no_device_reset", "Was it never reset?", _trace_has_none("resets", "device reset")),
@@ -363,20 +367,20 @@ LEFT_ALONE = (
     Check(
         "stayed_in_d0", "Did it stay in D0?", _trace_has_none("power", "change of its power state")
     ),
-    Check("never_gated", "Did QEMU never keep a frame back?", _not_gated),
+    Check("never_gated", "Did QEMU never hold a frame back?", _not_gated),
 )
 SAME_DEVICE = (
     Check(
         "same_config",
-        "Are BDF and configuration headers of device and bridges the same?",
+        "Are BDF and configuration headers of device and bridges unchanged?",
         _same_config,
     ),
     Check(
         "same_registers",
-        "Are ring registers and a scratch register the same?",
+        "Are ring registers and a scratch register unchanged?",
         same_fact("device.registers"),
     ),
-    Check("head_went_on", "Did the device's index only move on?", _head_went_on),
+    Check("head_went_on", "Did the device's index only advance?", _head_went_on),
 )
 OTHER_SILENT = Check(
     "other_silent", "Is the second device silent from the kexec on?", _other_silent

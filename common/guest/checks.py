@@ -242,15 +242,17 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
 # One object for all stages that ask them: a control of one stage shows them for the others.
 RETRIEVED = Check(
     "memfds_retrieved",
-    "Did LUO hand back the session and both memfds?",
+    "Did LUO return the session and both memfds?",
     facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
 )
-REGISTERS = Check("registers", "Do the general registers go on?", registers("gpr"))
-VECTOR_STATE = Check("vector_state", "Do the vector registers go on?", registers("vector"))
-COUNTER = Check("counter", "Does the counter go on without gap or repeat?", each_vcpu(counter))
+REGISTERS = Check("registers", "Are the general-purpose registers intact?", registers("gpr"))
+VECTOR_STATE = Check("vector_state", "Are the vector registers intact?", registers("vector"))
+COUNTER = Check(
+    "counter", "Does the counter continue without a gap or a repeat?", each_vcpu(counter)
+)
 GUEST_TICKS = Check(
-    "guest_ticks", "Do its timer interrupts go on?", each_vcpu(guest_ticks), timed=True
+    "guest_ticks", "Do its timer interrupts continue?", each_vcpu(guest_ticks), timed=True
 )
 GUEST_GAP = Check(
-    "guest_gap", "Is the time it missed the blackout?", each_vcpu(guest_gap), timed=True
+    "guest_gap", "Does the time it missed match the blackout?", each_vcpu(guest_gap), timed=True
 )

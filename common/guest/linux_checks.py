@@ -199,7 +199,7 @@ NOT_BOOTED_AGAIN = Claim(
     (
         Check("same_boot", "Is it the same boot of the guest?", same_boot),
         Check("same_processes", "Are they the same processes?", _same_processes),
-        Check("counts_go_on", "Do their counts go on?", _counts_go_on),
+        Check("counts_go_on", "Do their counts continue?", _counts_go_on),
     ),
 )
 WORK_GOES_ON = Claim(
@@ -207,19 +207,19 @@ WORK_GOES_ON = Claim(
     (
         Check(
             "guest_memory",
-            "Is all the memory it checks as it left it?",
+            "Is all the memory it checks intact?",
             _no_faults("checker", "steps", lambda last: int(last["checker.pages"])),
         ),
         Check(
             "guest_tcp",
-            "Does its TCP connection go on, byte for byte?",
+            "Does its TCP connection continue, byte for byte?",
             _no_faults("receiver", "bytes", lambda _last: 65536),
         ),
         Check(
             "guest_file",
-            "Is the file it writes as it wrote it?",
+            "Does the file it writes read back as written?",
             _no_faults("writer", "verified", lambda _last: 1024),
         ),
-        Check("guest_clocks", "Does no clock of it go back?", _clocks),
+        Check("guest_clocks", "Does none of its clocks go back?", _clocks),
     ),
 )

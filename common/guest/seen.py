@@ -87,6 +87,6 @@ def _tables_in_words(tables: dict[str, Any]) -> str:
 
 HOST_SAW_GUEST_RUN = Check(
     "host_saw_guest_run",
-    "Did the host, from outside, see CPUs inside the guest on both sides?",
+    "Did the host see, from outside, CPUs inside the guest on both sides?",
     _ran,
 )

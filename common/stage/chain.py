@@ -169,6 +169,8 @@ CLAIM = Claim(
     " from the first kernel to the last.",
     (
         Check("chain_counts", "Do KHO and LUO count every update?", _counts, of_chain=True),
-        Check("chain_alive", "Does the guest's counter go on in each?", _alive, of_chain=True),
+        Check(
+            "chain_alive", "Does the guest's counter advance in each kernel?", _alive, of_chain=True
+        ),
     ),
 )

@@ -106,7 +106,7 @@ SERVER_CLAIM = Claim(
 CLAIM = Claim(
     "Both kernels, looking for their own mistakes, find none.",
     (
-        Check("debug_kernels", "Were KASAN, lockdep and kmemleak at work?", _kasan_ran),
+        Check("debug_kernels", "Were KASAN, lockdep and kmemleak active?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
     ),
 )

@@ -31,7 +31,7 @@ def _same_build(trial: Trial) -> Outcome:
     )
 
 
-_SAME_BUILD = Check("one_build", "Is the running kernel, both times, the image?", _same_build)
+_SAME_BUILD = Check("one_build", "Is the running kernel the image both times?", _same_build)
 
 
 def with_one_image(stage: Stage) -> Stage:

@@ -50,7 +50,7 @@ def trials_of(status: RunStatus, recorded: Recorded) -> tuple[tuple[Trial, ...],
     ("status", "exit_status", "line"),
     [
         ("PASS", 0, "ok 1 01_kvm_memfd"),
-        ("XFAIL", 0, "ok 1 01_kvm_memfd # XFAIL main: the RAM memfd is not put into the session"),
+        ("XFAIL", 0, "ok 1 01_kvm_memfd # XFAIL main: the RAM memfd is not added to the session"),
         ("FAIL", 1, "not ok 1 01_kvm_memfd"),
         ("BROKEN", 1, "not ok 1 01_kvm_memfd"),
         ("ERROR", 3, "not ok 1 01_kvm_memfd # ERROR main: after 'pause': the detail"),

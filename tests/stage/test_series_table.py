@@ -18,7 +18,7 @@ SERIES = {2: "02_vfio_noiommu", 3: "03_iommufd"}
 def test_every_patch_is_in_the_table(number: int) -> None:
     folder = CHECKOUT / "kernel" / "series" / SERIES[number]
     text = (folder / "README.md").read_text()
-    table = text.partition("## What shows that each patch is needed")[2].partition("\n## ")[0]
+    table = text.partition("## Evidence that each patch is needed")[2].partition("\n## ")[0]
     rows = [line for line in table.splitlines() if re.match(r"\| \d{4}", line)]
     named = [name for row in rows for name in re.findall(r"\d{4}", row.split("|")[1])]
     assert named == [patch.name[:4] for patch in series_patches(folder)]

@@ -184,7 +184,7 @@ def test_a_mutant_that_there_is_not(capsys: pytest.CaptureFixture[str]) -> None:
 def test_the_page_of_promises_is_up_to_date() -> None:
     page = (FOLDER.parents[1] / "docs" / "promises.md").read_text()
     assert page == promises(), "./kexec-stages list --promises > docs/promises.md"
-    assert "| `same_pages`: Are all page frame numbers the same? |" in page
+    assert "| `same_pages`: Are all page frame numbers unchanged? |" in page
 
 
 def test_words_that_only_pytest_knows(capsys: pytest.CaptureFixture[str]) -> None:

@@ -143,18 +143,18 @@ CLAIMS = (
                 timed=True,
             ),
             guest_checks.RETRIEVED,
-            Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
-            Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
-            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
+            Check("ram_size", "Is the memfd the same size as before?", guest_checks.ram_size),
+            Check("ram_equal", "Is every page identical?", guest_checks.ram_equal),
+            Check("host_saw_ram", "Did the host see the same bytes from outside?", host_saw),
         ),
     ),
     Claim(
         "They are the same physical pages: nothing was copied.",
         (
-            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
+            Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
             Check(
                 "host_saw_guest",
-                "Did the host, from outside, see the guest at work in them?",
+                "Did the host see, from outside, the guest at work in them?",
                 _host_saw_guest,
             ),
         ),
@@ -168,7 +168,7 @@ CLAIMS = (
             guest_checks.COUNTER,
             Check(
                 "msrs_taken",
-                "Did KVM take every MSR that was captured?",
+                "Did KVM accept every captured MSR?",
                 facts_are(INCOMING, {"restore.msrs_refused": "0"}),
             ),
         ),
@@ -178,7 +178,7 @@ CLAIMS = (
         (
             Check(
                 "guest_content",
-                "Did the guest find no fault?",
+                "Did the guest find no errors?",
                 guest_checks.each_vcpu(guest_checks.guest_content),
             ),
             guest_checks.GUEST_TICKS,
@@ -190,13 +190,13 @@ CLAIMS = (
         (
             Check(
                 "outgoing_rules",
-                "Right errno for each misuse?",
+                "Does each misuse return the right errno?",
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
             ),
             Check(
                 "incoming_rules",
-                "Right errno for each misuse?",
+                "Does each misuse return the right errno?",
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
             ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1's controls: runs that must fail, each for its own reason."""
+"""Stage 1's controls: runs that must fail, each for the intended reason."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ def _stood_still(trial: Trial) -> Outcome:
 # What has no guest in it is the same with every workload.
 TAINTED = Control(
     name="tainted",
-    what="the incoming kernel is tainted after it has come up",
+    what="the incoming kernel is tainted after it has booted",
     breaks=frozenset({"not_tainted"}),
     reason=reason(checks.fact_is(INCOMING, "kernel.taint_at_end", "64")),
 )
@@ -211,7 +211,7 @@ PANIC = Control(
 CONTROLS = (
     Control(
         name="not-preserved",
-        what="the RAM memfd is not put into the session",
+        what="the RAM memfd is not added to the session",
         breaks=frozenset({"memfds_retrieved", "ram_size", "host_saw_guest_run"}),
         may_break=WITHOUT_GUEST | {"guest_ran_on"},
         reason=reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
@@ -242,7 +242,7 @@ CONTROLS = (
     ),
     Control(
         name="msr-unknown",
-        what="one MSR of the restored state (STAR) is called by a number that there is not",
+        what="one MSR of the restored state (STAR) is given a nonexistent index",
         breaks=frozenset({"msrs_taken"}),
         may_break=frozenset({"guest_content"}),
         reason=reason(checks.fact_is(INCOMING, "restore.msrs_refused", "1 0xbadc0de")),
@@ -262,7 +262,7 @@ CONTROLS = (
     ),
     Control(
         name="tsc-frozen",
-        what="the guest's TSC is set back to where it was at the pause",
+        what="the guest's TSC is set back to its value at the pause",
         breaks=frozenset({"guest_gap"}),
         may_break=frozenset({"counter"}),
         reason=reason(_gap_short, timed=True),
@@ -288,14 +288,14 @@ CONTROLS = (
     SAME_KERNEL,
     Control(
         name="session-closed",
-        what="the session is closed before the kexec; the guest runs on unharmed",
+        what="the session is closed before the kexec; the guest keeps running unharmed",
         breaks=frozenset({"memfds_retrieved"}),
         may_break=WITHOUT_GUEST,
         reason=reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
         holds=(
             Check(
                 "guest_unharmed",
-                "Did the guest run on without error after the session was closed?",
+                "Did the guest keep running without errors after the session was closed?",
                 facts_are(OUTGOING, {"closed.guest_errors": "0"}),
             ),
             Check(
@@ -320,7 +320,7 @@ CONTROLS = (
     ),
     Control(
         name="wrong-nonce",
-        what="the state memfd says that it is another run's",
+        what="the state memfd claims to be from another run",
         breaks=frozenset({"registers", "vector_state", "counter", "guest_content"}),
         may_break=WITHOUT_GUEST,
         reason=reason(has_fact(INCOMING, "retrieve.state_refused")),
@@ -353,7 +353,7 @@ CONTROLS = (
 CHAIN_CONTROLS = (
     Control(
         name="uncounted-update",
-        what="a kexec goes before the first update, and nobody is told",
+        what="an unannounced kexec precedes the first update",
         breaks=frozenset({"kho_exec_from", "luo_number", "chain_counts", "console_order"}),
         # The first kernel that speaks has come by kexec then: it shows nobody KHO's tree.
         may_break=frozenset(
@@ -365,7 +365,7 @@ CHAIN_CONTROLS = (
     ),
     Control(
         name="guest-asleep",
-        what="the second kernel does not let the guest run on before the next update",
+        what="the second kernel does not let the guest run before the next update",
         breaks=frozenset({"guest_ran_on", "chain_alive"}),
         may_break=frozenset(
             {"guest_gap", "guest_ticks", "counter", "guest_content", "host_saw_guest_run"}

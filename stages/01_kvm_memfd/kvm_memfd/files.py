@@ -177,22 +177,22 @@ CLAIM = Claim(
     (
         Check(
             "files_content",
-            "Does every memfd hold what was written, before and after it was preserved?",
+            "Does every memfd hold what was written before and after preserve?",
             _each("every byte as written, 0 where nothing was", _content),
         ),
         Check(
             "files_size",
-            "Is each as large as it was, and accounted for so?",
+            "Is each the same size as before, and accounted accordingly?",
             _each("equal size and blocks", _same("size", "blocks")),
         ),
         Check(
             "files_position",
-            "Is each file's position where it was at the kexec?",
+            "Is each file position the same as at the kexec?",
             _each("equal positions", _same("position")),
         ),
         Check(
             "files_sealed",
-            "Does each have its seals, and do they hold, and no others?",
+            "Does each have its seals and no others, and are they enforced?",
             _each("equal seals, what they forbid refused, all else allowed", _sealed),
         ),
         Check(
@@ -202,10 +202,10 @@ CLAIM = Claim(
         ),
         Check(
             "files_kept",
-            "Does reclaim take nothing from them, and may it look at them?",
+            "Can reclaim scan them, and does it lose nothing?",
             _each("each folio unlocked, up to date, dirty, on an LRU list, swap-backed", _kept),
         ),
-        Check("files_same_pages", "Do they lie in the same page frames?", _same_pages),
-        Check("host_saw_files", "Did the host, from outside, see the same bytes?", _host_saw),
+        Check("files_same_pages", "Do they occupy the same page frames?", _same_pages),
+        Check("host_saw_files", "Did the host see the same bytes from outside?", _host_saw),
     ),
 )

@@ -77,7 +77,8 @@ CONTROLS = (
     ),
     Control(
         name="files-unlike",
-        what="positions and seals are not set before, size and flags are changed after",
+        what="positions and seals are not set before the kexec, size and flags are changed"
+        " after it",
         breaks=frozenset({"files_size", "files_position", "files_sealed", "files_flags"}),
         # Pages that are there only because the file is larger have not been written to.
         may_break=frozenset({"files_same_pages", "files_kept"}),
@@ -92,32 +93,32 @@ CONTROLS = (
     ),
     Control(
         name="memory-kept",
-        what="as much memory as should come back is taken again each time",
+        what="whenever memory should be given back, as much is allocated again",
         breaks=GIVEN_BACK,
         reason=reason(fact_is(INCOMING, "failed.finish", "0")),
     ),
     Control(
         name="preserved-elsewhere",
-        what="what is refused as preserved already is another file",
+        what="the file expected to be refused as already preserved is a different one",
         breaks=frozenset({"preserved_once"}),
         may_break=frozenset({"refusal_takes_nothing"}),
         reason=reason(fact_is(OUTGOING, "preserved_elsewhere", "yes")),
     ),
     Control(
         name="retrieve-succeeds",
-        what="the retrieve that is to fail is given the memory that it needs",
+        what="the retrieve that should fail is given the memory it needs",
         breaks=frozenset({"failed_retrieve"}),
         reason=reason(_not_negative("failed.retrieve")),
     ),
     Control(
         name="some-dropped",
-        what="one session of many, one file of many and one page of many are left out",
+        what="one session, one file and one page of the many are left out",
         breaks=frozenset({"many_came"}),
         reason=reason(_word_is(INCOMING, "many.sessions", "first-wrong", "52")),
     ),
     Control(
         name="race-lost",
-        what="each racer says that it is a step further than it is",
+        what="each racer claims to be one step further than it is",
         breaks=frozenset({"serialised_at_once"}),
         reason=reason(_word_is(INCOMING, "race.0", "sessions", "0")),
     ),

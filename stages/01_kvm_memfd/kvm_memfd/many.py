@@ -84,10 +84,10 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 CLAIM = Claim(
     "Lists of any length are handed over complete, as of one moment.",
     (
-        Check("many_came", "Did all of many sessions, files and folios come?", _many),
+        Check("many_came", "Did all of the many sessions, files and folios arrive?", _many),
         Check(
             "serialised_at_once",
-            "Is what others did meanwhile carried over as it was at one moment?",
+            "Is concurrent activity carried over as of one moment?",
             _race,
         ),
     ),

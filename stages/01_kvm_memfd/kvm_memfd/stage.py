@@ -46,7 +46,7 @@ NOT_CLAIMED = (
     " file descriptors.",
     "The two kernels are two builds of one source unless two trees are given: LUO promises no ABI"
     " between versions.",
-    "Under TCG no time says anything about hardware.",
+    "Times measured under TCG say nothing about hardware.",
 )
 
 STAGE = Stage(

@@ -48,16 +48,16 @@ CLAIMS = (
                 timed=True,
             ),
             guest_checks.RETRIEVED,
-            Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
-            Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
-            Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
+            Check("ram_size", "Is the memfd the same size as before?", guest_checks.ram_size),
+            Check("ram_equal", "Is every page identical?", guest_checks.ram_equal),
+            Check("host_saw_ram", "Did the host see the same bytes from outside?", host_saw),
         ),
     ),
     Claim(
         "RAM was not copied: its pages stayed in place, and only QEMU's state moved.",
         (
-            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
-            Check("bytes_moved", "Is RAM not in what QEMU saved?", _moved),
+            Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
+            Check("bytes_moved", "Is RAM absent from what QEMU saved?", _moved),
         ),
     ),
     Claim(
@@ -66,12 +66,12 @@ CLAIMS = (
             Check("same_qemu", "Are both the host's own QEMU?", same_qemu),
             Check(
                 "qemu_saved",
-                "Did the outgoing QEMU save?",
+                "Did the outgoing QEMU save the guest?",
                 qemu_said(OUTGOING, "stop", "migration.completed"),
             ),
             Check(
                 "qemu_loaded",
-                "Did the incoming QEMU load and run?",
+                "Did the incoming QEMU load and run the guest?",
                 qemu_said(INCOMING, "migration.completed", "resume"),
             ),
             checks.FINISHED,

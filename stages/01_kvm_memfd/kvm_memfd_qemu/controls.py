@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The controls of stage 1 with QEMU: runs that must fail, each for its own reason."""
+"""The controls of stage 1 with QEMU: runs that must fail, each for the intended reason."""
 
 from __future__ import annotations
 
@@ -92,7 +92,7 @@ def _killed(trial: Trial) -> Outcome:
 CONTROLS = (
     Control(
         name="not-preserved",
-        what="the RAM memfd is not put into the session",
+        what="the RAM memfd is not added to the session",
         breaks=frozenset({"memfds_retrieved", "ram_size", "same_qemu", "qemu_loaded"}),
         may_break=WITHOUT_GUEST,
         reason=reason(_qemu_refused_to_start),
@@ -105,7 +105,7 @@ CONTROLS = (
     ),
     Control(
         name="wrong-nonce",
-        what="the state file says that it is another run's",
+        what="the state file claims to be from another run",
         breaks=frozenset({"qemu_loaded", "same_boot"}),
         may_break=WITHOUT_GUEST,
         reason=reason(checks.fact_is(INCOMING, "retrieve.state_refused", "nonce")),
@@ -126,11 +126,11 @@ CONTROLS = (
     ),
     Control(
         name="given-up",
-        what="the update is given up when QEMU has saved; the guest goes on where it is",
+        what="the update is abandoned once QEMU has saved; the guest resumes in place",
         breaks=frozenset({"memfds_retrieved"}),
         may_break=WITHOUT_GUEST,
         reason=reason(checks.fact_is(INCOMING, "retrieve.session", "-2")),
-        holds=(Check("went_on_here", "Did the guest go on, unharmed?", _went_on_here),),
+        holds=(Check("went_on_here", "Did the guest keep running, unharmed?", _went_on_here),),
     ),
     Control(
         name="ram-in-stream",
@@ -153,7 +153,7 @@ CONTROLS = (
     ),
     Control(
         name="process-restarted",
-        what="a process of the guest is killed and started again after the resume",
+        what="a process of the guest is killed and restarted after the resume",
         breaks=frozenset({"same_processes"}),
         reason=reason(corrupted("process")),
     ),
@@ -165,7 +165,7 @@ CONTROLS = (
     ),
     Control(
         name="tcp-corrupted",
-        what="one bit of what goes through the TCP connection is flipped after the resume",
+        what="one bit of the TCP stream is flipped after the resume",
         breaks=frozenset({"guest_tcp"}),
         reason=reason(fault("receiver", "of the stream differs")),
     ),

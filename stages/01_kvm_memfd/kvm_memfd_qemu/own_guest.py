@@ -67,7 +67,7 @@ def _not_reset(trial: Trial) -> Outcome:
 
 
 _RAN_ON = Check(
-    "guest_ran_on", "Does the guest run while it is preserved?", _writes(OUTGOING), timed=True
+    "guest_ran_on", "Does the guest run while it is being preserved?", _writes(OUTGOING), timed=True
 )
 _GOES_ON = Claim(
     "The guest goes on in the page frames it had, and was not reset.",

@@ -49,14 +49,15 @@ def _helper(machine: MachineView) -> AbstractContextManager[HostHelper]:
 
 NOT_CLAIMED = (
     "No device is passed through: the guest's devices are QEMU's own, and QEMU saves them.",
-    "QEMU saves and loads its state by its own migration code; what that does not carry is lost.",
-    "The guest's clocks stand still in the blackout, as QEMU saves and restores them; nobody sets"
-    " them afterwards.",
-    "A QEMU that dies while it saves takes the vCPUs with it: the RAM is still there, the guest"
-    " cannot go on (control qemu-killed has QEMU's words).",
+    "QEMU saves and loads its state with its own migration code; what that does not carry is lost.",
+    "The guest's clocks stand still during the blackout, since QEMU saves and"
+    " restores them; nobody corrects them afterwards.",
+    "A QEMU that dies while saving takes the vCPUs with it: the RAM is still"
+    " there, but the guest cannot continue (control qemu-killed has QEMU's own"
+    " message).",
     "The two kernels are two builds of one source unless two trees are given: LUO promises no ABI"
     " between versions.",
-    "Under TCG no time says anything about hardware.",
+    "Times measured under TCG say nothing about hardware.",
 )
 
 STAGE = Stage(

@@ -56,7 +56,7 @@ def _said(aborts: Mapping[str, str | None]) -> str:
 
 DEVICE_RETRIEVED = Check(
     "device_retrieved",
-    "Was the device handed back and taken over?",
+    "Was the device retrieved and taken over?",
     facts_are(INCOMING, {"retrieve.device": "0", "bind.device": "0"}),
 )
 _FROZEN = (
@@ -138,7 +138,7 @@ CLAIMS = (
             Check("guest_saw_all", "Did the guest see every frame once?", _guest_saw_all),
             Check(
                 "ring_went_round",
-                "Was the ring refilled and used again?",
+                "Was the ring refilled and reused?",
                 frame_checks.went_round("guest.frames"),
                 timed=True,
             ),
@@ -159,22 +159,26 @@ CLAIMS = (
         "The memory is the same physical pages, which a device without IOMMU depends on.",
         (
             guest_checks.RETRIEVED,
-            Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
-            Check("iommufd_agrees", "Do page tables say what iommufd says?", _page_tables_agree),
+            Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
+            Check("iommufd_agrees", "Do the page tables agree with iommufd?", _page_tables_agree),
         ),
     ),
     Claim(
         "The guest that owns the memory resumes, and finds all that the device did not write"
         " unchanged.",
         (
-            Check("ram_size", "Is the memfd as large as it was?", guest_checks.ram_size),
-            Check("ram_equal", "Is every other page equal?", guest_checks.ram_equal),
+            Check("ram_size", "Is the memfd the same size as before?", guest_checks.ram_size),
+            Check(
+                "ram_equal",
+                "Is every page that the device did not write identical?",
+                guest_checks.ram_equal,
+            ),
             guest_checks.REGISTERS,
             guest_checks.VECTOR_STATE,
             guest_checks.COUNTER,
             Check(
                 "guest_content",
-                "Did the guest find no fault?",
+                "Did the guest find no errors?",
                 guest_checks.each_vcpu(_guest_content),
             ),
             guest_checks.GUEST_TICKS,
@@ -191,13 +195,13 @@ CLAIMS = (
         (
             Check(
                 "outgoing_rules",
-                "Right errno for each misuse, and frames all the while?",
+                "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
             ),
             Check(
                 "incoming_rules",
-                "Right errno for each misuse, and frames all the while?",
+                "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
             ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 2's controls: runs that must fail, each for its own reason."""
+"""Stage 2's controls: runs that must fail, each for the intended reason."""
 
 from __future__ import annotations
 
@@ -243,13 +243,13 @@ CONTROLS = (
     ),
     Control(
         name="silenced",
-        what="the incoming kernel silences the device for 150 ms, then lets it go on",
+        what="the incoming kernel silences the device for 150 ms, then releases it",
         with_patch="faults/silenced.patch",
         incoming_only=True,
         breaks=frozenset({"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept"}),
         may_break=frozenset({"never_gated"}),
         reason=master_cleared_later(),
-        holds=(Check("went_on", "Was no frame lost by that?", frame_checks.HOST_SAW_ALL.ask),),
+        holds=(Check("went_on", "Were no frames lost?", frame_checks.HOST_SAW_ALL.ask),),
     ),
     Control(
         name="bridge-mastering-lost",
@@ -262,7 +262,7 @@ CONTROLS = (
     ),
     Control(
         name="command-write-allowed",
-        what="a kernel in which PCI_COMMAND of a device in a live update may be written",
+        what="a kernel that allows writes to PCI_COMMAND of a device in a live update",
         with_patch="faults/command-write-allowed.patch",
         breaks=frozenset({"outgoing_rules", "incoming_rules"}),
         reason=reason(_command_written),
@@ -299,12 +299,14 @@ CONTROLS = (
         may_break=WITHOUT_DEVICE | BEFORE,
         reason=master_cleared_at_kexec(),
         holds=(
-            Check("no_handler", "Has it no handler?", fact_is(OUTGOING, "preserve.device", "-2")),
+            Check(
+                "no_handler", "Does it lack a handler?", fact_is(OUTGOING, "preserve.device", "-2")
+            ),
         ),
     ),
     Control(
         name="device-not-preserved",
-        what="the device is not put into the session",
+        what="the device is not added to the session",
         breaks=frozenset(
             {"dma_in_gap", "no_silence", "never_held_up", "bus_mastering_kept", "device_retrieved"}
         ),
@@ -314,7 +316,7 @@ CONTROLS = (
     ),
     Control(
         name="memfd-not-preserved",
-        what="the memory is not put into the session: preserving the device is refused",
+        what="the memory is not added to the session: preserving the device is refused",
         breaks=STOPPED | {"iommufd_agrees"},
         may_break=None,
         reason=reason(fact_is(OUTGOING, "preserve.device", "-2")),
@@ -322,8 +324,8 @@ CONTROLS = (
     ),
     Control(
         name="others-refused",
-        what="a VF, its PF, a conventional device and a group's file are to be preserved as well:"
-        " each is refused, and nothing goes on",
+        what="preserving a VF, its PF, a conventional PCI device and a group's file is"
+        " tried as well: each is refused, and the run ends there",
         breaks=STOPPED,
         may_break=None,
         reason=reason(
@@ -343,8 +345,8 @@ CONTROLS = (
     ),
     Control(
         name="reboot-refused",
-        what="a reboot to an image without KHO data, and one with a second device asleep: both are"
-        " refused, the device goes on, and so nothing else does",
+        what="a reboot to an image without KHO data, and one with the second device asleep:"
+        " both are refused, the device keeps running, and the run ends there",
         breaks=STOPPED,
         may_break=None,
         reason=reason(
@@ -362,7 +364,7 @@ CONTROLS = (
     ),
     Control(
         name="device-reset",
-        what="the device is reset through its own register after it was taken over",
+        what="the device is reset through its own register after takeover",
         breaks=frozenset(
             {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
         ),
@@ -377,7 +379,7 @@ CONTROLS = (
     ),
     Control(
         name="tail-left",
-        what="nobody moves the ring's tail on in the incoming kernel",
+        what="nobody advances the ring's tail in the incoming kernel",
         breaks=frozenset({"ring_went_round"}),
         may_break=frozenset(
             {"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated", "never_held_up"}
@@ -400,7 +402,13 @@ CONTROLS = (
         # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
         may_break=frozenset({"no_device_reset"}),
         reason=reason(_other_goes_on),
-        holds=(Check("other_stopped", "Does FINISH stop what nobody retrieved?", _other_stopped),),
+        holds=(
+            Check(
+                "other_stopped",
+                "Does FINISH stop the device that nobody retrieved?",
+                _other_stopped,
+            ),
+        ),
     ),
     Control(
         name="liveupdate-off",
@@ -413,7 +421,7 @@ CONTROLS = (
     ),
     _skew(
         "pci-list",
-        "whose list of preserved PCI devices has another form",
+        "whose list of preserved PCI devices has another format",
         "'pci-live-v1'",
         with_patch="faults/another-pci-list.patch",
     ),
@@ -425,13 +433,13 @@ CONTROLS = (
     ),
     _skew(
         "vfio-file",
-        "whose preserved vfio-pci files have another form",
+        "whose preserved vfio-pci files have another format",
         "'vfio-pci-live-v1'",
         with_patch="faults/another-vfio-file.patch",
     ),
     _skew(
         "memfd",
-        "whose preserved memfds have another form",
+        "whose preserved memfds have another format",
         "'memfd-v2'",
         with_patch="faults/another-memfd.patch",
     ),
@@ -449,8 +457,9 @@ CONTROLS = (
     ),
     Control(
         name="skew-fails-open",
-        what="an incoming kernel without the patch that refuses what it does not know, with another"
-        " name of the list of preserved PCI devices: the memory of a running device is freed",
+        what="an incoming kernel without the patch that refuses unknown data, with another"
+        " name for the list of preserved PCI devices: the memory of a running device"
+        " is freed",
         without_patch="0023-",
         with_patch="faults/another-pci-list.patch",
         incoming_only=True,
@@ -461,8 +470,8 @@ CONTROLS = (
     ),
     Control(
         name="skew-list-unchecked",
-        what="kernels without the patch that checks the list of preserved PCI devices, of which two"
-        " bits change: the device is forgotten, and goes on writing",
+        what="kernels without the patch that checks the list of preserved PCI devices, two"
+        " bits of which change: the device is forgotten, and keeps writing",
         without_patch="0026-",
         with_patch="faults/list-corrupted.patch",
         breaks=frozenset({"device_retrieved"}),
@@ -473,7 +482,7 @@ CONTROLS = (
     Control(
         name="unfinished-patch-off",
         what="an incoming kernel without the patch that refuses a kexec while sessions are"
-        " unfinished: it starts what is no kernel, and all is lost",
+        " unfinished: it starts something that is not a kernel, and everything is lost",
         without_patch="0024-",
         incoming_only=True,
         breaks=frozenset({"both_sides_ended_well", "incoming_rules", "session_finished"}),
@@ -482,8 +491,8 @@ CONTROLS = (
     ),
     Control(
         name="retrieve-tried-once",
-        what="an incoming kernel in which a retrieve that failed for want of a privilege cannot be"
-        " repeated",
+        what="an incoming kernel in which a retrieve that failed for lack of a privilege"
+        " cannot be repeated",
         with_patch="faults/retrieve-tried-once.patch",
         incoming_only=True,
         breaks=frozenset({"device_retrieved", "ring_went_round", "incoming_rules"}),
@@ -492,8 +501,8 @@ CONTROLS = (
     ),
     Control(
         name="areas-patch-off",
-        what="an incoming kernel without the patch that compares memory, not areas: one area that"
-        " is mapped in two halves can never be finished",
+        what="an incoming kernel without the patch that compares memory, not areas: one"
+        " area mapped in two halves can never be finished",
         without_patch="0031-",
         incoming_only=True,
         breaks=frozenset({"session_finished"}),
@@ -503,8 +512,9 @@ CONTROLS = (
     ),
     Control(
         name="unbind-patch-off",
-        what="a kernel without the patch that refuses to unbind drivers of preserved devices: the"
-        " port's unbind cuts the path, the device's waits for ever, and the reboot is refused",
+        what="a kernel without the patch that refuses to unbind drivers of preserved"
+        " devices: unbinding the port cuts the path, unbinding the device waits"
+        " forever, and the reboot is refused",
         without_patch="0028-",
         breaks=STOPPED | {"outgoing_rules"},
         may_break=None,
@@ -525,16 +535,17 @@ CONTROLS = (
     ),
     Control(
         name="found-again",
-        what="the second device is preserved in a session of its own, and the first one, finished,"
-        " is removed and found again: it is an ordinary device",
+        what="the second device is preserved in a session of its own, and the first one,"
+        " finished, is removed and rediscovered: it is an ordinary device",
         breaks=frozenset({"other_silent"}),
         may_break=frozenset({"no_device_reset"}),
         reason=reason(facts_are(INCOMING, {"found.reset": "0", "found.remove": "0"})),
     ),
     Control(
         name="forget-patch-off",
-        what="an incoming kernel without the patch that forgets a device when its live update is"
-        " over: found again it counts as preserved, until the next reboot",
+        what="an incoming kernel without the patch that forgets a device when its live"
+        " update is over: once rediscovered it counts as preserved, until the next"
+        " reboot",
         without_patch="0030-",
         incoming_only=True,
         breaks=frozenset({"other_silent"}),
@@ -551,11 +562,11 @@ CONTROLS = (
     ),
     Control(
         name="session-left",
-        what="the session is closed with a device that is not taken over: it goes on for ever",
+        what="the session is closed with a device that is not taken over: it keeps running forever",
         breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "finish", "-9")),
-        holds=(Check("ran_on", "Does the device go on?", _ran_on_unfinished),),
+        holds=(Check("ran_on", "Does the device keep running?", _ran_on_unfinished),),
     ),
     Control(
         name="firmware-reboot",

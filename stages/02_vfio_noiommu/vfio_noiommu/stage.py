@@ -46,16 +46,17 @@ NOT_CLAIMED = (
     "No isolation: without an IOMMU the device could write anywhere, and whoever holds its file is"
     " as good as root (stage 3).",
     "No interrupts: the device is polled, and preserving one with interrupts enabled is refused.",
-    "The guest has no device of its own: its VMM drives the igb and moves the ring's tail for it.",
-    "The two kernels are two builds of one source: the format of what is handed over is private.",
-    "Under TCG no time says anything about hardware.",
+    "The guest has no device of its own: its VMM drives the igb and advances the"
+    " ring's tail for it.",
+    "The two kernels are two builds of one source: the handover format is private.",
+    "Times measured under TCG say nothing about hardware.",
 )
 
 STAGE = Stage(
     number=2,
     folder=Path(__file__).parent.parent,
     name="vfio_noiommu",
-    title="a device goes on with DMA into a preserved memfd, and is never reset",
+    title="a device continues DMA into a preserved memfd, and is never reset",
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,

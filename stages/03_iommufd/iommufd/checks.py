@@ -445,12 +445,12 @@ OTHER_BLOCKED = Check(
 )
 NO_OTHER_FAULT = Check("no_other_fault", "Did nothing else fault?", _no_other_fault)
 TAKEN_OVER = (
-    Check("root_taken_over", "Is the root table the handed over one?", _root_taken_over),
-    Check("same_entry", "Are context entry and domain ID the same?", _same_entry),
-    Check("same_table", "Is the page table the same, page by page?", _same_table),
+    Check("root_taken_over", "Is the root table the one that was handed over?", _root_taken_over),
+    Check("same_entry", "Are context entry and domain ID unchanged?", _same_entry),
+    Check("same_table", "Is the page table unchanged, page by page?", _same_table),
     Check(
         "domain_id_reserved",
-        "Is its domain ID given to no other device?",
+        "Is its domain ID assigned to no other device?",
         _domain_id_reserved,
     ),
 )
@@ -473,13 +473,13 @@ CLAIMS = (
             Check("reader_saw_all", "Did the reader see every frame once?", _reader_saw_all),
             Check(
                 "ring_went_round",
-                "Was the ring refilled and used again?",
+                "Was the ring refilled and reused?",
                 frame_checks.went_round("reader.frames"),
                 timed=True,
             ),
             Check(
                 "driven",
-                "Did who has the device move its tail on, on both sides?",
+                "Did the device's owner advance its tail on both sides?",
                 _driven,
                 timed=True,
             ),
@@ -492,11 +492,11 @@ CLAIMS = (
             Check("above_ram", "Is every IOVA above all RAM?", _above_ram),
             Check(
                 "unmapped_faulted",
-                "Did descriptors that lead nowhere fault, in the gap?",
+                "Did unmapped descriptors fault in the gap?",
                 _unmapped_faulted,
                 timed=True,
             ),
-            Check("canary", "Is the page at their address as it was?", _canary),
+            Check("canary", "Is the page at their address unchanged?", _canary),
             NO_OTHER_FAULT,
         ),
     ),
@@ -512,7 +512,7 @@ CLAIMS = (
             *frame_checks.LEFT_ALONE,
             Check(
                 "device_retrieved",
-                "Were memory, iommufd and device handed back and attached?",
+                "Were memory, iommufd and device retrieved and attached?",
                 facts_are(
                     INCOMING,
                     {
@@ -535,13 +535,18 @@ CLAIMS = (
         (
             Check(
                 "reuse_faults",
-                "Do frames fault at once where it unmapped what was just in use?",
+                "Do frames fault at once where it unmapped memory just in use?",
                 _reuse_faults,
                 timed=True,
             ),
-            Check("unmap_faults", "Do frames fault where it unmapped?", _unmap_faults, timed=True),
-            Check("map_lands", "Do frames land where it mapped?", _map_lands, timed=True),
-            Check("pinned", "Is pinned what is mapped, and nothing before?", _pinned),
+            Check(
+                "unmap_faults",
+                "Do frames fault where it unmapped memory?",
+                _unmap_faults,
+                timed=True,
+            ),
+            Check("map_lands", "Do frames land where it mapped memory?", _map_lands, timed=True),
+            Check("pinned", "Is exactly what is mapped pinned, and nothing before that?", _pinned),
             Check(
                 "pages_in_place",
                 "Did compaction and a memory hog leave every page in place?",
@@ -561,13 +566,13 @@ CLAIMS = (
         (
             Check(
                 "outgoing_rules",
-                "Right errno for each misuse, and frames all the while?",
+                "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
             ),
             Check(
                 "incoming_rules",
-                "Right errno for each misuse, and frames all the while?",
+                "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
             ),

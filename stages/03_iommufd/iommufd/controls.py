@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 3's controls: runs that must fail, each for its own reason."""
+"""Stage 3's controls: runs that must fail, each for the intended reason."""
 
 from __future__ import annotations
 
@@ -210,7 +210,7 @@ def _all_noticed(trial: Trial) -> Outcome:
 
 
 NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
-STILL_ON = Check("still_on", "Was translation on all the while?", NEVER_OFF)
+STILL_ON = Check("still_on", "Was translation on throughout?", NEVER_OFF)
 
 
 def _skew(
@@ -292,7 +292,7 @@ CONTROLS = (
     ),
     Control(
         name="iommu-off-in-incoming",
-        what="the incoming kernel is told intel_iommu=off: it must stop rather than go on",
+        what="the incoming kernel is told intel_iommu=off: it must stop rather than continue",
         cmdline=lambda words: (*words, "stage.incoming=intel_iommu=off"),
         breaks=frozenset({"no_splat", "both_sides_ended_well", "root_taken_over"}),
         may_break=None,
@@ -301,7 +301,7 @@ CONTROLS = (
     ),
     _skew(
         "iommu-list",
-        "whose list of IOMMUs has another form",
+        "whose list of IOMMUs has another format",
         "'iommu-live-v1'",
         with_patch="faults/another-iommu-list.patch",
     ),
@@ -319,8 +319,9 @@ CONTROLS = (
     ),
     Control(
         name="every-bit-changed",
-        what="an incoming kernel in which each bit of all that arrives with a header is changed in"
-        " turn, and each shorter size tried: all are noticed, and it stops",
+        what="an incoming kernel in which each bit of everything that arrives with a header"
+        " is changed in turn, and each shorter size tried: all are detected, and it"
+        " stops",
         with_patch="faults/every-bit.patch",
         incoming_only=True,
         breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
@@ -330,8 +331,8 @@ CONTROLS = (
     ),
     Control(
         name="areas-patch-off",
-        what="an incoming kernel without the patch that compares memory, not areas: one area that"
-        " is mapped in two halves is restored and attached, and can never be finished",
+        what="an incoming kernel without the patch that compares memory, not areas: one"
+        " area mapped in two halves is restored and attached, but can never be finished",
         without_patch="0031-iommufd-Compare-memory",
         incoming_only=True,
         breaks=frozenset({"session_finished"}),
@@ -342,8 +343,8 @@ CONTROLS = (
     ),
     Control(
         name="files-patch-off",
-        what="an incoming kernel without the patch that restores no HWPT with memory of the"
-        " process",
+        what="an incoming kernel without the patch that refuses to restore a HWPT with"
+        " memory of the process",
         without_patch="0019-iommufd-Restore-no-HWPT",
         incoming_only=True,
         breaks=frozenset({"incoming_rules", "device_retrieved"}),
@@ -352,7 +353,7 @@ CONTROLS = (
     ),
     Control(
         name="device-not-preserved",
-        what="memory and iommufd are put into the session, the device is not",
+        what="memory and iommufd are added to the session, the device is not",
         breaks=WITHOUT_TRANSLATION,
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
@@ -374,7 +375,7 @@ CONTROLS = (
     ),
     Control(
         name="nothing-retrieved",
-        what="FINISH without retrieving anything: the device has to be stopped first",
+        what="FINISH without retrieving anything: the device must be stopped first",
         breaks=frozenset(
             {"device_retrieved", "same_entry", "same_table", "no_device_reset", "host_saw_all"}
         ),
@@ -384,7 +385,7 @@ CONTROLS = (
     ),
     Control(
         name="unmapped-undeclared",
-        what="nobody says which descriptors lead nowhere",
+        what="the unmapped descriptors are not declared",
         breaks=frozenset({"no_other_fault", "unmapped_faulted", "host_saw_all", "reader_saw_all"}),
         reason=reason(_untold_faults),
     ),
@@ -398,7 +399,7 @@ CONTROLS = (
     ),
     Control(
         name="canary-mapped",
-        what="the page at the address that leads nowhere is mapped there",
+        what="the page at the unmapped address is mapped there",
         breaks=frozenset({"unmapped_faulted", "canary", "above_ram"}),
         reason=reason(_canary_overwritten),
     ),
@@ -428,7 +429,7 @@ CONTROLS = (
     ),
     Control(
         name="tail-left",
-        what="nobody moves the ring's tail on in the incoming kernel",
+        what="nobody advances the ring's tail in the incoming kernel",
         breaks=frozenset({"ring_went_round", "driven"}),
         may_break=frozenset(
             {

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 3: a device goes on with DMA through an IOMMU whose translation outlives the kernel."""
+"""Stage 3: a device continues DMA through an IOMMU whose translation outlives the kernel."""
 
 from __future__ import annotations
 
@@ -45,25 +45,27 @@ def _size(options: Mapping[str, int]) -> Size:
 
 
 NOT_CLAIMED = (
-    "Emulated hardware: QEMU serialises a change of the root table and DMA, so that no loss at that"
-    " moment says nothing about real hardware; its caches are not those of a real IOMMU.",
-    "VT-d in legacy mode only: no scalable mode, PASID, ATS, PRI, nesting or dirty tracking; one"
-    " device to a group.",
-    "No interrupts: the device is polled, and preserving a device with interrupts enabled is"
-    " refused. Interrupt remapping is not handed over: the next kernel sets it up anew.",
-    "In set-up (b) the device may use the memory of its ring only, not the guest's own RAM; in the"
-    " main run there is no guest.",
-    "The two kernels are two builds of one source: the format of what is handed over is private.",
-    "An incoming kernel that finds the IOMMU in another state than it was handed over panics, on"
-    " purpose.",
-    "Under TCG no time says anything about hardware.",
+    "Emulated hardware: QEMU serialises root table changes and DMA, so the absence"
+    " of loss at that moment says nothing about real hardware; its caches are not"
+    " those of a real IOMMU.",
+    "VT-d in legacy mode only: no scalable mode, PASID, ATS, PRI, nesting or dirty"
+    " tracking; one device per group.",
+    "No interrupts: the device is polled, and preserving a device with interrupts"
+    " enabled is refused. Interrupt remapping is not handed over: the next kernel"
+    " sets it up from scratch.",
+    "In set-up (b) the device can access only the memory of its ring, not the"
+    " guest's own RAM; in the main run there is no guest.",
+    "The two kernels are two builds of one source: the handover format is private.",
+    "An incoming kernel that finds the IOMMU in a state other than the one handed"
+    " over panics, by design.",
+    "Times measured under TCG say nothing about hardware.",
 )
 
 STAGE = Stage(
     number=3,
     folder=Path(__file__).parent.parent,
     name="iommufd",
-    title="a device goes on with DMA through an IOMMU whose translation outlives the kernel",
+    title="a device continues DMA through an IOMMU whose translation outlives the kernel",
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,

@@ -262,7 +262,7 @@ CLAIMS = (
         "No frame is lost, duplicated or damaged, as counted by host, device and guest.",
         (
             frame_checks.HOST_SAW_ALL,
-            Check("device_counted_all", "Did the device count them all?", _guest_counted),
+            Check("device_counted_all", "Did the device count every frame?", _guest_counted),
             Check(
                 "guest_saw_all", "Did a process of the guest get every frame once?", _guest_saw_all
             ),
@@ -273,7 +273,7 @@ CLAIMS = (
         (
             Check(
                 "gap_delivered",
-                "Had the guest soon read what came while it stood still?",
+                "Did the guest promptly read what arrived while it stood still?",
                 _fell_into_the_gap,
             ),
             Check(
@@ -281,7 +281,7 @@ CLAIMS = (
             ),
             Check(
                 "interrupt_ledger",
-                "Is each interrupt of the guest's one of the device's, or one made up?",
+                "Is each of the guest's interrupts one that the device raised, or an injected one?",
                 _interrupt_ledger,
             ),
         ),
@@ -291,7 +291,7 @@ CLAIMS = (
         " other.",
         (
             *STAYS_ON,
-            Check("own_ram_only", "Is just the guest's memory mapped for it?", _own_ram_only),
+            Check("own_ram_only", "Is only the guest's memory mapped for it?", _own_ram_only),
             NO_OTHER_FAULT,
         ),
     ),
@@ -306,7 +306,7 @@ CLAIMS = (
             *frame_checks.LEFT_ALONE,
             Check(
                 "device_retrieved",
-                "Were memory, iommufd and device handed back and attached?",
+                "Were memory, iommufd and device retrieved and attached?",
                 facts_are(
                     INCOMING,
                     {
@@ -321,9 +321,9 @@ CLAIMS = (
                     },
                 ),
             ),
-            Check("same_config", "Are their configuration headers the same?", _same_config),
+            Check("same_config", "Are their configuration headers unchanged?", _same_config),
             *frame_checks.SAME_DEVICE[1:],
-            Check("same_pages", "Are all page frame numbers of RAM the same?", same_pages),
+            Check("same_pages", "Are all page frame numbers of RAM unchanged?", same_pages),
         ),
     ),
     Claim(
@@ -334,11 +334,13 @@ CLAIMS = (
                 "Did the guest run with its memory preserved?",
                 ran_between("await.loaded", "await.save", "with its memory preserved"),
             ),
-            Check("same_qemu", "Are both the QEMU that was packed?", same_qemu),
-            Check("qemu_saved", "Did the outgoing QEMU save?", qemu_said(OUTGOING, "stop")),
+            Check("same_qemu", "Are both the QEMU that was put on the disk?", same_qemu),
+            Check(
+                "qemu_saved", "Did the outgoing QEMU save the guest?", qemu_said(OUTGOING, "stop")
+            ),
             Check(
                 "qemu_loaded",
-                "Did the incoming QEMU load and run?",
+                "Did the incoming QEMU load and run the guest?",
                 qemu_said(INCOMING, "migration.completed", "resume"),
             ),
             checks.FINISHED,
@@ -350,7 +352,7 @@ CLAIMS = (
         "The guest's kernel noticed nothing but a pause.",
         (
             Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),
-            Check("guest_time", "Does its clock neither leap nor run away?", _guest_time),
+            Check("guest_time", "Does its clock neither jump nor drift?", _guest_time),
         ),
     ),
     Claim(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 3's controls with QEMU: runs that must fail, each for its own reason."""
+"""Stage 3's controls with QEMU: runs that must fail, each for the intended reason."""
 
 from __future__ import annotations
 
@@ -98,14 +98,14 @@ def _woken_by_a_frame(trial: Trial) -> Outcome:
 CONTROLS: tuple[Control, ...] = (
     Control(
         name="device-not-preserved",
-        what="memory and iommufd are put into the session, the NIC is not",
+        what="memory and iommufd are added to the session, the NIC is not",
         breaks=frozenset({"dma_in_gap", "device_retrieved", "never_off"}) | OF_THE_GUEST,
         may_break=WITHOUT_GUEST | {"own_ram_only"},
         reason=reason(fact_is(INCOMING, "retrieve.device", "-2")),
     ),
     Control(
         name="ram-not-preserved",
-        what="the guest's RAM is not put into the session: the kernel refuses the iommufd",
+        what="the guest's RAM is not added to the session: the kernel refuses the iommufd",
         breaks=frozenset({"dma_in_gap", "device_retrieved", "same_pages"}),
         # A refusal takes no time in which a frame would come.
         may_break=WITHOUT_GUEST | {"own_ram_only", "preserved_meanwhile"},
@@ -120,13 +120,13 @@ CONTROLS: tuple[Control, ...] = (
     ),
     Control(
         name="area-more",
-        what="a page more than QEMU asked for is mapped for the NIC, on both sides",
+        what="one page more than QEMU asked for is mapped for the NIC, on both sides",
         breaks=frozenset({"own_ram_only"}),
         reason=reason(fact_is(INCOMING, "restore.hwpt", "0")),
     ),
     Control(
         name="interrupts-left",
-        what="nobody sets the NIC's interrupts up again",
+        what="nobody sets up the NIC's interrupts again",
         breaks=frozenset({"interrupts_go_on", "guest_saw_all"}),
         may_break=frozenset(
             {
@@ -144,7 +144,8 @@ CONTROLS: tuple[Control, ...] = (
     ),
     Control(
         name="not-injected",
-        what="what the NIC had to say meanwhile is thrown away, and no interrupt made up for it",
+        what="interrupts raised by the NIC in the meantime are discarded, and none is"
+        " injected instead",
         breaks=frozenset({"gap_delivered"}),
         # Nothing is sent while it is preserved, so that no interrupt is under way.
         may_break=frozenset({"preserved_meanwhile", "qemu_loaded"}),
@@ -176,7 +177,7 @@ CONTROLS: tuple[Control, ...] = (
     ),
     Control(
         name="stopped-again",
-        what="the guest is stopped for two seconds more",
+        what="the guest is stopped for another two seconds",
         breaks=frozenset({"guest_time"}),
         reason=reason(_stopped_again),
     ),
@@ -190,7 +191,7 @@ CONTROLS: tuple[Control, ...] = (
     ),
     Control(
         name="other-version",
-        what="QEMU's CPR state says that it is of another version",
+        what="QEMU's CPR state claims to be of another version",
         breaks=frozenset({"both_sides_ended_well", "device_retrieved", "same_pages"}),
         may_break=None,
         reason=reason(_bailed("QEMU's CPR state is none of 11.1: version")),

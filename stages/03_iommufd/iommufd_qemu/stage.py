@@ -52,16 +52,18 @@ def _helper(machine: MachineView) -> AbstractContextManager[HostHelper]:
 
 NOT_CLAIMED = (
     *PROGRAM.not_claimed[:2],
-    "Interrupts are turned off for the handover and set up anew: those of the time between are made"
-    " up for by one on each vector, which the guest's driver finds nothing or all of it behind.",
-    "Interrupt remapping is not handed over: the next kernel sets it up anew.",
+    "Interrupts are turned off for the handover and set up again: those raised in"
+    " between are replaced by one injected on each vector, for which the guest's"
+    " driver finds either no work or all of it.",
+    "Interrupt remapping is not handed over: the next kernel sets it up from scratch.",
     "The guest stands still while QEMU saves, while the device is preserved, through the kexec and"
     " until another QEMU has loaded it.",
-    "A guest whose memory is mapped read-only in places (a q35 has three such areas) is refused"
-    " by the kernel: the main run is a microvm.",
-    "The format in which QEMU hands its descriptors on is private to QEMU 11.1; no other is known.",
-    "The two kernels are two builds of one source: the format of what is handed over is private.",
-    "Under TCG no time says anything about hardware.",
+    "A guest whose memory is mapped read-only in places (a q35 has three such"
+    " areas) is refused by the kernel; hence the main run is a microvm.",
+    "The format in which QEMU passes on its descriptors is private to QEMU 11.1;"
+    " no other version is supported.",
+    "The two kernels are two builds of one source: the handover format is private.",
+    "Times measured under TCG say nothing about hardware.",
 )
 
 STAGE = replace(
