@@ -330,6 +330,7 @@ def live_update(*, taint: int = 0) -> Claim:
     """The claim that every stage starts with; `taint` is what its workload does to a kernel."""
     question = f"Is {taint} all that taints a kernel?" if taint else "Are both kernels untainted?"
     return Claim(
+        "one kexec, and nothing else happened",
         "The machine really went from one kernel to another by kexec, once, and nothing else"
         " happened.",
         (

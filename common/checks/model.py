@@ -13,6 +13,9 @@ from common.record.evidence import Trial
 Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
 """DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
 
+BRIEF = 37
+"""Characters that a claim has in a table of 72 columns, beside its figures."""
+
 
 class Outcome(Stored):
     """A check's answer. `evidence` names the file or fact where a reader finds it."""
@@ -41,6 +44,8 @@ class Check:
 class Claim:
     """A sentence the stage wants believed, and the checks that show it."""
 
+    brief: str
+    """The same for a row of a table: at most BRIEF characters."""
     text: str
     checks: tuple[Check, ...]
 

@@ -185,6 +185,9 @@ def build_parser() -> argparse.ArgumentParser:
     mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--in-reply-to", metavar="MSGID")
+    mail.add_argument(
+        "--full", action="store_true", help="all fifteen fields, instead of at most 150 lines"
+    )
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
     judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")

@@ -26,7 +26,7 @@ from common.report.comparison import comparison, worsened
 from common.report.json import report_json
 from common.report.json import schema_text as report_json_schema
 from common.report.junit import report_junit
-from common.report.mail import Envelope, report_mail
+from common.report.mail.envelope import Envelope, report_mail
 from common.report.text import report_text
 from common.stage.declaration import Stage
 from common.stage.loading import all_stages
@@ -65,7 +65,7 @@ def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
         cc=tuple(arguments.cc),
         in_reply_to=arguments.in_reply_to,
     )
-    return report_mail(runs, envelope).decode()
+    return report_mail(runs, envelope, full=arguments.full).decode()
 
 
 def _git_identity() -> str:

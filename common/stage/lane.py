@@ -94,6 +94,7 @@ def _nth(starts: Sequence[int], t: int) -> int:
 
 
 SERVER_CLAIM = Claim(
+    "kernels configured like a server's",
     "Both kernels are configured as those of servers are.",
     (
         Check(
@@ -104,6 +105,7 @@ SERVER_CLAIM = Claim(
     ),
 )
 CLAIM = Claim(
+    "debug kernels complain of nothing",
     "Both kernels, looking for their own mistakes, find none.",
     (
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak at work?", _kasan_ran),

@@ -134,6 +134,7 @@ INCOMING_RULES = (
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "memory preserved while the guest runs",
         "The guest's memory was preserved while it ran, and every byte of it is equal.",
         (
             Check(
@@ -149,6 +150,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "same physical pages, no copy",
         "They are the same physical pages: nothing was copied.",
         (
             Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
@@ -160,6 +162,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "vCPUs: registers, vectors, counter",
         "The vCPUs go on where they were: registers, vector state, counter.",
         (
             HOST_SAW_GUEST_RUN,
@@ -174,6 +177,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the guest finds no fault in its RAM",
         "The guest itself, verifying all its memory, noticed nothing but time.",
         (
             Check(
@@ -186,6 +190,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "LUO's errno for each misuse",
         "The session behaves as LUO's source says, also when it is misused.",
         (
             Check(

@@ -82,6 +82,7 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 
 
 CLAIM = Claim(
+    "lists of any length arrive whole",
     "Lists of any length are handed over whole, as they were at one moment.",
     (
         Check("many_came", "Did all of many sessions, files and folios come?", _many),

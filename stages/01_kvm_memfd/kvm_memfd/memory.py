@@ -286,6 +286,7 @@ INCOMING_RULES = (
 )
 
 CLAIM = Claim(
+    "refusal, abort, end: nothing leaks",
     "What was taken comes back, whichever way it ends; a refusal or an abort leaves no mark.",
     (
         Check(

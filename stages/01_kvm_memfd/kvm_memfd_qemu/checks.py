@@ -39,6 +39,7 @@ def _moved(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "memory preserved while the guest runs",
         "The guest's memory was preserved while it ran, and every byte of it is equal.",
         (
             Check(
@@ -54,6 +55,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "RAM stays, only QEMU's state moves",
         "RAM was not copied: the pages are where they were, and QEMU's state is all that moved.",
         (
             Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
@@ -61,6 +63,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the host's QEMU saves and loads",
         "QEMU, as it is in the host's package, saved the guest and loaded it.",
         (
             Check("same_qemu", "Are both the host's own QEMU?", same_qemu),

@@ -126,11 +126,13 @@ _guest_content = guest_checks.no_errors("memory", "counter", "msr")
 CLAIMS = (
     checks.live_update(taint=TAINT),
     Claim(
+        "DMA goes on through the kexec",
         "The device goes on writing into the guest's memory: while it is preserved, and through"
         " shutdown, jump and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, none comes twice, none is damaged.",
         (
             frame_checks.HOST_SAW_ALL,
@@ -145,10 +147,12 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "no reset, no loss of mastering, no D3",
         "The device is never reset, never kept from memory, never put to sleep.",
         frame_checks.LEFT_ALONE,
     ),
     Claim(
+        "same place, registers and ring",
         "It is the device that was left: same place, same registers, further on in the same ring.",
         (
             DEVICE_RETRIEVED,
@@ -156,6 +160,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "same physical pages under the device",
         "The memory is the same physical pages, which a device without IOMMU depends on.",
         (
             guest_checks.RETRIEVED,
@@ -164,6 +169,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the guest finds no other fault",
         "The guest whose memory it is goes on, and finds no fault in what the device did not"
         " write.",
         (
@@ -182,10 +188,12 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "a device not preserved falls silent",
         "It is narrow: a second device of the same kind, not preserved, falls silent at the kexec.",
         (frame_checks.OTHER_SILENT,),
     ),
     Claim(
+        "refusals and aborts disturb nothing",
         "What could disturb it is refused, and an abort leaves the device as it was.",
         (
             Check(

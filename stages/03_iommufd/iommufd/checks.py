@@ -457,11 +457,13 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
+        "DMA goes on through the kexec",
         "The device goes on writing into memory: while it is preserved, and through shutdown, jump"
         " and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, none comes twice, none is damaged.",
         (
             Check(
@@ -486,6 +488,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "translation never off",
         "Translation is on all the while, and a frame can arrive only through it.",
         (
             *STAYS_ON,
@@ -501,11 +504,13 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the same tables, taken over in place",
         "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
     ),
     Claim(
+        "no reset, no D3; the same device",
         "The device is never reset, never kept from memory, never put to sleep; it is the device"
         " that was left.",
         (
@@ -531,6 +536,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the iommufd maps and unmaps again",
         "Userspace has a working iommufd: what it unmaps faults, what it maps is written to.",
         (
             Check(
@@ -550,6 +556,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "a device not preserved is blocked",
         "It is narrow: a second device of the same kind, not preserved, is blocked.",
         (
             frame_checks.OTHER_SILENT,
@@ -557,6 +564,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "refusals and aborts disturb nothing",
         "What could disturb it is refused, and an abort leaves the device as it was.",
         (
             Check(

@@ -254,11 +254,13 @@ def _own_ram_only(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "DMA goes on through the kexec",
         "The NIC goes on writing into the guest's memory: while it is preserved, and through"
         " shutdown, jump and boot.",
         frame_checks.WRITES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, none comes twice, none is damaged: by the host, the device, the guest.",
         (
             frame_checks.HOST_SAW_ALL,
@@ -269,6 +271,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "interrupts go on, the gap's included",
         "Interrupts reach the guest again, those of the time between included.",
         (
             Check(
@@ -287,6 +290,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "translation never off",
         "Translation is on all the while; the device has the guest's whole memory, and no other.",
         (
             *STAYS_ON,
@@ -295,11 +299,13 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the same tables, taken over in place",
         "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
     ),
     Claim(
+        "no reset, no D3; the same device",
         "The NIC is never reset, never kept from memory, never put to sleep; it is the device that"
         " was left.",
         (
@@ -327,6 +333,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "an unmodified QEMU saves and loads",
         "QEMU, unmodified, saved the guest and loaded it.",
         (
             Check(
@@ -347,6 +354,7 @@ CLAIMS = (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
     Claim(
+        "the guest's kernel sees only a pause",
         "The guest's kernel noticed nothing but a pause.",
         (
             Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),
@@ -354,6 +362,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "a device not preserved is blocked",
         "It is narrow: a second device of the same kind, not preserved, is blocked.",
         (frame_checks.OTHER_SILENT, OTHER_BLOCKED),
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The report as a mail for the lists: common/report/mail_body.py in an envelope.
+"""The report as a mail for the lists: brief.py or full.py in an envelope.
 
 Pure: the same runs and the same envelope give the same bytes, Date and Message-ID included.
 """
@@ -19,7 +19,9 @@ from email.utils import format_datetime
 from common import __version__
 from common.errors import UsageError
 from common.judge.stored_run import StoredRun
-from common.report.mail_body import mail_body, stage_name
+from common.report.mail.brief import brief_body
+from common.report.mail.full import full_body
+from common.report.mail.words import stage_name
 
 _MESSAGE_ID = re.compile(r"<?([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9._:\[\]-]+)>?")
 
@@ -34,12 +36,14 @@ class Envelope:
     in_reply_to: str | None = None
 
 
-def report_mail(runs: Sequence[StoredRun], envelope: Envelope) -> bytes:
+def report_mail(runs: Sequence[StoredRun], envelope: Envelope, *, full: bool = False) -> bytes:
     """The whole message, lines ending in \\n, as git send-email and b4 take it.
+
+    `full`: with all fifteen fields, instead of what people read.
 
     Raises UsageError on addresses and a Message-ID that are none.
     """
-    body = mail_body(runs)
+    body = full_body(runs) if full else brief_body(runs)
     message = EmailMessage(policy=default.clone(max_line_length=78))
     message["From"] = sender = _address("--from", envelope.sender)
     for option, header, texts in (("--to", "To", envelope.to), ("--cc", "Cc", envelope.cc)):
