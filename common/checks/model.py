@@ -41,6 +41,17 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Said:
+    """How a patch mail says what a claim says; `report --format reply` answers such a sentence."""
+
+    words: str
+    """A regular expression over a paragraph whose blanks and line ends are single blanks. It has
+    to be the whole statement, its negation included: "device is never reset"."""
+    checks: tuple[str, ...] = ()
+    """The checks that answer it; none: all of the claim's."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A sentence the stage wants believed, and the checks that show it."""
 
@@ -48,6 +59,7 @@ class Claim:
     """The same for a row of a table: at most BRIEF characters."""
     text: str
     checks: tuple[Check, ...]
+    said: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

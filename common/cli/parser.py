@@ -33,7 +33,7 @@ from common.host.qemu_binary import choose
 from common.stage.declaration import WORKLOADS
 from common.text import printable
 
-REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
+REPORT_FORMATS = ("text", "mail", "reply", "html", "json", "junit", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
@@ -180,13 +180,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--format", choices=REPORT_FORMATS, default="text")
     report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
-    mail = report.add_argument_group("mail")
+    mail = report.add_argument_group("mail, reply")
     mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
     mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--in-reply-to", metavar="MSGID")
     mail.add_argument(
-        "--full", action="store_true", help="all fifteen fields, instead of at most 150 lines"
+        "--full", action="store_true", help="mail: all fifteen fields, instead of at most 150 lines"
+    )
+    mail.add_argument(
+        "--reply-to-file",
+        type=Path,
+        metavar="FILE",
+        help="reply: the patch mail or cover letter that is answered (default: stdin)",
+    )
+    mail.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="WORDS=CHECK",
+        help="reply: a check that answers these words of it, beside what the claims declare",
     )
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")

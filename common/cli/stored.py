@@ -26,7 +26,8 @@ from common.report.comparison import comparison, worsened
 from common.report.json import report_json
 from common.report.json import schema_text as report_json_schema
 from common.report.junit import report_junit
-from common.report.mail.envelope import Envelope, report_mail
+from common.report.mail.envelope import Envelope, reply_mail, report_mail
+from common.report.mail.quoted import MOST_BYTES, read_mail
 from common.report.text import report_text
 from common.stage.declaration import Stage
 from common.stage.loading import all_stages
@@ -59,13 +60,33 @@ def _html(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
 
 
 def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
-    envelope = Envelope(
+    return report_mail(runs, _envelope(arguments), full=arguments.full).decode()
+
+
+def _reply(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    if path := arguments.reply_to_file:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    else:
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    given = [_given_answer(text) for text in arguments.answer]
+    return reply_mail(runs, _envelope(arguments), read_mail(data), given).decode()
+
+
+def _given_answer(text: str) -> tuple[str, str]:
+    words, equals, check = text.rpartition("=")
+    if not equals or not words.strip() or not check.strip():
+        raise UsageError(f"--answer: {text!r} is not WORDS=CHECK")
+    return words, check.strip()
+
+
+def _envelope(arguments: argparse.Namespace) -> Envelope:
+    return Envelope(
         sender=arguments.sender or _git_identity(),
         to=tuple(arguments.to),
         cc=tuple(arguments.cc),
         in_reply_to=arguments.in_reply_to,
     )
-    return report_mail(runs, envelope, full=arguments.full).decode()
 
 
 def _git_identity() -> str:
@@ -123,6 +144,7 @@ def _write_whole(target: Path, data: bytes) -> None:
 _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
     "text": _text,
     "mail": _mail,
+    "reply": _reply,
     "html": _html,
     "json": lambda runs, _arguments: report_json(runs),
     "junit": lambda runs, _arguments: report_junit(runs),

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Literal
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
@@ -111,6 +111,7 @@ CLAIM = Claim(
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak at work?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
     ),
+    (Said(r"KASAN, lockdep[^.;]{0,100}: no report"),),
 )
 
 

@@ -47,14 +47,14 @@ def brief_body(runs: Sequence[StoredRun]) -> str:
     parts = [
         _titled("Result", (line for one in runs for line in _result(one, runs))),
         _titled("Limits, the first of each stage's ([1, 2]: of these stages)", _limits(runs)),
-        _titled("Kernels", _kernels(runs)),
+        _titled("Kernels", kernels(runs)),
         _titled(
             "Claims: checks that passed, controls that broke them (*: not all passed)",
             (line for one in runs for line in _claims(one, runs)),
         ),
         _titled("Figures", _figures(runs)),
         _titled("Anomalies", _anomalies(runs)),
-        _titled("Repeat", _repeat(runs)),
+        _titled("Repeat", repeat(runs)),
         _titled("The rest", _rest(runs)),
     ]
     return body("\n\n".join(parts))
@@ -96,7 +96,8 @@ def _limits(runs: Sequence[StoredRun]) -> Iterator[str]:
         yield "One main run each: how often it would fail is not shown."
 
 
-def _kernels(runs: Sequence[StoredRun]) -> Iterator[str]:
+def kernels(runs: Sequence[StoredRun]) -> Iterator[str]:
+    """The pair of kernels, what they were made of, and where they ran."""
     for first, tell in (
         ("from    ", _releases),
         ("        ", _build_ids),
@@ -171,7 +172,8 @@ def _series(runs: Sequence[StoredRun]) -> Iterator[str]:
         for text in dict.fromkeys(_applied(main, one) if main else [NOT_RECORDED]):
             said.setdefault(text, []).append(run_name(one, runs))
     for n, (text, names) in enumerate(said.items()):
-        yield from wrap(f"{text} {_of(names)}", " " * 8 if n else "series  ", " " * 8)
+        whose = "" if len(names) == len(runs) else f" {_of(names)}"
+        yield from wrap(text + whose, " " * 8 if n else "series  ", " " * 8)
 
 
 def _applied(main: Trial, one: StoredRun) -> Iterator[str]:
@@ -363,7 +365,8 @@ def _not_run(one: StoredRun) -> Iterator[str]:
         yield f"planned and not run: {', '.join(missing)}"
 
 
-def _repeat(runs: Sequence[StoredRun]) -> Iterator[str]:
+def repeat(runs: Sequence[StoredRun]) -> Iterator[str]:
+    """The commands that make such runs, and the seals that judge them again."""
     for command in dict.fromkeys(one.run.command for one in runs):
         yield from shell(["./kexec-stages", *command])
     yield "Judged again without QEMU: ./kexec-stages judge BUNDLE --seal SEAL"

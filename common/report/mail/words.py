@@ -68,12 +68,19 @@ def wrap(text: str, first: str = "", then: str | None = None) -> list[str]:
     ) or [first.rstrip()]
 
 
-def body(text: str) -> str:
-    """The text as it may stand in a mail: nothing in it steers a terminal, no line is longer."""
+def body(text: str, *, quoted: int = WIDTH) -> str:
+    """The text as it may stand in a mail: nothing in it steers a terminal, no line is longer.
+
+    `quoted`: the columns that a line beginning with "> " may have.
+    """
     lines = printable(text).splitlines()
-    return "".join(f"{line.rstrip()}\n" for long in lines for line in _at_most(long))
+    return "".join(
+        f"{line.rstrip()}\n"
+        for long in lines
+        for line in _at_most(long, quoted if long.startswith("> ") else WIDTH)
+    )
 
 
-def _at_most(line: str) -> Iterable[str]:
+def _at_most(line: str, width: int) -> Iterable[str]:
     """The last resort for what nothing above could wrap."""
-    return textwrap.wrap(line, WIDTH, drop_whitespace=False) if len(line) > WIDTH else [line]
+    return textwrap.wrap(line, width, drop_whitespace=False) if len(line) > width else [line]

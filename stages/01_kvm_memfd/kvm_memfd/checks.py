@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.guest import checks as guest_checks
 from common.guest.seen import HOST_SAW_GUEST_RUN
 from common.record.evidence import Trial
@@ -148,6 +148,12 @@ CLAIMS = (
             Check("ram_equal", "Is every page equal?", guest_checks.ram_equal),
             Check("host_saw_ram", "Did the host, from outside, see the same bytes?", host_saw),
         ),
+        (
+            Said(
+                r"every (?:byte|page) of (?:it|the memfd) is (?:equal|the same|preserved)",
+                ("ram_equal",),
+            ),
+        ),
     ),
     Claim(
         "same physical pages, no copy",
@@ -160,6 +166,7 @@ CLAIMS = (
                 _host_saw_guest,
             ),
         ),
+        (Said(r"same physical pages"), Said(r"none of [0-9,]+ pages had moved", ("same_pages",))),
     ),
     Claim(
         "vCPUs: registers, vectors, counter",

@@ -9,6 +9,7 @@ from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
 
@@ -130,6 +131,7 @@ CLAIMS = (
         "The device goes on writing into the guest's memory: while it is preserved, and through"
         " shutdown, jump and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
         "no frame lost, repeated or damaged",
@@ -145,11 +147,13 @@ CLAIMS = (
                 timed=True,
             ),
         ),
+        said.NONE_LOST,
     ),
     Claim(
         "no reset, no loss of mastering, no D3",
         "The device is never reset, never kept from memory, never put to sleep.",
         frame_checks.LEFT_ALONE,
+        said.LEFT_ALONE,
     ),
     Claim(
         "same place, registers and ring",
@@ -158,6 +162,7 @@ CLAIMS = (
             DEVICE_RETRIEVED,
             *frame_checks.SAME_DEVICE,
         ),
+        said.SAME_DEVICE,
     ),
     Claim(
         "same physical pages under the device",
@@ -167,6 +172,7 @@ CLAIMS = (
             Check("same_pages", "Are all page frame numbers the same?", guest_checks.same_pages),
             Check("iommufd_agrees", "Do page tables say what iommufd says?", _page_tables_agree),
         ),
+        said.UNMOVED,
     ),
     Claim(
         "the guest finds no other fault",
@@ -211,5 +217,6 @@ CLAIMS = (
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,
         ),
+        said.ABORTS,
     ),
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.dma.igb import DEVICE, OTHER
 from common.guest.checks import both
 from common.record.evidence import Trial
@@ -461,6 +462,7 @@ CLAIMS = (
         "The device goes on writing into memory: while it is preserved, and through shutdown, jump"
         " and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
         "no frame lost, repeated or damaged",
@@ -486,6 +488,7 @@ CLAIMS = (
                 timed=True,
             ),
         ),
+        said.NONE_LOST,
     ),
     Claim(
         "translation never off",
@@ -502,12 +505,14 @@ CLAIMS = (
             Check("canary", "Is the page at their address as it was?", _canary),
             NO_OTHER_FAULT,
         ),
+        (*said.STAYS_ON, Said(r"the page is unchanged", ("canary",))),
     ),
     Claim(
         "the same tables, taken over in place",
         "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
+        said.TAKEN_OVER,
     ),
     Claim(
         "no reset, no D3; the same device",
@@ -534,6 +539,7 @@ CLAIMS = (
             ),
             *frame_checks.SAME_DEVICE,
         ),
+        said.LEFT_ALONE,
     ),
     Claim(
         "the iommufd maps and unmaps again",
@@ -553,6 +559,10 @@ CLAIMS = (
                 "Did compaction and a memory hog leave every page in place?",
                 _in_place,
             ),
+        ),
+        (
+            Said(r"in which it can map and unmap", ("unmap_faults", "map_lands")),
+            Said(r"no page of the memfd moved when memory was compacted", ("pages_in_place",)),
         ),
     ),
     Claim(
@@ -582,5 +592,6 @@ CLAIMS = (
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,
         ),
+        said.ABORTS,
     ),
 )

@@ -9,6 +9,7 @@ from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.dma.igb import DEVICE
 from common.guest.checks import both, same_pages
 from common.guest.linux_checks import (
@@ -258,6 +259,7 @@ CLAIMS = (
         "The NIC goes on writing into the guest's memory: while it is preserved, and through"
         " shutdown, jump and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
         "no frame lost, repeated or damaged",
@@ -269,6 +271,7 @@ CLAIMS = (
                 "guest_saw_all", "Did a process of the guest get every frame once?", _guest_saw_all
             ),
         ),
+        (said.NONE_LOST[0],),
     ),
     Claim(
         "interrupts go on, the gap's included",
@@ -297,12 +300,14 @@ CLAIMS = (
             Check("own_ram_only", "Is just the guest's memory mapped for it?", _own_ram_only),
             NO_OTHER_FAULT,
         ),
+        said.STAYS_ON,
     ),
     Claim(
         "the same tables, taken over in place",
         "The incoming kernel takes over the very tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
+        said.TAKEN_OVER,
     ),
     Claim(
         "no reset, no D3; the same device",
@@ -331,6 +336,7 @@ CLAIMS = (
             *frame_checks.SAME_DEVICE[1:],
             Check("same_pages", "Are all page frame numbers of RAM the same?", same_pages),
         ),
+        said.LEFT_ALONE,
     ),
     Claim(
         "an unmodified QEMU saves and loads",
