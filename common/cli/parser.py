@@ -33,7 +33,7 @@ from common.host.qemu_binary import choose
 from common.stage.declaration import WORKLOADS
 from common.text import printable
 
-REPORT_FORMATS = ("text", "mail", "reply", "html", "json", "junit", "ktap", "svg")
+REPORT_FORMATS = ("text", "mail", "reply", "html", "json", "junit", "kcidb", "ktap", "svg")
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
@@ -200,6 +200,9 @@ def build_parser() -> argparse.ArgumentParser:
         default=[],
         metavar="WORDS=CHECK",
         help="reply: a check that answers these words of it, beside what the claims declare",
+    )
+    report.add_argument(
+        "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
     )
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")

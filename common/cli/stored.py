@@ -26,6 +26,7 @@ from common.report.comparison import comparison, worsened
 from common.report.json import report_json
 from common.report.json import schema_text as report_json_schema
 from common.report.junit import report_junit
+from common.report.kcidb import ORIGIN, report_kcidb
 from common.report.mail.envelope import Envelope, reply_mail, report_mail
 from common.report.mail.quoted import MOST_BYTES, read_mail
 from common.report.text import report_text
@@ -148,6 +149,7 @@ _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] =
     "html": _html,
     "json": lambda runs, _arguments: report_json(runs),
     "junit": lambda runs, _arguments: report_junit(runs),
+    "kcidb": lambda runs, arguments: report_kcidb(runs, origin=arguments.origin or ORIGIN),
     "ktap": _ktap,
     "svg": _svg,
 }

@@ -72,7 +72,7 @@ def frames_of(folder: Path) -> Any:
     return run.trials[0].witness["frames"]
 
 
-FORMATS = ("text", "mail", "html", "json", "junit", "ktap")
+FORMATS = ("text", "mail", "html", "json", "junit", "kcidb", "ktap")
 MAIL = ("--from", "A Tester <tester@example.org>")
 
 
@@ -200,7 +200,7 @@ def test_the_page_does_not_run_what_a_console_says(
     assert "&lt;script&gt;alert(1)" in text
 
 
-@pytest.mark.parametrize("format", ["text", "mail", "ktap", "html", "junit"])
+@pytest.mark.parametrize("format", ["text", "mail", "ktap", "kcidb", "html", "junit"])
 def test_a_console_does_not_drive_the_terminal(
     format: str, runs: Path, run_folder: Path, printed: Printed
 ) -> None:
