@@ -33,7 +33,18 @@ from common.host.qemu_binary import choose
 from common.stage.declaration import WORKLOADS
 from common.text import printable
 
-REPORT_FORMATS = ("text", "mail", "reply", "html", "json", "junit", "kcidb", "ktap", "svg")
+REPORT_FORMATS = (
+    "text",
+    "mail",
+    "reply",
+    "html",
+    "json",
+    "junit",
+    "kcidb",
+    "ktap",
+    "svg",
+    "testgrid",
+)
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
@@ -179,7 +190,9 @@ def build_parser() -> argparse.ArgumentParser:
         "run", metavar="RUN", nargs="+", help="a run folder, its name, a bundle, or `latest`"
     )
     report.add_argument("--format", choices=REPORT_FORMATS, default="text")
-    report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="instead of stdout; testgrid: the folder"
+    )
     mail = report.add_argument_group("mail, reply")
     mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
     mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")

@@ -6,9 +6,10 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from email.headerregistry import Address
 from pathlib import Path
@@ -29,6 +30,7 @@ from common.report.junit import report_junit
 from common.report.kcidb import ORIGIN, report_kcidb
 from common.report.mail.envelope import Envelope, reply_mail, report_mail
 from common.report.mail.quoted import MOST_BYTES, read_mail
+from common.report.testgrid import report_testgrid
 from common.report.text import report_text
 from common.stage.declaration import Stage
 from common.stage.loading import all_stages
@@ -41,6 +43,10 @@ def report(arguments: argparse.Namespace) -> int:
         opens = (stack.enter_context(opened(name)) for name in arguments.run)
         runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
         # whatever the format: nothing that a run holds is to steer who reads the report
+        if arguments.format == "testgrid":
+            files = {n: printable(text) for n, text in report_testgrid(runs).items()}
+            _write_folder(arguments.output, files)
+            return Exit.PASS
         data = printable(_RENDERED[arguments.format](runs, arguments)).encode()
     if arguments.output:
         _write_whole(arguments.output, data)
@@ -126,6 +132,23 @@ def _picture(run: Run, stage: Stage) -> str:
             title = f"Stage {stage.number}: the blackout, {host.accelerator} on {host.cpu}"
             return timeline_svg(phases, title=title)
     raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
+
+
+def _write_folder(target: Path | None, files: Mapping[str, str]) -> None:
+    """Write a folder that is never half there. Raises UsageError where it cannot be written."""
+    if target is None:
+        raise UsageError("--format testgrid makes a folder: name it with --output")
+    if target.exists():
+        raise UsageError(f"--output {target}: it is there already")
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        for name, text in files.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
 
 
 def _write_whole(target: Path, data: bytes) -> None:
