@@ -26,6 +26,7 @@ from common.cli.options import (
     machine_options,
     positive,
     qemu_option,
+    splats_option,
     workload_option,
 )
 from common.errors import Exit, StagesError
@@ -120,6 +121,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine_options(run)
     load_option(run)
     append_option(run)
+    splats_option(run)
 
     gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that falls; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -138,6 +140,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     machine_options(gate)
     append_option(gate)
+    splats_option(gate)
 
     soak = _verb(
         verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
@@ -214,11 +217,13 @@ def build_parser() -> argparse.ArgumentParser:
         metavar="WORDS=CHECK",
         help="reply: a check that answers these words of it, beside what the claims declare",
     )
+    splats_option(report)
     report.add_argument(
         "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
     )
     judge = _verb(verbs, "judge", "stored:judge", "the verdict again, from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    splats_option(judge)
     judge.add_argument("--seal", metavar="HEX", help="refuse a run that has another seal")
     bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
     bundle.add_argument("run", metavar="RUN")

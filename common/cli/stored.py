@@ -16,7 +16,9 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from common.cli.options import known_splats
 from common.errors import Exit, UsageError
+from common.judge.known_splats import unmatched
 from common.judge.stored_run import StoredRun, opened
 from common.record import evidence as record
 from common.record.bundle import pack
@@ -40,7 +42,8 @@ from common.text import printable
 def report(arguments: argparse.Namespace) -> int:
     """Print or write the report of stored runs."""
     with ExitStack() as stack:
-        opens = (stack.enter_context(opened(name)) for name in arguments.run)
+        known = known_splats(arguments)
+        opens = (stack.enter_context(opened(name, known)) for name in arguments.run)
         runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
         # whatever the format: nothing that a run holds is to steer who reads the report
         if arguments.format == "testgrid":
@@ -180,7 +183,8 @@ _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] =
 
 def judge(arguments: argparse.Namespace) -> int:
     """Judge a run or a bundle again, from its raw files; the exit status is the verdict's."""
-    with opened(arguments.run) as stored:
+    known = known_splats(arguments)
+    with opened(arguments.run, known) as stored:
         if arguments.seal and arguments.seal.lower() != stored.seal:
             raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
         verdict = stored.vouched
@@ -188,6 +192,8 @@ def judge(arguments: argparse.Namespace) -> int:
         ran = {control.control for control in verdict.controls}
         if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
             print(f"controls that were not run: {', '.join(lacking)}")
+        for text in (*stored.judged.told, *unmatched(known, [stored.judged])):
+            print(printable(f"splats: {text}"))
         print(f"seal {stored.seal}")
     return verdict.exit
 

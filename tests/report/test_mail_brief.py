@@ -74,7 +74,8 @@ def with_all_controls(stage: Stage, verdict: Verdict) -> Verdict:
 def judged(stored: StoredRun, edit: Callable[[Verdict], Verdict]) -> StoredRun:
     """The run with another verdict: of as many controls nothing is recorded."""
     other = replace(stored)
-    other.__dict__.update(verdict=edit(stored.verdict), seal=stored.seal)
+    with_other = replace(stored.judged, verdict=edit(stored.verdict))
+    other.__dict__.update(judged=with_other, seal=stored.seal)
     return other
 
 

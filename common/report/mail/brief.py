@@ -325,6 +325,7 @@ def _odd(one: StoredRun) -> Iterator[str]:
         if not control.good:
             yield f"control {control.control} {control.status}: {control.why}"
     yield from attempts(verdict)
+    yield from one.judged.told
     yield from _not_run(one)
 
 
