@@ -181,6 +181,14 @@ def test_a_run_without_controls_says_so(demo: Demo) -> None:
     )
 
 
+def test_controls_alone_show_no_claim(runs: Path) -> None:
+    store_run(runs / "controls", (RECORDED / "kvm_memfd" / "control-panic", "control-panic"))
+    with opened("controls") as one:
+        body = body_of([one])
+    assert "the stage itself was not run, so none of its claims is shown" in body
+    assert "stage 1: no main run" in body
+
+
 def test_what_was_planned_and_not_run_is_named(demo: Demo) -> None:
     one = demo[0]
     run = one.run.model_copy(update={"planned": (*one.run.planned, "repeat-02")})

@@ -86,7 +86,7 @@ def _result(one: StoredRun, runs: Sequence[StoredRun]) -> Iterator[str]:
     verdict, then = one.verdict, " " * _STATUS
     title = f"{run_name(one, runs)}: {one.stage.title}"
     yield from wrap(title, f"{verdict.status:<{_STATUS}}", then)
-    if verdict.status != "PASS":
+    if verdict.status != "PASS" or not verdict.trials:
         yield from wrap(verdict.why, then)
 
 
