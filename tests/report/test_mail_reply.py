@@ -112,6 +112,26 @@ def test_only_what_the_mail_says_of_itself_is_answered(
     assert "no frame lost, repeated or damaged" in rest.partition("not found in the mail")[2]
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Is it so that the device is never reset?",
+        "That the device is not reset is future work.",
+        "This does not guarantee that the device is never reset.",
+        "The device is not reset if nobody asks.",
+        "The device is never reset, which is not tested.",
+    ],
+)
+def test_what_is_asked_or_hedged_is_not_answered(
+    text: str, run_2_folder: Path, replied: Replied
+) -> None:
+    body = replied(run_2_folder, f"Subject: x\n\n{text}\n".encode()).get_content()
+    assert "PASS: " not in body
+    assert f"> {text}" in body.partition("Not answered")[2]
+    other = f"Subject: x\n\n{text} The device is never reset.\n".encode()
+    assert "PASS: " in replied(run_2_folder, other).get_content()
+
+
 def test_a_failure_is_answered_as_one(runs: Path, replied: Replied) -> None:
     folder = store_run(runs / "failed", (KVM_MEMFD / "main", "main"))
     for suffix in ("jsonl", "log"):

@@ -27,8 +27,10 @@ _QUOTED = 100
 """Columns that a line of the mail may have, with what marks it: patch mails have up to 75."""
 # A sentence with such a word says less than the words that were found in it.
 _HEDGED = re.compile(
-    r"\b(?:unless|except|if|should|would|could|may|might|cannot|can't|will|planned|expected to"
-    r"|not (?:yet|claimed|guaranteed|tested|shown)|does not mean)\b",
+    r"\b(?:unless|except|if|whether|should|would|could|may|might|cannot|can't|will|planned"
+    r"|expected to|future|later|follow-?up|to-?do|so far"
+    r"|not (?:yet|claimed|guaranteed|tested|shown|supported)"
+    r"|(?:does|do|did) not (?:mean|ensure|guarantee|imply|show|prove|claim))\b|\?$",
     re.I,
 )
 _SENTENCE = re.compile(r"(?<=[.!?;:]) ")
