@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 import textwrap
 from collections.abc import Container, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from common import __version__
 from common.checks.model import Claim
@@ -23,6 +23,8 @@ from common.report.mail.words import body, run_name, worst_main, wrap
 
 _SHOWN = 4
 """Checks that passed, and controls, that an answer names; what did not pass is named whole."""
+_BARE = 12
+"""Characters of an answer that may need what was expected beside it."""
 _QUOTED = 100
 """Columns that a line of the mail may have, with what marks it: patch mails have up to 75."""
 # A sentence with such a word says less than the words that were found in it.
@@ -76,7 +78,7 @@ def reply_body(
     parts = [_opening(runs, mail)]
     for lines, questions in _joined(asked):
         parts.append("\n".join(line for n in lines for line in _quoted(mail.lines[n])))
-        parts += ["\n".join(_answer(question, runs)) for question in questions]
+        parts += ["\n".join(_answer(question, runs)) for question in _merged(questions)]
     answered = {(seal, brief) for seal, brief, _checks in heard}
     parts += [_unanswered(silent), _unasked(runs, answered), "\n".join(["Repeat", *repeat(runs)])]
     return body("\n\n".join(part for part in parts if part), quoted=_QUOTED)
@@ -111,7 +113,11 @@ def _questions(
             names = tuple(check.name for check in claim.checks)
             patterns = [(re.compile(s.words, re.I), s.checks or names, True) for s in claim.said]
             patterns += [(_literal(w), (check,), False) for w, check in given if check in names]
-            for pattern, checks, declared in patterns:
+            for pattern, wanted, declared in patterns:
+                # a prebuilt kernel or a guest of the user's leaves some checks out
+                checks = tuple(name for name in wanted if name in names)
+                if not checks:
+                    continue
                 for match in pattern.finditer(text):
                     start, end = _sentences(text, match)
                     rest = text[start : match.start()] + text[match.end() : end]
@@ -140,6 +146,17 @@ def _joined(asked: dict[range, list[_Asked]]) -> Iterator[tuple[range, list[_Ask
     yield from found
 
 
+def _merged(questions: Sequence[_Asked]) -> Iterator[_Asked]:
+    """One question for each claim of a run, of all the checks that are asked for."""
+    found: dict[tuple[str, str], _Asked] = {}
+    for question in questions:
+        key = question.key[:2]
+        before = found[key].checks if key in found else ()
+        checks = tuple(dict.fromkeys((*before, *question.checks)))
+        found[key] = replace(question, checks=checks)
+    yield from found.values()
+
+
 def _opening(runs: Sequence[StoredRun], mail: QuotedMail) -> str:
     who = mail.sender or "somebody"
     return "\n".join(
@@ -151,6 +168,15 @@ def _opening(runs: Sequence[StoredRun], mail: QuotedMail) -> str:
                 " mail says. Whether the patches below are those of the mail is not recorded."
             ),
             *kernels(runs),
+            *(
+                line
+                for one in runs
+                if not one.verdict.controls
+                for line in wrap(
+                    f"{run_name(one, runs)}: no control was run: that its checks can fail is not"
+                    " shown."
+                )
+            ),
         ]
     )
 
@@ -173,7 +199,10 @@ def _answer(question: _Asked, runs: Sequence[StoredRun]) -> Iterator[str]:
             told = f"{answer.check} {outcome.status}: expected {outcome.expected}; seen"
             yield from wrap(f"{told} {outcome.seen} ({outcome.evidence})", "  ", "    ")
     for answer in passed[:_SHOWN]:
-        yield from wrap(f"{answer.check}: {answer.outcome.seen}", "  ", "    ")
+        outcome = answer.outcome
+        # "none" alone says nothing
+        of = "" if len(outcome.seen) > _BARE else f"{outcome.expected}: "
+        yield from wrap(f"{answer.check}: {of}{outcome.seen}", "  ", "    ")
     if len(passed) > _SHOWN:
         yield f"  and {len(passed) - _SHOWN} more that passed"
     yield from _controls(one, frozenset(question.checks))
@@ -208,7 +237,7 @@ def _controls(one: StoredRun, checks: frozenset[str]) -> Iterator[str]:
         yield from wrap(f"broken by {', '.join(good[:_SHOWN])}{more}, as it must be", "  ", "    ")
     elif not mine:
         yield "  no control of this stage breaks it"
-    elif not any(c.name in ran for c in mine):
+    elif ran and not any(c.name in ran for c in mine):
         yield "  no control that breaks it was run: that it can fail is not shown"
 
 
