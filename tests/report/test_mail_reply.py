@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import io
 import re
+import time
 from email import message_from_bytes, policy
 from pathlib import Path
 from types import SimpleNamespace
@@ -227,6 +228,17 @@ def test_a_stranger_s_mail_is_data() -> None:
     ):
         with pytest.raises(UsageError, match=says):
             read_mail(data)
+
+
+def test_a_stranger_s_mail_takes_no_long_time(run_2_folder: Path, replied: Replied) -> None:
+    for text in (
+        b"if DMA goes on " * 69_000,
+        b"if DMA goes on\n" * 69_000,
+        b"if DMA goes on\n\n" * 60_000,
+    ):
+        began = time.process_time()
+        replied(run_2_folder, b"Subject: x\n\n" + text)
+        assert time.process_time() - began < 20
 
 
 def test_declared_words_name_checks_of_their_claim() -> None:

@@ -13,6 +13,8 @@ from email.policy import default
 from common.errors import UsageError
 
 MOST_BYTES = 1 << 20
+_LONGEST = 8 << 10
+"""Characters of a paragraph; what is longer is no prose."""
 _MESSAGE_ID = re.compile(r"<[^<>\s]+@[^<>\s]+>")
 _MOST_REFERENCES = 20
 _RULE = re.compile(r"^\s*([=~^-])\1{2,}\s*$")
@@ -85,6 +87,8 @@ class QuotedMail:
 def _is_prose(lines: list[str]) -> bool:
     indented = lines[0].startswith("  ") and not _BULLET.match(lines[0])
     columns = any(re.search(r"\S {3,}\S", line.strip()) for line in lines)
+    if sum(map(len, lines)) > _LONGEST:
+        return False
     title = len(lines) == 1 and lines[0].endswith(":")
     return not (indented or columns or title or lines[0].startswith((">", "[")))
 

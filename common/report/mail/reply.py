@@ -11,6 +11,7 @@ import re
 import textwrap
 from collections.abc import Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 
 from common import __version__
 from common.checks.model import Claim
@@ -23,6 +24,8 @@ from common.report.mail.words import body, run_name, worst_main, wrap
 
 _SHOWN = 4
 """Checks that passed, and controls, that an answer names; what did not pass is named whole."""
+_TRIED = 8
+"""Places of a paragraph where the same words are looked at: a stranger's mail may repeat them."""
 _BARE = 12
 """Characters of an answer that may need what was expected beside it."""
 _QUOTED = 100
@@ -118,7 +121,7 @@ def _questions(
                 checks = tuple(name for name in wanted if name in names)
                 if not checks:
                     continue
-                for match in pattern.finditer(text):
+                for match in islice(pattern.finditer(text), _TRIED):
                     start, end = _sentences(text, match)
                     rest = text[start : match.start()] + text[match.end() : end]
                     if declared and (_HEDGED.search(rest) or not paragraph.own):
