@@ -100,6 +100,7 @@ def test_a_demo_of_five_stages_is_short(demo: Demo) -> None:
     assert "03_iommufd: 19 patches, digest" in body
     assert "Anomalies none; no splat on" in body
     assert "-by:" not in body.lower()
+    assert body.isascii()
 
 
 def test_controls_that_demo_leaves_to_run_are_named(demo: Demo) -> None:

@@ -137,7 +137,7 @@ def _accelerator(one: StoredRun) -> str:
     if main is None:
         return NOT_RECORDED
     host = main.setting.host
-    return f"{host.accelerator} ({shorten(host.accelerator_reason, _REASON, placeholder=' …')})"
+    return f"{host.accelerator} ({shorten(host.accelerator_reason, _REASON, placeholder=' ...')})"
 
 
 def _host(one: StoredRun) -> str:
@@ -243,7 +243,7 @@ def _controls_of(claim: Claim, one: StoredRun, width: int) -> str:
 
 
 def _so_many(count: int, names: Sequence[str]) -> str:
-    rest = ["…"] if names and len(names) < count else []
+    rest = ["..."] if names and len(names) < count else []
     return ": ".join([str(count), *([", ".join([*names, *rest])] if names else [])])
 
 
