@@ -38,7 +38,7 @@ from tests.stored import write_record
 SECONDS, BYTES = 10.0, 1 << 30
 """Of CPU time, whatever else the host does; and of memory."""
 _HUGE, _SEALED = 6 << 30, 64 << 20
-_FORMATS = ("text", "mail", "html", "json", "junit", "ktap")
+_FORMATS = ("text", "mail", "html", "json", "junit", "kcidb", "ktap")
 _RAW = ['"\\ud800"', "NaN", "9" * 5000, "1e999", "[" * 3000, '"' + "x" * 100_000 + '"', "-5", "5.5"]
 _VALUES: list[Any] = [
     None, True, [], {}, "", "x", "\u202e\u2066\u200b\r\x1b[2J", 0, -1, 1.5, 10**8, 10**30, 2**63,

@@ -332,6 +332,7 @@ def live_update(*, taint: int = 0) -> Claim:
         f"Is {taint} the only taint of either kernel?" if taint else "Are both kernels untainted?"
     )
     return Claim(
+        "one kexec, and nothing else happened",
         "Exactly one kexec took place, from the outgoing to the incoming kernel, and nothing else.",
         (
             Check("both_sides_ended_well", "Did both sides run to completion?", _finished),

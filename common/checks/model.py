@@ -13,6 +13,9 @@ from common.record.evidence import Trial
 Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
 """DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
 
+BRIEF = 37
+"""Characters that a claim has in a table of 72 columns, beside its figures."""
+
 
 class Outcome(Stored):
     """A check's answer. `evidence` names the file or fact where a reader finds it."""
@@ -38,11 +41,25 @@ class Check:
 
 
 @dataclass(frozen=True)
+class Said:
+    """How a patch mail says what a claim says; `report --format reply` answers such a sentence."""
+
+    words: str
+    """A regular expression over a paragraph whose blanks and line ends are single blanks. It has
+    to be the whole statement, its negation included: "device is never reset"."""
+    checks: tuple[str, ...] = ()
+    """The checks that answer it; none: all of the claim's."""
+
+
+@dataclass(frozen=True)
 class Claim:
     """A sentence the stage wants believed, and the checks that show it."""
 
+    brief: str
+    """The same for a row of a table: at most BRIEF characters."""
     text: str
     checks: tuple[Check, ...]
+    said: tuple[Said, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

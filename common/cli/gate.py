@@ -8,10 +8,11 @@ import sys
 from collections.abc import Sequence
 
 from common.cli.kernel_options import chosen_kernels
-from common.cli.options import run_options
+from common.cli.options import known_splats, run_options
 from common.cli.run import told_runnable
 from common.errors import Exit, StagesError, UsageError
 from common.host.accel import probe
+from common.judge.known_splats import Judged, KnownSplat, judge_with, unmatched
 from common.judge.stored_run import opened
 from common.judge.verdict import EXIT_OF, RunStatus, Verdict
 from common.machine.hypervisor import Hypervisor
@@ -30,8 +31,9 @@ from common.suites.upstream.run import run_suites
 def gate(arguments: argparse.Namespace) -> int:
     """Stages in order up to --until, stopping at the first that falls; KTAP on stdout."""
     if arguments.upstream:
-        if arguments.append:
-            raise UsageError("--append is for the stages' kernels, not for --upstream")
+        if arguments.append or arguments.splats:
+            option = "--append" if arguments.append else "--splats"
+            raise UsageError(f"{option} is for the stages' kernels, not for --upstream")
         return gate_upstream(arguments)
     if arguments.until is None:
         stages = list(all_stages())
@@ -40,6 +42,8 @@ def gate(arguments: argparse.Namespace) -> int:
     else:
         raise UsageError(f"there is no stage {arguments.until} to gate until")
     check(arguments.append, stages)
+    known = known_splats(arguments)
+    seen: list[Judged] = []
     baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
     choice, options = chosen_kernels(arguments), run_options(arguments)
     print(f"KTAP version 1\n1..{len(stages)}", flush=True)
@@ -52,11 +56,16 @@ def gate(arguments: argparse.Namespace) -> int:
                 continue
             plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
             try:
-                record, verdict, _folder = execute_run(stage, plans, choice, options, hypervisor)
+                record, _verdict, _folder = execute_run(stage, plans, choice, options, hypervisor)
             except StagesError as raised:
                 error = raised
                 print(ktap.not_run(position, stage, error), end="", flush=True)
                 continue
+            judged = judge_with(record, stage, known)
+            verdict = judged.verdict
+            seen.append(judged)
+            for text in judged.told:
+                print(f"# {ktap.one_line(f'{stage.label}: {text}')}")
             worse = worsened(baselines.get(stage.label), verdict)
             print(
                 ktap.stage_result(position, stage, record, verdict, worse=worse), end="", flush=True
@@ -64,7 +73,20 @@ def gate(arguments: argparse.Namespace) -> int:
             status = Exit.FAIL if worse and verdict.exit is Exit.PASS else verdict.exit
     if error:
         raise error
-    return status
+    return status if splats_in_date(known, seen) or status is not Exit.PASS else Exit.FAIL
+
+
+def splats_in_date(known: Sequence[KnownSplat], seen: Sequence[Judged]) -> bool:
+    """Whether no entry has expired; says which have, and which matched nothing.
+
+    An entry past its date is a failure even where it matches nothing: nobody looks at it else.
+    """
+    for text in unmatched(known, seen):
+        print(f"# {ktap.one_line(f'splats: {text}')}")
+    expired = dict.fromkeys(entry for judged in seen for entry in judged.expired)
+    for entry in expired:
+        print(f"# {ktap.one_line(f'splats: EXPIRED, the gate fails: {entry}')}")
+    return not expired
 
 
 def _baselines(names: Sequence[str], labels: Sequence[str]) -> dict[str, Verdict]:

@@ -11,6 +11,7 @@ from common.cli.kernel_options import kernel_options
 from common.errors import UsageError
 from common.host.processes.load import MOST as MOST_BUSY
 from common.host.qemu_binary import VARIABLE
+from common.judge.known_splats import KnownSplat, read_known_splats
 from common.record.setting import LONGEST
 from common.run.guest_image import BOOT_HEADER, GUEST_CMDLINE, GuestImage
 from common.run.options import RunOptions
@@ -29,6 +30,20 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
         append=tuple(arguments.append),
         guest_image=chosen_guest(arguments) if hasattr(arguments, "guest_image") else None,
     )
+
+
+def splats_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--splats",
+        type=Path,
+        metavar="FILE",
+        help="TOML: splats that are known until a date, and fail nothing till then (docs/ci.md)",
+    )
+
+
+def known_splats(arguments: argparse.Namespace) -> tuple[KnownSplat, ...]:
+    """The list that was given. Raises UsageError for one that is none."""
+    return read_known_splats(arguments.splats) if arguments.splats else ()
 
 
 def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> None:

@@ -26,6 +26,7 @@ from common.cli.options import (
     machine_options,
     positive,
     qemu_option,
+    splats_option,
     workload_option,
 )
 from common.errors import Exit, StagesError
@@ -33,7 +34,18 @@ from common.host.qemu_binary import choose
 from common.stage.declaration import WORKLOADS
 from common.text import printable
 
-REPORT_FORMATS = ("text", "mail", "html", "json", "junit", "ktap", "svg")
+REPORT_FORMATS = (
+    "text",
+    "mail",
+    "reply",
+    "html",
+    "json",
+    "junit",
+    "kcidb",
+    "ktap",
+    "svg",
+    "testgrid",
+)
 
 _EPILOG = """\
 exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
@@ -113,6 +125,7 @@ def build_parser() -> argparse.ArgumentParser:
     machine_options(run)
     load_option(run)
     append_option(run)
+    splats_option(run)
 
     gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that fails; KTAP")
     gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
@@ -131,6 +144,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     machine_options(gate)
     append_option(gate)
+    splats_option(gate)
 
     soak = _verb(
         verbs, "soak", "soak:soak", "main runs and all controls, round after round; a table"
@@ -187,14 +201,37 @@ def build_parser() -> argparse.ArgumentParser:
         "run", metavar="RUN", nargs="+", help="a run folder, its name, a bundle, or `latest`"
     )
     report.add_argument("--format", choices=REPORT_FORMATS, default="text")
-    report.add_argument("--output", type=Path, metavar="FILE", help="instead of stdout")
-    mail = report.add_argument_group("mail")
+    report.add_argument(
+        "--output", type=Path, metavar="FILE", help="instead of stdout; testgrid: the folder"
+    )
+    mail = report.add_argument_group("mail, reply")
     mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
     mail.add_argument("--to", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--cc", action="append", default=[], metavar="ADDRESS")
     mail.add_argument("--in-reply-to", metavar="MSGID")
+    mail.add_argument(
+        "--full", action="store_true", help="mail: all fifteen fields, instead of at most 150 lines"
+    )
+    mail.add_argument(
+        "--reply-to-file",
+        type=Path,
+        metavar="FILE",
+        help="reply: the patch mail or cover letter that is answered (default: stdin)",
+    )
+    mail.add_argument(
+        "--answer",
+        action="append",
+        default=[],
+        metavar="WORDS=CHECK",
+        help="reply: a check that answers these words of it, beside what the claims declare",
+    )
+    splats_option(report)
+    report.add_argument(
+        "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
+    )
     judge = _verb(verbs, "judge", "stored:judge", "recompute the verdict from the raw files alone")
     judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    splats_option(judge)
     judge.add_argument("--seal", metavar="HEX", help="refuse a run whose seal differs")
     bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
     bundle.add_argument("run", metavar="RUN")

@@ -12,8 +12,9 @@ from tabulate import tabulate
 
 from common.checks.model import Control
 from common.cli.kernel_options import chosen_kernels
-from common.cli.options import run_options
+from common.cli.options import known_splats, run_options
 from common.errors import CannotRunHere, Exit, UsageError
+from common.judge.known_splats import judge_with, unmatched
 from common.judge.verdict import Verdict
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Run
@@ -26,6 +27,7 @@ from common.stage.configured import configured, skipped_in_words
 from common.stage.declaration import WORKLOADS, Stage
 from common.stage.layouts import layouts_asked
 from common.stage.loading import all_stages, load_stage
+from common.text import printable
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -39,6 +41,7 @@ def run(arguments: argparse.Namespace) -> int:
         own_guest=options.guest_image is not None,
     )
     check(arguments.append, [stage])
+    known = known_splats(arguments)
     if arguments.control:
         plans = [
             TrialPlan(f"control-{name}", _possible(stage, name))
@@ -49,10 +52,13 @@ def run(arguments: argparse.Namespace) -> int:
         times = layouts_asked(arguments.layouts, stage, arguments.append) or arguments.repeat
         plans = list(plan_trials(repeat=times, controls=controls))
     with Hypervisor(arguments.connect) as hypervisor:
-        record, verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
-    sys.stdout.write(report_text(record, verdict, stage))
+        record, _verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
+    judged = judge_with(record, stage, known)
+    sys.stdout.write(report_text(record, judged.verdict, stage))
+    for text in (*judged.told, *unmatched(known, [judged])):
+        print(printable(f"splats: {text}"), file=sys.stderr)
     print(f"\nRun folder: {folder}", file=sys.stderr)
-    return verdict.exit
+    return judged.verdict.exit
 
 
 def _possible(stage: Stage, name: str) -> Control:

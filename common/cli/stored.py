@@ -6,17 +6,20 @@ from __future__ import annotations
 import argparse
 import hashlib
 import os
+import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from email.headerregistry import Address
 from pathlib import Path
 
 from tabulate import tabulate
 
+from common.cli.options import known_splats
 from common.errors import Exit, UsageError
 from common.judge.bundle import pack
+from common.judge.known_splats import unmatched
 from common.judge.stored_run import StoredRun, opened
 from common.record import evidence as record
 from common.record.evidence import Run
@@ -26,7 +29,10 @@ from common.report.comparison import comparison, worsened
 from common.report.json import report_json
 from common.report.json import schema_text as report_json_schema
 from common.report.junit import report_junit
-from common.report.mail import Envelope, report_mail
+from common.report.kcidb import ORIGIN, report_kcidb
+from common.report.mail.envelope import Envelope, reply_mail, report_mail
+from common.report.mail.quoted import MOST_BYTES, read_mail
+from common.report.testgrid import report_testgrid
 from common.report.text import report_text
 from common.stage.declaration import Stage
 from common.stage.loading import all_stages
@@ -36,9 +42,14 @@ from common.text import printable
 def report(arguments: argparse.Namespace) -> int:
     """Print or write the report of stored runs."""
     with ExitStack() as stack:
-        opens = (stack.enter_context(opened(name)) for name in arguments.run)
+        known = known_splats(arguments)
+        opens = (stack.enter_context(opened(name, known)) for name in arguments.run)
         runs = list({one.seal: one for one in opens}.values())  # a run given twice is one run
         # whatever the format: nothing that a run holds is to steer who reads the report
+        if arguments.format == "testgrid":
+            files = {n: printable(text) for n, text in report_testgrid(runs).items()}
+            _write_folder(arguments.output, files)
+            return Exit.PASS
         data = printable(_RENDERED[arguments.format](runs, arguments)).encode()
     if arguments.output:
         _write_whole(arguments.output, data)
@@ -59,13 +70,33 @@ def _html(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
 
 
 def _mail(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
-    envelope = Envelope(
+    return report_mail(runs, _envelope(arguments), full=arguments.full).decode()
+
+
+def _reply(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    if path := arguments.reply_to_file:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    else:
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
+    given = [_given_answer(text) for text in arguments.answer]
+    return reply_mail(runs, _envelope(arguments), read_mail(data), given).decode()
+
+
+def _given_answer(text: str) -> tuple[str, str]:
+    words, equals, check = text.rpartition("=")
+    if not equals or not words.strip() or not check.strip():
+        raise UsageError(f"--answer: {text!r} is not WORDS=CHECK")
+    return words, check.strip()
+
+
+def _envelope(arguments: argparse.Namespace) -> Envelope:
+    return Envelope(
         sender=arguments.sender or _git_identity(),
         to=tuple(arguments.to),
         cc=tuple(arguments.cc),
         in_reply_to=arguments.in_reply_to,
     )
-    return report_mail(runs, envelope).decode()
 
 
 def _git_identity() -> str:
@@ -106,6 +137,23 @@ def _picture(run: Run, stage: Stage) -> str:
     raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
 
 
+def _write_folder(target: Path | None, files: Mapping[str, str]) -> None:
+    """Write a folder that is never half there. Raises UsageError where it cannot be written."""
+    if target is None:
+        raise UsageError("--format testgrid makes a folder: name it with --output")
+    if target.exists():
+        raise UsageError(f"--output {target}: it is there already")
+    part = target.with_name(f".{target.name}.{os.getpid()}")
+    try:
+        for name, text in files.items():
+            path = part / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text, encoding="utf-8")
+        part.rename(target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
 def _write_whole(target: Path, data: bytes) -> None:
     """Write a file that is never half there; a pipe or device is written as it stands."""
     if target.exists() and not target.is_file():
@@ -123,9 +171,11 @@ def _write_whole(target: Path, data: bytes) -> None:
 _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] = {
     "text": _text,
     "mail": _mail,
+    "reply": _reply,
     "html": _html,
     "json": lambda runs, _arguments: report_json(runs),
     "junit": lambda runs, _arguments: report_junit(runs),
+    "kcidb": lambda runs, arguments: report_kcidb(runs, origin=arguments.origin or ORIGIN),
     "ktap": _ktap,
     "svg": _svg,
 }
@@ -133,7 +183,8 @@ _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] =
 
 def judge(arguments: argparse.Namespace) -> int:
     """Judge a run or a bundle again, from its raw files; the exit status is the verdict's."""
-    with opened(arguments.run) as stored:
+    known = known_splats(arguments)
+    with opened(arguments.run, known) as stored:
         if arguments.seal and arguments.seal.lower() != stored.seal:
             raise UsageError(f"{stored.name} is another run: its seal is {stored.seal}")
         verdict = stored.vouched
@@ -141,6 +192,8 @@ def judge(arguments: argparse.Namespace) -> int:
         ran = {control.control for control in verdict.controls}
         if lacking := [c.name for c in stored.stage.controls if c.name not in ran]:
             print(f"controls that were not run: {', '.join(lacking)}")
+        for text in (*stored.judged.told, *unmatched(known, [stored.judged])):
+            print(printable(f"splats: {text}"))
         print(f"seal {stored.seal}")
     return verdict.exit
 

@@ -195,6 +195,7 @@ def _clocks(trial: Trial) -> Outcome:
 
 
 NOT_BOOTED_AGAIN = Claim(
+    "no reboot, no process restarted",
     "The guest was not rebooted, and none of its processes was restarted.",
     (
         Check("same_boot", "Is it the same boot of the guest?", same_boot),
@@ -203,6 +204,7 @@ NOT_BOOTED_AGAIN = Claim(
     ),
 )
 WORK_GOES_ON = Claim(
+    "the guest's own work goes on",
     "The guest's own work continues without an error.",
     (
         Check(

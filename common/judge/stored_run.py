@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -16,7 +16,8 @@ from pydantic_core import from_json
 
 from common.errors import UsageError, first_of
 from common.judge import bundle
-from common.judge.verdict import Verdict, judge
+from common.judge.known_splats import Judged, KnownSplat, judge_with
+from common.judge.verdict import Verdict
 from common.judge.verify import differences, run_from_raw
 from common.paths import runs_root
 from common.record.evidence import Run
@@ -41,6 +42,8 @@ class StoredRun:
     folder: Path
     run: Run
     stage: Stage
+    known: tuple[KnownSplat, ...] = ()
+    """The user's list of splats that are not to fail it."""
 
     @property
     def name(self) -> str:
@@ -48,9 +51,14 @@ class StoredRun:
         return self.folder.name
 
     @cached_property
+    def judged(self) -> Judged:
+        """The verdict with what there is to say of the list."""
+        return judge_with(self.run, self.stage, self.known)
+
+    @property
     def verdict(self) -> Verdict:
         """The verdict of this checkout's checks, whatever code made the run."""
-        return judge(self.run, self.stage)
+        return self.judged.verdict
 
     @cached_property
     def vouched(self) -> Verdict:
@@ -88,8 +96,8 @@ def find_run(name: str) -> Path:
 
 
 @contextmanager
-def opened(name: str) -> Iterator[StoredRun]:
-    """The run of that name, or of the bundle in that file.
+def opened(name: str, known: tuple[KnownSplat, ...] = ()) -> Iterator[StoredRun]:
+    """The run of that name, or of the bundle in that file, to be judged with that list.
 
     Raises UsageError when there is none, when it is half a run, or when anything was edited.
     """
@@ -99,7 +107,7 @@ def opened(name: str) -> Iterator[StoredRun]:
             folder = bundle.unpack(Path(name), target)
         else:
             folder = find_run(name)
-        yield _read(folder)
+        yield replace(_read(folder), known=known)
 
 
 def _read(folder: Path) -> StoredRun:

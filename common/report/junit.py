@@ -17,6 +17,11 @@ _NOT_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
 def report_junit(runs: Sequence[StoredRun]) -> str:
+    """The suites of the runs as XML text."""
+    return junit_text(junit_suites(runs))
+
+
+def junit_suites(runs: Sequence[StoredRun]) -> ET.Element:
     """A test suite for each run: a case for each check, each control, and each trial's end.
 
     A check of an XFAIL is skipped with its cause: JUnit has no other word for it.
@@ -26,6 +31,11 @@ def report_junit(runs: Sequence[StoredRun]) -> str:
         suites.append(_suite(stored))
     for attribute in ("tests", "failures", "errors"):
         suites.set(attribute, str(sum(int(suite.get(attribute, "0")) for suite in suites)))
+    return suites
+
+
+def junit_text(suites: ET.Element) -> str:
+    """The suites as text, in lines."""
     ET.indent(suites)
     return (
         '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode") + "\n"

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from common.errors import CannotRunHere, StagesError
 from common.judge.verdict import Answer, Verdict
@@ -25,11 +25,7 @@ def stage_result(
     `worse` is what a baseline did better: with any of it the stage is not ok.
     """
     expected = verdict.status == "XFAIL"
-    answers = [
-        (f"{trial.trial}.{answer.check}" if len(verdict.trials) > 1 else answer.check, answer)
-        for trial in verdict.trials
-        for answer in trial.answers
-    ]
+    answers = [(name, answer) for name, _trial, answer in named_answers(verdict)]
     count = len(answers) + len(verdict.controls) + len(worse)
     lines = ["KTAP version 1", f"# Subtest: {stage.label}", f"1..{count}"]
     for number, (name, answer) in enumerate(answers, start=1):
@@ -54,6 +50,14 @@ def stage_result(
             f"{word} {position} {stage.label}{_directive(verdict)}\n",
         ]
     )
+
+
+def named_answers(verdict: Verdict) -> Iterator[tuple[str, str, Answer]]:
+    """Each check's name in a report, its main trial, its answer; of several mains it has theirs."""
+    several = len(verdict.trials) > 1
+    for trial in verdict.trials:
+        for answer in trial.answers:
+            yield f"{trial.trial}.{answer.check}" if several else answer.check, trial.trial, answer
 
 
 def not_run(position: int, stage: Stage, error: StagesError) -> str:

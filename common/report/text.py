@@ -150,7 +150,7 @@ def _worst(trials: Iterable[TrialVerdict]) -> TrialVerdict | None:
 
 
 def _controls(verdict: Verdict, stage: Stage) -> str:
-    lines = ["Controls (each must fail, for its own reason)"]
+    lines = ["Controls (each must fail, for the intended reason)"]
     if verdict.controls:
         lines.append(controls_table(verdict.controls, width=WIDTH))
     elif verdict.status == "XFAIL":

@@ -165,6 +165,7 @@ def _listed(numbers: Sequence[int | None]) -> str:
 
 
 CLAIM = Claim(
+    "each update of the chain is counted",
     "The machine goes through one update after the other, each counted, and its guest lives on"
     " from the first kernel to the last.",
     (

@@ -23,7 +23,7 @@ from dataclasses import replace
 from typing import Literal
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
@@ -94,6 +94,7 @@ def _nth(starts: Sequence[int], t: int) -> int:
 
 
 SERVER_CLAIM = Claim(
+    "kernels configured like a server's",
     "Both kernels are configured as those of servers are.",
     (
         Check(
@@ -104,11 +105,13 @@ SERVER_CLAIM = Claim(
     ),
 )
 CLAIM = Claim(
+    "debug kernels complain of nothing",
     "Both kernels, looking for their own mistakes, find none.",
     (
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak active?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
     ),
+    (Said(r"KASAN, lockdep[^.;]{0,100}: no report"),),
 )
 
 

@@ -73,7 +73,7 @@ def frames_of(folder: Path) -> Any:
     return run.trials[0].witness["frames"]
 
 
-FORMATS = ("text", "mail", "html", "json", "junit", "ktap")
+FORMATS = ("text", "mail", "html", "json", "junit", "kcidb", "ktap")
 MAIL = ("--from", "A Tester <tester@example.org>")
 
 
@@ -91,7 +91,7 @@ def test_every_format_is_the_same_twice(
 def test_every_format_has_what_stage_3_saw(
     format: str, run_3_folder: Path, printed: Printed
 ) -> None:
-    text = printed("report", run_3_folder.name, "--format", format, *MAIL)
+    text = printed("report", run_3_folder.name, "--format", format, "--full", *MAIL)
     gap = frames_of(run_3_folder)["gap"]
     assert "domain_id_reserved" in text
     # Those for machines have checks and times only.
@@ -201,7 +201,7 @@ def test_the_page_does_not_run_what_a_console_says(
     assert "&lt;script&gt;alert(1)" in text
 
 
-@pytest.mark.parametrize("format", ["text", "mail", "ktap", "html", "junit"])
+@pytest.mark.parametrize("format", ["text", "mail", "ktap", "kcidb", "html", "junit"])
 def test_a_console_does_not_drive_the_terminal(
     format: str, runs: Path, run_folder: Path, printed: Printed
 ) -> None:
@@ -245,11 +245,11 @@ FIELDS = (
 )
 
 
-def test_mail_is_a_message_with_all_fields_in_order(
+def test_full_mail_is_a_message_with_all_fields_in_order(
     run_with_controls: Path, run_2_folder: Path, printed: Printed
 ) -> None:
     words = ["report", run_with_controls.name, run_2_folder.name, "--format", "mail", *MAIL]
-    words += ["--to", "Jane Doe <jane@example.org>", "--to", "list@example.org"]
+    words += ["--full", "--to", "Jane Doe <jane@example.org>", "--to", "list@example.org"]
     words += ["--cc", "Jörg Ä <j@example.org>", "--in-reply-to", "20250320.GW9311@example.com"]
     text = printed(*words)
     message = mail(text)
@@ -276,14 +276,15 @@ def test_mail_is_a_message_with_all_fields_in_order(
         assert controls in body
 
 
-def test_mail_invents_nothing(run_folder: Path, run_2_folder: Path, printed: Printed) -> None:
-    body = mail(printed("report", run_folder.name, "--format", "mail", *MAIL)).get_content()
+def test_full_mail_invents_nothing(run_folder: Path, run_2_folder: Path, printed: Printed) -> None:
+    words = ("--format", "mail", "--full", *MAIL)
+    body = mail(printed("report", run_folder.name, *words)).get_content()
     tags = [line for line in body.splitlines() if "-by:" in line.lower()]
     assert tags == ["# Tested-by: NAME <ADDRESS>"]
     assert "series  Message-ID not recorded" in body
     assert "kexec-stages 0.1.0, a program." in body
     assert "none: this stage has no device" in body
-    body = mail(printed("report", run_2_folder.name, "--format", "mail", *MAIL)).get_content()
+    body = mail(printed("report", run_2_folder.name, *words)).get_content()
     gap = frames_of(run_2_folder)["gap"]
     assert f"{gap['landed']} of {gap['sent']} frames in {gap['ms']:.0f} ms" in body
     assert "BDF          0000:03:00.0" in body
@@ -302,8 +303,8 @@ def test_mail_names_nobodys_home(text: str, shown: str) -> None:
     assert without_home(text) == shown
 
 
-def test_mail_of_a_failure_names_it(failed_folder: Path, printed: Printed) -> None:
-    message = mail(printed("report", failed_folder.name, "--format", "mail", *MAIL))
+def test_full_mail_of_a_failure_names_it(failed_folder: Path, printed: Printed) -> None:
+    message = mail(printed("report", failed_folder.name, "--format", "mail", "--full", *MAIL))
     assert message["Subject"].startswith("[REPORT] kexec-stages: stage 1 FAIL")
     assert "* not ok 6 session_finished" in message.get_content()
     assert ">>" in message.get_content()

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.guest import checks as guest_checks
 from common.guest.seen import HOST_SAW_GUEST_RUN
 from common.record.evidence import Trial
@@ -134,6 +134,7 @@ INCOMING_RULES = (
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "memory preserved while the guest runs",
         "The guest's memory was preserved while it ran, and every byte of it is unchanged.",
         (
             Check(
@@ -147,8 +148,15 @@ CLAIMS = (
             Check("ram_equal", "Is every page identical?", guest_checks.ram_equal),
             Check("host_saw_ram", "Did the host see the same bytes from outside?", host_saw),
         ),
+        (
+            Said(
+                r"every (?:byte|page) of (?:it|the memfd) is (?:equal|the same|preserved)",
+                ("ram_equal",),
+            ),
+        ),
     ),
     Claim(
+        "same physical pages, no copy",
         "They are the same physical pages: nothing was copied.",
         (
             Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
@@ -158,8 +166,10 @@ CLAIMS = (
                 _host_saw_guest,
             ),
         ),
+        (Said(r"same physical pages"), Said(r"none of [0-9,]+ pages had moved", ("same_pages",))),
     ),
     Claim(
+        "vCPUs: registers, vectors, counter",
         "The vCPUs resume where they were paused: registers, vector state, counter.",
         (
             HOST_SAW_GUEST_RUN,
@@ -174,6 +184,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the guest finds no fault in its RAM",
         "The guest, which verifies all of its memory, noticed nothing but the passage of time.",
         (
             Check(
@@ -186,6 +197,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "LUO's errno for each misuse",
         "Sessions behave as LUO's source says, including when they are misused.",
         (
             Check(

@@ -172,6 +172,7 @@ def _host_saw(trial: Trial) -> Outcome:
 
 
 CLAIM = Claim(
+    "memfds of every state, nothing more",
     "A memfd comes back as memfd_luo documents it, whatever its state: content, size, position,"
     " seals; nothing of it can be lost afterwards, and nothing else is carried over.",
     (

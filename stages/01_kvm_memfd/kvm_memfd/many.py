@@ -82,6 +82,7 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 
 
 CLAIM = Claim(
+    "lists of any length arrive whole",
     "Lists of any length are handed over complete, as of one moment.",
     (
         Check("many_came", "Did all of the many sessions, files and folios arrive?", _many),

@@ -286,6 +286,7 @@ INCOMING_RULES = (
 )
 
 CLAIM = Claim(
+    "refusal, abort, end: nothing leaks",
     "All memory is given back, however a session ends; a refusal or an abort leaves no trace.",
     (
         Check(

@@ -39,6 +39,7 @@ def _moved(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "memory preserved while the guest runs",
         "The guest's memory was preserved while it ran, and every byte of it is unchanged.",
         (
             Check(
@@ -54,6 +55,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "RAM stays, only QEMU's state moves",
         "RAM was not copied: its pages stayed in place, and only QEMU's state moved.",
         (
             Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
@@ -61,6 +63,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "the host's QEMU saves and loads",
         "An unmodified QEMU, as the host's package has it, saved the guest and loaded it.",
         (
             Check("same_qemu", "Are both the host's own QEMU?", same_qemu),

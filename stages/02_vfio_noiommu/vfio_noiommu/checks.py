@@ -9,6 +9,7 @@ from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
 
@@ -126,11 +127,14 @@ _guest_content = guest_checks.no_errors("memory", "counter", "msr")
 CLAIMS = (
     checks.live_update(taint=TAINT),
     Claim(
+        "DMA goes on through the kexec",
         "The device keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, duplicated or damaged.",
         (
             frame_checks.HOST_SAW_ALL,
@@ -143,27 +147,35 @@ CLAIMS = (
                 timed=True,
             ),
         ),
+        said.NONE_LOST,
     ),
     Claim(
+        "no reset, no loss of mastering, no D3",
         "The device is never reset, never barred from memory, never suspended.",
         frame_checks.LEFT_ALONE,
+        said.LEFT_ALONE,
     ),
     Claim(
+        "same place, registers and ring",
         "It is the same device: same address, same registers, further along in the same ring.",
         (
             DEVICE_RETRIEVED,
             *frame_checks.SAME_DEVICE,
         ),
+        said.SAME_DEVICE,
     ),
     Claim(
+        "same physical pages under the device",
         "The memory is the same physical pages, which a device without IOMMU depends on.",
         (
             guest_checks.RETRIEVED,
             Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
             Check("iommufd_agrees", "Do the page tables agree with iommufd?", _page_tables_agree),
         ),
+        said.UNMOVED,
     ),
     Claim(
+        "the guest finds no other fault",
         "The guest that owns the memory resumes, and finds all that the device did not write"
         " unchanged.",
         (
@@ -186,11 +198,13 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "a device not preserved falls silent",
         "Preservation is selective: a second, unpreserved device of the same type stops DMA at"
         " the kexec.",
         (frame_checks.OTHER_SILENT,),
     ),
     Claim(
+        "refusals and aborts disturb nothing",
         "Whatever could disturb the device is refused, and an abort leaves it as it was.",
         (
             Check(
@@ -208,5 +222,6 @@ CLAIMS = (
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,
         ),
+        said.ABORTS,
     ),
 )

@@ -8,8 +8,9 @@ from typing import Any
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
-from common.checks.model import Check, Claim, Outcome
+from common.checks.model import Check, Claim, Outcome, Said
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.dma.igb import DEVICE, OTHER
 from common.guest.checks import both
 from common.record.evidence import Trial
@@ -457,11 +458,14 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
+        "DMA goes on through the kexec",
         "The device keeps writing into memory: while it is preserved, and through shutdown, kexec"
         " and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, duplicated or damaged.",
         (
             Check(
@@ -484,8 +488,10 @@ CLAIMS = (
                 timed=True,
             ),
         ),
+        said.NONE_LOST,
     ),
     Claim(
+        "translation never off",
         "Translation stays on throughout, and a frame can arrive only through it.",
         (
             *STAYS_ON,
@@ -499,13 +505,17 @@ CLAIMS = (
             Check("canary", "Is the page at their address unchanged?", _canary),
             NO_OTHER_FAULT,
         ),
+        (*said.STAYS_ON, Said(r"the page is unchanged", ("canary",))),
     ),
     Claim(
+        "the same tables, taken over in place",
         "The incoming kernel takes over the same tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
+        said.TAKEN_OVER,
     ),
     Claim(
+        "no reset, no D3; the same device",
         "The device is never reset, never barred from memory, never suspended; it is the same"
         " device.",
         (
@@ -529,8 +539,10 @@ CLAIMS = (
             ),
             *frame_checks.SAME_DEVICE,
         ),
+        said.LEFT_ALONE,
     ),
     Claim(
+        "the iommufd maps and unmaps again",
         "Userspace has a working iommufd: what it unmaps faults, what it maps receives DMA.",
         (
             Check(
@@ -553,8 +565,13 @@ CLAIMS = (
                 _in_place,
             ),
         ),
+        (
+            Said(r"in which it can map and unmap", ("unmap_faults", "map_lands")),
+            Said(r"no page of the memfd moved when memory was compacted", ("pages_in_place",)),
+        ),
     ),
     Claim(
+        "a device not preserved is blocked",
         "Preservation is selective: a second, unpreserved device of the same type is blocked.",
         (
             frame_checks.OTHER_SILENT,
@@ -562,6 +579,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "refusals and aborts disturb nothing",
         "Whatever could disturb the device is refused, and an abort leaves it as it was.",
         (
             Check(
@@ -579,5 +597,6 @@ CLAIMS = (
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,
         ),
+        said.ABORTS,
     ),
 )

@@ -9,6 +9,7 @@ from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
+from common.dma import said
 from common.dma.igb import DEVICE
 from common.guest.checks import both, same_pages
 from common.guest.linux_checks import (
@@ -254,11 +255,14 @@ def _own_ram_only(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
+        "DMA goes on through the kexec",
         "The NIC keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
+        said.GOES_ON,
     ),
     Claim(
+        "no frame lost, repeated or damaged",
         "No frame is lost, duplicated or damaged, as counted by host, device and guest.",
         (
             frame_checks.HOST_SAW_ALL,
@@ -267,8 +271,10 @@ CLAIMS = (
                 "guest_saw_all", "Did a process of the guest get every frame once?", _guest_saw_all
             ),
         ),
+        (said.NONE_LOST[0],),
     ),
     Claim(
+        "interrupts go on, the gap's included",
         "Interrupts reach the guest again, including those of the gap.",
         (
             Check(
@@ -287,6 +293,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "translation never off",
         "Translation stays on throughout; the device can reach all of the guest's memory, and no"
         " other.",
         (
@@ -294,13 +301,17 @@ CLAIMS = (
             Check("own_ram_only", "Is only the guest's memory mapped for it?", _own_ram_only),
             NO_OTHER_FAULT,
         ),
+        said.STAYS_ON,
     ),
     Claim(
+        "the same tables, taken over in place",
         "The incoming kernel takes over the same tables: root, context entry, domain ID, page"
         " table.",
         TAKEN_OVER,
+        said.TAKEN_OVER,
     ),
     Claim(
+        "no reset, no D3; the same device",
         "The NIC is never reset, never barred from memory, never suspended; it is the same device.",
         (
             *frame_checks.LEFT_ALONE,
@@ -325,8 +336,10 @@ CLAIMS = (
             *frame_checks.SAME_DEVICE[1:],
             Check("same_pages", "Are all page frame numbers of RAM unchanged?", same_pages),
         ),
+        said.LEFT_ALONE,
     ),
     Claim(
+        "an unmodified QEMU saves and loads",
         "An unmodified QEMU saved the guest and loaded it.",
         (
             Check(
@@ -349,6 +362,7 @@ CLAIMS = (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
     Claim(
+        "the guest's kernel sees only a pause",
         "The guest's kernel noticed nothing but a pause.",
         (
             Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),
@@ -356,6 +370,7 @@ CLAIMS = (
         ),
     ),
     Claim(
+        "a device not preserved is blocked",
         "Preservation is selective: a second, unpreserved device of the same type is blocked.",
         (frame_checks.OTHER_SILENT, OTHER_BLOCKED),
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The report as a mail for the lists: common/report/mail_body.py in an envelope.
+"""The report as a mail for the lists, or as an answer to one: a body of this room in an envelope.
 
 Pure: the same runs and the same envelope give the same bytes, Date and Message-ID included.
 """
@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
@@ -19,7 +19,12 @@ from email.utils import format_datetime
 from common import __version__
 from common.errors import UsageError
 from common.judge.stored_run import StoredRun
-from common.report.mail_body import mail_body, stage_name
+from common.report.mail.brief import brief_body
+from common.report.mail.full import full_body
+from common.report.mail.quoted import QuotedMail
+from common.report.mail.reply import reply_body
+from common.report.mail.words import stage_name
+from common.text import printable
 
 _MESSAGE_ID = re.compile(r"<?([A-Za-z0-9!#$%&'*+/=?^_`{|}~.-]+@[A-Za-z0-9._:\[\]-]+)>?")
 
@@ -34,31 +39,61 @@ class Envelope:
     in_reply_to: str | None = None
 
 
-def report_mail(runs: Sequence[StoredRun], envelope: Envelope) -> bytes:
+def report_mail(runs: Sequence[StoredRun], envelope: Envelope, *, full: bool = False) -> bytes:
     """The whole message, lines ending in \\n, as git send-email and b4 take it.
+
+    `full`: with all fifteen fields, instead of what people read.
 
     Raises UsageError on addresses and a Message-ID that are none.
     """
-    body = mail_body(runs)
+    text = full_body(runs) if full else brief_body(runs)
+    parent = f"<{_message_id(envelope.in_reply_to)}>" if envelope.in_reply_to is not None else None
+    thread = (parent,) if parent else ()
+    return _message(runs, envelope, _subject(runs), thread, text)
+
+
+def reply_mail(
+    runs: Sequence[StoredRun],
+    envelope: Envelope,
+    mail: QuotedMail,
+    given: Sequence[tuple[str, str]] = (),
+) -> bytes:
+    """The answer to `mail`: to who wrote it and whom it went to, unless the envelope says whom.
+
+    `given` as in reply_body. Raises UsageError as that does, and on addresses that are none.
+    """
+    if not envelope.to:
+        cc = tuple(dict.fromkeys((*envelope.cc, *mail.to, *mail.cc)))
+        envelope = replace(envelope, to=(mail.sender,) if mail.sender else (), cc=cc)
+    thread = mail.references if mail.message_id else ()
+    if envelope.in_reply_to is not None:
+        thread = (f"<{_message_id(envelope.in_reply_to)}>",)
+    subject = re.sub(r"^(?:re:\s*)+", "", mail.subject, flags=re.I) or "(no subject)"
+    return _message(runs, envelope, f"Re: {subject}", thread, reply_body(runs, mail, given))
+
+
+def _message(
+    runs: Sequence[StoredRun], envelope: Envelope, subject: str, thread: tuple[str, ...], text: str
+) -> bytes:
+    """`thread`: the mails before this one, the last is answered."""
     message = EmailMessage(policy=default.clone(max_line_length=78))
     message["From"] = sender = _address("--from", envelope.sender)
     for option, header, texts in (("--to", "To", envelope.to), ("--cc", "Cc", envelope.cc)):
         if texts:
-            message[header] = [_address(option, text) for text in texts]
-    message["Subject"] = _subject(runs)
+            message[header] = [_address(option, one) for one in texts]
+    message["Subject"] = printable(subject)
     # When the evidence was made. git send-email puts the time of sending in its place.
     message["Date"] = format_datetime(max(_started(stored) for stored in runs))
-    digest = hashlib.sha256("\n".join([repr(envelope), body]).encode()).hexdigest()
+    digest = hashlib.sha256("\n".join([repr(envelope), text]).encode()).hexdigest()
     message["Message-ID"] = f"<kexec-stages-{digest[:24]}@{sender.domain}>"
-    if envelope.in_reply_to is not None:
-        parent = f"<{_message_id(envelope.in_reply_to)}>"
-        message["In-Reply-To"] = parent
-        message["References"] = parent
+    if thread:
+        message["In-Reply-To"] = thread[-1]
+        message["References"] = " ".join(thread)
     message["User-Agent"] = f"kexec-stages/{__version__}"
-    message.set_content(body, charset="utf-8", cte="7bit" if body.isascii() else "8bit")
+    message.set_content(text, charset="utf-8", cte="7bit" if text.isascii() else "8bit")
     # email begins a new line where a value does not fit behind its name; readers find that odd.
-    headers, blank, text = message.as_bytes().partition(b"\n\n")
-    return re.sub(rb"(?m)^([A-Za-z-]+:)\n ", rb"\1 ", headers) + blank + text
+    headers, blank, content = message.as_bytes().partition(b"\n\n")
+    return re.sub(rb"(?m)^([A-Za-z-]+:)\n ", rb"\1 ", headers) + blank + content
 
 
 def _started(one: StoredRun) -> datetime:

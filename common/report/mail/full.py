@@ -9,7 +9,6 @@ Pure.
 from __future__ import annotations
 
 import re
-import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -17,86 +16,75 @@ from common import __version__
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
-from common.judge.verdict import TrialVerdict
-from common.record.dialogue import Side
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
 from common.report.host import attempts, host_lines
+from common.report.mail.words import (
+    NOT_RECORDED,
+    WIDTH,
+    body,
+    fact,
+    is_main,
+    run_name,
+    shell,
+    shown_trial,
+    worst_main,
+    wrap,
+)
 from common.report.phase_table import phase_table
-from common.report.shell_lines import shell_lines
 from common.report.text import controls_table
 from common.stage.chain import updates
 from common.stage.layouts import tried
-from common.text import printable, without_home
 
-WIDTH = 72
-_NONE = "not recorded"
 _IOMMU = re.compile(r"DMAR|iommu|IOMMU|AMD-Vi")
 
 
-def mail_body(runs: Sequence[StoredRun]) -> str:
+def full_body(runs: Sequence[StoredRun]) -> str:
     """The body: each field a heading and what every run has to say to it."""
     parts = []
     for number, (title, tell) in enumerate(_FIELDS, start=1):
-        told = [(_label(one, runs), "\n".join(tell(one)).rstrip()) for one in runs]
+        told = [(run_name(one, runs), "\n".join(tell(one)).rstrip()) for one in runs]
         text = told[0][1]
         if any(other != text for _, other in told):
-            text = "\n\n".join(f"{label}\n{said}" for label, said in told)
+            text = "\n\n".join(f"[{name}]\n{said}" for name, said in told)
         elif len(runs) > 1:
             text = f"(all stages)\n{text}"
         parts.append(f"{number}. {title}\n{'-' * len(f'{number}. {title}')}\n{text}")
-    lines = printable("\n\n".join(parts)).splitlines()
-    return "".join(f"{line.rstrip()}\n" for long in lines for line in _at_most(long))
-
-
-def stage_name(one: StoredRun) -> str:
-    """Number of the run's stage, and its workload where that is not the stage's own VMM."""
-    workload = one.stage.workload
-    return f"stage {one.run.stage}{'' if workload == 'vmm' else f' {workload}'}"
-
-
-def _label(one: StoredRun, runs: Sequence[StoredRun]) -> str:
-    same = [other for other in runs if stage_name(other) == stage_name(one)]
-    return f"[{stage_name(one)}{f', {one.name}' if len(same) > 1 else ''}]"
-
-
-def _at_most(line: str) -> Iterable[str]:
-    """The last resort for what nothing above could wrap."""
-    return textwrap.wrap(line, WIDTH, drop_whitespace=False) if len(line) > WIDTH else [line]
+    return body("\n\n".join(parts))
 
 
 def _verdict(one: StoredRun) -> Iterable[str]:
-    verdict, main = one.verdict, _shown(one)
-    yield from _wrap(f"Stage {verdict.stage}: {one.stage.title}: {verdict.status}")
-    yield from _wrap(verdict.why, "  ")
-    if main and _is_main(main) and verdict.status == "PASS":
+    verdict, main = one.verdict, shown_trial(one)
+    yield from wrap(f"Stage {verdict.stage}: {one.stage.title}: {verdict.status}")
+    yield from wrap(verdict.why, "  ")
+    if main and is_main(main) and verdict.status == "PASS":
         found = one.stage.headline(main)
-        yield from _wrap("; ".join(f"{name}: {value}" for name, value in found.items()), "  ")
+        yield from wrap("; ".join(f"{name}: {value}" for name, value in found.items()), "  ")
 
 
 def _claim(one: StoredRun) -> Iterable[str]:
     for number, claim in enumerate(one.stage.claims, start=1):
-        yield from _wrap(claim.text, f"{number}. ", "   ")
-    yield from _wrap(f"Limit: {one.stage.not_claimed[0]} (All limits: 13.)")
+        yield from wrap(claim.text, f"{number}. ", "   ")
+    yield from wrap(f"Limit: {one.stage.not_claimed[0]} (All limits: 13.)")
 
 
 def _kernels(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     setting = main.setting
     lines = [f"lane    {setting.lane}", "series  Message-ID not recorded"]
-    lines += _wrap(_patches(setting.outgoing, setting.incoming), "        ")
-    lines += _wrap(tried(one.run.trials), "layouts ", " " * 8)
+    lines += wrap(_patches(setting.outgoing, setting.incoming), "        ")
+    lines += wrap(tried(one.run.trials), "layouts ", " " * 8)
     if setting.append:
-        lines += _wrap(" ".join(setting.append), "append  ", " " * 8)
+        lines += wrap(" ".join(setting.append), "append  ", " " * 8)
     for label, kernel in (("from", setting.outgoing), ("to", setting.incoming)):
-        lines += _wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
+        lines += wrap(f"{kernel.release} ({kernel.source})", f"{label:<8}", " " * 8)
         config = kernel.config_sha256 or "unknown"
         lines += [f"        build id {kernel.build_id}", f"config  {config}"]
     said = [f"KHO: exec from: {h.release} (count {h.count})" for h in main.console.handovers]
-    lines += _wrap("; ".join(said) or "no KHO line on the console", "kexec   ", " " * 8)
+    lines += wrap("; ".join(said) or "no KHO line on the console", "kexec   ", " " * 8)
     return lines
 
 
@@ -109,43 +97,43 @@ def _patches(outgoing: KernelFacts, incoming: KernelFacts) -> str:
 
 
 def _host(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     host = main.setting.host
     text = (
         f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}, Linux {host.kernel}"
     )
     load = main.setting.load
     return [
-        *_wrap(text, "host    ", " " * 8),
-        *(_wrap(in_words(load), "load    ", " " * 8) if load else []),
-        *_wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
-        *(_wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),
-        *_wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
-        *(line for text in attempts(one.verdict) for line in _wrap(text)),
-        *(line for text in host_lines(main) for line in _wrap(text)),
+        *wrap(text, "host    ", " " * 8),
+        *(wrap(in_words(load), "load    ", " " * 8) if load else []),
+        *wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
+        *(wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),
+        *wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),
+        *(line for text in attempts(one.verdict) for line in wrap(text)),
+        *(line for text in host_lines(main) for line in wrap(text)),
         f"argv of {main.setting.name} (for a shell; words go on over the line's end)",
-        *_shell(main.setting.argv),
+        *shell(main.setting.argv),
     ]
 
 
 def _command_lines(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     lines: list[str] = []
     for name in ("outgoing", "incoming"):
         side = main.side(name)
-        text = _fact(side, "kernel.cmdline")
-        lines += _wrap(text, f"{name} ", " " * 9)
-        taint = [_fact(side, key) for key in ("kernel.taint", "kernel.taint_at_end")]
+        text = fact(side, "kernel.cmdline")
+        lines += wrap(text, f"{name} ", " " * 9)
+        taint = [fact(side, key) for key in ("kernel.taint", "kernel.taint_at_end")]
         lines.append(f"{'':9}taint {taint[0]} at the start, {taint[1]} at the end")
     return lines
 
 
 def _checks(one: StoredRun) -> Iterable[str]:
-    trial = _worst(one)
+    trial = worst_main(one)
     if trial is None:
         yield "no main run"
         return
@@ -156,11 +144,11 @@ def _checks(one: StoredRun) -> Iterable[str]:
             mark = "ok " if outcome.status == "PASS" else "* not ok"
             yield f"{mark} {claim_number} {check.name}"
             if outcome.expected == outcome.seen:
-                yield from _wrap(outcome.seen, "    as expected  ", " " * 17)
+                yield from wrap(outcome.seen, "    as expected  ", " " * 17)
             else:
-                yield from _wrap(outcome.expected, "    expected     ", " " * 17)
-                yield from _wrap(outcome.seen, "    observed     ", " " * 17)
-            yield from _wrap(outcome.evidence, "    evidence     ", " " * 17)
+                yield from wrap(outcome.expected, "    expected     ", " " * 17)
+                yield from wrap(outcome.seen, "    observed     ", " " * 17)
+            yield from wrap(outcome.evidence, "    evidence     ", " " * 17)
     yield ""
     yield f"files of {trial.trial}, SHA-256 (the first 32 of 64 digits)"
     for name, digest in one.sums.items():
@@ -177,36 +165,36 @@ def _controls(one: StoredRun) -> Iterable[str]:
     ran = {control.control for control in one.verdict.controls}
     lacking = [control.name for control in one.stage.controls if control.name not in ran]
     if lacking:
-        yield from _wrap(", ".join(lacking), "not run: ", " " * 9)
+        yield from wrap(", ".join(lacking), "not run: ", " " * 9)
 
 
 def _sizes(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     before, after = main.side("outgoing"), main.side("incoming")
     facts = before.facts if before else {}
     files = [m[1] for key in facts if (m := re.fullmatch(r"preserve\.(\w+)\.us", key))]
     said = "\n".join(_console(one, main))
     rows = [
-        ("preserved bytes", f"{_fact(after, 'ram.size')} (guest RAM)"),
-        ("guest pages", _fact(before, "guest.pages")),
-        ("extents", f"{_fact(before, 'pfn.extents')} of contiguous physical pages"),
-        ("folios", _NONE),
-        ("files", f"{len(files)}: {', '.join(files)}" if files else _NONE),
-        ("sessions", "1" if _fact(after, "retrieve.session") == "0" else _NONE),
+        ("preserved bytes", f"{fact(after, 'ram.size')} (guest RAM)"),
+        ("guest pages", fact(before, "guest.pages")),
+        ("extents", f"{fact(before, 'pfn.extents')} of contiguous physical pages"),
+        ("folios", NOT_RECORDED),
+        ("files", f"{len(files)}: {', '.join(files)}" if files else NOT_RECORDED),
+        ("sessions", "1" if fact(after, "retrieve.session") == "0" else NOT_RECORDED),
         ("KHO scratch", _each(re.findall(r"KHO: scratch areas: (.*)", said))),
         ("CMA", _each(re.findall(r"(\w+) cma-reserved", said))),
-        ("kB free before", _fact(before, "mem.available_kb.before_preserve")),
-        ("kB free preserved", _fact(before, "mem.available_kb.preserved")),
+        ("kB free before", fact(before, "mem.available_kb.before_preserve")),
+        ("kB free preserved", fact(before, "mem.available_kb.preserved")),
         ("options", ", ".join(f"{k} {v}" for k, v in main.setting.options.items()) or "none"),
     ]
-    return [line for name, text in rows for line in _wrap(text, f"{name:<18}", " " * 18)]
+    return [line for name, text in rows for line in wrap(text, f"{name:<18}", " " * 18)]
 
 
 def _each(values: Sequence[str]) -> str:
     """One value where all kernels say the same, else all of them."""
-    return ", then ".join(values if len(set(values)) > 1 else values[:1]) or _NONE
+    return ", then ".join(values if len(set(values)) > 1 else values[:1]) or NOT_RECORDED
 
 
 def _timing(one: StoredRun) -> Iterable[str]:
@@ -219,10 +207,10 @@ def _timing(one: StoredRun) -> Iterable[str]:
     side = next(trial for trial in one.run.trials if trial.setting.name in passed).side("outgoing")
     note = "an emulated CPU: compare with TCG only" if accelerator == "tcg" else "a real CPU"
     return [
-        *_wrap(f"{accelerator}, {note}. No outlier is left out."),
-        *_wrap(
+        *wrap(f"{accelerator}, {note}. No outlier is left out."),
+        *wrap(
             "Clock over the kexec: the machine's TSC, which runs through it"
-            f" ({_fact(side, 'tsc.khz')} kHz); the host's CLOCK_MONOTONIC where it says host."
+            f" ({fact(side, 'tsc.khz')} kHz); the host's CLOCK_MONOTONIC where it says host."
         ),
         "",
         phase_table(phases),
@@ -230,7 +218,7 @@ def _timing(one: StoredRun) -> Iterable[str]:
 
 
 def _dma(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None or "frames" not in main.witness:
         return ["none: this stage has no device, or the trial did not come so far"]
     frames, trace = main.witness["frames"], main.witness.get("trace", {})
@@ -238,23 +226,23 @@ def _dma(one: StoredRun) -> Iterable[str]:
         ("issued", f"{frames['sent']} frames, {frames['rate']:.0f} a second"),
         ("completed", f"{frames['landed']} seen in RAM, {frames['repeated']} twice"),
         ("missing", f"{frames['missing']}" + _first_missing(frames["missing_first"])),
-        ("in the gap", _window(frames["gap"])),
-        ("before it", _window(frames["before"])),
+        ("in the gap", window_in_words(frames["gap"])),
+        ("before it", window_in_words(frames["before"])),
         (
             "resets",
-            f"{trace.get('resets_count', _NONE)} of a device, {len(main.resets())} platform",
+            f"{trace.get('resets_count', NOT_RECORDED)} of a device, {len(main.resets())} platform",
         ),
-        ("BME cleared", f"{trace.get('command_count', _NONE)} times"),
-        ("BDF", _fact(main.side("outgoing"), "device.bdf")),
+        ("BME cleared", f"{trace.get('command_count', NOT_RECORDED)} times"),
+        ("BDF", fact(main.side("outgoing"), "device.bdf")),
     ]
-    return [line for name, text in rows for line in _wrap(text, f"{name:<13}", " " * 13)]
+    return [line for name, text in rows for line in wrap(text, f"{name:<13}", " " * 13)]
 
 
 def _first_missing(numbers: Sequence[int]) -> str:
     return f"; the first is number {numbers[0]}" if numbers else ""
 
 
-def _window(window: dict[str, Any] | None) -> str:
+def window_in_words(window: dict[str, Any] | None) -> str:
     if window is None:
         return "there was none"
     return (
@@ -264,9 +252,9 @@ def _window(window: dict[str, Any] | None) -> str:
 
 
 def _iommu(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     found = {key: main.witness[key] for key in main.witness if _IOMMU.search(key)}
     lines = [line for key, value in found.items() for line in _flat(key, value)]
     facts = [
@@ -275,32 +263,32 @@ def _iommu(one: StoredRun) -> Iterable[str]:
         for key, value in side.facts.items()
         if key.startswith(("iommu", "iova", "dmar", "hwpt", "domain"))
     ]
-    lines += [line for fact in facts[:16] for line in _wrap(fact)]
+    lines += [line for fact in facts[:16] for line in wrap(fact)]
     said = [
         line for line in _console(one, main) if _IOMMU.search(line) and "mmand line" not in line
     ]
-    lines += [line for text in said[:16] for line in _wrap(text, "", "  ")]
+    lines += [line for text in said[:16] for line in wrap(text, "", "  ")]
     return lines or ["none: no kernel of this run says a word about one"]
 
 
 def _flat(name: str, value: Any) -> list[str]:
     if isinstance(value, dict):
         return [line for key in value for line in _flat(f"{name}.{key}", value[key])]
-    return _wrap(f"{name}: {value}", "", "  ")
+    return wrap(f"{name}: {value}", "", "  ")
 
 
 def _warnings(one: StoredRun) -> Iterable[str]:
-    main = _shown(one)
+    main = shown_trial(one)
     if main is None:
-        return [_NONE]
+        return [NOT_RECORDED]
     lines: list[str] = []
     if main.console.splats:
         first = main.console.splats[0].number
         lines.append(f"console.log of {main.setting.name}, ten lines from line {first}:")
         for number, text in enumerate(_console(one, main)[first - 1 : first + 9]):
-            lines += _wrap(text, "   " if number else ">> ", "   ")
+            lines += wrap(text, "   " if number else ">> ", "   ")
     if main.setting.ended_detail:
-        lines += _wrap(main.setting.ended_detail, ">> ", "   ")
+        lines += wrap(main.setting.ended_detail, ">> ", "   ")
     if not lines:
         lines = [f"none on {main.console.lines} console lines of {main.setting.name}"]
     logs = [n for n in one.sums if n.endswith("console.log") and n.startswith(main.setting.name)]
@@ -309,25 +297,25 @@ def _warnings(one: StoredRun) -> Iterable[str]:
 
 def _limits(one: StoredRun) -> Iterable[str]:
     for sentence in one.stage.not_claimed:
-        yield from _wrap(sentence, "- ", "  ")
+        yield from wrap(sentence, "- ", "  ")
     if len(one.verdict.trials) == 1:
         yield "- One main run: how often it would fail is not shown."
 
 
 def _reproduce(one: StoredRun) -> Iterable[str]:
-    yield from _shell(["./kexec-stages", *one.run.command])
-    yield from _wrap(
-        ", ".join(f"{t.setting.name} {t.setting.nonce}" for t in one.run.trials if _is_main(t)),
+    yield from shell(["./kexec-stages", *one.run.command])
+    yield from wrap(
+        ", ".join(f"{t.setting.name} {t.setting.nonce}" for t in one.run.trials if is_main(t)),
         "nonce (drawn anew each time): ",
         "  ",
     )
     yield f"run id: {one.name}"
     yield "judged again from its raw files, without QEMU, by:"
-    yield from _shell(["./kexec-stages", "judge", "BUNDLE", "--seal", one.seal])
+    yield from shell(["./kexec-stages", "judge", "BUNDLE", "--seal", one.seal])
 
 
 def _made_by(one: StoredRun) -> Iterable[str]:
-    yield from _wrap(
+    yield from wrap(
         f"Run by {one.run.tool}, commit {one.run.commit}, {one.run.started}; this text was made"
         f" from its record by kexec-stages {__version__}, a program. No person has vouched for it."
     )
@@ -335,45 +323,10 @@ def _made_by(one: StoredRun) -> Iterable[str]:
     yield "# Tested-by: NAME <ADDRESS>"
 
 
-def _is_main(trial: Trial) -> bool:
-    return trial.setting.control is None
-
-
-def _worst(one: StoredRun) -> TrialVerdict | None:
-    """The main trial to show: the first that did not pass, else the first."""
-    trials = one.verdict.trials
-    return next((t for t in trials if t.status != "PASS"), trials[0] if trials else None)
-
-
-def _shown(one: StoredRun) -> Trial | None:
-    """The record of that trial; of a control where no main trial was run."""
-    worst = _worst(one)
-    wanted = [t for t in one.run.trials if worst is None or t.setting.name == worst.trial]
-    return wanted[0] if wanted else None
-
-
 def _console(one: StoredRun, trial: Trial) -> list[str]:
     """The console's messages, without printk's time stamps, from the raw file."""
     path = one.folder / trial.setting.name / "console.jsonl"
     return [re.sub(r"^\[ *\d+\.\d+\] ", "", line.text) for line in read_stamped(path)]
-
-
-def _fact(side: Side | None, key: str) -> str:
-    return side.facts.get(key, _NONE) if side else _NONE
-
-
-def _shell(words: Sequence[str]) -> list[str]:
-    return shell_lines([without_home(word) for word in words], WIDTH)
-
-
-def _wrap(text: str, first: str = "", then: str | None = None) -> list[str]:
-    return textwrap.wrap(
-        without_home(text),
-        WIDTH,
-        initial_indent=first,
-        subsequent_indent=first if then is None else then,
-        break_on_hyphens=False,
-    ) or [first.rstrip()]
 
 
 _FIELDS: tuple[tuple[str, Callable[[StoredRun], Iterable[str]]], ...] = (
