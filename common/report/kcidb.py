@@ -33,7 +33,7 @@ _ORIGIN = re.compile(r"[a-z0-9_]+")
 _EXCERPT = 16384
 # FAIL: the kernel is at fault. ERROR: we or the host are, and nothing is known of the kernel. No
 # word for an expected failure but SKIP, which JUnit's report has for it too. A control is DONE at
-# best: PASS would call right the kernel that was spoiled for it.
+# best: PASS would call right the kernel that was corrupted for it.
 _OF_RUN = {
     "PASS": "PASS",
     "XFAIL": "SKIP",

@@ -45,7 +45,7 @@ Demo = list[StoredRun]
 
 @pytest.fixture
 def demo(runs: Path) -> Demo:
-    """The recorded main run of every stage; all controls as if they had failed as they must."""
+    """The recorded main run of every stage; all controls as if they had failed as expected."""
     found = []
     for name, stage in DEMO:
         main = RECORDED / name / "main"
@@ -62,7 +62,7 @@ def with_all_controls(stage: Stage, verdict: Verdict) -> Verdict:
         ControlVerdict(
             trial=f"control-{control.name}",
             control=control.name,
-            status="FAILED AS IT MUST",
+            status="FAILED AS EXPECTED",
             why=control.what,
             answers=(),
         )

@@ -203,7 +203,7 @@ def _claims(one: StoredRun, runs: Sequence[StoredRun]) -> Iterator[str]:
     mains, controls = one.verdict.trials, one.verdict.controls
     several = f", the worst of {len(mains)}" if len(mains) > 1 else ""
     good = sum(control.good for control in controls)
-    told = f"{good}/{len(controls)} controls failed as they must" if controls else "no control run"
+    told = f"{good}/{len(controls)} controls failed as expected" if controls else "no control run"
     yield from wrap(f"{run_name(one, runs)} ({trial.trial}{several}: {trial.status}; {told})")
     for claim in one.stage.claims:
         yield _claim(claim, trial, one)

@@ -160,7 +160,7 @@ def _checks(one: StoredRun) -> Iterable[str]:
 
 def _controls(one: StoredRun) -> Iterable[str]:
     if one.verdict.controls:
-        yield "each must fail, for its own reason and in nothing else"
+        yield "each must fail, for the intended reason, and only in the checks it targets"
         yield controls_table(one.verdict.controls, width=WIDTH)
     ran = {control.control for control in one.verdict.controls}
     lacking = [control.name for control in one.stage.controls if control.name not in ran]

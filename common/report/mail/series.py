@@ -11,6 +11,7 @@ from pathlib import PurePath
 
 from common.record.setting import KernelFacts, Setting
 from common.stage.declaration import Stage
+from common.stage.series import patches_of
 
 _NUMBERED = re.compile(r"(?:v[0-9]+-)?([0-9]{4})-")
 
@@ -39,7 +40,7 @@ def applied_series(
     A series ends where the numbers of its patches begin again. Our own are named as this
     checkout's folders that hold them, a user's by the folder that was given.
     """
-    ours = {p.name: p.parent.name for p in stage.patches()} if setting.series == "ours" else {}
+    ours = {p.name: p.parent.name for p in patches_of(stage)} if setting.series == "ours" else {}
     given = None if setting.series in ("ours", "none") else PurePath(setting.series).name
     found = []
     for patches in _parts(kernel.patches):
