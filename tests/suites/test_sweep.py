@@ -4,19 +4,21 @@
 from __future__ import annotations
 
 import argparse
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from common.cli.parser import build_parser
-from common.errors import UsageError
+from common.errors import HarnessError, UsageError
 from common.record.dialogue import Line
 from common.stage.kernel_choice import KernelChoice, Origin
 from common.stage.loading import load_stage
 from common.suites.sweep.points import CALLS, KINDS, Point, judge_point, read_sweep
-from common.suites.sweep.run import SWEEP_CONFIG, checked_point, sweep_choice
+from common.suites.sweep.run import SWEEP_CONFIG, checked_point, read_folder, sweep_choice
 from common.suites.sweep.table import table, uncut, violations
+from tests.recorded_trial import RECORDED
 
 COUNTERS = "fds=0 pins=0 areas=0 shmem=0 committed=0 total=0 available=-4 taint=0"
 FAILED = (
@@ -263,3 +265,45 @@ def test_the_verb_is_there() -> None:
         ["sweep", "1", "--point", "finish:slab:3"]
     )
     assert (parsed.target, parsed.stage, parsed.point) == ("sweep:sweep", 1, "finish:slab:3")
+
+
+RUN = RECORDED / "sweep"
+
+
+def test_a_recorded_sweep_of_stock_linux() -> None:
+    found = read_folder(RUN)
+    rows = [" ".join(line.split()) for line in table(found).splitlines()[2:]]
+    assert rows[1:3] == [
+        "preserve_fd 2 36 10 33 2 EFAULT, 13 ENOMEM - 1",
+        "close_preserved 0 2 0 2 - - -",
+    ]
+    assert rows[5].endswith("2 EFAULT, 3 EINVAL, 2 ENOMEM, 1 ENOSPC 6 6")
+    told = list(violations(found, 1))
+    assert len(told) == 14
+    assert told[1] == (
+        "retrieve_session:copy:2 [fail_usercopy in luo_ucmd_respond.constprop.0"
+        " < luo_ioctl_retrieve_session < luo_ioctl]: EFAULT, and ENOENT when called again"
+        "  (./kexec-stages sweep 1 --point retrieve_session:copy:2)"
+    )
+    assert list(uncut(found))[-1] == "8 of 9 calls were cut at every point that they have"
+    assert found.unfinished is None
+
+
+def test_what_the_host_counted_is_held_against_what_the_kernel_says(tmp_path: Path) -> None:
+    """A recorded sweep whose second count is one page more, and stays so."""
+    for file in RUN.glob("*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    counted = [json.loads(line) for line in (RUN / "kho.jsonl").read_text().splitlines()]
+    more = [[point, pages + (n >= 3)] for n, (point, pages) in enumerate(counted)]
+    (tmp_path / "kho.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
+    (new,) = set(violations(read_folder(tmp_path), 1)) - set(violations(read_folder(RUN), 1))
+    assert f"{counted[3][0]} [" in new
+    assert "+1 pages registered with KHO" in new
+
+
+def test_a_damaged_folder_is_the_harness_error(tmp_path: Path) -> None:
+    for file in RUN.glob("*.jsonl"):
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    (tmp_path / "kho.jsonl").write_text('["preserve_fd:slab:1"]\n')
+    with pytest.raises(HarnessError, match=r"kho\.jsonl"):
+        read_folder(tmp_path)

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from common.errors import first_of
 from common.record import console, dialogue
 from common.record.dialogue import Line
 
@@ -176,10 +177,10 @@ def read_sweep(
     last = marks[-1] if marks else None
     unfinished = last if last and last not in ("end", *said) else None
     others = [
-        Violation(name or "boot", f"console: {splat}", of_point.where)
+        Violation(name or "boot", complaint, of_point.where)
         for name, of_point in by_point.items()
         if name not in said
-        for splat in of_point.splats
+        for complaint in of_point.complaint()
     ]
     return Sweep(calls, (*leaks, *others), unfinished)
 
@@ -233,7 +234,7 @@ def _swept(
         if point.n == 0:
             faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
             faults += [_errno(point.ret)] if point.ret else []
-        faults += [f"console: {splat}" for splat in said.splats]
+        faults += said.complaint()
         if faults:
             violations.append(Violation(point.name, "; ".join(faults), said.where))
     if call != REBOOT:
@@ -281,6 +282,10 @@ class _Said:
 
     splats: list[str] = field(default_factory=list)
     where: str = ""
+
+    def complaint(self) -> list[str]:
+        """The first splat, and how many came with it; nothing where there is none."""
+        return [f"console: {first_of(self.splats)}"] if self.splats else []
 
 
 def _console_by_point(lines: Sequence[Line]) -> dict[str, _Said]:
