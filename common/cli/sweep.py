@@ -38,9 +38,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     print(table(found))
     for line in violations(found, stage.number):
         print(line)
-    if not point:
-        for line in uncut(found):
-            print(line)
+    for line in uncut(found, point):
+        print(line)
     print(f"{time.monotonic() - begun:.0f} s. Console, dialogue: {folder}", file=sys.stderr)
     if ended.detail:
         at = f" at {found.unfinished}" if found.unfinished else ""
@@ -49,7 +48,7 @@ def sweep(arguments: argparse.Namespace) -> int:
         return Exit.FAIL if ended.status is Exit.HARNESS and found.violations else ended.status
     if found.violations:
         return Exit.FAIL
-    return Exit.PASS if point or not any(one.unexhausted for one in found.calls) else Exit.HARNESS
+    return Exit.PASS if found.whole(point) else Exit.HARNESS
 
 
 def _tell(line: str) -> None:

@@ -6,17 +6,29 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 
-from common.cli.parser import build_parser
-from common.errors import HarnessError, UsageError
+from common.cli import sweep as verb
+from common.cli.parser import build_parser, main
+from common.errors import Exit, HarnessError, UsageError
+from common.host.accel import Accelerator
 from common.record.dialogue import Line
 from common.stage.kernel_choice import KernelChoice, Origin
 from common.stage.loading import load_stage
-from common.suites.sweep.points import CALLS, KINDS, Point, judge_point, read_sweep
-from common.suites.sweep.run import SWEEP_CONFIG, checked_point, read_folder, sweep_choice
+from common.suites.sweep.points import (
+    CALLS,
+    KINDS,
+    Point,
+    Sweep,
+    Swept,
+    Violation,
+    judge_point,
+    read_sweep,
+)
+from common.suites.sweep.run import SWEEP_CONFIG, Ended, checked_point, read_folder, sweep_choice
 from common.suites.sweep.table import table, uncut, violations
 from tests.recorded_trial import RECORDED
 
@@ -164,7 +176,10 @@ def test_a_reboot_that_goes_through_says_what_failed_beyond_the_point_of_no_retu
         "[    0.0] Linux version 7.3.4",
         "[    1.0] sweep: finish:slab:0",
     )
-    told = list(uncut(read_sweep(lines(console), said(point("finish.slab.0")))))
+    arrived = lines(["KTAP version 1", "1..0", "# side=incoming", point("finish.slab.0")])
+    found = read_sweep(lines(console), arrived)
+    assert found.whole("reboot:any:1")
+    told = list(uncut(found))
     where = "failslab in luo_preserve_file < luo_session_ioctl"
     assert f"reboot: the first that fails [{where}] lies where nothing can come back" in told
 
@@ -268,6 +283,7 @@ def test_the_verb_is_there() -> None:
 
 
 RUN = RECORDED / "sweep"
+BAD = Sweep((Swept("preserve_fd", violations=(Violation("preserve_fd:slab:1", "+8 pins"),)),))
 
 
 def test_a_recorded_sweep_of_stock_linux() -> None:
@@ -307,3 +323,47 @@ def test_a_damaged_folder_is_the_harness_error(tmp_path: Path) -> None:
     (tmp_path / "kho.jsonl").write_text('["preserve_fd:slab:1"]\n')
     with pytest.raises(HarnessError, match=r"kho\.jsonl"):
         read_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("found", "ended", "status", "told"),
+    [
+        (Sweep(tuple(map(Swept, CALLS))), Ended(Exit.PASS), Exit.PASS, "0 of 9 calls"),
+        (Sweep(), Ended(Exit.PASS), Exit.HARNESS, "did not come to it"),
+        (BAD, Ended(Exit.PASS), Exit.FAIL, "preserve_fd:slab:1: +8 pins"),
+        (Sweep((Swept("finish", unexhausted=("page",)),)), Ended(Exit.PASS), Exit.HARNESS, "page"),
+        (Sweep(unfinished="finish:slab:3"), Ended(Exit.CRASHED, "died"), Exit.CRASHED, "died at f"),
+        (BAD, Ended(Exit.TIMEOUT, "silent"), Exit.TIMEOUT, "silent"),
+        (Sweep(), Ended(Exit.HARNESS, "could not go on"), Exit.HARNESS, "could not go on"),
+        (BAD, Ended(Exit.HARNESS, "could not go on"), Exit.FAIL, "could not go on"),
+    ],
+)
+def test_the_exit_status_says_what_was_found(
+    found: Sweep,
+    ended: Ended,
+    status: Exit,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = tmp_path / "sweep.part"
+    folder.mkdir()
+    monkeypatch.setattr(verb, "Hypervisor", lambda _uri: nullcontext())
+    monkeypatch.setattr(verb, "new_run_folder", lambda *_words: folder)
+    monkeypatch.setattr(verb, "probe", lambda **_words: Accelerator("tcg", "a test"))
+    monkeypatch.setattr(verb, "run_sweep", lambda *_words, **_more: (found, ended))
+    assert main(["sweep", "1"]) == status
+    assert told in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["sweep"]
+
+
+@pytest.mark.parametrize(
+    ("name", "there"),
+    [("preserve_fd:slab:1", True), ("preserve_fd:slab:2", False), ("reboot:any:1", False)],
+)
+def test_one_point_that_is_not_there_is_no_pass(name: str, there: bool) -> None:
+    """Nothing failed in the second life, and no kernel came after the reboot."""
+    found = read_sweep([], said(REFERENCE, point("preserve_fd.slab.1", CUT), END))
+    assert found.whole(name) is there
+    assert bool(list(uncut(found, name))) is not there

@@ -144,6 +144,15 @@ class Sweep:
         """All, in the order of the calls; those of a whole kernel last."""
         return (*(one for swept in self.calls for one in swept.violations), *self.others)
 
+    def whole(self, point: str | None = None) -> bool:
+        """Whether all was tried that was asked for: every point of every call, or that one."""
+        if point is None:
+            return len(self.calls) == len(CALLS) and not any(c.unexhausted for c in self.calls)
+        return any(cut.name == point for swept in self.calls for cut in swept.points) or any(
+            c.call == REBOOT and point.startswith(f"{REBOOT}:") and not c.unexhausted
+            for c in self.calls
+        )
+
 
 def read_sweep(
     console_lines: Sequence[Line],
@@ -157,6 +166,8 @@ def read_sweep(
     facts: dict[str, str] = {}
     leaks: list[Violation] = []
     for side in dialogue.parse(dialogue_lines):
+        if side.name == "incoming":
+            facts["arrived"] = ""
         facts |= {k: v for k, v in side.facts.items() if k.startswith(("point.", "swept."))}
         objects = side.facts.get("kmemleak.objects", "0")
         if objects != "0":
@@ -242,7 +253,7 @@ def _swept(
         return Swept(call, tuple(cut), more, tuple(violations))
     # What failed in the reboot that went through, beyond the point of no return.
     last = by_point.get(f"{REBOOT}:any:{len(points) + 1}", _Said())
-    arrived = any(point.split(":")[0] in INCOMING_CALLS for point in by_point)
+    arrived = "arrived" in facts
     return Swept(call, tuple(cut), () if arrived else ("any",), tuple(violations), last.where)
 
 

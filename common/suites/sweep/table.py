@@ -42,8 +42,15 @@ def _again(point: str, stage: int) -> str:
     return f"./kexec-stages sweep {stage} --point {point}"
 
 
-def uncut(sweep: Sweep) -> Iterator[str]:
-    """The calls of which not every point was tried, or that have none, and why; then how many."""
+def uncut(sweep: Sweep, point: str | None = None) -> Iterator[str]:
+    """The calls of which not every point was tried, or that have none, and why; then how many.
+
+    Of one point, whether it is there.
+    """
+    if point:
+        if not sweep.whole(point):
+            yield f"{point}: nothing of its kind failed there"
+        return
     found = {swept.call: swept for swept in sweep.calls}
     whole = 0
     for call in CALLS:
