@@ -1,5 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The sweep for real, on kernels into which faults were put: it has to find each of them."""
+"""The sweep for real, on kernels into which faults were put: it has to find each of them.
+
+Run by `./kexec-stages test stages/01_kvm_memfd/test_sweep.py -m debug_kernels`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from common.stage.loading import load_stage
 from common.suites.sweep.points import Sweep
 from common.suites.sweep.run import run_sweep, sweep_choice
 
+pytestmark = pytest.mark.debug_kernels
 FAULTS = CHECKOUT / "stages" / "01_kvm_memfd" / "sweep_faults"
 
 
