@@ -50,11 +50,9 @@ def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> N
     kernel_options(parser, sides=sides)
     parser.set_defaults(load=0, append=[])  # for the verbs without these options
     machine = parser.add_argument_group("machine")
-    machine.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+    accelerator_option(machine)
     qemu_option(machine)
-    machine.add_argument(
-        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
-    )
+    connect_option(machine)
     # The first of a flag: where a stage's workloads differ in it, the stage's own.
     options = {o.flag: o for stage in reversed(all_stages()) for o in stage.options}
     for option in options.values():
@@ -65,6 +63,18 @@ def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> N
             metavar=option.metavar,
             help=option.help,
         )
+
+
+def accelerator_option(parser: argparse._ActionsContainer) -> None:
+    """--accel."""
+    parser.add_argument("--accel", choices=("auto", "kvm", "tcg"), default="auto")
+
+
+def connect_option(parser: argparse._ActionsContainer) -> None:
+    """--connect URI."""
+    parser.add_argument(
+        "--connect", metavar="URI", help="libvirt URI instead of the embedded driver"
+    )
 
 
 def qemu_option(parser: argparse._ActionsContainer) -> None:

@@ -394,4 +394,4 @@ def test_help_tells_the_exit_statuses() -> None:
         text=True,
         check=True,
     )
-    assert f"{128 + signal.SIGINT}\ninterrupted" in done.stdout
+    assert f"{128 + signal.SIGINT} interrupted" in done.stdout

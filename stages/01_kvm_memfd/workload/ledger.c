@@ -76,16 +76,28 @@ static u64 taint(void)
 	return flags;
 }
 
+void ledger_read(struct ledger_counters *now)
+{
+	refresh_counters();
+	now->available = available_kb();
+	now->total = meminfo_kb("MemTotal");
+	now->shmem = meminfo_kb("Shmem");
+	now->committed = meminfo_kb("Committed_AS");
+	now->pins = pins();
+	now->areas = areas();
+	now->taint = taint();
+}
+
 void ledger(const char *point)
 {
+	struct ledger_counters now;
 	char key[64];
 
-	refresh_counters();
+	ledger_read(&now);
 	snprintf(key, sizeof(key), "memory.%s", point);
-	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%u"
+	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%lld"
 	     " taint=%llu",
-	     available_kb(), meminfo_kb("MemTotal"), meminfo_kb("Shmem"),
-	     meminfo_kb("Committed_AS"), pins(), areas(), taint());
+	     now.available, now.total, now.shmem, now.committed, now.pins, now.areas, now.taint);
 }
 
 /* At the rendezvous the host reads what is registered with KHO in the machine's RAM. */

@@ -8,7 +8,24 @@
 /* Of a file whose memory is looked for: large enough to be seen among all else. */
 #define LEDGER_FILE (2ull << 20)
 
+/**
+ * struct ledger_counters - what the kernel counts, all CPUs' shares added up
+ * @available: MemAvailable and the CPUs' own lists, in KiB; not exact
+ * @total: MemTotal, in KiB: grows by what is restored from the last kernel
+ * @shmem: in KiB
+ * @committed: Committed_AS, in KiB
+ * @pins: pages that are pinned
+ * @areas: vmalloc areas that LUO and KHO made
+ * @taint: flags; 512: the kernel warned
+ */
+struct ledger_counters {
+	u64 available, total, shmem, committed;
+	long long pins, areas;
+	u64 taint;
+};
+
 int ledger_file(u64 size);
+void ledger_read(struct ledger_counters *now);
 void ledger(const char *point);
 void ledger_for_host(const char *point);
 void say_kho_tree(void);

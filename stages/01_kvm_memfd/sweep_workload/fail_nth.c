@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * /proc/thread-self/fail-nth counts down at each allocation and each copy from
+ * and to userspace of this thread, and what brings it to 0 fails. The two calls
+ * that end it are of that kind themselves (tools/testing/selftests/iommu/
+ * iommufd_fail_nth.c has the same trouble).
+ */
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <unistd.h>
+
+#include "fail_nth.h"
+
+#define DEBUGFS "/sys/kernel/debug/"
+
+#define ABOVE_ALL_ORDERS "64"
+
+const char * const fail_kind_names[NR_FAIL_KINDS] = { "copy", "slab", "page", "any" };
+
+static int fail_fd = -1;
+
+static void set(const char *path, const char *value)
+{
+	int fd = sys(open(path, O_WRONLY | O_CLOEXEC));
+
+	must_be(fd >= 0, "%s: %s: is this a kernel with kernel/configs/sweep.config?", path,
+		errno_name(fd));
+	must_be(dprintf(fd, "%s", value) > 0, "%s does not take %s", path, value);
+	close(fd);
+}
+
+/*
+ * Allocations that may wait fail as well, and the console shows the stack of
+ * each failure: what was cut is told by it.
+ */
+void fail_nth_open(void)
+{
+	set(DEBUGFS "failslab/ignore-gfp-wait", "N");
+	set(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
+	set(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
+	set(DEBUGFS "failslab/verbose", "2");
+	set(DEBUGFS "fail_page_alloc/verbose", "2");
+	set(DEBUGFS "fail_usercopy/verbose", "2");
+	fail_fd = must(sys(open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC)));
+}
+
+/*
+ * Copies are the same ones each time, and so are objects of the slab. When the
+ * slab itself needs a page is chance: one count for all would now and then
+ * leave something out.
+ */
+void fail_nth_kind(enum fail_kind kind)
+{
+	bool slab = kind == FAIL_SLAB || kind == FAIL_ANY;
+	bool page = kind == FAIL_PAGE || kind == FAIL_ANY;
+
+	/* No cache is marked for it, so that the filter leaves none. */
+	set(DEBUGFS "failslab/cache-filter", slab ? "N" : "Y");
+	set(DEBUGFS "fail_page_alloc/min-order", page ? "0" : ABOVE_ALL_ORDERS);
+}
+
+/* 0: nothing fails. */
+void fail_nth_arm(unsigned int n)
+{
+	char text[16];
+	int len = snprintf(text, sizeof(text), "%u", n);
+
+	must_be(pwrite(fail_fd, text, len, 0) == len, "fail-nth does not take %u", n);
+}
+
+/* What was left of n: 0 when something failed. Nothing fails from here on. */
+unsigned int fail_nth_disarm(void)
+{
+	char text[16] = "";
+	unsigned int left;
+	ssize_t len;
+
+	len = pread(fail_fd, text, sizeof(text) - 1, 0);
+	/* What fails here is the copy of the answer: one was left. */
+	must_be(len > 0 || errno == EFAULT, "fail-nth cannot be read");
+	left = len > 0 ? strtoul(text, NULL, 10) : 1;
+	if (pwrite(fail_fd, "0", 1, 0) != 1)
+		must_be(pwrite(fail_fd, "0", 1, 0) == 1, "fail-nth cannot be taken back");
+	return left;
+}

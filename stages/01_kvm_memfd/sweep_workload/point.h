@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* A point: one call, cut at its N-th chance to fail, and what was found after it. */
+#ifndef POINT_H
+#define POINT_H
+
+#include "fail_nth.h"
+#include "ledger.h"
+
+/**
+ * struct point - what is noted of a call that was cut
+ * @call: its name
+ * @kind: what is counted
+ * @n: what fails, counted from 1; 0: nothing, to compare the others with
+ * @ret: what the call gave: 0 or -errno
+ * @left: what fail-nth read after it; 0 when something failed
+ * @steps: name:result of each call after it
+ * @before: the counters before the call's session and file were made
+ * @fds: open descriptors at that time
+ */
+struct point {
+	const char *call, *kind;
+	unsigned int n;
+	int ret;
+	unsigned int left;
+	char steps[256];
+	struct ledger_counters before;
+	unsigned int fds;
+};
+
+/**
+ * struct call - one whose failures are tried
+ * @name: as it stands in the dialogue and in --point
+ * @live: all that a session goes through, with that call cut
+ */
+struct call {
+	const char *name;
+	void (*live)(struct point *point, int luo_fd);
+};
+
+extern const struct call outgoing_calls[];
+extern const struct call incoming_calls[];
+
+void point_begin(struct point *point, const char *call, enum fail_kind kind, unsigned int n);
+int point_cut(struct point *point, int ret);
+void point_step(struct point *point, const char *name, int ret);
+void point_say(const struct point *point);
+void point_mark(const char *text);
+void preserve_for_incoming(int luo_fd, const char *call, enum fail_kind kind, unsigned int n);
+
+#endif
