@@ -20,7 +20,8 @@ from kvm_memfd.files import words
 FILE_KB, FAILED_KB = 2048, 4096
 PAGES = FILE_KB // 4
 _LIST_KB = 4
-_TOLERANCE_KB = FILE_KB // 4
+# What others free meanwhile: up to 896 kB was seen. A file that is not given back is twice as much.
+_TOLERANCE_KB = FILE_KB // 2
 _NAMES = {
     "total": "MemTotal kB",
     "shmem": "Shmem kB",
