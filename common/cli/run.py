@@ -100,7 +100,7 @@ def demo(arguments: argparse.Namespace) -> int:
                 skipped.append(f"{stage.label}: SKIP, {error}")
                 continue
             main = run.mains()
-            print(f"stage {stage.number}: main run {main.status}; its controls follow", flush=True)
+            print(f"{stage.label}: main run {main.status}; its controls follow", flush=True)
             runs[stage.label] = run
         for label, run in runs.items():
             print(f"\nControls of {label}", file=sys.stderr)
