@@ -19,7 +19,7 @@ from common.machine.hypervisor import Hypervisor
 from common.report import ktap
 from common.report.comparison import worsened
 from common.run.setup import plan_trials
-from common.run.stage_run import execute_run, new_run_folder
+from common.run.stage_run import execute_run, keep, new_run_folder
 from common.stage.append import check
 from common.stage.configured import configured
 from common.stage.loading import all_stages, stage_folders
@@ -117,7 +117,7 @@ def gate_upstream(arguments: argparse.Namespace) -> int:
         for position, (suite, found) in enumerate(suites, start=1):
             statuses |= {"SKIP"} if isinstance(found, StagesError) else {r.status for r in found}
             print(suite_result(position, suite, found), end="", flush=True)
-        folder = folder.rename(folder.with_suffix(""))
+        folder = keep(folder)
     print(f"Consoles: {folder}", file=sys.stderr)
     ranked: tuple[RunStatus, ...] = ("CRASHED", "TIMEOUT", "FAIL", "SKIP", "PASS")
     return EXIT_OF[next(status for status in ranked if status in statuses)]

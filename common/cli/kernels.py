@@ -15,7 +15,7 @@ from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import kernels_of
-from common.run.stage_run import new_run_folder
+from common.run.stage_run import keep, new_run_folder
 from common.stage.configured import configured
 from common.stage.loading import load_stage
 from common.stage.series import patches_of
@@ -68,7 +68,7 @@ def selftests(arguments: argparse.Namespace) -> int:
         folder = new_run_folder("selftests", hypervisor)
         accelerator = probe(wanted=arguments.accel)
         before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
-        folder = folder.rename(folder.with_suffix(""))
+        folder = keep(folder)
     rows = [[suite, *counts(before[suite]), *counts(after[suite])] for suite in before]
     words = ["ok", "not ok", "skip"]
     headers = ["", *(f"{word} before" for word in words), *(f"{word} after" for word in words)]

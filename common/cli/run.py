@@ -99,8 +99,9 @@ def demo(arguments: argparse.Namespace) -> int:
                 print(f"not run here: {error}", file=sys.stderr)
                 skipped.append(f"{stage.label}: SKIP, {error}")
                 continue
-            main = run.mains()
-            print(f"{stage.label}: main run {main.status}; its controls follow", flush=True)
+            run.mains()
+            status = run.verdict().status
+            print(f"{stage.label}: main run {status}; its controls follow", flush=True)
             runs[stage.label] = run
         for label, run in runs.items():
             print(f"\nControls of {label}", file=sys.stderr)

@@ -56,11 +56,11 @@ def soak(arguments: argparse.Namespace) -> int:
         store.check(wanted)
         try:
             with Hypervisor(arguments.connect) as hypervisor:
-                benches = _benches(stages, plans, choice, run_options(arguments), hypervisor)
-                kernels = {label: _keys(setup) for label, setup in benches.items()}
+                setups = _setups(stages, plans, choice, run_options(arguments), hypervisor)
+                kernels = {label: _keys(setup) for label, setup in setups.items()}
                 store.begin(wanted.model_copy(update={"kernels": kernels}))
                 hypervisor.cleanup.remove_folder(store.running)
-                run_one = _runner(benches, plans)
+                run_one = _runner(setups, plans)
                 with busy(arguments.load, hypervisor.cleanup):
                     go_on(store, run_one, rounds=arguments.rounds, hours=arguments.hours)
         except KeyboardInterrupt:
@@ -131,7 +131,7 @@ def _plans(stages: Sequence[Stage], *, controls: bool) -> PlanOf:
     }
 
 
-def _benches(
+def _setups(
     stages: Sequence[Stage],
     plans: PlanOf,
     choice: KernelChoice,
@@ -159,9 +159,9 @@ def _keys(setup: RunSetup) -> str:
     return f"{setup.kernels.outgoing.key} {setup.kernels.incoming.key}"
 
 
-def _runner(benches: Mapping[str, RunSetup], plans: PlanOf) -> RunOne:
+def _runner(setups: Mapping[str, RunSetup], plans: PlanOf) -> RunOne:
     def run_one(label: str, trial: str, folder: Path) -> Judged:
-        setup = replace(benches[label], folder=folder)
+        setup = replace(setups[label], folder=folder)
         plan = plans[label, trial]
         run = StageRun(setup, [plan])
         run.mains()

@@ -11,7 +11,7 @@ from common.cli.kernel_options import chosen_kernels
 from common.errors import Exit
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
-from common.run.stage_run import new_run_folder
+from common.run.stage_run import keep, new_run_folder
 from common.stage.loading import load_stage
 from common.suites.sweep.run import checked_point, run_sweep, sweep_choice
 from common.suites.sweep.table import table, uncut, violations
@@ -34,7 +34,7 @@ def sweep(arguments: argparse.Namespace) -> int:
             point=point,
             on_line=_tell,
         )
-        folder = folder.rename(folder.with_suffix(""))
+        folder = keep(folder)
     print(table(found))
     for line in violations(found, stage.number):
         print(line)

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from datetime import UTC, date, datetime
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import date
 from pathlib import Path
 from typing import Annotated
 
@@ -102,36 +102,52 @@ def judge_with(run: Run, stage: Stage, known: Sequence[KnownSplat]) -> Judged:
     """
     if not known:
         return Judged(judge(run, stage), (), frozenset(), ())
-    day = _day(run)
-    told: list[str] = []
-    matched: set[KnownSplat] = set()
-    trials: list[Trial] = []
-    excused: dict[str, list[str]] = {}
-    for trial in run.trials:
-        kept: list[Splat] = []
-        gone: list[Splat] = []
-        for splat in trial.console.splats:
-            if (
-                gone
-                and splat.text.startswith(_TRACE)
-                and splat.number - gone[-1].number < _OF_TRACE
-            ):
-                continue
-            entry = next((one for one in known if one.matches(splat)), None)
-            if entry is None:
-                kept.append(splat)
-                continue
-            matched.add(entry)
-            fresh = day <= entry.expiry
-            (gone if fresh else kept).append(splat)
-            said = f"line {splat.number}, {splat.text}: {'known' if fresh else 'EXPIRED'}, {entry}"
-            told.append(f"{trial.setting.name}: {said}")
-            if fresh:
-                excused.setdefault(trial.setting.name, []).append(said)
-        trials.append(_without(trial, kept, gone) if gone else trial)
-    verdict = judge(run.model_copy(update={"trials": tuple(trials)}), stage)
-    expired = tuple(entry for entry in known if day > entry.expiry)
-    return Judged(_telling(verdict, excused), tuple(told), frozenset(matched), expired)
+    day = run.began().date()
+    found = [_sorted(trial, known, day) for trial in run.trials]
+    trials = tuple(map(_without, run.trials, found))
+    verdict = judge(run.model_copy(update={"trials": trials}), stage)
+    by_name = {t.setting.name: one for t, one in zip(run.trials, found, strict=True)}
+    excused = {name: one.excused for name, one in by_name.items() if one.excused}
+    return Judged(
+        verdict=_telling(verdict, excused),
+        told=tuple(f"{name}: {said}" for name, one in by_name.items() for said in one.told),
+        matched=frozenset[KnownSplat]().union(*(one.matched for one in found)),
+        expired=tuple(entry for entry in known if day > entry.expiry),
+    )
+
+
+@dataclass
+class _Sorted:
+    """A trial's splats: those that count, and those that are known."""
+
+    kept: list[Splat] = field(default_factory=list)
+    gone: list[Splat] = field(default_factory=list)
+    told: list[str] = field(default_factory=list)
+    excused: list[str] = field(default_factory=list)
+    """Of `told`, what is said of those that are gone."""
+    matched: set[KnownSplat] = field(default_factory=set)
+
+
+def _sorted(trial: Trial, known: Sequence[KnownSplat], day: date) -> _Sorted:
+    found = _Sorted()
+    for splat in trial.console.splats:
+        if found.gone and _is_trace_of(splat, found.gone[-1]):
+            continue
+        entry = next((one for one in known if one.matches(splat)), None)
+        if entry is None:
+            found.kept.append(splat)
+            continue
+        fresh = day <= entry.expiry
+        said = f"line {splat.number}, {splat.text}: {'known' if fresh else 'EXPIRED'}, {entry}"
+        found.matched.add(entry)
+        found.told.append(said)
+        (found.gone if fresh else found.kept).append(splat)
+        found.excused += [said] if fresh else []
+    return found
+
+
+def _is_trace_of(splat: Splat, before: Splat) -> bool:
+    return splat.text.startswith(_TRACE) and splat.number - before.number < _OF_TRACE
 
 
 def unmatched(known: Sequence[KnownSplat], judged: Sequence[Judged]) -> Iterator[str]:
@@ -140,29 +156,24 @@ def unmatched(known: Sequence[KnownSplat], judged: Sequence[Judged]) -> Iterator
     yield from (f"matched nothing: {entry}" for entry in known if entry not in matched)
 
 
-def _day(run: Run) -> date:
-    try:
-        return datetime.fromisoformat(run.started).astimezone(UTC).date()
-    except ValueError:
-        raise UsageError(f"{run.started!r} is no time for a run to start at") from None
-
-
-def _without(trial: Trial, kept: Sequence[Splat], gone: Sequence[Splat]) -> Trial:
-    """The trial as if these had not been said, and without the taint that a WARNING leaves."""
-    console = trial.console.model_copy(update={"splats": tuple(kept)})
+def _without(trial: Trial, found: _Sorted) -> Trial:
+    """The trial as if what is gone had not been said, nor had a WARNING left its taint."""
+    if not found.gone:
+        return trial
+    console = trial.console.model_copy(update={"splats": tuple(found.kept)})
     boots = trial.console.boots
     second = boots[1].number if len(boots) > 1 else None
-    warned = {
-        "incoming" if second is not None and splat.number > second else "outgoing"
-        for splat in gone
-        if splat.text.startswith("WARNING: ")
-    }
-    warned -= {
-        "incoming" if second is not None and splat.number > second else "outgoing"
-        for splat in kept
-        if splat.text.startswith("WARNING: ")
-    }
-    sides = tuple(_untainted(side) if side.name in warned else side for side in trial.sides)
+
+    def warned(splats: Sequence[Splat]) -> set[str]:
+        """The sides whose kernels these WARNINGs are of."""
+        return {
+            "incoming" if second is not None and splat.number > second else "outgoing"
+            for splat in splats
+            if splat.text.startswith("WARNING: ")
+        }
+
+    clean = warned(found.gone) - warned(found.kept)
+    sides = tuple(_untainted(side) if side.name in clean else side for side in trial.sides)
     return trial.model_copy(update={"console": console, "sides": sides})
 
 
@@ -176,7 +187,7 @@ def _untainted(side: Side) -> Side:
     return side.model_copy(update={"facts": facts})
 
 
-def _telling(verdict: Verdict, excused: dict[str, list[str]]) -> Verdict:
+def _telling(verdict: Verdict, excused: Mapping[str, Sequence[str]]) -> Verdict:
     """The verdict, saying what it does not count."""
     if not excused:
         return verdict

@@ -28,11 +28,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import Field
 
+from common.errors import UsageError
 from common.record.blindness import blind
 from common.record.console import Console
 from common.record.cpus.last_look import LastLook, read_last_look
@@ -102,6 +104,13 @@ class Made(Strict):
     command: tuple[Text, ...]
     planned: tuple[Name, ...] = ()
     """The trials that the run is to have, in their order."""
+
+    def began(self) -> datetime:
+        """When the run began, in UTC. Raises UsageError where it does not say."""
+        try:
+            return datetime.fromisoformat(self.started).astimezone(UTC)
+        except ValueError:
+            raise UsageError(f"{self.started!r} is no time for a run to start at") from None
 
     def text(self) -> str:
         """run.json."""

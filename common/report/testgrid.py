@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
 from xml.etree import ElementTree as ET
 
 from common.errors import Exit, UsageError
@@ -40,7 +39,7 @@ def report_testgrid(runs: Sequence[StoredRun]) -> Mapping[str, str]:
         **{f"verdict-{one.name}": f"{one.verdict.status}: {one.verdict.why}" for one in runs},
     }
     return {
-        STARTED: _json({"timestamp": min(_started(one) for one in runs)}),
+        STARTED: _json({"timestamp": int(min(one.run.began() for one in runs).timestamp())}),
         FINISHED: _json(
             {
                 "timestamp": max(t.ended_ns + t.clock_offset_ns for t in trials) // 10**9,
@@ -51,13 +50,6 @@ def report_testgrid(runs: Sequence[StoredRun]) -> Mapping[str, str]:
         # junit_CONTEXT.xml: what stands behind another _ would be taken for a time or a thread
         **{f"artifacts/junit_{one.name.replace('_', '-')}.xml": _junit(one) for one in runs},
     }
-
-
-def _started(one: StoredRun) -> int:
-    try:
-        return int(datetime.fromisoformat(one.run.started).astimezone(UTC).timestamp())
-    except ValueError:
-        raise UsageError(f"{one.name}: {one.run.started!r} is no time to start at") from None
 
 
 def _json(value: object) -> str:

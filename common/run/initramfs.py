@@ -99,8 +99,16 @@ def pack(
         files |= {"/guest/bzImage": setup.kernels.guest.image, "/guest/initrd": initrd}
     if setup.guest_image:
         files |= setup.guest_image.initramfs_files(workspace)
-    packed = make_initramfs(files, gen_init_cpio=tool, target=workspace / "last.cpio")
+    return nested(files, following, gen_init_cpio=tool, workspace=workspace)
+
+
+def nested(
+    files: dict[str, Path], following: Sequence[Bootable], *, gen_init_cpio: Path, workspace: Path
+) -> Path:
+    """An initramfs of `files`, which carries the next kernel and its initramfs, and so on."""
+    packed = make_initramfs(files, gen_init_cpio=gen_init_cpio, target=workspace / "last.cpio")
     for number, kernel in enumerate(reversed(following)):
         here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}
-        packed = make_initramfs(here, gen_init_cpio=tool, target=workspace / f"{number}.cpio")
+        target = workspace / f"{number}.cpio"
+        packed = make_initramfs(here, gen_init_cpio=gen_init_cpio, target=target)
     return packed

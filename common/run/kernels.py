@@ -14,7 +14,7 @@ from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin, default_origin
-from common.stage.series import kernel_needs
+from common.stage.series import KernelNeeds, kernel_needs
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, Waiting
@@ -142,15 +142,21 @@ def kernel_spec(
     if stage.lane != "default":
         name += f" {stage.lane}"
     needs = kernel_needs(stage, control)
-    known = config.defined_symbols(source.path) | config.defined_by_patches(needs.patches)
-    optional = [f for f in needs.optional if config.requests([f]).keys() <= known]
     return KernelSpec(
         source=source,
         label=f"{name} {side}",
         localversion=f"-luo-{side}",
-        fragments=(BASE_CONFIG, *needs.fragments, *optional, *needs.last),
+        fragments=(BASE_CONFIG, *needs.fragments, *_known(needs, source), *needs.last),
         patches=needs.patches,
     )
+
+
+def _known(needs: KernelNeeds, source: Source) -> list[Path]:
+    """The optional fragments all of whose symbols the patched source has."""
+    if not needs.optional:
+        return []  # every Kconfig file of a tree takes a second to read
+    known = config.defined_symbols(source.path) | config.defined_by_patches(needs.patches)
+    return [path for path in needs.optional if config.requests([path]).keys() <= known]
 
 
 def default_tree() -> Path:

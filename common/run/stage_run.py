@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from common import __version__
+from common.checks.model import Control
 from common.host.facts import checkout_commit
 from common.host.processes.load import busy
 from common.judge.verdict import Verdict, disturbed, judge, judge_trial
@@ -39,8 +40,8 @@ def execute_run(
     hypervisor: Hypervisor,
 ) -> tuple[Run, Verdict, Path]:
     """The trials of `plans` on those kernels; `stage` is one `configured`."""
-    run = begin_run(stage, plans, choice, options, hypervisor)
-    run.build_controls(choice)
+    controls = [plan.control for plan in plans if plan.control]
+    run = begin_run(stage, plans, choice, options, hypervisor, controls=controls)
     run.mains()
     return run.finish()
 
@@ -51,9 +52,11 @@ def begin_run(
     choice: KernelChoice,
     options: RunOptions,
     hypervisor: Hypervisor,
+    *,
+    controls: Sequence[Control] = (),
 ) -> StageRun:
-    """A run in a folder of its own, with the kernels of its main trials."""
-    setup = setup_of(stage, [], choice, options, hypervisor)
+    """A run in a folder of its own, with the kernels of its main trials and of those controls."""
+    setup = setup_of(stage, controls, choice, options, hypervisor)
     progress = Progress(stage)
     folder = new_run_folder(stage.label, hypervisor)
     setup = replace(setup, folder=folder, on_progress=progress.line)
@@ -96,9 +99,12 @@ class StageRun:
         kernels = with_controls(self._setup.kernels, self.stage, choice, controls)
         self._setup = replace(self._setup, kernels=kernels)
 
-    def mains(self) -> Verdict:
-        """Run the main trials; what they show by themselves."""
+    def mains(self) -> None:
+        """Run the main trials."""
         self._run([plan for plan in self._plans if not plan.control])
+
+    def verdict(self) -> Verdict:
+        """What the trials show that were run until now."""
         return judge(self._record(), self.stage)
 
     def controls(self) -> Run:
@@ -116,8 +122,7 @@ class StageRun:
 
     def finish(self) -> tuple[Run, Verdict, Path]:
         """Run the controls; the sealed run, its verdict, and where it lies."""
-        record = self.controls()
-        return record, judge(record, self.stage), publish(self._setup.folder)
+        return self.controls(), self.verdict(), publish(self._setup.folder)
 
     def _run(self, plans: Sequence[TrialPlan]) -> None:
         with busy(self._setup.load, self._setup.hypervisor.cleanup):
@@ -176,10 +181,14 @@ def new_run_folder(what: str, hypervisor: Hypervisor) -> Path:
     return folder
 
 
+def keep(folder: Path) -> Path:
+    """The folder under its final name."""
+    return folder.rename(folder.with_suffix(""))
+
+
 def publish(folder: Path) -> Path:
     """The finished run under its final name, and `latest` pointing to it."""
-    final = folder.with_suffix("")
-    folder.rename(final)
+    final = keep(folder)
     latest = final.parent / "latest"
     part = final.parent / f".latest.{secrets.token_hex(4)}"
     part.symlink_to(final.name)

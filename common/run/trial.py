@@ -4,11 +4,13 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable
 from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
 from common.errors import HarnessError, UsageError
+from common.host.accel import Accelerator
 from common.host.facts import describe_host
 from common.host.qemu_image import inner_qemu
 from common.machine.domain import MachineSpec
@@ -27,6 +29,7 @@ from common.run.post_mortem.death_watch import DeathWatch, layout_of_kernel
 from common.run.setup import RunSetup, TrialPlan, following, updates_in
 from common.run.told_clock import clock_words
 from common.stage.append import behind
+from common.stage.declaration import Stage
 from kernel.image.prebuilt import Bootable, Prebuilt
 
 
@@ -168,14 +171,22 @@ def _let_hear(helper: HostHelper, text: str, machine: Machine) -> None:
         raise
 
 
-def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
+def own_words(
+    stage: Stage, accelerator: Accelerator, kernels: Iterable[Bootable]
+) -> tuple[str, ...]:
+    """What of the command line is the harness's and the stage's own, for these kernels."""
     # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
     # Hyper-V, VMware or KVM leaves that check out as well.
     # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
     # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
-    ours = ("console=ttyS0", "no_timer_check", "check_pages=1", *setup.stage.cmdline)
-    if setup.accelerator.name == "tcg":
-        ours += clock_words(kernel.config for kernel in setup.pair(plan.control))
+    words = ("console=ttyS0", "no_timer_check", "check_pages=1", *stage.cmdline)
+    if accelerator.name == "tcg":
+        words += clock_words(kernel.config for kernel in kernels)
+    return words
+
+
+def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
+    ours = own_words(setup.stage, setup.accelerator, setup.pair(plan.control))
     words = (*behind(ours, setup.append), f"stage.nonce={nonce}")
     for option in setup.stage.options:
         words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)

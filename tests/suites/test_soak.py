@@ -315,7 +315,7 @@ def command(monkeypatch: pytest.MonkeyPatch) -> Command:
 
     def run(*words: str, found: tuple[Judged | BaseException, ...] = (), commit: str = "c1") -> int:
         monkeypatch.setattr(verb, "Hypervisor", FakeHypervisor)
-        monkeypatch.setattr(verb, "_benches", lambda *_words: {})
+        monkeypatch.setattr(verb, "_setups", lambda *_words: {})
         monkeypatch.setattr(verb, "checkout_commit", lambda: commit)
         monkeypatch.setattr(verb, "_runner", lambda *_words: coming_to(*found))
         return main(["soak", "--stage", "1", "--workload", "vmm", *words])

@@ -69,18 +69,22 @@ def _each(
     runs: Sequence[StoredRun], tell: Callable[[StoredRun], str | None], first: str = ""
 ) -> Iterator[str]:
     """What `tell` says of the runs, once where it is the same, with the stages it is said of."""
+    said = _once(runs, lambda one: [text] if (text := tell(one)) else [])
+    for n, (text, whose) in enumerate(said):
+        told = f"{whose} {text}" if whose else text
+        yield from wrap(told, " " * len(first) if n else first, " " * (len(first) or 2))
+
+
+def _once(
+    runs: Sequence[StoredRun], tell: Callable[[StoredRun], Iterable[str]]
+) -> Iterator[tuple[str, str]]:
+    """Each text, and of which stages it is said: [1, 1 qemu, 2]; nothing where it is of all."""
     said: dict[str, list[str]] = {}
     for one in runs:
-        if text := tell(one):
-            said.setdefault(text, []).append(run_name(one, runs))
-    for n, (text, names) in enumerate(said.items()):
-        whose = "" if len(names) == len(runs) else f"{_of(names)} "
-        yield from wrap(whose + text, " " * len(first) if n else first, " " * (len(first) or 2))
-
-
-def _of(names: Sequence[str]) -> str:
-    """[1, 1 qemu, 2]: names of runs, shorter."""
-    return f"[{', '.join(name.removeprefix('stage ') for name in names)}]"
+        for text in dict.fromkeys(tell(one)):
+            said.setdefault(text, []).append(run_name(one, runs).removeprefix("stage "))
+    for text, names in said.items():
+        yield text, "" if len(names) == len(runs) else f"[{', '.join(names)}]"
 
 
 def _result(one: StoredRun, runs: Sequence[StoredRun]) -> Iterator[str]:
@@ -167,17 +171,16 @@ def _setting(one: StoredRun) -> str | None:
 
 def _series(runs: Sequence[StoredRun]) -> Iterator[str]:
     """A line for each series, with the stages whose kernels have it."""
-    said: dict[str, list[str]] = {}
-    for one in runs:
-        main = shown_trial(one)
-        for text in dict.fromkeys(_applied(main, one) if main else [NOT_RECORDED]):
-            said.setdefault(text, []).append(run_name(one, runs))
-    for n, (text, names) in enumerate(said.items()):
-        whose = "" if len(names) == len(runs) else f" {_of(names)}"
-        yield from wrap(text + whose, " " * 8 if n else "series  ", " " * 8)
+    for n, (text, whose) in enumerate(_once(runs, _applied)):
+        told = f"{text} {whose}" if whose else text
+        yield from wrap(told, " " * 8 if n else "series  ", " " * 8)
 
 
-def _applied(main: Trial, one: StoredRun) -> Iterator[str]:
+def _applied(one: StoredRun) -> Iterator[str]:
+    main = shown_trial(one)
+    if main is None:
+        yield NOT_RECORDED
+        return
     setting = main.setting
     sides = {"from": setting.outgoing, "to": setting.incoming}
     same = setting.outgoing.patches == setting.incoming.patches

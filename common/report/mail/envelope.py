@@ -10,7 +10,6 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from email.headerregistry import Address
 from email.message import EmailMessage
 from email.policy import default
@@ -83,7 +82,7 @@ def _message(
             message[header] = [_address(option, one) for one in texts]
     message["Subject"] = printable(subject)
     # When the evidence was made. git send-email puts the time of sending in its place.
-    message["Date"] = format_datetime(max(_started(stored) for stored in runs))
+    message["Date"] = format_datetime(max(stored.run.began() for stored in runs))
     digest = hashlib.sha256("\n".join([repr(envelope), text]).encode()).hexdigest()
     message["Message-ID"] = f"<kexec-stages-{digest[:24]}@{sender.domain}>"
     if thread:
@@ -94,13 +93,6 @@ def _message(
     # email begins a new line where a value does not fit behind its name; readers find that odd.
     headers, blank, content = message.as_bytes().partition(b"\n\n")
     return re.sub(rb"(?m)^([A-Za-z-]+:)\n ", rb"\1 ", headers) + blank + content
-
-
-def _started(one: StoredRun) -> datetime:
-    try:
-        return datetime.fromisoformat(one.run.started).astimezone(UTC)
-    except ValueError:
-        raise UsageError(f"{one.name}: {one.run.started!r} is no time to start at") from None
 
 
 def _address(option: str, text: str) -> Address:

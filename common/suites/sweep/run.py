@@ -7,7 +7,7 @@ import json
 import re
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -22,14 +22,13 @@ from common.machine.ram import MachineRam
 from common.paths import CHECKOUT
 from common.record.dialogue import awaited
 from common.record.stored_file import Count, read_rows, read_stamped
-from common.run.initramfs import build_workload, make_initramfs
+from common.run.initramfs import build_workload, nested
 from common.run.kernels import kernels_of
-from common.run.told_clock import clock_words
+from common.run.trial import own_words
 from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 from common.suites.sweep.points import CALLS, KINDS, REBOOT, Sweep, read_sweep
-from kernel.image.prebuilt import Bootable
 
 SWEEP_CONFIG = CHECKOUT / "kernel" / "configs" / "sweep.config"
 _PROGRAM = "sweep_workload"
@@ -59,13 +58,7 @@ def sweep_choice(stage: Stage, choice: KernelChoice) -> tuple[Stage, KernelChoic
         raise UsageError(f"stage {stage.number} has no sweep; stage 1 has")
     if choice.prebuilt:
         raise UsageError("a sweep needs kernels with kernel/configs/sweep.config: no --image")
-    choice = KernelChoice(
-        outgoing=choice.outgoing,
-        incoming=choice.incoming,
-        series=choice.series,
-        config=(SWEEP_CONFIG, *choice.config),
-        line_tables=choice.line_tables,
-    )
+    choice = replace(choice, config=(SWEEP_CONFIG, *choice.config))
     return configured(stage, lane="debug", choice=choice), choice
 
 
@@ -97,22 +90,25 @@ def run_sweep(
     the workload said cannot be read.
     """
     kernels = kernels_of(stage, choice)
-    pair = (kernels.outgoing, kernels.incoming)
-    words = ["console=ttyS0", "no_timer_check", "check_pages=1", *stage.cmdline]
+    words = [*own_words(stage, accelerator, (kernels.outgoing, kernels.incoming))]
     words += ["printk.devkmsg=on", "log_buf_len=4M"]
     if accelerator.name == "tcg":
-        words += [*clock_words(kernel.config for kernel in pair), "stage.stale_text=avoid"]
+        words.append("stage.stale_text=avoid")
     words.append(f"stage.nonce={secrets.token_hex(8)}")
     if point:
         words.append(f"stage.point={point}")
     with hypervisor.workspace(f"sweep-{secrets.token_hex(4)}") as workspace:
+        program = build_workload(stage.folder / _PROGRAM, headers=kernels.outgoing.headers)
+        tool = kernels.outgoing.gen_init_cpio
+        following = [kernels.incoming]
+        initrd = nested({"/init": program}, following, gen_init_cpio=tool, workspace=workspace)
         spec = MachineSpec(
             name=f"stages-{workspace.name}",
             memory_mib=_MEMORY_MIB,
             cpus=_CPUS,
             accelerator=accelerator,
-            kernel=pair[0].image,
-            initrd=_pack(stage, pair, workspace),
+            kernel=kernels.outgoing.image,
+            initrd=initrd,
             cmdline=" ".join(words),
         )
         with (
@@ -134,16 +130,6 @@ def read_folder(folder: Path) -> Sweep:
         )
     except ValueError as error:
         raise HarnessError(f"{folder}: {error}") from error
-
-
-def _pack(stage: Stage, pair: tuple[Bootable, Bootable], workspace: Path) -> Path:
-    """The outgoing kernel's initramfs, with the incoming kernel and its own in it."""
-    outgoing, incoming = pair
-    tool = outgoing.gen_init_cpio
-    init = {"/init": build_workload(stage.folder / _PROGRAM, headers=outgoing.headers)}
-    inner = make_initramfs(init, gen_init_cpio=tool, target=workspace / "inner.cpio")
-    files = init | {"/incoming/bzImage": incoming.image, "/incoming/initrd": inner}
-    return make_initramfs(files, gen_init_cpio=tool, target=workspace / "initrd.cpio")
 
 
 class _KhoCount:

@@ -4,41 +4,32 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
-from common.guest.linux_checks import beat, pause_between_beats, qemu
+from common.guest.linux_checks import beat, pause_between_beats
+from common.guest.timing import BLACKOUT, resuming, saving
 from common.record.evidence import Trial
 from common.record.timing import (
     ACROSS,
     across,
-    host_ms,
     known,
     one_after_another,
-    stamp,
     tsc_ms,
     us_fact_ms,
 )
-
-_BLACKOUT = "blackout (QEMU's STOP to RESUME)"
 
 
 def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
     found: dict[str, float | None] = {
         "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
-        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
+        **saving(trial),
         "digest (proof)": tsc_ms(before, "saved", "digested"),
         "preserve state": tsc_ms(before, "digested", "state_preserved"),
         **across(trial),
         "retrieve": tsc_ms(after, "userspace", "retrieved"),
         "compare (proof, meanwhile)": tsc_ms(after, "retrieved", "compared"),
-        "start QEMU": host_ms(
-            stamp(trial, INCOMING, "t.retrieved"), other.get("migrate-set-capabilities")
-        ),
-        "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
-        _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
-        "longest pause between beats": pause_between_beats(trial),
+        **resuming(trial, since="t.retrieved"),
         "longest gap by the guest's own clock": _guest_gap(trial),
         "guest's CLOCK_REALTIME then late by": _late(trial),
     }
@@ -77,6 +68,6 @@ def blackout(trial: Trial) -> dict[str, float]:
 def headline(trial: Trial) -> dict[str, str]:
     """The row of the summary."""
     return {
-        "blackout": f"{phases(trial)[_BLACKOUT]:.0f} ms",
+        "blackout": f"{phases(trial)[BLACKOUT]:.0f} ms",
         "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB",
     }

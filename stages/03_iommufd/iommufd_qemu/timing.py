@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
-from common.guest.linux_checks import pause_between_beats, qemu
+from common.guest.timing import BLACKOUT, resuming, saving
 from common.record.evidence import Trial
 from common.record.timing import (
     ACROSS,
@@ -17,17 +17,14 @@ from common.record.timing import (
     us_fact_ms,
 )
 
-_BLACKOUT = "blackout (QEMU's STOP to RESUME)"
-
 
 def phases(trial: Trial) -> dict[str, float]:
     """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
-    one, other = qemu(trial, OUTGOING), qemu(trial, INCOMING)
     found: dict[str, float | None] = {
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
         "preserve memory (guest runs)": us_fact_ms(before, "preserve.memory.us"),
-        "save": host_ms(one.get("event.stop"), stamp(trial, OUTGOING, "t.saved")),
+        **saving(trial),
         "take descriptors, interrupts off": tsc_ms(before, "saved", "interrupts_off"),
         "preserve iommufd and NIC": tsc_ms(before, "interrupts_off", "preserved"),
         "looks (proof)": host_ms(
@@ -38,12 +35,7 @@ def phases(trial: Trial) -> dict[str, float]:
         "take over the NIC": tsc_ms(after, "retrieved", "adopted"),
         "finish": tsc_ms(after, "adopted", "finished"),
         "looks (proof), interrupts on": tsc_ms(after, "finished", "interrupts_on"),
-        "start QEMU": host_ms(
-            stamp(trial, INCOMING, "t.interrupts_on"), other.get("migrate-set-capabilities")
-        ),
-        "load": host_ms(other.get("migrate-set-capabilities"), other.get("event.resume")),
-        _BLACKOUT: host_ms(one.get("event.stop"), other.get("event.resume")),
-        "longest pause between beats": pause_between_beats(trial),
+        **resuming(trial, since="t.interrupts_on"),
     }
     frames = trial.witness.get("frames")
     if frames and frames["gap"]:
@@ -76,7 +68,7 @@ def headline(trial: Trial) -> dict[str, str]:
     gap = trial.witness["frames"]["gap"]
     mib = trial.setting.options["guest_memory"]
     return {
-        "blackout": f"{phases(trial)[_BLACKOUT]:.0f} ms",
+        "blackout": f"{phases(trial)[BLACKOUT]:.0f} ms",
         "preserved": f"memfds of {mib} MiB and firmware, 1 iommufd with 1 HWPT, 1 NIC",
         "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
     }

@@ -1,0 +1,35 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""How long a guest of QEMU's stands still, by QEMU's own events and the host's clock."""
+
+from __future__ import annotations
+
+from common.checks.live_update import INCOMING, OUTGOING
+from common.guest.linux_checks import pause_between_beats, qemu
+from common.record.evidence import Trial
+from common.record.timing import host_ms, stamp
+
+BLACKOUT = "blackout (QEMU's STOP to RESUME)"
+
+
+def saving(trial: Trial) -> dict[str, float | None]:
+    """In ms: from QEMU's event STOP until its state is there."""
+    return {"save": host_ms(_stopped(trial), stamp(trial, OUTGOING, "t.saved"))}
+
+
+def resuming(trial: Trial, *, since: str) -> dict[str, float | None]:
+    """In ms: start of the next QEMU, from the incoming side's fact `since` on, its load; the whole.
+
+    The guest stands still from one QEMU's event STOP to the other's RESUME.
+    """
+    other = qemu(trial, INCOMING)
+    up, resumed = other.get("migrate-set-capabilities"), other.get("event.resume")
+    return {
+        "start QEMU": host_ms(stamp(trial, INCOMING, since), up),
+        "load": host_ms(up, resumed),
+        BLACKOUT: host_ms(_stopped(trial), resumed),
+        "longest pause between beats": pause_between_beats(trial),
+    }
+
+
+def _stopped(trial: Trial) -> int | None:
+    return qemu(trial, OUTGOING).get("event.stop")
