@@ -31,6 +31,7 @@ from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, outcome
 from common.checks.model import Control
 from common.errors import Exit, HarnessError, UsageError
+from common.guest.evidence import guest_of, qemu_of
 from common.host.qemu_image import mke2fs
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
@@ -182,16 +183,16 @@ def _crossed(trial: Trial, way: Way) -> tuple[float, int, int]:
 
     Raises HarnessError when the guest did not come across unharmed.
     """
-    guest, qemu = trial.witness["guest"], trial.witness["qemu"]
-    before, after = guest["before"], guest["after"]
-    stopped = qemu.get(OUTGOING, {}).get("event.stop")
-    if after is None or stopped is None or guest["faults"] or trial.setting.ended != "done":
-        failed = {name: one.get("failed") for name, one in qemu.items()}
+    guest = guest_of(trial)
+    before, after = guest.before, guest.after
+    stopped = qemu_of(trial, OUTGOING).events.get("stop")
+    if not (before and after and stopped) or guest.faults or trial.setting.ended != "done":
+        failed = {name: qemu_of(trial, name).failed for name in (OUTGOING, INCOMING)}
         raise HarnessError(
             f"{trial.setting.name}: the guest did not come across: {trial.setting.ended}"
-            f" {trial.setting.ended_detail} {failed} {guest['faults']}"
+            f" {trial.setting.ended_detail} {failed} {guest.faults}"
         )
-    if (before["boot_id"] != after["boot_id"]) != way.booted:
+    if (before.values["boot_id"] != after.values["boot_id"]) != way.booted:
         raise HarnessError(f"{trial.setting.name}: the guest was {'not ' * way.booted}booted")
     facts = {**_facts(trial, INCOMING), **_facts(trial, OUTGOING)}
     resuming = int(facts["mem.fell_kb.resuming"])
@@ -199,7 +200,7 @@ def _crossed(trial: Trial, way: Way) -> tuple[float, int, int]:
         resuming -= int(trial.setting.options["guest_memory"]) << 10
     moved = 0 if way.booted else int(facts["state.bytes"])
     extra = max(0, int(facts["mem.fell_kb.saving"]), resuming)
-    return (after["t"] - stopped) / 1e6, moved, extra
+    return (after.t - stopped) / 1e6, moved, extra
 
 
 def _facts(trial: Trial, name: str) -> dict[str, str]:

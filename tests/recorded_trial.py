@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.guest.evidence import RamEvidence
 from common.judge.verdict import judge_trial
 from common.paths import CHECKOUT
 from common.record.evidence import Trial, collect
@@ -36,6 +37,12 @@ class RecordedTrial:
             (folder / source.name).write_bytes(source.read_bytes())
         edit(folder)
         return collect(folder, witness=self.stage.witness)
+
+
+def with_ram(trial: Trial, **changes: object) -> Trial:
+    """The trial as if the host had seen that in the guest's memory."""
+    ram = trial.seen(RamEvidence).ram.model_copy(update=changes)
+    return trial.model_copy(update={"witness": trial.witness.model_copy(update={"ram": ram})})
 
 
 def fallen_checks(trial: Trial, stage: Stage) -> set[str]:

@@ -8,10 +8,12 @@ common/workload/device/igb_report.c.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Literal
 
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, no_data, outcome, same_fact
 from common.checks.model import Check, Outcome
+from common.dma.evidence import CommandWritten, DmaEvidence, Noted, frames_of
+from common.dma.frames import FrameReport, Window
 from common.dma.igb import Places, places
 from common.guest.checks import both
 from common.record.evidence import Trial
@@ -33,20 +35,15 @@ AT_LEAST_LANDED = 0.9
 """Part of the frames sent within the gap that must land within it."""
 _OUR_WAY = ("sender", "qemu", "host", "watcher", "harness", "suspended")
 """Whose absence changes when a frame is sent, seen, or what counts as the gap."""
+_Kind = Literal["resets", "command", "power"]
 
 
-def frames_of(trial: Trial) -> dict[str, Any] | None:
-    """What the sender's and the watcher's logs show; None when nothing was sent."""
-    found: dict[str, Any] | None = trial.witness.get("frames")
-    return found
-
-
-def _gap(trial: Trial) -> tuple[dict[str, Any], dict[str, Any]] | None:
+def _gap(trial: Trial) -> tuple[Window, Window] | None:
     """What was seen before the gap, and in it; None when there was no gap or no traffic."""
     frames = frames_of(trial)
-    if frames is None or frames["gap"] is None:
+    if frames is None or frames.gap is None:
         return None
-    return frames["before"], frames["gap"]
+    return frames.before, frames.gap
 
 
 def _excused(trial: Trial, failed: Outcome) -> Outcome:
@@ -59,12 +56,12 @@ def _excused(trial: Trial, failed: Outcome) -> Outcome:
     if failed.status == "PASS" or windows is None or trial.host is None:
         return failed
     gap = windows[1]
-    begin, end = gap["begin"], gap["begin"] + round(gap["ms"] * 1e6)
+    begin, end = gap.begin, gap.begin + round(gap.ms * 1e6)
     found = trial.host.longest(begin - _EDGE_NS, end + _EDGE_NS, _OUR_WAY)
-    if gap["stall_ms"] > STALL_MS:
+    if gap.stall_ms > STALL_MS:
         return failed
-    if gap["unsent_ms"] > QUIET_MS:
-        return disturbed(failed, f"nothing was sent for {gap['unsent_ms']:.0f} ms of it")
+    if gap.unsent_ms > QUIET_MS:
+        return disturbed(failed, f"nothing was sent for {gap.unsent_ms:.0f} ms of it")
     return disturbed(failed, trial.host.said(found)) if found else failed
 
 
@@ -79,23 +76,20 @@ def _dma_in_gap(trial: Trial) -> Outcome:
         return _no_gap("frames land in the gap")
     gap = windows[1]
     answer = outcome(
-        gap["landed"] > 0
-        and gap["landed"] >= AT_LEAST_LANDED * gap["sent"]
-        and gap["latency_ms"] <= QUIET_MS,
-        expected=f"{gap['sent']} frames sent in {gap['ms']:.0f} ms, seen in RAM in the same time,"
+        gap.landed > 0 and gap.landed >= AT_LEAST_LANDED * gap.sent and gap.latency_ms <= QUIET_MS,
+        expected=f"{gap.sent} frames sent in {gap.ms:.0f} ms, seen in RAM in the same time,"
         f" each within {QUIET_MS:.0f} ms",
-        seen=f"{gap['landed']} frames, the slowest after {gap['latency_ms']:.1f} ms"
-        + _held_up(gap),
+        seen=f"{gap.landed} frames, the slowest after {gap.latency_ms:.1f} ms" + _held_up(gap),
         evidence="device-landed.bin, from 'Starting new kernel' to the first line of userspace",
     )
     return _excused(trial, answer)
 
 
-def _held_up(gap: dict[str, Any]) -> str:
+def _held_up(gap: Window) -> str:
     """How much of it is the device's own, where that was measured and is more than usual."""
-    if gap["latency_ms"] <= QUIET_MS:
+    if gap.latency_ms <= QUIET_MS:
         return ""
-    return f", kept waiting by the device for {gap['stall_ms']:.1f} ms"
+    return f", kept waiting by the device for {gap.stall_ms:.1f} ms"
 
 
 def _no_silence(trial: Trial) -> Outcome:
@@ -104,10 +98,10 @@ def _no_silence(trial: Trial) -> Outcome:
         return _no_gap("no silence")
     before, gap = windows
     answer = outcome(
-        gap["silence_ms"] <= QUIET_MS,
+        gap.silence_ms <= QUIET_MS,
         expected=f"no silence of more than {QUIET_MS:.0f} ms (longest before:"
-        f" {before['silence_ms']:.1f} ms)",
-        seen=f"longest in the gap: {gap['silence_ms']:.1f} ms{_held_up(gap)}",
+        f" {before.silence_ms:.1f} ms)",
+        seen=f"longest in the gap: {gap.silence_ms:.1f} ms{_held_up(gap)}",
         evidence="device-landed.bin",
     )
     return _excused(trial, answer)
@@ -121,20 +115,20 @@ def _never_held_up(trial: Trial) -> Outcome:
     frames, windows = frames_of(trial), _gap(trial)
     if frames is None or windows is None:
         return _no_gap("frames never kept waiting")
-    parts = {"in all": frames["whole"], "in the gap": windows[1]}
+    parts = {"in all": frames.whole, "in the gap": windows[1]}
     name, worst = max(parts.items(), key=lambda part: _part(part[1]))
-    longest = frames["whole"]["stall_ms"]
+    longest = frames.whole.stall_ms
     return outcome(
         longest <= QUIET_MS and _part(worst) <= STALLED_PART,
         expected=f"no frame kept waiting by the device for more than {QUIET_MS:.0f} ms, and frames"
         f" kept waiting for at most {STALLED_PART:.0%} of the time",
-        seen=f"{longest:.1f} ms at most; {_part(worst):.1%} of {worst['ms']:.0f} ms {name}",
+        seen=f"{longest:.1f} ms at most; {_part(worst):.1%} of {worst.ms:.0f} ms {name}",
         evidence="device-landed.bin, from the first frame to the last; away-*.jsonl",
     )
 
 
-def _part(window: dict[str, Any]) -> float:
-    return float(window["stalled_ms"] / window["ms"]) if window["ms"] else 0.0
+def _part(window: Window) -> float:
+    return float(window.stalled_ms / window.ms) if window.ms else 0.0
 
 
 def _meanwhile(trial: Trial) -> Outcome:
@@ -157,29 +151,29 @@ def host_saw_all(
 
     def ask(trial: Trial) -> Outcome:
         frames, never = frames_of(trial), list(but(trial))
-        if frames is None or not frames["sent"]:
+        if frames is None or not frames.sent:
             return no_data("device-sent.bin, device-landed.bin", expected="every frame once")
-        drops, missing = trial.witness["socket"]["drops"], list(frames["missing_first"])
+        socket, missing = trial.seen(DmaEvidence).socket, list(frames.missing_first)
         return outcome(
             missing == never
-            and frames["missing"] == len(never)
-            and frames["unread"] <= frames["sent"] * UNREAD_PART
-            and frames["repeated"] == frames["foreign"] == 0,
-            expected=f"{frames['sent']} frames, each once, as it was sent"
+            and frames.missing == len(never)
+            and frames.unread <= frames.sent * UNREAD_PART
+            and frames.repeated == frames.foreign == 0,
+            expected=f"{frames.sent} frames, each once, as it was sent"
             + (f", but for {_numbers(never)}" if never else ""),
-            seen=f"{frames['landed']} landed{_unread(frames)}; {frames['missing']}"
+            seen=f"{frames.landed} landed{_unread(frames)}; {frames.missing}"
             f" missing{_first(missing, never)},"
-            f" {frames['repeated']} repeated, {frames['foreign']} not as sent"
-            f" ({drops} dropped by the host's socket)",
+            f" {frames.repeated} repeated, {frames.foreign} not as sent"
+            f" ({socket.drops if socket else None} dropped by the host's socket)",
             evidence="device-sent.bin, device-landed.bin",
         )
 
     return ask
 
 
-def _unread(frames: dict[str, Any]) -> str:
+def _unread(frames: FrameReport) -> str:
     """How many of them were gone from their buffers when the host looked."""
-    return f", {frames['unread']} of them by their descriptors only" if frames["unread"] else ""
+    return f", {frames.unread} of them by their descriptors only" if frames.unread else ""
 
 
 def _numbers(numbers: Sequence[int]) -> str:
@@ -200,11 +194,11 @@ def _device_counted_all(trial: Trial) -> Outcome:
     """Read once, at the end: the counter is cleared by a read, and by any reset."""
     frames, side = frames_of(trial), trial.side(INCOMING)
     seen = side.number("device.good_packets") if side else None
-    if frames is None or not frames["sent"] or seen is None:
+    if frames is None or not frames.sent or seen is None:
         return no_data("fact device.good_packets", expected="every frame once")
     return outcome(
-        seen == frames["sent"],
-        expected=f"{frames['sent']} frames since the outgoing kernel started the device",
+        seen == frames.sent,
+        expected=f"{frames.sent} frames since the outgoing kernel started the device",
         seen=f"{seen} in the device's own counter",
         evidence="incoming fact device.good_packets (GPRC)",
     )
@@ -235,32 +229,31 @@ def went_round(fact: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
-def _trace_has_none(key: str, what: str) -> Callable[[Trial], Outcome]:
+def _trace_has_none(key: _Kind, what: str) -> Callable[[Trial], Outcome]:
     """QEMU's trace has nothing of this kind while traffic ran; and it has something at all."""
 
     def ask(trial: Trial) -> Outcome:
-        trace = trial.witness["trace"]
-        if not trace["config_writes"]:
+        trace = trial.seen(DmaEvidence).trace
+        if not trace.config_writes:
             return no_data("no write to the device's configuration in qemu-trace.log", expected="0")
-        found, at = trace[key], places(trial.setting.options)
+        found: Sequence[Noted | CommandWritten] = getattr(trace, key)
+        count, at = getattr(trace, f"{key}_count"), places(trial.setting.options)
         return outcome(
             not found,
             expected=f"no {what} while traffic runs",
-            seen=f"{trace[f'{key}_count']}, first {_event(found[0], at)}" if found else "none",
+            seen=f"{count}, first {_event(found[0], at)}" if found else "none",
             evidence="qemu-trace.log",
         )
 
     return ask
 
 
-def _event(entry: list[Any], at: Places) -> str:
+def _event(entry: Noted | CommandWritten, at: Places) -> str:
     """A trace entry in words; its time is relative to "Starting new kernel"."""
-    ms, *rest = entry
-    text = rest[0]
-    if len(rest) == 2:
-        whose = "the bridge above the device" if text in at.bridges else "the device"
-        text = f"PCI_COMMAND of {whose}, {text} <- {rest[1]:#x}"
-    return f"{text} at {ms:+.1f} ms"
+    if isinstance(entry, Noted):
+        return f"{entry.text} at {entry.ms:+.1f} ms"
+    whose = "the bridge above the device" if entry.bdf in at.bridges else "the device"
+    return f"PCI_COMMAND of {whose}, {entry.bdf} <- {entry.value:#x} at {entry.ms:+.1f} ms"
 
 
 def _not_gated(trial: Trial) -> Outcome:
@@ -268,21 +261,21 @@ def _not_gated(trial: Trial) -> Outcome:
 
     That stops QEMU from asking again, so that it is one line.
     """
-    trace = trial.witness["trace"]
-    if not trace["config_writes"]:
+    trace = trial.seen(DmaEvidence).trace
+    if not trace.config_writes:
         return no_data("no write to the device's configuration in qemu-trace.log", expected="1")
     at = places(trial.setting.options)
-    off = trace["other_master_off"][0][0] if trace["other_master_off"] else None
+    off = trace.other_master_off[0].ms if trace.other_master_off else None
     others = [
         entry
-        for entry in trace["gated"]
-        if off is not None and entry[0] >= off and "pci_master 0" in entry[1]
+        for entry in trace.gated
+        if off is not None and entry.ms >= off and "pci_master 0" in entry.text
     ]
     return outcome(
-        trace["gated_count"] == len(others) <= 1,
+        trace.gated_count == len(others) <= 1,
         expected="no frame kept back while traffic runs, but of the second device",
-        seen=f"{trace['gated_count']}, {len(others)} of the second device"
-        + (f"; first {_event(trace['gated'][0], at)}" if trace["gated"] else ""),
+        seen=f"{trace.gated_count}, {len(others)} of the second device"
+        + (f"; first {_event(trace.gated[0], at)}" if trace.gated else ""),
         evidence="qemu-trace.log",
     )
 
@@ -307,7 +300,7 @@ def _same_config(trial: Trial) -> Outcome:
 
 def _head_went_on(trial: Trial) -> Outcome:
     """The device's own index moved by as many frames as it can have written between two looks."""
-    sides, between = both(trial), trial.witness.get("between_heads")
+    sides, between = both(trial), trial.seen(DmaEvidence).between_heads
     count = sides[0].number("ring.count") if sides else None
     before = sides[0].number("device.head") if sides else None
     after = sides[1].number("device.head") if sides else None
@@ -327,16 +320,16 @@ def _head_went_on(trial: Trial) -> Outcome:
 
 
 def _other_silent(trial: Trial) -> Outcome:
-    other = trial.witness.get("other")
-    if other is None or not other["before"]["sent"] or not other["after"]["sent"]:
+    other = trial.seen(DmaEvidence).other
+    if other is None or not other.before.sent or not other.after.sent:
         return no_data("other-sent.bin, other-landed.bin", expected="silence from the kexec on")
-    last, before, after = (other[key] for key in ("last", "before", "after"))
+    last, before, after = other.last, other.before, other.after
     return outcome(
         # Had it fallen silent earlier, the kexec would not be what silenced it.
-        last["landed"] > 0 and after["fresh"] == 0,
-        expected=f"frames until the kexec, then none of {after['sent']} that are sent",
-        seen=f"{before['landed']} of {before['sent']} landed before ({last['landed']} of"
-        f" {last['sent']} in the last {last['ms'] / 1000:.0f} s), {after['fresh']} after",
+        last.landed > 0 and after.fresh == 0,
+        expected=f"frames until the kexec, then none of {after.sent} that are sent",
+        seen=f"{before.landed} of {before.sent} landed before ({last.landed} of"
+        f" {last.sent} in the last {last.ms / 1000:.0f} s), {after.fresh} after",
         evidence="other-sent.bin, other-landed.bin",
     )
 

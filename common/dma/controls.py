@@ -9,6 +9,7 @@ from typing import Literal
 from common.checks.controls import reason
 from common.checks.live_update import OUTGOING, no_data, outcome
 from common.checks.model import Check, Outcome
+from common.dma.evidence import DmaEvidence, frames_of
 from common.dma.igb import places
 from common.record.evidence import Trial
 
@@ -20,7 +21,7 @@ def master_cleared_at_kexec(which: Which = "device") -> Check:
     from when the host let the outgoing side go, to "Starting new kernel"."""
 
     def ask(trial: Trial) -> Outcome:
-        left = trial.witness["left_ms"]
+        left = trial.seen(DmaEvidence).left_ms
         if left is None:
             return no_data("await reboot or snapshot-outgoing, and a kexec", expected=_CLEARED)
         return _cleared(trial, which, lambda ms: left < ms <= 0, "just before")
@@ -43,11 +44,12 @@ _CLEARED = "bus mastering cleared"
 def _cleared(trial: Trial, which: Which, when: Callable[[float], bool], words: str) -> Outcome:
     at = places(trial.setting.options)
     those = at.bridges if which == "bridge" else (at.device,)
-    found = [e for e in trial.witness["trace"]["command"] if e[1] in those and when(e[0])]
+    written = trial.seen(DmaEvidence).trace.command
+    found = [one for one in written if one.bdf in those and when(one.ms)]
     return outcome(
         bool(found),
         expected=f"{_CLEARED} in {' or '.join(those)} {words} 'Starting new kernel'",
-        seen=f"PCI_COMMAND of {found[0][1]} <- {found[0][2]:#x} at {found[0][0]:+.1f} ms"
+        seen=f"PCI_COMMAND of {found[0].bdf} <- {found[0].value:#x} at {found[0].ms:+.1f} ms"
         if found
         else "never",
         evidence="qemu-trace.log",
@@ -56,7 +58,7 @@ def _cleared(trial: Trial, which: Which, when: Callable[[float], bool], words: s
 
 def _config_untouched(trial: Trial) -> Outcome:
     """The incoming kernel wrote nothing to the device, nor to a bridge above it."""
-    written = trial.witness["trace"]["config_writes_incoming"]
+    written = trial.seen(DmaEvidence).trace.config_writes_incoming
     return outcome(
         written == 0,
         expected="no write to their configuration after 'Starting new kernel'",
@@ -72,14 +74,14 @@ CONFIG_UNTOUCHED = Check(
 
 def silent_from_jump(trial: Trial) -> Outcome:
     """Nothing that was sent in the gap landed in it."""
-    frames = trial.witness.get("frames")
-    if frames is None or frames["gap"] is None:
+    frames = frames_of(trial)
+    if frames is None or frames.gap is None:
         return no_data("frames in the gap", expected="none")
-    landed = frames["gap"]["fresh"]
+    landed = frames.gap.fresh
     return outcome(
         landed == 0,
         expected="no frame in the gap",
-        seen=f"{landed} of {frames['gap']['sent']} landed",
+        seen=f"{landed} of {frames.gap.sent} landed",
         evidence="device-landed.bin",
     )
 

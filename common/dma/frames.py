@@ -20,10 +20,10 @@ import sys
 import zlib
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from common.record.host.away import Stretch, settled
 from common.record.stored_file import in_order, read_bytes
@@ -153,10 +153,6 @@ class FrameReport:
     """From the first frame to the gap: what this host makes of a device that nothing disturbs."""
     whole: Window
     gap: Window | None
-
-    def stored(self) -> dict[str, Any]:
-        """As plain values for the record."""
-        return asdict(self)
 
 
 def judge(

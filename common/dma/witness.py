@@ -14,27 +14,27 @@ import subprocess
 import sys
 import time
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any
 
 from pydantic import TypeAdapter
 
 from common.dma import socket_buffer
 from common.dma.credit import Credit
-from common.dma.frames import Away, Landing, judge, look_at, read_landed, read_sent
+from common.dma.evidence import CommandWritten, DeviceTrace, DmaEvidence, Noted, OtherDevice, Socket
+from common.dma.frames import Away, Landing, Window, judge, look_at, read_landed, read_sent
 from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
 from common.host.processes.precedence import prefer
 from common.machine.helper import HostHelper, MachineView
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
-from common.record.dialogue import Side
+from common.record.dialogue import Side, Stored
 from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
 from common.record.raw import RawTrial
-from common.record.stored_file import Count, Strict, read_json
+from common.record.stored_file import read_json
 from common.record.trial_files import TrialFile
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
@@ -75,13 +75,8 @@ _CLOCK_NS = 20_000_000
 _DUE_NS = 100_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
-
-
-class Socket(Strict):
-    """socket.json: of QEMU's socket, frames that the host dropped there, and its size in bytes."""
-
-    drops: Count | None
-    buffer: Count | None
+# Of each kind of event that must not be, so many are told.
+_NAMED = 8
 
 
 _SOCKET = TypeAdapter(Socket)
@@ -225,48 +220,61 @@ def frame_witness(machine: MachineView) -> Iterator[HostHelper]:
         witness.stop()
 
 
-def read_witness(raw: RawTrial) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> DmaEvidence:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
     folder, sides = raw.folder, raw.sides
-    found: dict[str, Any] = {}
     kexec = raw.console.kexecs[0] if raw.console.kexecs else None
     incoming = next((side for side in sides if side.name == "incoming"), None)
-    gap = (kexec, incoming.started) if kexec and incoming else None
-    if (folder / "device-landed.bin").exists():
-        sent, landed = read_sent(folder / "device-sent.bin"), read_landed(_landed(folder, "device"))
-        away = unproved(raw.away) if raw.host else {}
-        found["frames"] = judge(sent, landed, gap, away).stored()
-        raw.within("device-sent.bin", *sent[:1], *sent[-1:])
-        raw.within("device-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
-        found["between_heads"] = _between_heads(sides, sent, landed, away)
-        found["socket"] = read_json(folder / "socket.json", _SOCKET).model_dump()
-        sent, landed = read_sent(folder / "other-sent.bin"), read_landed(_landed(folder, "other"))
-        raw.within("other-sent.bin", *sent[:1], *sent[-1:])
-        raw.within("other-landed.bin", *(frame.seen for frame in (*landed[:1], *landed[-1:])))
-        if kexec and sent:
-            found["other"] = _other(sent, landed, kexec, sides)
-    at = places(raw.setting.options)
-    found["trace"] = _look_at_trace(raw.trace, traffic_window(sides), kexec, at)
     left = _left(sides)
-    found["left_ms"] = (left - kexec) / 1e6 if left and kexec else None
-    return found
+    found = DmaEvidence(
+        trace=_look_at_trace(raw.trace, traffic_window(sides), kexec, places(raw.setting.options)),
+        left_ms=(left - kexec) / 1e6 if left and kexec else None,
+    )
+    if not (folder / "device-landed.bin").exists():
+        return found
+    sent, landed = _read_logs(raw, "device")
+    other_sent, other_landed = _read_logs(raw, "other")
+    gap = (kexec, incoming.started) if kexec and incoming else None
+    away = unproved(raw.away) if raw.host else {}
+    return found.model_copy(
+        update={
+            "frames": judge(sent, landed, gap, away),
+            "between_heads": _between_heads(sides, sent, landed, away),
+            "socket": read_json(folder / "socket.json", _SOCKET),
+            "other": _other(other_sent, other_landed, kexec, sides)
+            if kexec and other_sent
+            else None,
+        }
+    )
+
+
+def _read_logs(raw: RawTrial, name: str) -> tuple[list[int], list[Landing]]:
+    """What was sent to the device of that name, and what was seen of it in RAM."""
+    logs = f"{name}-sent.bin", f"{name}-landed.bin"
+    sent, landed = read_sent(raw.folder / logs[0]), read_landed(raw.folder / logs[1])
+    raw.within(logs[0], *sent[:1], *sent[-1:])
+    raw.within(logs[1], *(frame.seen for frame in (*landed[:1], *landed[-1:])))
+    return sent, landed
 
 
 def _other(
     sent: list[int], landed: list[Landing], kexec: int, sides: tuple[Side, ...]
-) -> dict[str, dict[str, Any]]:
+) -> OtherDevice:
     """The second device before the kexec, in the last moments of the old kernel, and after."""
     end = max([*sent, *(landing.seen for landing in landed)])
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
     left = _left(sides) or kexec
-    times = {
-        "before": (sent[0], kexec),
-        "last": (sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
-        "after": (kexec, end),
-    }
-    if "t.finished" in stamps:
-        times["finished"] = (stamps["t.finished"], end)
-    return {name: vars(look_at(sent, landed, *window, {})) for name, window in times.items()}
+    finished = stamps.get("t.finished")
+
+    def look(begin: int, until: int) -> Window:
+        return look_at(sent, landed, begin, until, {})
+
+    return OtherDevice(
+        before=look(sent[0], kexec),
+        last=look(sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
+        after=look(kexec, end),
+        finished=look(finished, end) if finished is not None else None,
+    )
 
 
 def _left(sides: tuple[Side, ...]) -> int | None:
@@ -277,7 +285,7 @@ def _left(sides: tuple[Side, ...]) -> int | None:
 
 def _between_heads(
     sides: tuple[Side, ...], sent: list[int], landed: list[Landing], away: Away
-) -> list[int] | None:
+) -> tuple[int, int] | None:
     """The least and the most frames that the device can have written between both looks at its
     head: what was seen in RAM, or was due for long, it had written; what was not sent it had not.
     """
@@ -293,14 +301,10 @@ def _between_heads(
             due -= 1
         return max(seen, due)
 
-    return [
+    return (
         written_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
         bisect_right(sent, last + _CLOCK_NS) - written_by(first - _CLOCK_NS),
-    ]
-
-
-def _landed(folder: Path, name: str) -> Path:
-    return folder / f"{name}-landed.bin"
+    )
 
 
 def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
@@ -314,42 +318,37 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
 
 def _look_at_trace(
     events: Iterable[TraceEvent], window: tuple[int, int] | None, kexec: int | None, at: Places
-) -> dict[str, Any]:
-    """Counts of what must not be, with the first of each, between start and end of traffic.
-
-    Times are in ms from "Starting new kernel".
-    """
-    zero = kexec or (window[0] if window else 0)
-
-    def ms(event: TraceEvent) -> float:
-        return round((event.t - zero) / 1e6, 1)
-
-    seen: dict[str, Any] = {"events": 0, "config_writes": 0, "command": [], "power": []}
-    seen["config_writes_incoming"] = 0
-    seen |= {"resets": [], "gated": [], "other_master_off": []}
+) -> DeviceTrace:
+    """Counts of what must not be, with the first of each, between start and end of traffic."""
     if window is None:
-        return seen
+        return DeviceTrace()
+    zero = kexec or window[0]
+    counts: Counter[str] = Counter()
+    noted: dict[str, list[Noted]] = {"power": [], "resets": [], "gated": []}
+    cleared: dict[str, list[CommandWritten]] = {"command": [], "other_master_off": []}
     for event in events:
         if not window[0] <= event.t <= window[1]:
             continue
-        seen["events"] += 1
+        counts["events"] += 1
+        ms = round((event.t - zero) / 1e6, 1)
         if write := config_write(event):
             ours = write.bdf in (at.device, *at.bridges)
-            seen["config_writes"] += ours
-            seen["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
+            counts["config_writes"] += ours
+            counts["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
             if _clears_master(write, at):
                 kind = "other_master_off" if write.bdf == at.other else "command"
-                seen[kind].append([ms(event), write.bdf, write.value])
+                cleared[kind].append(CommandWritten(ms=ms, bdf=write.bdf, value=write.value))
         elif event.name == "pci_pm_transition" and at.device in event.text:
-            seen["power"].append([ms(event), event.text])
-        elif event.name in RESETS:
-            seen["resets"].append([ms(event), f"{event.name} {event.text}".strip()])
-        elif event.name in GATED:
-            seen["gated"].append([ms(event), f"{event.name} {event.text}".strip()])
-    for key in ("command", "power", "resets", "gated", "other_master_off"):
-        seen[f"{key}_count"] = len(seen[key])
-        seen[key] = seen[key][:8]
-    return seen
+            noted["power"].append(Noted(ms=ms, text=event.text))
+        elif event.name in RESETS or event.name in GATED:
+            kind = "resets" if event.name in RESETS else "gated"
+            noted[kind].append(Noted(ms=ms, text=f"{event.name} {event.text}".strip()))
+    found: dict[str, Sequence[Stored]] = {**noted, **cleared}
+    return DeviceTrace.model_validate(
+        {**counts}
+        | {f"{kind}_count": len(entries) for kind, entries in found.items()}
+        | {kind: tuple(entries[:_NAMED]) for kind, entries in found.items()}
+    )
 
 
 def _clears_master(write: ConfigWrite, at: Places) -> bool:

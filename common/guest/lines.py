@@ -7,15 +7,14 @@ Pure functions: the same raw files give the same witness.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from common.guest.evidence import Beat, LinuxGuest, LinuxGuestEvidence, QemuSeen
 from common.record.dialogue import Line
 from common.record.raw import RawTrial
 from common.record.stored_file import (
@@ -37,7 +36,6 @@ TRANSCRIPT = "guest-qmp.jsonl"
 FILES = (TrialFile("guest.jsonl"), TrialFile("guest.log"), TrialFile(TRANSCRIPT))
 """What each trial leaves of the guest's line and of QEMU's monitors."""
 
-_NUMBER = re.compile(r"-?[0-9]{1,20}")
 # What may only grow, from one beat to the next.
 _COUNTS = ("n", "mono_ns", "boot_ns", "real_ns", "tsc")
 _SETTLED_BEATS = 4
@@ -82,22 +80,9 @@ class Entry(Strict):
 _ENTRIES = TypeAdapter(list[Entry])
 
 
-@dataclass(frozen=True)
-class Beat:
-    """One beat; `t` is the host's CLOCK_MONOTONIC in ns at the end of the line."""
-
-    t: int
-    values: dict[str, str]
-
-    def number(self, key: str) -> int:
-        """The value as a number, 0 when it is not there, or is none of 64 bits."""
-        text = self.values.get(key, "")
-        return int(text) if _NUMBER.fullmatch(text) else 0
-
-
 def parse_beat(line: Line) -> Beat | None:
     """The beat in this line, None when it holds none."""
-    return Beat(line.t, _pairs(line.text)) if line.text.startswith("beat ") else None
+    return Beat(t=line.t, values=_pairs(line.text)) if line.text.startswith("beat ") else None
 
 
 def _pairs(text: str) -> dict[str, str]:
@@ -105,74 +90,81 @@ def _pairs(text: str) -> dict[str, str]:
     return {key: value for key, equals, value in words if equals}
 
 
-def read_guest(raw: RawTrial) -> dict[str, Any]:
+def read_guest(raw: RawTrial) -> LinuxGuestEvidence:
     """What host and guest saw of a stored trial. Raises OSError or ValueError on damaged files."""
     lines = read_stamped(raw.folder / f"{GUEST}.jsonl")
     entries = read_rows(raw.folder / TRANSCRIPT, _ENTRIES)
     in_order(TRANSCRIPT, [entry.t for entry in entries])
     raw.within(TRANSCRIPT, *(entry.t for entry in entries))
     raw.within(f"{GUEST}.jsonl", *(line.t for line in lines))
-    monitor = _monitor(entries)
-    return {
-        "qemu": monitor,
-        "guest": _guest(lines, monitor.get("incoming", {}).get("cont")),
-    }
+    qemu = _monitors(entries)
+    resumed = qemu["incoming"].commands.get("cont") if "incoming" in qemu else None
+    return LinuxGuestEvidence(qemu=qemu, guest=_guest(lines, resumed))
 
 
 def read_stood_still(folder: Path) -> tuple[int | None, int | None]:
     """When QEMU stopped the guest, and when the next one let it go on (host ns)."""
     path = folder / TRANSCRIPT
-    monitor = _monitor(read_rows(path, _ENTRIES)) if path.exists() else {}
-    sides = (("outgoing", "event.stop"), ("incoming", "event.resume"))
-    stopped, resumed = (monitor.get(side, {}).get(event) for side, event in sides)
+    qemu = _monitors(read_rows(path, _ENTRIES)) if path.exists() else {}
+    stopped, resumed = (
+        qemu[side].events.get(event) if side in qemu else None
+        for side, event in (("outgoing", "stop"), ("incoming", "resume"))
+    )
     return stopped, resumed
 
 
-def _monitor(entries: Sequence[Entry]) -> dict[str, Any]:
-    """For each side: QEMU's version, when it did what (host ns), and what failed."""
-    found: dict[str, Any] = {}
+def _monitors(entries: Sequence[Entry]) -> dict[str, QemuSeen]:
+    """What each side's QEMU said, in the order in which they spoke."""
+    sides = dict.fromkeys(entry.side for entry in entries)
+    return {side: _monitor([entry for entry in entries if entry.side == side]) for side in sides}
+
+
+def _monitor(entries: Sequence[Entry]) -> QemuSeen:
+    greetings = [entry.greeting.QMP.version.qemu for entry in entries if entry.greeting]
+    commands: dict[str, int] = {}
+    events: dict[str, int] = {}
+    changed = [entry.changed for entry in entries if entry.changed is not None]
+    answers = [entry.answer for entry in entries if isinstance(entry.answer, dict)]
+    states = [str(answer.get("status")) for answer in answers if "running" in answer]
     for entry in entries:
-        side = found.setdefault(entry.side, {"failed": {}})
-        if entry.greeting:
-            side["version"] = entry.greeting.QMP.version.qemu
-        elif entry.command:
-            side.setdefault(entry.command, entry.t)
+        if entry.command:
+            commands.setdefault(entry.command, entry.t)
         elif entry.event:
             name = entry.event.event.lower()
             if name == "migration":
                 name += f".{entry.event.data.get('status')}"
-            side.setdefault(f"event.{name}", entry.t)
-        elif entry.changed is not None:
-            side["changed"] = entry.changed
-        elif entry.failed:
-            side["failed"][entry.failed] = entry.why
-        elif isinstance(entry.answer, dict) and "running" in entry.answer:
-            side["status"] = str(entry.answer.get("status"))  # query-status; the last counts
-    return found
+            events.setdefault(name, entry.t)
+    return QemuSeen(
+        version=greetings[-1] if greetings else None,
+        commands=commands,
+        events=events,
+        changed=changed[-1] if changed else None,
+        status=states[-1] if states else None,
+        failed={entry.failed: entry.why for entry in entries if entry.failed},
+    )
 
 
-def _guest(lines: Sequence[Line], resumed: int | None) -> dict[str, Any]:
+def _guest(lines: Sequence[Line], resumed: int | None) -> LinuxGuest:
     """The beats around the gap, what went back from one to the next, and the faults in words."""
     beats = [beat for line in lines if (beat := parse_beat(line))]
     before = [beat for beat in beats if resumed is None or beat.t < resumed]
     after = [beat for beat in beats if resumed is not None and beat.t >= resumed]
-    return {
-        "hellos": [_pairs(line.text) for line in lines if line.text.startswith("hello ")],
-        "faults": [line.text for line in lines if line.text.startswith(("fault ", "died"))],
-        "corrupted": [line.text for line in lines if line.text.startswith("corrupted ")],
-        "beats": len(beats),
-        "beat_times": [beat.t for beat in beats],
-        "before": _stored(before[-1] if before else None),
-        "after": _stored(after[0] if after else None),
-        "last": _stored(after[-1] if after else None),
-        "kernel": _complaints(lines),
-        "counted": _last_counted(beats),
-        "vectors": _vectors(after),
-        "went_back": sorted({key for pair in pairwise(beats) for key in _went_back(*pair)}),
-    }
+    return LinuxGuest(
+        hellos=tuple(_pairs(line.text) for line in lines if line.text.startswith("hello ")),
+        faults=tuple(line.text for line in lines if line.text.startswith(("fault ", "died"))),
+        corrupted=tuple(line.text for line in lines if line.text.startswith("corrupted ")),
+        beat_times=tuple(beat.t for beat in beats),
+        before=before[-1] if before else None,
+        after=after[0] if after else None,
+        last=after[-1] if after else None,
+        kernel=_complaints(lines),
+        counted=_last_counted(beats),
+        vectors=_vectors(after),
+        went_back=tuple(sorted({key for pair in pairwise(beats) for key in _went_back(*pair)})),
+    )
 
 
-def _complaints(lines: Sequence[Line]) -> list[str]:
+def _complaints(lines: Sequence[Line]) -> tuple[str, ...]:
     """What the guest's kernel complained of since its network device was there."""
     up = False
     found = []
@@ -180,7 +172,7 @@ def _complaints(lines: Sequence[Line]) -> list[str]:
         up = up or " nic.up=1" in line.text
         if up and line.text.startswith("kernel "):
             found.append(line.text.removeprefix("kernel "))
-    return found
+    return tuple(found)
 
 
 def _last_counted(beats: Sequence[Beat]) -> int | None:
@@ -189,7 +181,7 @@ def _last_counted(beats: Sequence[Beat]) -> int | None:
     return counts[-1] if counts else None
 
 
-def _vectors(after: Sequence[Beat]) -> dict[str, list[int]] | None:
+def _vectors(after: Sequence[Beat]) -> dict[str, tuple[int, int]] | None:
     """Interrupts of each vector that the guest had counted soon after the resume, and in the end.
 
     The first beats may have been written before what had come meanwhile was worked off.
@@ -198,11 +190,7 @@ def _vectors(after: Sequence[Beat]) -> dict[str, list[int]] | None:
         return None
     then, last = after[_SETTLED_BEATS], after[-1]
     names = [key for key in last.values if key.startswith("irq.")]
-    return {name.removeprefix("irq."): [then.number(name), last.number(name)] for name in names}
-
-
-def _stored(beat: Beat | None) -> dict[str, Any] | None:
-    return {**beat.values, "t": beat.t} if beat else None
+    return {name.removeprefix("irq."): (then.number(name), last.number(name)) for name in names}
 
 
 def _went_back(one: Beat, next_one: Beat) -> list[str]:

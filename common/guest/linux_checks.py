@@ -7,10 +7,10 @@ Pure functions of a Trial, on what common/guest/lines.py found.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
+from common.guest.evidence import Beat, QemuSeen, guest_of, qemu_of
 from common.guest.lines import TRANSCRIPT
 from common.record.evidence import Trial
 from common.record.timing import host_ms
@@ -19,27 +19,15 @@ _GUEST = "guest.jsonl"
 _STAMP_NS = 10_000_000
 
 
-def beat(trial: Trial, which: str) -> dict[str, Any] | None:
-    """The guest's last beat "before" the resume, the first "after" it, or the "last" one."""
-    found: dict[str, Any] | None = trial.witness["guest"][which]
-    return found
-
-
-def qemu(trial: Trial, side: str) -> dict[str, Any]:
-    """What the side's QEMU did, and when (host ns); empty when it was never connected to."""
-    found: dict[str, Any] = trial.witness["qemu"].get(side, {})
-    return found
-
-
 def ran_between(begin: str, end: str, when: str) -> Callable[[Trial], Outcome]:
     """Beats of the guest between two stamps of the outgoing side, which QEMU was told to save."""
 
     def ask(trial: Trial) -> Outcome:
-        side, saved = trial.side(OUTGOING), qemu(trial, OUTGOING).get("migrate")
+        side, saved = trial.side(OUTGOING), qemu_of(trial, OUTGOING).commands.get("migrate")
         first, last = (side.stamps.get(key) if side else None for key in (begin, end))
         if first is None or last is None:
             return no_data(f"stamps {begin}, {end}", expected="beats of the guest")
-        beats = sum(first < t < last for t in trial.witness["guest"]["beat_times"])
+        beats = sum(first < t < last for t in guest_of(trial).beat_times)
         return outcome(
             beats >= 3 and saved is not None,
             expected=f"at least 3 beats of the guest {when}",
@@ -54,12 +42,12 @@ def qemu_said(side: str, *names: str) -> Callable[[Trial], Outcome]:
     """That side's QEMU said all of it, and nothing that it was told to do failed."""
 
     def ask(trial: Trial) -> Outcome:
-        said = qemu(trial, side)
+        said = qemu_of(trial, side)
         expected = f"{' and '.join(names)}, and no failure"
-        if not said:
+        if said == QemuSeen():
             return no_data(f"{TRANSCRIPT} has nothing of the {side} QEMU", expected=expected)
-        failed = [f"{what}: {why}" for what, why in said["failed"].items()]
-        failed += [f"no {name}" for name in names if f"event.{name}" not in said]
+        failed = [f"{what}: {why}" for what, why in said.failed.items()]
+        failed += [f"no {name}" for name in names if name not in said.events]
         return outcome(
             not failed, expected=expected, seen="; ".join(failed) or expected, evidence=TRANSCRIPT
         )
@@ -69,7 +57,7 @@ def qemu_said(side: str, *names: str) -> Callable[[Trial], Outcome]:
 
 def same_qemu(trial: Trial) -> Outcome:
     """Both say the same version, and it is that of the program that was packed."""
-    versions = [qemu(trial, side).get("version") for side in (OUTGOING, INCOMING)]
+    versions = [qemu_of(trial, side).version for side in (OUTGOING, INCOMING)]
     inner = trial.setting.inner_qemu
     # Runs of before it was recorded had the host's own.
     packed = inner.version if inner else trial.setting.host.versions.get("qemu", "?")
@@ -86,20 +74,22 @@ def same_qemu(trial: Trial) -> Outcome:
 
 def pause_between_beats(trial: Trial) -> float | None:
     """From the last beat before the resume to the first after it, by the host's clock, in ms."""
-    before, after = beat(trial, "before"), beat(trial, "after")
-    return host_ms(before["t"], after["t"]) if before and after else None
+    before, after = guest_of(trial).before, guest_of(trial).after
+    return host_ms(before.t, after.t) if before and after else None
 
 
-def _beats(trial: Trial, *names: str) -> list[dict[str, Any]] | None:
-    found = [beat(trial, name) for name in names]
-    return None if None in found else [one for one in found if one]
+def _all(*beats: Beat | None) -> list[Beat] | None:
+    """The beats, None where one of them is missing."""
+    found = [beat for beat in beats if beat]
+    return found if len(found) == len(beats) else None
 
 
 def same_boot(trial: Trial) -> Outcome:
-    beats, hellos = _beats(trial, "before", "last"), trial.witness["guest"]["hellos"]
+    guest = guest_of(trial)
+    beats, hellos = _all(guest.before, guest.last), guest.hellos
     if beats is None:
         return no_data("beats before and after the resume", expected="one boot_id")
-    seen = [one.get("boot_id", "?")[:8] for one in beats]
+    seen = [one.values.get("boot_id", "?")[:8] for one in beats]
     return outcome(
         seen[0] == seen[1] and len(hellos) == 1,
         expected=f"{seen[0]} and {seen[0]}, started once",
@@ -108,16 +98,12 @@ def same_boot(trial: Trial) -> Outcome:
     )
 
 
-def _of(values: dict[str, Any], end: str) -> dict[str, str]:
-    return {key: value for key, value in values.items() if key.endswith(end)}
-
-
 def _same_processes(trial: Trial) -> Outcome:
     """pid and start time of each, read in the guest's /proc; a dead one has start time 0."""
-    beats = _beats(trial, "before", "last")
+    beats = _all(guest_of(trial).before, guest_of(trial).last)
     if beats is None:
         return no_data("beats before and after the resume", expected="the same processes")
-    before, last = (_of(one, ".process") for one in beats)
+    before, last = (one.ending(".process") for one in beats)
     other = [key.partition(".")[0] for key in before if before[key] != last.get(key)]
     dead = [key.partition(".")[0] for key in last if last[key].endswith(":0")]
     wrong = [*(f"{name} is another" for name in other), *(f"{name} is dead" for name in dead)]
@@ -131,12 +117,13 @@ def _same_processes(trial: Trial) -> Outcome:
 
 def _counts_go_on(trial: Trial) -> Outcome:
     """No stamper's count goes back, stands still, or leaps: it sleeps 10 ms before each step."""
-    beats = _beats(trial, "before", "after", "last")
+    guest = guest_of(trial)
+    beats = _all(guest.before, guest.after, guest.last)
     if beats is None:
         return no_data("beats before and after the resume", expected="counts that go on")
-    counts = [{key: int(value) for key, value in _of(one, ".count").items()} for one in beats]
-    wrong = [key for key in trial.witness["guest"]["went_back"] if key.endswith(".count")]
-    most = (int(beats[2]["mono_ns"]) - int(beats[0]["mono_ns"])) // _STAMP_NS + 2
+    counts = [{key: int(value) for key, value in one.ending(".count").items()} for one in beats]
+    wrong = [key for key in guest.went_back if key.endswith(".count")]
+    most = (beats[2].exact("mono_ns") - beats[0].exact("mono_ns")) // _STAMP_NS + 2
     for key, before in counts[0].items():
         after, last = counts[1].get(key, -1), counts[2].get(key, -1)
         if not before <= after < last <= before + most:
@@ -153,21 +140,21 @@ def _counts_go_on(trial: Trial) -> Outcome:
 
 
 def _no_faults(
-    process: str, work: str, at_least: Callable[[dict[str, Any]], int]
+    process: str, work: str, at_least: Callable[[Beat], int]
 ) -> Callable[[Trial], Outcome]:
     """The process found no fault, and did at least so much `work` after the resume."""
 
     def ask(trial: Trial) -> Outcome:
-        beats = _beats(trial, "after", "last")
+        guest, key = guest_of(trial), f"{process}.{work}"
+        beats = _all(guest.after, guest.last)
         if beats is None:
             return no_data("beats after the resume", expected=f"no fault of {process}")
         after, last = beats
-        key = f"{process}.{work}"
-        if key not in last or f"{process}.faults" not in last or key not in after:
+        if not {key, f"{process}.faults"} <= last.values.keys() or key not in after.values:
             return no_data(f"{_GUEST}, {key}", expected="0 faults")
-        done, needed = int(last[key]) - int(after[key]), at_least(last)
-        faults = int(last[f"{process}.faults"])
-        said = [text for text in trial.witness["guest"]["faults"] if f" {process}:" in text]
+        done, needed = last.exact(key) - after.exact(key), at_least(last)
+        faults = last.exact(f"{process}.faults")
+        said = [text for text in guest.faults if f" {process}:" in text]
         return outcome(
             faults == 0 and done >= needed,
             expected=f"0 faults in at least {needed} {work} after the resume",
@@ -180,10 +167,10 @@ def _no_faults(
 
 def _clocks(trial: Trial) -> Outcome:
     """No clock goes back, neither from stamp to stamp (10 ms) nor from beat to beat."""
-    last, back = beat(trial, "last"), trial.witness["guest"]["went_back"]
+    last, back = guest_of(trial).last, guest_of(trial).went_back
     if last is None:
         return no_data("a beat after the resume", expected="no clock goes back")
-    faults = {key: value for key, value in _of(last, ".faults").items() if "stamper" in key}
+    faults = {key: value for key, value in last.ending(".faults").items() if "stamper" in key}
     wrong = [key for key in back if key in ("mono_ns", "boot_ns", "real_ns", "tsc")]
     wrong += [f"{key} {value}" for key, value in faults.items() if value != "0"]
     return outcome(
@@ -210,7 +197,7 @@ WORK_GOES_ON = Claim(
         Check(
             "guest_memory",
             "Is all the memory it checks intact?",
-            _no_faults("checker", "steps", lambda last: int(last["checker.pages"])),
+            _no_faults("checker", "steps", lambda last: last.exact("checker.pages")),
         ),
         Check(
             "guest_tcp",

@@ -7,7 +7,8 @@ from collections.abc import Callable
 
 from common.checks.live_update import outcome
 from common.checks.model import Outcome
-from common.guest.linux_checks import NOT_BOOTED_AGAIN, WORK_GOES_ON, qemu
+from common.guest.evidence import guest_of, qemu_of
+from common.guest.linux_checks import NOT_BOOTED_AGAIN, WORK_GOES_ON
 from common.record.evidence import Trial
 
 GUEST = frozenset(
@@ -25,7 +26,7 @@ def failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
     """What was asked of that side's QEMU failed with its own words."""
 
     def ask(trial: Trial) -> Outcome:
-        wrong = qemu(trial, side).get("failed", {})
+        wrong = qemu_of(trial, side).failed
         return said(text, wrong.get(what, ""), f"guest-qmp.jsonl, {what}")
 
     return ask
@@ -35,7 +36,7 @@ def fault(process: str, text: str) -> Callable[[Trial], Outcome]:
     """The guest's own process found a fault, and says which."""
 
     def ask(trial: Trial) -> Outcome:
-        found = [one for one in trial.witness["guest"]["faults"] if f" {process}:" in one]
+        found = [one for one in guest_of(trial).faults if f" {process}:" in one]
         return said(text, found[0] if found else "", "guest.jsonl, fault")
 
     return ask
@@ -45,7 +46,7 @@ def corrupted(what: str) -> Callable[[Trial], Outcome]:
     """The guest says that it has corrupted that of its own."""
 
     def ask(trial: Trial) -> Outcome:
-        heard = trial.witness["guest"]["corrupted"]
+        heard = guest_of(trial).corrupted
         return said(f"corrupted {what}", "; ".join(heard), "guest.jsonl, corrupted")
 
     return ask

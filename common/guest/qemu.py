@@ -9,7 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from common.guest.lines import GUEST, Beat, parse_beat
+from common.guest.evidence import Beat
+from common.guest.lines import GUEST, parse_beat
 from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
 

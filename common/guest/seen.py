@@ -13,11 +13,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
-from common.guest.memory import CODE, CODE_END, PAGE_TABLES, VCPU_SIZE, VCPUS
+from common.guest.evidence import RamEvidence
+from common.guest.memory import CODE, CODE_END, PAGE_TABLES, VCPU_SIZE, VCPUS, GuestTables
 from common.record.cpus.samples import CpuSample
 from common.record.evidence import Trial
 
@@ -51,21 +51,20 @@ def seen_in_guest(trial: Trial) -> list[Seen]:
 
 def _ran(trial: Trial) -> Outcome:
     expected = "CPUs inside the guest on both sides, its counter going up, by nested page tables"
-    looks = trial.witness.get("guest", {})
-    before, after = looks.get("captured"), looks.get("watched")
-    tables = trial.witness.get("guest_tables")
+    ram = trial.seen(RamEvidence).ram
+    before, after, tables = ram.guest.get("captured"), ram.guest.get("watched"), ram.guest_tables
     if not before or not after or not tables:
         return no_data("ram-witness.json has not both looks, and the tables", expected=expected)
     seen = seen_in_guest(trial)
     if any(one.vcpu >= len(before) for one in seen):
         return outcome(False, expected=expected, seen="a vCPU too many", evidence=_EVIDENCE)
     sides = [
-        sum((one.counter > before[one.vcpu]["counter"]) is later for one in seen)
+        sum((one.counter > before[one.vcpu].counter) is later for one in seen)
         for later in (False, True)
     ]
-    backwards = [n for n, vcpu in enumerate(after) if not _upwards(seen, n, vcpu["counter"])]
+    backwards = [n for n, vcpu in enumerate(after) if not _upwards(seen, n, vcpu.counter)]
     return outcome(
-        min(sides) > 0 and not backwards and tables == {"nested": hex(CODE), "flat": False},
+        min(sides) > 0 and not backwards and tables == GuestTables(nested=hex(CODE), flat=False),
         expected=expected,
         seen=f"{sides[0]} looks into it before the kexec, {sides[1]} after"
         + "".join(f"; vCPU {n} does not count upwards" for n in backwards)
@@ -79,10 +78,10 @@ def _upwards(seen: list[Seen], vcpu: int, last: int) -> bool:
     return all(a <= b for a, b in pairwise([*counters, last]))
 
 
-def _tables_in_words(tables: dict[str, Any]) -> str:
-    if tables["flat"]:
+def _tables_in_words(tables: GuestTables) -> str:
+    if tables.flat:
         return f"; {PAGE_TABLES:#x} has the same tables in the machine's own memory"
-    return "" if tables["nested"] == hex(CODE) else f"; its tables lead to {tables['nested']}"
+    return "" if tables.nested == hex(CODE) else f"; its tables lead to {tables.nested}"
 
 
 HOST_SAW_GUEST_RUN = Check(

@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
-from common.guest.linux_checks import pause_between_beats, qemu
+from common.guest.evidence import qemu_of
+from common.guest.linux_checks import pause_between_beats
 from common.record.evidence import Trial
 from common.record.timing import host_ms, stamp
 
@@ -21,8 +22,8 @@ def resuming(trial: Trial, *, since: str) -> dict[str, float | None]:
 
     The guest stands still from one QEMU's event STOP to the other's RESUME.
     """
-    other = qemu(trial, INCOMING)
-    up, resumed = other.get("migrate-set-capabilities"), other.get("event.resume")
+    other = qemu_of(trial, INCOMING)
+    up, resumed = other.commands.get("migrate-set-capabilities"), other.events.get("resume")
     return {
         "start QEMU": host_ms(stamp(trial, INCOMING, since), up),
         "load": host_ms(up, resumed),
@@ -32,4 +33,4 @@ def resuming(trial: Trial, *, since: str) -> dict[str, float | None]:
 
 
 def _stopped(trial: Trial) -> int | None:
-    return qemu(trial, OUTGOING).get("event.stop")
+    return qemu_of(trial, OUTGOING).events.get("stop")

@@ -208,8 +208,8 @@ def _trial_status(
         return "TIMEOUT", in_order(trial, _with_place(trial, detail))
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
-    if "blind" in trial.witness:
-        return "ERROR", str(trial.witness["blind"])
+    if trial.witness.blind:
+        return "ERROR", trial.witness.blind
     if not answers:
         return "ERROR", "the stage has no checks"
     fallen = [answer for answer in answers if answer.outcome.status != "PASS"]
@@ -298,8 +298,8 @@ def _control_status(
         return "ERROR", trial.setting.ended_detail
     if cause := _disturbance(trial):
         return "DISTURBED", cause
-    if "blind" in trial.witness:
-        return "ERROR", str(trial.witness["blind"])
+    if trial.witness.blind:
+        return "ERROR", trial.witness.blind
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":

@@ -261,15 +261,13 @@ def _other_kernels(settings: Sequence[Setting], stage: Stage) -> Iterator[str]:
 
 def differences(stored: BaseModel, found: BaseModel) -> Iterator[tuple[str, str, str]]:
     """Where two records differ: a path into them, and both values in short."""
-    yield from _walk("", stored, found)
+    yield from _walk("", *(one.model_dump(mode="json") for one in (stored, found)))
 
 
 def _walk(path: str, a: Any, b: Any) -> Iterator[tuple[str, str, str]]:
     if a == b:
         return
-    if isinstance(a, BaseModel) and isinstance(b, type(a)):
-        a, b = dict(a), dict(b)
-    elif isinstance(a, tuple | list) and isinstance(b, tuple | list):
+    if isinstance(a, list) and isinstance(b, list):
         a, b = dict(enumerate(a)), dict(enumerate(b))
     if isinstance(a, dict) and isinstance(b, dict):
         missing = object()

@@ -4,7 +4,7 @@
 The trace as soon as the firmware runs, and all when the first program speaks: by then firmware
 and kernel have written to configuration space, the firmware's tables lie in RAM, and QEMU has
 told that the machine runs. What a stored trial's witnesses left is looked at by
-common/record/blindness.py.
+common/record/witnesses.py.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from common.errors import HarnessError
 from common.host.qemu_binary import qemu_version
 from common.machine.domain import MachineSpec
 from common.machine.ram import MachineRam
-from common.record.blindness import told_of_start, unread
 from common.record.qemu import trace as qemu_trace
 from common.record.qemu.process import QemuProcess
 from common.record.qemu.trace import TraceLog, config_write
 from common.record.raw import TRACE
+from common.record.witnesses import told_of_start, unread
 
 _RSDP_BEGIN, _RSDP_END, _RSDP_STEP = 0xE0000, 0x100000, 16
 # How often to look whether a machine that does not answer is ending.

@@ -30,12 +30,11 @@ import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, TypeVar
 
-from pydantic import Field
+from pydantic import Field, SerializeAsAny
 
 from common.errors import UsageError
-from common.record.blindness import blind
 from common.record.console import Console
 from common.record.cpus.last_look import LastLook, read_last_look
 from common.record.cpus.samples import Sample, read_samples
@@ -51,6 +50,9 @@ from common.record.stored_file import (
     Strict,
     Text,
 )
+from common.record.witnesses import Witnessed, blind
+
+W = TypeVar("W", bound=Witnessed)
 
 
 class Trial(Stored):
@@ -64,11 +66,8 @@ class Trial(Stored):
     console: Console
     sides: tuple[Side, ...]
     qmp: tuple[QmpEvent, ...]
-    witness: dict[str, Any]
-    """What a stage reads from its own raw files (traces, frames); see Stage.witness.
-
-    "blind", where it is there, says in a sentence why these are no evidence.
-    """
+    witness: SerializeAsAny[Witnessed]
+    """What the host's witnesses saw: the stage's own model; see Stage.witness."""
     update: int = 1
     """Which update of its machine is looked at: 1 but in the views of common/stage/chain.py."""
     tb_invalidations: tuple[int, ...] = ()
@@ -82,6 +81,15 @@ class Trial(Stored):
     def side(self, name: str) -> Side | None:
         """The first side of that name ("outgoing" or "incoming"), None when it never spoke."""
         return next((side for side in self.sides if side.name == name), None)
+
+    def seen(self, kind: type[W]) -> W:
+        """The same, as the model of which the caller knows the fields.
+
+        Raises TypeError where it is of another kind, as of an update at which nobody looked.
+        """
+        if not isinstance(self.witness, kind):
+            raise TypeError(f"there is no {kind.__name__} of this trial")
+        return self.witness
 
     def resets(self) -> tuple[QmpEvent, ...]:
         """Platform resets during the machine's life, as QEMU reported them."""
@@ -135,7 +143,7 @@ class Run(Made):
         return {trial.setting.name: trial for trial in self.trials}[name]
 
 
-Witness = Callable[[RawTrial], dict[str, Any]]
+Witness = Callable[[RawTrial], Witnessed]
 
 
 def collect(folder: Path, *, witness: Witness) -> Trial:
@@ -151,7 +159,7 @@ def trial_of(raw: RawTrial, *, witness: Witness) -> Trial:
     with told_as_damage(raw.folder):
         found = witness(raw)
         if said := blind(raw, found):
-            found["blind"] = said
+            found = found.model_copy(update={"blind": said})
         return Trial(
             setting=raw.setting,
             host=raw.host,

@@ -13,7 +13,7 @@ from common.record.dialogue import Stored
 from common.record.qemu.process import QemuProcess
 from common.record.stored_file import Count, Hex, Name, Stamp, Strict, Text
 
-SCHEMA: Final = 4
+SCHEMA: Final = 5
 """Of what a record holds. A run of another one is for the version of this program that made it."""
 
 
@@ -101,7 +101,7 @@ class InnerQemu(Stored):
 class Setting(Strict):
     """What the harness alone knows of a trial."""
 
-    schema_version: Literal[4] = SCHEMA
+    schema_version: Literal[5] = SCHEMA
     stage: Annotated[int, Field(ge=1, le=99)]
     name: Name
     """Unique within the run: "main", "control-NAME", "repeat-07"; a further attempt at a disturbed

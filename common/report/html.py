@@ -16,6 +16,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common import __version__
+from common.dma.evidence import gap_of
 from common.errors import UsageError
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
@@ -150,8 +151,8 @@ def _bars(phases: Mapping[str, float]) -> tuple[Bar, ...]:
 
 def _silent(trial: Trial) -> bool:
     """True where nothing landed in the gap: what the main run's picture is to be held against."""
-    gap = trial.witness.get("frames", {}).get("gap")
-    return bool(gap) and gap["landed"] == 0
+    gap = gap_of(trial)
+    return gap is not None and gap.landed == 0
 
 
 def _frames(one: StoredRun, trials: Iterable[Trial]) -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from common.checks.live_update import OUTGOING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
@@ -101,7 +101,7 @@ def _view(trial: Trial, index: int, *, last: bool) -> Trial:
             "setting": setting,
             "console": console.model_copy(update=seen),
             "sides": part(trial.sides, 2, 2),
-            "witness": _witness(trial, index),
+            "witness": trial.witness.of_update(index),
             "tb_invalidations": part(trial.tb_invalidations),
             "samples": _samples(trial, index, last=last),
         }
@@ -115,14 +115,6 @@ def _samples(trial: Trial, index: int, *, last: bool) -> tuple[Sample, ...]:
         return ()
     end = None if last or len(begins) <= index + 1 else begins[index + 1]
     return tuple(s for s in trial.samples if begins[index] <= s.t and (end is None or s.t < end))
-
-
-def _witness(trial: Trial, index: int) -> dict[str, Any]:
-    """What was seen from outside of that update; of those after the first in a list, "later"."""
-    if index == 0:
-        return trial.witness
-    later: list[dict[str, Any]] = trial.witness.get("later", [])
-    return later[index - 1] if len(later) >= index else {}
 
 
 def _counts(trial: Trial) -> Outcome:

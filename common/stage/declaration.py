@@ -15,6 +15,7 @@ from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
 from common.record.trial_files import TrialFile
+from common.record.witnesses import Witnessed
 from common.stage.series_folder import Series
 
 
@@ -119,7 +120,7 @@ class Stage:
     """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
     files: tuple[TrialFile, ...] = ()
     """What its trials leave beside what every trial does; who reads a file has its model."""
-    witness: Witness = field(default=lambda _raw: {})
+    witness: Witness = field(default=lambda _raw: Witnessed())
     helper: HostHelperFactory = no_helper
     progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""

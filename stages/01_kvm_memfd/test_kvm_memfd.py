@@ -21,6 +21,7 @@ from common.checks.model import Check, Control
 from common.judge.verdict import judge_control, judge_trial
 from common.machine.helper import MachineView
 from common.paths import CHECKOUT
+from common.record.witnesses import Witnessed
 from common.run.setup import RunSetup, TrialPlan
 from common.run.trial import run_trial
 from common.stage.loading import load_stage
@@ -155,7 +156,7 @@ def test_a_qemu_that_ends_is_an_error_and_its_log_is_kept(
     stage = replace(
         STAGE,
         helper=lambda machine: contextlib.nullcontext(Killer(machine)),
-        witness=lambda _folder: {},
+        witness=lambda _raw: Witnessed(),
     )
     trial = run_trial(replace(run_setup, stage=stage, folder=tmp_path), TrialPlan("main"))
     assert judge_trial(trial, STAGE).status == "ERROR"

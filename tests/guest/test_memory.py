@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from common.guest.evidence import RamEvidence
 from common.guest.memory import (
     PAGE,
     SAMPLES,
@@ -20,6 +21,7 @@ from common.guest.memory import (
 from common.judge.verdict import judge_trial
 from common.record.evidence import Trial
 from common.stage.loading import load_stage
+from tests.recorded_trial import with_ram
 
 NONCE = 0x1122334455667788
 FIRST, PAGES = 256, 2 * SAMPLES
@@ -87,10 +89,10 @@ def test_content_depends_on_page_version_and_run() -> None:
 def test_the_check(change: dict[str, int] | None, status: str, recorded: Recorded) -> None:
     """A copy stands still, a frame of somebody else's holds something else."""
     trial = recorded("main")
-    look = trial.witness["guest"]["watched"]
-    watched = [] if change is None else [look[0] | change]
-    guest = trial.witness["guest"] | {"watched": watched}
-    edited = trial.model_copy(update={"witness": trial.witness | {"guest": guest}})
+    ram = trial.seen(RamEvidence).ram
+    (look,) = ram.guest["watched"]
+    watched = () if change is None else (look.model_copy(update=change),)
+    edited = with_ram(trial, guest={**ram.guest, "watched": watched})
     answers = {a.check: a.outcome.status for a in judge_trial(edited, load_stage(1)).answers}
     assert answers.pop("host_saw_guest") == status
     answers.pop("host_saw_guest_run")  # asks for the same looks, among other things

@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
+from common.guest.evidence import RamEvidence
 from common.guest.seen import HOST_SAW_GUEST_RUN, seen_in_guest
 from common.record.cpus.samples import CpuSample
 from common.record.evidence import Trial
+from tests.recorded_trial import with_ram
 
 Recorded = Callable[..., Trial]
 
@@ -34,8 +36,9 @@ def with_registers(cpu: CpuSample, **changes: Any) -> CpuSample:
 
 
 def with_tables(trial: Trial, **changes: Any) -> Trial:
-    tables = trial.witness["guest_tables"] | changes
-    return trial.model_copy(update={"witness": trial.witness | {"guest_tables": tables}})
+    tables = trial.seen(RamEvidence).ram.guest_tables
+    assert tables
+    return with_ram(trial, guest_tables=tables.model_copy(update=changes))
 
 
 def test_the_recording_was_seen_on_both_sides(recorded: Recorded) -> None:
@@ -81,7 +84,6 @@ def test_without_nested_page_tables_it_falls(recorded: Recorded) -> None:
 
 def test_what_nobody_looked_at_is_no_data(recorded: Recorded) -> None:
     trial = recorded("main")
-    blind = trial.model_copy(update={"witness": trial.witness | {"guest_tables": None}})
-    assert answer(blind)[0] == "NO DATA"
+    assert answer(with_ram(trial, guest_tables=None))[0] == "NO DATA"
     unseen = edited(trial, lambda _t, cpu: with_registers(cpu, saved=()))
     assert answer(unseen)[0] == "FAIL"

@@ -153,7 +153,7 @@ def test_a_qemu_that_went_by_itself_does_not_end_its_trace(
         path = folder / "trial.json"
         path.write_text(json.dumps(json.loads(path.read_text()) | {"ended": "gone"}))
 
-    assert "blind" not in trial(edit).witness
+    assert trial(edit).witness.blind is None
 
 
 def emptied(name: str) -> Edit:
@@ -237,7 +237,7 @@ def test_a_control_whose_witness_is_blind_makes_no_stage_broken(run_2_folder: Pa
     control = main_trial.model_copy(
         update={
             "setting": main_trial.setting.model_copy(update={"name": f"c-{name}", "control": name}),
-            "witness": main_trial.witness | {"blind": "nothing was seen"},
+            "witness": main_trial.witness.model_copy(update={"blind": "nothing was seen"}),
         }
     )
     verdict = judge(run.model_copy(update={"trials": (main_trial, control)}), load_stage(2))

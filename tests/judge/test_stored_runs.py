@@ -149,7 +149,7 @@ def test_a_record_of_another_format_is_for_another_version(
     assert main(["judge", str(run_folder)]) == 2
     said = sentence(capsys)
     assert "recorded by kexec-stages 0.1.0, commit 0123456789ab" in said
-    assert "have format 1; this program reads 4" in said
+    assert "have format 1; this program reads 5" in said
 
 
 def test_damaged_record(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -189,8 +189,8 @@ def test_no_trials_is_an_error() -> None:
 
 
 def test_the_verdict_is_a_pure_function(recorded: Recorded) -> None:
-    run = run_of(recorded("main"), recorded("control-byte-flipped"))
-    again = Run.model_validate_json(run.model_dump_json())
+    run, again = (run_of(recorded("main"), recorded("control-byte-flipped")) for _ in range(2))
+    assert run == again
     assert judge(run, STAGE) == judge(again, STAGE)
 
 

@@ -70,7 +70,7 @@ CHECKS = {number: len(load_stage(number).checks) for number in (1, 2)}
 def frames_of(folder: Path) -> Any:
     """What stage 2's witness saw of the frames."""
     run = Run.model_validate_json((folder / "record.json").read_text())
-    return run.trials[0].witness["frames"]
+    return run.trials[0].witness.model_dump()["frames"]
 
 
 FORMATS = ("text", "mail", "html", "json", "junit", "kcidb", "ktap")

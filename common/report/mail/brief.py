@@ -15,6 +15,7 @@ from textwrap import shorten
 from common import __version__
 from common.checks.model import BRIEF, Claim
 from common.dma.checks import HOST_SAW_ALL
+from common.dma.evidence import frames_of
 from common.host.processes.load import in_words
 from common.judge.stored_run import StoredRun
 from common.judge.verdict import Answer, TrialVerdict
@@ -280,16 +281,15 @@ def _spread(values: Sequence[float], usual: int) -> str:
 def _frames(one: StoredRun, usual: int) -> Iterator[str]:
     decisive = [trial.trial for trial in one.verdict.trials]
     found = [
-        trial.witness["frames"]
+        frames
         for trial in one.run.trials
-        if trial.setting.name in decisive and "frames" in trial.witness
+        if trial.setting.name in decisive and (frames := frames_of(trial))
     ]
     if not found:
         return
-    sent, landed, missing, repeated = (
-        sum(frames[key] for frames in found) for key in ("sent", "landed", "missing", "repeated")
-    )
-    gap = sum(frames["gap"]["landed"] for frames in found if frames["gap"])
+    sent, landed = sum(one.sent for one in found), sum(one.landed for one in found)
+    missing, repeated = sum(one.missing for one in found), sum(one.repeated for one in found)
+    gap = sum(frames.gap.landed for frames in found if frames.gap)
     # Those that the workload lets go astray are no loss: the check knows their numbers.
     meant = missing and all(
         answer.outcome.status == "PASS"

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from common import __version__
+from common.dma.evidence import DmaEvidence, frames_of
+from common.dma.frames import Window
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
@@ -219,20 +221,21 @@ def _timing(one: StoredRun) -> Iterable[str]:
 
 def _dma(one: StoredRun) -> Iterable[str]:
     main = shown_trial(one)
-    if main is None or "frames" not in main.witness:
+    frames = frames_of(main) if main else None
+    if main is None or frames is None:
         return ["none: this stage has no device, or the trial did not come so far"]
-    frames, trace = main.witness["frames"], main.witness.get("trace", {})
+    trace = main.seen(DmaEvidence).trace
     rows = [
-        ("issued", f"{frames['sent']} frames, {frames['rate']:.0f} a second"),
-        ("completed", f"{frames['landed']} seen in RAM, {frames['repeated']} twice"),
-        ("missing", f"{frames['missing']}" + _first_missing(frames["missing_first"])),
-        ("in the gap", window_in_words(frames["gap"])),
-        ("before it", window_in_words(frames["before"])),
+        ("issued", f"{frames.sent} frames, {frames.rate:.0f} a second"),
+        ("completed", f"{frames.landed} seen in RAM, {frames.repeated} twice"),
+        ("missing", f"{frames.missing}" + _first_missing(frames.missing_first)),
+        ("in the gap", window_in_words(frames.gap)),
+        ("before it", window_in_words(frames.before)),
         (
             "resets",
-            f"{trace.get('resets_count', NOT_RECORDED)} of a device, {len(main.resets())} platform",
+            f"{trace.resets_count} of a device, {len(main.resets())} platform",
         ),
-        ("BME cleared", f"{trace.get('command_count', NOT_RECORDED)} times"),
+        ("BME cleared", f"{trace.command_count} times"),
         ("BDF", fact(main.side("outgoing"), "device.bdf")),
     ]
     return [line for name, text in rows for line in wrap(text, f"{name:<13}", " " * 13)]
@@ -242,12 +245,12 @@ def _first_missing(numbers: Sequence[int]) -> str:
     return f"; the first is number {numbers[0]}" if numbers else ""
 
 
-def window_in_words(window: dict[str, Any] | None) -> str:
+def window_in_words(window: Window | None) -> str:
     if window is None:
         return "there was none"
     return (
-        f"{window['landed']} of {window['sent']} frames in {window['ms']:.0f} ms, longest silence"
-        f" {window['silence_ms']:.1f} ms, slowest {window['latency_ms']:.1f} ms"
+        f"{window.landed} of {window.sent} frames in {window.ms:.0f} ms, longest silence"
+        f" {window.silence_ms:.1f} ms, slowest {window.latency_ms:.1f} ms"
     )
 
 
@@ -255,7 +258,8 @@ def _iommu(one: StoredRun) -> Iterable[str]:
     main = shown_trial(one)
     if main is None:
         return [NOT_RECORDED]
-    found = {key: main.witness[key] for key in main.witness if _IOMMU.search(key)}
+    seen = main.witness.model_dump(mode="json", by_alias=True)
+    found = {key: value for key, value in seen.items() if _IOMMU.search(key)}
     lines = [line for key, value in found.items() for line in _flat(key, value)]
     facts = [
         f"{side.name} {key}={value}"

@@ -7,6 +7,7 @@ from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome, Said
 from common.guest import checks as guest_checks
+from common.guest.evidence import RamEvidence
 from common.guest.seen import HOST_SAW_GUEST_RUN
 from common.record.evidence import Trial
 from kvm_memfd import files as kvm_memfd_files
@@ -16,33 +17,31 @@ from kvm_memfd import memory as kvm_memfd_memory
 
 def host_saw(trial: Trial) -> Outcome:
     """The same bytes in the same page frames, read in QEMU's memory from outside."""
-    pages = _pages(trial)
-    digests = trial.witness.get("sha256", {})
-    before, after = digests.get("captured"), digests.get("retrieved")
+    pages, ram = _pages(trial), trial.seen(RamEvidence).ram
+    before, after = ram.sha256.get("captured"), ram.sha256.get("retrieved")
     if pages is None or before is None or after is None:
         return no_data("ram-witness.json has not both digests", expected="equal digests")
     return outcome(
-        before == after and trial.witness["pages"] == pages,
+        before == after and ram.pages == pages,
         expected=f"SHA-256 {before[:16]}… of {pages} pages",
-        seen=f"SHA-256 {after[:16]}… of {trial.witness['pages']} pages",
+        seen=f"SHA-256 {after[:16]}… of {ram.pages} pages",
         evidence="ram-witness.json",
     )
 
 
 def _host_saw_guest(trial: Trial) -> Outcome:
     """The guest went on in the very frames: all its pages written anew since, as only it does."""
-    looks = trial.witness.get("guest", {})
+    looks = trial.seen(RamEvidence).ram.guest
     before, after = looks.get("captured"), looks.get("watched")
     if not before or not after or len(before) != int(trial.setting.options["vcpus"]):
         return no_data("ram-witness.json has not both looks", expected="the guest at work")
     nonce = int(trial.setting.nonce, 16)
-    gained = [b["counter"] - a["counter"] for a, b in zip(before, after, strict=False)]
-    looked = [sum(vcpu["pages"] for vcpu in look) for look in (before, after)]
+    gained = [b.counter - a.counter for a, b in zip(before, after, strict=False)]
+    looked = [sum(vcpu.pages for vcpu in look) for look in (before, after)]
     right = [
-        sum(vcpu["as_written"] for vcpu in look if vcpu["nonce"] == nonce)
-        for look in (before, after)
+        sum(vcpu.as_written for vcpu in look if vcpu.nonce == nonce) for look in (before, after)
     ]
-    went_on = all(g >= vcpu["nr_pages"] for g, vcpu in zip(gained, before, strict=False))
+    went_on = all(g >= vcpu.nr_pages for g, vcpu in zip(gained, before, strict=False))
     return outcome(
         len(before) == len(after) and went_on and looked == right and min(looked) > 0,
         expected=f"a whole sweep more, and {looked[0]} pages as the guest writes them, then"

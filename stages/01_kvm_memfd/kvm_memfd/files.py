@@ -12,6 +12,7 @@ from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
+from kvm_memfd.evidence import files_of
 from kvm_memfd.files_witness import frames
 
 File = dict[str, str]
@@ -155,18 +156,17 @@ def _shortened(text: str) -> str:
 
 def _host_saw(trial: Trial) -> Outcome:
     """The same bytes in the same page frames, read in QEMU's memory from outside."""
-    seen = trial.witness.get("files", {})
-    digests = seen.get("sha256", {})
-    before, after = digests.get("files-written"), digests.get("files")
+    seen = files_of(trial)
+    before, after = seen.sha256.get("files-written"), seen.sha256.get("files")
     side = trial.side(OUTGOING)
     said = [v for k, v in (side.facts if side else {}).items() if k.startswith("frames.")]
     pages = sum(count for text in said for _, count in frames(text))
     if before is None or after is None or not pages:
         return no_data("files-witness.json has not both digests", expected="equal digests")
     return outcome(
-        before == after and seen["pages"] == pages,
+        before == after and seen.pages == pages,
         expected=f"SHA-256 {before[:16]}… of {pages} pages",
-        seen=f"SHA-256 {after[:16]}… of {seen['pages']} pages",
+        seen=f"SHA-256 {after[:16]}… of {seen.pages} pages",
         evidence="files-witness.json",
     )
 

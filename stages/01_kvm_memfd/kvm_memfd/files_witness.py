@@ -8,10 +8,9 @@ frames at `files-written` and again at `files`, in the incoming kernel. At each 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
@@ -20,8 +19,9 @@ from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.raw import RawTrial
 from common.record.setting import LONGEST
-from common.record.stored_file import Count, Name, Strict, read_json
+from common.record.stored_file import read_json
 from common.record.trial_files import TrialFile
+from kvm_memfd.evidence import FilesPoint, FilesSeen, MemfdEvidence, Update
 from kvm_memfd.witness import FILE as RAM_WITNESS
 from kvm_memfd.witness import ram_witness
 from kvm_memfd.witness import read_witness as read_ram_witness
@@ -32,16 +32,7 @@ FILES = (TrialFile(FILE), TrialFile(RAM_WITNESS))
 _FRAMES, _FDT, _KHO = "# frames.", "# kho.fdt=", "# await kho-"
 
 
-class Seen(Strict):
-    """What the host saw of one update."""
-
-    pages: Count
-    sha256: dict[Literal["files-written", "files"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
-    kho: dict[Name, dict[Annotated[str, Field(pattern="^[0-9]{1,2}$")], Count]]
-    """By rendezvous: pages registered with KHO, of each order."""
-
-
-_SEEN = TypeAdapter(Annotated[tuple[Seen, ...], Field(min_length=1, max_length=LONGEST)])
+_SEEN = TypeAdapter(Annotated[tuple[FilesSeen, ...], Field(min_length=1, max_length=LONGEST)])
 
 
 class _OneUpdate:
@@ -49,7 +40,7 @@ class _OneUpdate:
         self._ram = ram
         self._frames: list[tuple[int, int]] = []
         self._root: int | None = None
-        self.digests: dict[str, str] = {}
+        self.digests: dict[FilesPoint, str] = {}
         self.kho: dict[str, dict[str, int]] = {}
 
     def on_line(self, text: str) -> None:
@@ -58,17 +49,15 @@ class _OneUpdate:
         elif text.startswith(_FDT):
             self._root = kho_tree.tree_root(bytes.fromhex(text.removeprefix(_FDT)))
         elif text in ("# at files-written", "# await files"):
-            self.digests[text.split()[-1]] = self._ram.sha256(self._frames)
+            point: FilesPoint = "files-written" if text.endswith("written") else "files"
+            self.digests[point] = self._ram.sha256(self._frames)
         elif text.startswith(_KHO) and self._root is not None:
             counts = kho_tree.preserved(self._ram.read, self._root)
             self.kho[text.removeprefix(_KHO)] = {str(k): n for k, n in sorted(counts.items())}
 
-    def result(self) -> dict[str, Any]:
-        return {
-            "pages": sum(count for _, count in self._frames),
-            "sha256": self.digests,
-            "kho": self.kho,
-        }
+    def result(self) -> FilesSeen:
+        pages = sum(count for _, count in self._frames)
+        return FilesSeen(pages=pages, sha256=self.digests, kho=self.kho)
 
 
 class FilesWitness:
@@ -85,9 +74,9 @@ class FilesWitness:
         self._updates[-1].on_line(text)
         self._beside.on_line(text)
 
-    def result(self) -> list[dict[str, Any]]:
+    def result(self) -> tuple[FilesSeen, ...]:
         """What was seen of each update, in their order."""
-        return [update.result() for update in self._updates]
+        return tuple(update.result() for update in self._updates)
 
 
 def frames(text: str) -> list[tuple[int, int]]:
@@ -102,16 +91,11 @@ def witnesses(machine: MachineView) -> Iterator[HostHelper]:
     with ram_witness(machine) as beside, MachineRam(machine.process.pid) as ram:
         witness = FilesWitness(ram, beside)
         yield witness
-        (machine.folder / FILE).write_text(json.dumps(witness.result()) + "\n")
+        (machine.folder / FILE).write_bytes(_SEEN.dump_json(witness.result()) + b"\n")
 
 
-def read_witnesses(raw: RawTrial) -> dict[str, Any]:
-    """What both saw of a stored trial: "files" beside the rest, in "later" as well.
-
-    Raises OSError or ValueError when one is damaged.
-    """
-    found = read_ram_witness(raw)
-    first, *later = (seen.model_dump() for seen in read_json(raw.folder / FILE, _SEEN))
-    seen = zip(found.get("later", []), later, strict=False)
-    more = {"later": [ram | {"files": files} for ram, files in seen]} if later else {}
-    return found | {"files": first} | more
+def read_witnesses(raw: RawTrial) -> MemfdEvidence:
+    """What both saw of a stored trial. Raises OSError or ValueError when one is damaged."""
+    ram, files = read_ram_witness(raw), read_json(raw.folder / FILE, _SEEN)
+    later = (Update(ram=one, files=other) for one, other in zip(ram[1:], files[1:], strict=False))
+    return MemfdEvidence(ram=ram[0], files=files[0], later=tuple(later))

@@ -15,6 +15,7 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome
 from common.machine import kho_tree
 from common.record.evidence import Trial
+from kvm_memfd.evidence import files_of
 from kvm_memfd.files import words
 
 FILE_KB, FAILED_KB = 2048, 4096
@@ -59,7 +60,7 @@ def _counters(trial: Trial, side: str, point: str) -> dict[str, int] | None:
         found = {name: int(said[name]) for name in _NAMES if name != "kho"}
     except (KeyError, ValueError):
         return None
-    counted = trial.witness.get("files", {}).get("kho", {}).get(point)
+    counted = files_of(trial).kho.get(point)
     if counted is not None:
         found["kho"] = kho_tree.pages({int(order): n for order, n in counted.items()})
     return found
@@ -237,7 +238,7 @@ def _all_restored(trial: Trial) -> Outcome:
     start = after.number("mem.total_kb") if after else None
     guest = before.number("guest.pages") if before else None
     races = [words(text) for key, text in (after.facts if after else {}).items() if _is_race(key)]
-    counted = trial.witness.get("files", {}).get("kho", {}).get("reboot")
+    counted = files_of(trial).kho.get("reboot")
     if end is None or start is None or guest is None or not races:
         return no_data("facts mem.total_kb, memory.end, guest.pages, race.*")
     restored = (end["total"] - start) // 4

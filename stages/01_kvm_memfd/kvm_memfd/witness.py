@@ -14,7 +14,6 @@ good, for what only this guest can have written into them since.
 
 from __future__ import annotations
 
-import json
 import operator
 import time
 import zlib
@@ -22,12 +21,12 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from common.guest.evidence import Point, RamSeen, VcpuLook
 from common.guest.memory import (
-    MAX_VCPUS,
     MOST_PAGES,
     SAMPLES,
     GuestTables,
@@ -39,45 +38,19 @@ from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import PAGE, MachineRam
 from common.record.raw import RawTrial
 from common.record.setting import LONGEST
-from common.record.stored_file import Count, Strict, read_json
+from common.record.stored_file import read_json
 
 FILE = "ram-witness.json"
 _EXTENT = "# pfn.extent."
 
 
-_U64 = Annotated[int, Field(ge=0, lt=1 << 64)]
+class RamSeenInTurn(RamSeen):
+    """FILE: the first update of a chain, and those after it."""
+
+    later: Annotated[tuple[RamSeen, ...], Field(max_length=LONGEST)] = ()
 
 
-class VcpuLook(Strict):
-    """What stood in the frames of one vCPU's share of the guest's pages."""
-
-    pages: Count
-    as_written: Count
-    nonce: _U64
-    counter: _U64
-    nr_pages: Count
-
-
-class Seen(Strict):
-    """What the host saw of one update: FILE."""
-
-    pages: Count
-    page_size: Literal[4096]
-    sha256: dict[Literal["captured", "retrieved"], Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
-    guest: dict[
-        Literal["captured", "watched"],
-        Annotated[tuple[VcpuLook, ...], Field(max_length=MAX_VCPUS)],
-    ] = Field(default_factory=dict)
-    guest_tables: GuestTables | None = None
-
-
-class SeenInTurn(Seen):
-    """Of a chain: the first update, and those after it."""
-
-    later: Annotated[tuple[Seen, ...], Field(max_length=LONGEST)] = ()
-
-
-_SEEN = TypeAdapter(SeenInTurn)
+_SEEN = TypeAdapter(RamSeenInTurn)
 
 
 class _OneUpdate:
@@ -87,8 +60,8 @@ class _OneUpdate:
         self._ram, self._pool = ram, pool
         self._extents: list[tuple[int, int]] = []
         self._first_pages: list[int] = []
-        self._running: dict[str, Future[str]] = {}
-        self._looks: dict[str, list[dict[str, int]]] = {}
+        self._running: dict[Point, Future[str]] = {}
+        self._looks: dict[Literal["captured", "watched"], tuple[VcpuLook, ...]] = {}
         self._tables: GuestTables | None = None
 
     def on_line(self, text: str) -> None:
@@ -98,7 +71,7 @@ class _OneUpdate:
             self._first_pages.append(int(first))
             self._extents.append((int(pfn), int(count)))
         elif text in ("# at captured", "# at retrieved"):
-            name = text.removeprefix("# at ")
+            name: Point = "captured" if text.endswith("captured") else "retrieved"
             if name == "captured":
                 self._look(name, SAMPLES)  # the guest waits for it
                 self._tables = guest_tables(self._ram, self._page)
@@ -124,13 +97,21 @@ class _OneUpdate:
         """True once the guest was seen."""
         return bool(self._running)
 
-    def _look(self, name: str, most: int) -> None:
+    def _look(self, name: Literal["captured", "watched"], most: int) -> None:
         """Note how far each vCPU is, and how many of `most` of its pages hold what it says."""
-        self._looks[name] = [
-            dict(zip(("pages", "as_written"), count_written(block, self._page, most), strict=True))
-            | {"nonce": block.nonce, "counter": block.counter, "nr_pages": block.nr_pages}
-            for block in vcpu_blocks(self._page)
-        ]
+        looks = []
+        for block in vcpu_blocks(self._page):
+            pages, as_written = count_written(block, self._page, most)
+            looks.append(
+                VcpuLook(
+                    pages=pages,
+                    as_written=as_written,
+                    nonce=block.nonce,
+                    counter=block.counter,
+                    nr_pages=block.nr_pages,
+                )
+            )
+        self._looks[name] = tuple(looks)
 
     def _page(self, page: int) -> bytes:
         """The guest's page, in the frame in which it was in the outgoing kernel; b"" if unknown."""
@@ -139,15 +120,15 @@ class _OneUpdate:
         offset = page - self._first_pages[at] if at >= 0 else 0
         return self._ram.read((pfn + offset) * PAGE, PAGE) if offset < count else b""
 
-    def result(self) -> dict[str, Any]:
-        """Number of pages hashed, the digest at each point that was reached, and both looks."""
-        return {
-            "pages": sum(count for _, count in self._extents),
-            "page_size": PAGE,
-            "sha256": {name: digest.result() for name, digest in self._running.items()},
-            "guest": self._looks,
-            "guest_tables": self._tables and self._tables.model_dump(),
-        }
+    def result(self) -> RamSeen:
+        """What was seen at each point that was reached."""
+        return RamSeen(
+            pages=sum(count for _, count in self._extents),
+            page_size=4096,
+            sha256={name: digest.result() for name, digest in self._running.items()},
+            guest=self._looks,
+            guest_tables=self._tables,
+        )
 
 
 class RamWitness:
@@ -167,10 +148,10 @@ class RamWitness:
         """How many of the guest's pages change in `seconds`, in their frames before the kexec."""
         return self._updates[0].changed(seconds)
 
-    def result(self) -> dict[str, Any]:
-        """What was seen of the first update; of those after it in a list, "later"."""
+    def result(self) -> RamSeenInTurn:
+        """What was seen of the first update, and of those after it."""
         first, *later = (update.result() for update in self._updates)
-        return first | ({"later": later} if later else {})
+        return RamSeenInTurn(**dict(first), later=tuple(later))
 
 
 @contextmanager
@@ -179,9 +160,11 @@ def ram_witness(machine: MachineView) -> Iterator[HostHelper]:
     with MachineRam(machine.process.pid) as ram, ThreadPoolExecutor(1) as pool:
         witness = RamWitness(ram, pool)
         yield witness
-        (machine.folder / FILE).write_text(json.dumps(witness.result()) + "\n")
+        (machine.folder / FILE).write_text(witness.result().model_dump_json() + "\n")
 
 
-def read_witness(raw: RawTrial) -> dict[str, Any]:
-    """What the witness of a stored trial saw. Raises OSError or ValueError when it is damaged."""
-    return read_json(raw.folder / FILE, _SEEN).model_dump(exclude_unset=True)
+def read_witness(raw: RawTrial) -> tuple[RamSeen, ...]:
+    """What the witness of a stored trial saw, by update. Raises OSError or ValueError when it is
+    damaged."""
+    seen = read_json(raw.folder / FILE, _SEEN)
+    return RamSeen(**{name: getattr(seen, name) for name in RamSeen.model_fields}), *seen.later

@@ -7,7 +7,7 @@ from common.checks import live_update as checks
 from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Control, Outcome
-from common.guest.linux_checks import beat, qemu
+from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
 from common.record.evidence import Trial
 from kvm_memfd.controls import (
@@ -56,7 +56,7 @@ def _much_moved(trial: Trial) -> Outcome:
 
 
 def _booted_again(trial: Trial) -> Outcome:
-    hellos = trial.witness["guest"]["hellos"]
+    hellos = guest_of(trial).hellos
     return outcome(
         len(hellos) == 2,
         expected="the guest starts twice",
@@ -67,12 +67,12 @@ def _booted_again(trial: Trial) -> Outcome:
 
 def _went_on_here(trial: Trial) -> Outcome:
     """In the outgoing kernel, after QEMU had saved: no fault, and once more round its memory."""
-    side, last = trial.side(OUTGOING), beat(trial, "before")
+    side, last = trial.side(OUTGOING), guest_of(trial).before
     given_up = side.stamps.get("await.goes-on") if side else None
-    if given_up is None or last is None or "goes-on" in qemu(trial, OUTGOING)["failed"]:
+    if given_up is None or last is None or "goes-on" in qemu_of(trial, OUTGOING).failed:
         return no_data("the guest did not go on", expected="no faults")
-    faults = {key: value for key, value in last.items() if str(key).endswith(".faults")}
-    beats = sum(t > given_up for t in trial.witness["guest"]["beat_times"])
+    faults = last.ending(".faults")
+    beats = sum(t > given_up for t in guest_of(trial).beat_times)
     return outcome(
         beats > 0 and set(faults.values()) == {"0"},
         expected="beats, and no faults",

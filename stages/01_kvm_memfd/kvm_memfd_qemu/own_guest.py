@@ -13,8 +13,8 @@ from dataclasses import replace
 from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.checks.model import Check, Claim, Control, Outcome
+from common.guest.evidence import qemu_of
 from common.guest.lines import TRANSCRIPT
-from common.guest.linux_checks import qemu
 from common.guest.linux_controls import GUEST
 from common.record.evidence import Trial
 from common.stage.declaration import Stage
@@ -39,7 +39,7 @@ def _writes(side: str) -> Callable[[Trial], Outcome]:
 
     def ask(trial: Trial) -> Outcome:
         expected = "pages that change within a second"
-        changed = qemu(trial, side).get("changed")
+        changed = qemu_of(trial, side).changed
         if changed is None:
             return no_data(f"{TRANSCRIPT}, changed", expected=expected)
         return outcome(
@@ -53,15 +53,15 @@ def _writes(side: str) -> Callable[[Trial], Outcome]:
 
 
 def _not_reset(trial: Trial) -> Outcome:
-    said = qemu(trial, INCOMING)
+    said = qemu_of(trial, INCOMING)
     expected = "running, no RESET and no SHUTDOWN"
-    if "status" not in said:
+    if said.status is None:
         return no_data(f"{TRANSCRIPT}, query-status", expected=expected)
-    events = [name for name in ("reset", "shutdown") if f"event.{name}" in said]
+    events = [name for name in ("reset", "shutdown") if name in said.events]
     return outcome(
-        said["status"] == "running" and not events,
+        said.status == "running" and not events,
         expected=expected,
-        seen=", ".join([said["status"], *(name.upper() for name in events)]),
+        seen=", ".join([said.status, *(name.upper() for name in events)]),
         evidence=f"{TRANSCRIPT}, events and query-status",
     )
 
@@ -80,7 +80,7 @@ _GOES_ON = Claim(
 
 
 def _was_reset(trial: Trial) -> Outcome:
-    seen = "event.reset" in qemu(trial, INCOMING)
+    seen = "reset" in qemu_of(trial, INCOMING).events
     return outcome(
         seen, expected="RESET", seen="RESET" if seen else "no RESET", evidence=TRANSCRIPT
     )

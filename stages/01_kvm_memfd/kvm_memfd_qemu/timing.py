@@ -4,7 +4,8 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
-from common.guest.linux_checks import beat, pause_between_beats
+from common.guest.evidence import guest_of
+from common.guest.linux_checks import pause_between_beats
 from common.guest.timing import BLACKOUT, resuming, saving
 from common.record.evidence import Trial
 from common.record.timing import (
@@ -37,16 +38,17 @@ def phases(trial: Trial) -> dict[str, float]:
 
 
 def _guest_gap(trial: Trial) -> float | None:
-    last = beat(trial, "last")
-    return int(last["stamper0.gap_mono_ns"]) / 1e6 if last else None
+    last = guest_of(trial).last
+    return last.exact("stamper0.gap_mono_ns") / 1e6 if last else None
 
 
 def _late(trial: Trial) -> float | None:
     """What the guest's clock lost between the two beats around the resume."""
-    before, after, silence = beat(trial, "before"), beat(trial, "after"), pause_between_beats(trial)
+    guest, silence = guest_of(trial), pause_between_beats(trial)
+    before, after = guest.before, guest.after
     if before is None or after is None or silence is None:
         return None
-    return silence - (int(after["real_ns"]) - int(before["real_ns"])) / 1e6
+    return silence - (after.exact("real_ns") - before.exact("real_ns")) / 1e6
 
 
 _IN_THE_BLACKOUT = (

@@ -3,13 +3,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
+from common.guest.evidence import LinuxGuestEvidence, RamEvidence
 from common.guest.lines import read_guest
 from common.record.raw import RawTrial
 from kvm_memfd.witness import read_witness as read_ram_witness
 
 
-def read_witness(raw: RawTrial) -> dict[str, Any]:
+class QemuMemfdEvidence(RamEvidence, LinuxGuestEvidence):
+    """Of stage 1 with QEMU."""
+
+
+def read_witness(raw: RawTrial) -> QemuMemfdEvidence:
     """All of a stored trial. Raises OSError or ValueError on damaged files."""
-    return {**read_ram_witness(raw), **read_guest(raw)}
+    return QemuMemfdEvidence(ram=read_ram_witness(raw)[0], **dict(read_guest(raw)))

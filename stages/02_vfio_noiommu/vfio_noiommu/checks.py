@@ -10,6 +10,7 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
+from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
 
@@ -18,14 +19,14 @@ TAINT = 64
 
 
 def _guest_saw_all(trial: Trial) -> Outcome:
-    frames, side = frame_checks.frames_of(trial), trial.side(INCOMING)
+    frames, side = frames_of(trial), trial.side(INCOMING)
     keys = ("guest.frames", "guest.frames.lost", "guest.frames.repeated", "guest.frames.damaged")
     seen = [side.facts.get(key) if side else None for key in keys]
-    if frames is None or not frames["sent"] or None in seen:
+    if frames is None or not frames.sent or None in seen:
         return no_data("facts guest.frames.*", expected="every frame once")
     return outcome(
-        seen == [str(frames["sent"]), "0", "0", "0"],
-        expected=f"{frames['sent']} frames, none lost, repeated or damaged",
+        seen == [str(frames.sent), "0", "0", "0"],
+        expected=f"{frames.sent} frames, none lost, repeated or damaged",
         seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} repeated, {seen[3]} damaged",
         evidence="incoming facts guest.frames.*, against device-sent.bin",
     )

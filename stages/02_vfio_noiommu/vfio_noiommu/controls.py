@@ -15,6 +15,8 @@ from common.dma.controls import (
     master_cleared_later,
     silent_from_jump,
 )
+from common.dma.evidence import DmaEvidence
+from common.dma.frames import Window
 from common.guest.checks import both
 from common.record.evidence import Trial
 from vfio_noiommu.checks import CLAIMS
@@ -53,11 +55,11 @@ WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"
 
 
 def _went_to_sleep(trial: Trial) -> Outcome:
-    found = trial.witness["trace"]["power"]
+    found = trial.seen(DmaEvidence).trace.power
     return outcome(
-        any("->D3" in entry[1] and entry[0] > 0 for entry in found),
+        any("->D3" in entry.text and entry.ms > 0 for entry in found),
         expected="D0 to D3 in the incoming kernel",
-        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "never",
+        seen=f"{found[0].text} at {found[0].ms:+.1f} ms" if found else "never",
         evidence="qemu-trace.log",
     )
 
@@ -76,23 +78,24 @@ def _pages_moved(trial: Trial) -> Outcome:
 
 
 def _reset_by_hand(trial: Trial) -> Outcome:
-    found = [e for e in trial.witness["trace"]["resets"] if "ctrl_sw_reset" in e[1] and e[0] > 0]
+    resets = trial.seen(DmaEvidence).trace.resets
+    found = [one for one in resets if "ctrl_sw_reset" in one.text and one.ms > 0]
     return outcome(
         bool(found),
         expected="a reset by the device's own register in the incoming kernel",
-        seen=f"{found[0][1]} at {found[0][0]:+.1f} ms" if found else "none",
+        seen=f"{found[0].text} at {found[0].ms:+.1f} ms" if found else "none",
         evidence="qemu-trace.log",
     )
 
 
 def _other_goes_on(trial: Trial) -> Outcome:
-    after = trial.witness["other"]["after"] if "other" in trial.witness else None
-    if after is None:
+    other = trial.seen(DmaEvidence).other
+    if other is None:
         return no_data("other-landed.bin", expected="frames after the kexec")
     return outcome(
-        after["landed"] > 0,
+        other.after.landed > 0,
         expected="frames of the second device after the kexec",
-        seen=f"{after['landed']} of {after['sent']}",
+        seen=f"{other.after.landed} of {other.after.sent}",
         evidence="other-landed.bin",
     )
 
@@ -141,16 +144,22 @@ def _ran_on_unfinished(trial: Trial) -> Outcome:
     )
 
 
+def _after_finish(trial: Trial) -> Window | None:
+    """What the second device did after FINISH; None when that is not known."""
+    other = trial.seen(DmaEvidence).other
+    return other.finished if other else None
+
+
 def _into_freed_pages(trial: Trial) -> Outcome:
     """FINISH freed the second device's memory, which nobody had retrieved, and it wrote on."""
-    side, finished = trial.side(INCOMING), trial.witness.get("other", {}).get("finished")
+    side, finished = trial.side(INCOMING), _after_finish(trial)
     ret = side.facts.get("finish") if side else None
     if finished is None:
         return no_data("other-landed.bin, fact t.finished", expected="frames after FINISH")
     return outcome(
-        ret == "0" and finished["fresh"] > 0,
+        ret == "0" and finished.fresh > 0,
         expected="FINISH=0, then frames of the second device in the pages that it freed",
-        seen=f"FINISH={ret}, then {finished['fresh']} of {finished['sent']} frames",
+        seen=f"FINISH={ret}, then {finished.fresh} of {finished.sent} frames",
         evidence="incoming fact finish; other-landed.bin",
     )
 
@@ -201,13 +210,13 @@ def _skew(
 
 
 def _other_stopped(trial: Trial) -> Outcome:
-    finished = trial.witness.get("other", {}).get("finished")
+    finished = _after_finish(trial)
     if finished is None:
         return no_data("other-landed.bin, fact t.finished", expected="no frame after FINISH")
     return outcome(
-        finished["sent"] > 0 and finished["fresh"] == 0,
+        finished.sent > 0 and finished.fresh == 0,
         expected="no frame of the second device after FINISH",
-        seen=f"{finished['fresh']} of {finished['sent']}",
+        seen=f"{finished.fresh} of {finished.sent}",
         evidence="other-landed.bin",
     )
 

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
+from common.dma.evidence import dma_in_the_gap, gap_of
 from common.record.evidence import Trial
 from common.record.timing import (
     ACROSS,
@@ -38,10 +39,9 @@ def phases(trial: Trial) -> dict[str, float]:
         _GUEST_BLACKOUT: guest_gap_ms(trial),
         _UNREAD: tsc_across_ms(trial, "paused", "adopted"),
     }
-    frames = trial.witness.get("frames")
-    if frames and frames["gap"]:
-        found["gap (host)"] = frames["gap"]["ms"]
-        found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
+    if gap := gap_of(trial):
+        found["gap (host)"] = gap.ms
+        found["longest silence in the gap (host)"] = gap.silence_ms
     return known(found)
 
 
@@ -63,9 +63,8 @@ def blackout(trial: Trial) -> dict[str, float]:
 
 def headline(trial: Trial) -> dict[str, str]:
     """What the summary shows: blackout of the guest, and how little of one the device has."""
-    gap = trial.witness["frames"]["gap"]
     return {
         "blackout": f"{phases(trial)[_GUEST_BLACKOUT]:.0f} ms",
         "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB, 1 vfio device",
-        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+        **dma_in_the_gap(trial),
     }

@@ -4,16 +4,17 @@
 from __future__ import annotations
 
 import re
-from typing import Any
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome, Said
 from common.dma import checks as frame_checks
 from common.dma import said
+from common.dma.evidence import frames_of
 from common.dma.igb import DEVICE, OTHER
 from common.guest.checks import both
 from common.record.evidence import Trial
+from iommufd.evidence import Faults, Look, Table, Translation, TranslationEvidence
 
 PAGE = 4096
 _SNAPSHOTS = ("outgoing", "booted", "refused", "adopted", "finished")
@@ -28,27 +29,30 @@ def snapshots(trial: Trial) -> tuple[str, ...]:
     return tuple(when for when in _SNAPSHOTS if not (qemu and when == "refused"))
 
 
-def snapshot(trial: Trial, when: str) -> dict[str, Any] | None:
+def snapshot(trial: Trial, when: str) -> Look | None:
     """The host's look at the tables at that point, None when there was none."""
-    looks: list[dict[str, Any]] = trial.witness["tables"]
-    return next((look for look in looks if look["when"] == when), None)
+    looks = trial.seen(TranslationEvidence).tables
+    return next((look for look in looks if look.when == when), None)
 
 
-def tables(trial: Trial, when: str) -> dict[str, Any] | None:
+def tables(trial: Trial, when: str) -> Table | None:
     """What the IOMMU had for the device at that point, None when that is not known."""
     look = snapshot(trial, when)
-    found: dict[str, Any] | None = look[DEVICE] if look else None
-    return found
+    return look.device if look else None
 
 
-def faults(trial: Trial, when: str, bdf: str) -> dict[str, Any] | None:
+def translation_of(trial: Trial) -> Translation:
+    """What QEMU's trace has of the IOMMU."""
+    return trial.seen(TranslationEvidence).translation
+
+
+def faults(trial: Trial, when: str, bdf: str) -> Faults | None:
     """Faults of a device while `when` was going on, None for none."""
-    found: dict[str, Any] | None = trial.witness["translation"]["faults"][when].get(bdf)
-    return found
+    return translation_of(trial).faults[when].get(bdf)
 
 
 def _never_off(trial: Trial) -> Outcome:
-    enables = trial.witness["translation"]["enables"]
+    enables = translation_of(trial).enables
     if not enables:
         return no_data("no vtd_dmar_enable in qemu-trace.log", expected="one enable")
     return outcome(
@@ -61,9 +65,9 @@ def _never_off(trial: Trial) -> Outcome:
 
 def _one_handover(trial: Trial) -> Outcome:
     """One root table is set at boot, one after the host let the outgoing kernel go; no more."""
-    translation = trial.witness["translation"]
-    roots, incoming = translation["roots"], translation["incoming"]
-    left = trial.witness["left_ms"]
+    translation = translation_of(trial)
+    roots, incoming = translation.roots, translation.incoming
+    left = trial.seen(TranslationEvidence).left_ms
     if not roots or incoming is None or left is None:
         return no_data("vtd_reg_dmar_root in qemu-trace.log", expected="two root tables")
     return outcome(
@@ -77,14 +81,14 @@ def _one_handover(trial: Trial) -> Outcome:
 
 def _root_taken_over(trial: Trial) -> Outcome:
     """The incoming kernel goes on with the table that was handed over, under every look."""
-    roots = trial.witness["translation"]["roots"]
+    roots = translation_of(trial).roots
     looks = [snapshot(trial, when) for when in snapshots(trial)[1:]]
     if len(roots) < 2 or None in looks:
         return no_data("tables.json, vtd_reg_dmar_root", expected="the handed over root table")
-    found = [f"{look['when']} {look['root']}" for look in looks if look]
+    found = [f"{look.when} {look.root}" for look in looks if look]
     entries = [tables(trial, when) for when in snapshots(trial)[1:]]
     return outcome(
-        all(look and look["root"] == roots[1][1] for look in looks) and None not in entries,
+        all(look and look.root == roots[1][1] for look in looks) and None not in entries,
         expected=f"root table {roots[1][1]}, with an entry for {DEVICE}",
         seen=", ".join(found) + ("" if None not in entries else ", without one"),
         evidence="tables.json, read in the machine's RAM",
@@ -92,27 +96,24 @@ def _root_taken_over(trial: Trial) -> Outcome:
 
 
 def _same_entry(trial: Trial) -> Outcome:
-    keys = ("context_entry", "domain", "top")
     found = [tables(trial, when) for when in snapshots(trial)]
-    seen = [{key: table[key] for key in keys} if table else None for table in found]
-    if seen[0] is None:
+    seen = [_entry(table) for table in found]
+    if found[0] is None:
         return no_data("tables.json, outgoing", expected="the same context entry")
     return outcome(
         all(one == seen[0] for one in seen),
-        expected=f"{_entry(seen[0])} in all of {', '.join(snapshots(trial))}",
+        expected=f"{seen[0]} in all of {', '.join(snapshots(trial))}",
         seen="the same"
         if all(one == seen[0] for one in seen)
-        else "; ".join(
-            f"{when}: {_entry(one)}" for when, one in zip(snapshots(trial), seen, strict=True)
-        ),
+        else "; ".join(f"{when}: {one}" for when, one in zip(snapshots(trial), seen, strict=True)),
         evidence="tables.json, read in the machine's RAM",
     )
 
 
-def _entry(one: dict[str, Any] | None) -> str:
+def _entry(one: Table | None) -> str:
     if one is None:
         return "no entry"
-    return f"entry {one['context_entry']}, domain {one['domain']}, table {one['top']}"
+    return f"entry {one.context_entry}, domain {one.domain}, table {one.top}"
 
 
 def _same_table(trial: Trial) -> Outcome:
@@ -121,7 +122,7 @@ def _same_table(trial: Trial) -> Outcome:
     first = found[0]
     if first is None:
         return no_data("tables.json, outgoing", expected="the same page table")
-    seen = [(table["pages"], table["sha256"]) if table else None for table in found]
+    seen = [(table.pages, table.sha256) if table else None for table in found]
     differ = [
         when
         for when, one in zip(snapshots(trial), seen, strict=True)
@@ -129,7 +130,7 @@ def _same_table(trial: Trial) -> Outcome:
     ]
     return outcome(
         not differ,
-        expected=f"{len(first['pages'])} pages, sha256 {first['sha256'][:16]}, in all of"
+        expected=f"{len(first.pages)} pages, sha256 {first.sha256[:16]}, in all of"
         f" {', '.join(snapshots(trial))}",
         seen=f"another in {', '.join(differ)}" if differ else "the same pages, the same content",
         evidence="tables.json, read in the machine's RAM",
@@ -141,13 +142,13 @@ def _above_ram(trial: Trial) -> Outcome:
     look, table, side = snapshot(trial, "outgoing"), tables(trial, "outgoing"), trial.side(OUTGOING)
     text = side.facts.get("device.registers", "") if side else ""
     match = re.search(r"rdbal=([0-9a-f]+) rdbah=([0-9a-f]+)", text)
-    if look is None or table is None or table["lowest"] is None or match is None:
+    if look is None or table is None or table.lowest is None or match is None:
         return no_data("tables.json, fact device.registers", expected="IOVAs above all RAM")
     ring = int(match[2] + match[1], 16)
     return outcome(
-        min(table["lowest"], ring) >= look["ram_end"],
-        expected=f"all at or above {look['ram_end']:#x}, where RAM ends",
-        seen=f"lowest IOVA mapped {table['lowest']:#x}, ring register {ring:#x}",
+        min(table.lowest, ring) >= look.ram_end,
+        expected=f"all at or above {look.ram_end:#x}, where RAM ends",
+        seen=f"lowest IOVA mapped {table.lowest:#x}, ring register {ring:#x}",
         evidence="tables.json, fact device.registers",
     )
 
@@ -172,15 +173,15 @@ def unmapped_frames(trial: Trial) -> list[int]:
 def _unmapped_faulted(trial: Trial) -> Outcome:
     """The trace has four events for each frame at least: QEMU writes piece by piece."""
     page, numbers = unmapped_page(trial), unmapped_frames(trial)
-    frames, found = frame_checks.frames_of(trial), faults(trial, "proof", DEVICE)
-    if page is None or not numbers or frames is None or frames["gap"] is None:
+    frames, found = frames_of(trial), faults(trial, "proof", DEVICE)
+    if page is None or not numbers or frames is None or frames.gap is None:
         return no_data("facts unmapped.*, or no gap", expected="faults in the gap")
     return outcome(
-        found is not None and found["in_gap"] > 0 and found["count"] >= len(numbers),
+        found is not None and found.in_gap > 0 and found.count >= len(numbers),
         expected=f"faults of {DEVICE} at {page:#x} for {len(numbers)} frames, some of them in the"
-        f" gap's {frames['gap']['ms']:.0f} ms",
-        seen=f"{found['count']} from {found['first'][0]:+.0f} to {found['last']:+.0f} ms,"
-        f" {found['in_gap']} in the gap; {found['first'][1]}"
+        f" gap's {frames.gap.ms:.0f} ms",
+        seen=f"{found.count} from {found.first[0]:+.0f} to {found.last:+.0f} ms,"
+        f" {found.in_gap} in the gap; {found.first[1]}"
         if found
         else "none",
         evidence="qemu-trace.log, vtd_dmar_fault; outgoing facts unmapped.*",
@@ -188,17 +189,16 @@ def _unmapped_faulted(trial: Trial) -> Outcome:
 
 
 def _no_other_fault(trial: Trial) -> Outcome:
-    frames, numbers = frame_checks.frames_of(trial), unmapped_frames(trial)
-    if not trial.witness["translation"]["roots"] or frames is None or not frames["landed"]:
+    frames, numbers = frames_of(trial), unmapped_frames(trial)
+    if not translation_of(trial).roots or frames is None or not frames.landed:
         return no_data("no frame, or no event of the IOMMU in qemu-trace.log", expected="no fault")
     found, page = faults(trial, "proof", DEVICE), unmapped_page(trial) if numbers else None
     return outcome(
-        found is None
-        or (page is not None and page <= found["lowest"] <= found["highest"] < page + PAGE),
+        found is None or (page is not None and page <= found.lowest <= found.highest < page + PAGE),
         expected=f"no fault of {DEVICE} as long as every frame counts"
         + (f", but at {page:#x}" if page is not None else ""),
-        seen=f"{found['count']}, {found['lowest']:#x} to {found['highest']:#x}, first at"
-        f" {found['first'][0]:+.0f} ms"
+        seen=f"{found.count}, {found.lowest:#x} to {found.highest:#x}, first at"
+        f" {found.first[0]:+.0f} ms"
         if found
         else "none",
         evidence="qemu-trace.log, vtd_dmar_fault",
@@ -206,15 +206,15 @@ def _no_other_fault(trial: Trial) -> Outcome:
 
 
 def _reader_saw_all(trial: Trial) -> Outcome:
-    frames, side = frame_checks.frames_of(trial), trial.side(INCOMING)
+    frames, side = frames_of(trial), trial.side(INCOMING)
     keys = [f"reader.frames{what}" for what in ("", ".lost", ".damaged", ".missing")]
     seen = [side.facts.get(key) if side else None for key in keys]
-    if frames is None or not frames["sent"] or None in seen:
+    if frames is None or not frames.sent or None in seen:
         return no_data("facts reader.frames.*", expected="every frame once")
     never = len(unmapped_frames(trial))
     return outcome(
-        seen == [str(frames["sent"] - never), "0", "0", str(never)],
-        expected=f"{frames['sent'] - never} frames, none lost or damaged, {never} missing in the"
+        seen == [str(frames.sent - never), "0", "0", str(never)],
+        expected=f"{frames.sent - never} frames, none lost or damaged, {never} missing in the"
         " buffer, as their descriptors led elsewhere",
         seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} damaged, {seen[3]} missing",
         evidence="incoming facts reader.frames.*, against device-sent.bin",
@@ -267,11 +267,11 @@ def _domain_id_reserved(trial: Trial) -> Outcome:
     if table is None or None in looks:
         return no_data("tables.json", expected="no other device with its domain ID")
     others = [
-        {bdf: domain for bdf, domain in look["domains"].items() if bdf != DEVICE}
+        {bdf: domain for bdf, domain in look.domains.items() if bdf != DEVICE}
         for look in looks
         if look
     ]
-    mine = table["domain"]
+    mine = table.domain
     return outcome(
         all(mine not in one.values() and max(one.values(), default=0) > mine for one in others),
         expected=f"{mine} only for {DEVICE}, and a higher one given away",
@@ -287,7 +287,7 @@ def _pinned(trial: Trial) -> Outcome:
     seen = [side.facts.get(key) if side else None for key in keys]
     if None in seen[:2] or (seen[0] == seen[1] and (seen[2] is None or table is None)):
         return no_data("facts pins.*, tables.json", expected="pins of what is mapped")
-    mapped = table["mapped"] // 1024 if table else 0
+    mapped = table.mapped // 1024 if table else 0
     wanted = ["VmPin=0 VmLck=0"] * 2 + [f"VmPin={mapped} VmLck=0"]
     return outcome(
         seen == wanted,
@@ -299,7 +299,7 @@ def _pinned(trial: Trial) -> Outcome:
 
 def _reuse_faults(trial: Trial) -> Outcome:
     """Nothing lands by a translation that is still cached, and the same addresses fault."""
-    side, at_reused = trial.side(INCOMING), trial.witness["translation"].get("at_reused")
+    side, at_reused = trial.side(INCOMING), translation_of(trial).at_reused
     start, length = (side.number(f"reuse.{key}") if side else None for key in ("iova", "length"))
     landed = side.facts.get("reuse.landed") if side else None
     if side is None or start is None or length is None or landed is None or at_reused is None:
@@ -324,12 +324,12 @@ def _unmap_faults(trial: Trial) -> Outcome:
     length = side.number("unmap.length") if side else None
     if side is None or iova is None or not length or before is None or after is None:
         return no_data("facts unmap.*, tables.json", expected="faults")
-    missing, gone = side.facts.get("unmap.missing"), before["mapped"] - after["mapped"]
+    missing, gone = side.facts.get("unmap.missing"), before.mapped - after.mapped
     some, _, of = (missing or "").partition(" of ")
-    inside = found and iova <= found["lowest"] <= found["highest"] < iova + length
+    inside = found and iova <= found.lowest <= found.highest < iova + length
     where = f"{iova:#x}-{iova + length - 1:#x}"
     return outcome(
-        bool(inside and gone == length and after["top"] == before["top"])
+        bool(inside and gone == length and after.top == before.top)
         and some == of
         and int(some) >= PROBE_FRAMES
         and side.facts.get("unmap") == "0",
@@ -337,9 +337,7 @@ def _unmap_faults(trial: Trial) -> Outcome:
         f" or more missing, faults in {where} and nowhere else",
         seen=f"{gone} bytes gone, {missing} frames missing, "
         + (
-            f"{found['count']} faults in {found['lowest']:#x}-{found['highest']:#x}"
-            if found
-            else "no fault"
+            f"{found.count} faults in {found.lowest:#x}-{found.highest:#x}" if found else "no fault"
         ),
         evidence="qemu-trace.log, vtd_dmar_fault; tables.json; facts unmap.*",
     )
@@ -355,11 +353,10 @@ def _map_lands(trial: Trial) -> Outcome:
         found is None
         and bool(landed and landed >= PROBE_FRAMES)
         and side.facts.get("map") == "0"
-        and after["mapped"] == before["mapped"],
-        expected=f"{before['mapped']} bytes mapped as before, {PROBE_FRAMES} frames landed, no"
-        " fault",
-        seen=f"{after['mapped']} bytes mapped, {landed or 0} frames landed,"
-        f" {found['count'] if found else 0} faults",
+        and after.mapped == before.mapped,
+        expected=f"{before.mapped} bytes mapped as before, {PROBE_FRAMES} frames landed, no fault",
+        seen=f"{after.mapped} bytes mapped, {landed or 0} frames landed,"
+        f" {found.count if found else 0} faults",
         evidence="facts map.*, tables.json, qemu-trace.log",
     )
 
@@ -374,11 +371,11 @@ def _other_blocked(trial: Trial) -> Outcome:
         return no_data("fact other.command", expected="bus mastering off, then faults")
     by_hand = (booted - trial.console.kexecs[0]) / 1e6
     return outcome(
-        not command & _BUS_MASTER and found is not None and found["first"][0] >= by_hand,
+        not command & _BUS_MASTER and found is not None and found.first[0] >= by_hand,
         expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
         f" {by_hand:+.0f} ms",
         seen=f"PCI_COMMAND {command:#x}, "
-        + (f"{found['count']} faults, first at {found['first'][0]:+.0f} ms" if found else "none"),
+        + (f"{found.count} faults, first at {found.first[0]:+.0f} ms" if found else "none"),
         evidence="incoming fact other.command; qemu-trace.log, vtd_dmar_fault",
     )
 

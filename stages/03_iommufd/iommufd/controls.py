@@ -12,7 +12,8 @@ from common.checks.model import Check, Control, Outcome
 from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
-from iommufd.checks import CLAIMS, PAGE, faults, snapshot, tables, unmapped_page
+from iommufd.checks import CLAIMS, PAGE, faults, snapshot, tables, translation_of, unmapped_page
+from iommufd.evidence import TranslationEvidence
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -38,7 +39,7 @@ WITHOUT_DEVICE = (ALL - LIVE - BEFORE) | {"outgoing_rules", "dialogue_complete"}
 
 def _turned_off(trial: Trial) -> Outcome:
     """QEMU saw translation disabled between the end of one kernel and the start of the next."""
-    enables = trial.witness["translation"]["enables"]
+    enables = translation_of(trial).enables
     if not enables:
         return no_data("no vtd_dmar_enable in qemu-trace.log", expected="a disable")
     off = [ms for ms, on in enables if not on]
@@ -56,9 +57,9 @@ def _untold_faults(trial: Trial) -> Outcome:
     if page is None or found is None:
         return no_data("fact unmapped.iova, vtd_dmar_fault", expected="faults")
     return outcome(
-        page <= found["lowest"] <= found["highest"] < page + PAGE,
+        page <= found.lowest <= found.highest < page + PAGE,
         expected=f"faults at {page:#x}, and nowhere else",
-        seen=f"{found['count']} faults, {found['lowest']:#x} to {found['highest']:#x}",
+        seen=f"{found.count} faults, {found.lowest:#x} to {found.highest:#x}",
         evidence="qemu-trace.log, vtd_dmar_fault; outgoing fact unmapped.iova",
     )
 
@@ -79,17 +80,17 @@ def _canary_overwritten(trial: Trial) -> Outcome:
 def _stopped_by_finish(trial: Trial) -> Outcome:
     """FINISH was accepted, reset the device, and left its place in the IOMMU to another table."""
     side, after = trial.side(INCOMING), tables(trial, "finished")
-    before, resets = tables(trial, "booted"), trial.witness["trace"]["resets"]
+    before, resets = tables(trial, "booted"), trial.seen(TranslationEvidence).trace.resets
     if side is None or before is None or snapshot(trial, "finished") is None:
         return no_data("tables.json", expected="another table after FINISH")
     return outcome(
         side.facts.get("finish") == "0"
-        and any(entry[0] > 0 for entry in resets)
-        and (after is None or after["top"] != before["top"]),
-        expected=f"FINISH accepted, device reset, table {before['top']} gone",
+        and any(entry.ms > 0 for entry in resets)
+        and (after is None or after.top != before.top),
+        expected=f"FINISH accepted, device reset, table {before.top} gone",
         seen=f"finish={side.facts.get('finish')}, "
-        + (f"{resets[-1][1]} at {resets[-1][0]:+.0f} ms" if resets else "no reset")
-        + f", table {after['top'] if after else 'none'}",
+        + (f"{resets[-1].text} at {resets[-1].ms:+.0f} ms" if resets else "no reset")
+        + f", table {after.top if after else 'none'}",
         evidence="incoming fact finish; qemu-trace.log; tables.json",
     )
 
@@ -111,10 +112,10 @@ def _given_away(trial: Trial) -> Outcome:
     look, table = snapshot(trial, "booted"), tables(trial, "outgoing")
     if look is None or table is None:
         return no_data("tables.json", expected="its domain ID twice")
-    others = [bdf for bdf, domain in look["domains"].items() if domain == table["domain"]]
+    others = [bdf for bdf, domain in look.domains.items() if domain == table.domain]
     return outcome(
         len(others) > 1,
-        expected=f"domain ID {table['domain']} for another device too",
+        expected=f"domain ID {table.domain} for another device too",
         seen=", ".join(others),
         evidence="tables.json, booted",
     )
@@ -122,12 +123,12 @@ def _given_away(trial: Trial) -> Outcome:
 
 def _iova_in_ram(trial: Trial) -> Outcome:
     look, table = snapshot(trial, "outgoing"), tables(trial, "outgoing")
-    if look is None or table is None or table["lowest"] is None:
+    if look is None or table is None or table.lowest is None:
         return no_data("tables.json", expected="an IOVA below the end of RAM")
     return outcome(
-        table["lowest"] < look["ram_end"],
-        expected=f"an IOVA below {look['ram_end']:#x}",
-        seen=f"{table['lowest']:#x}",
+        table.lowest < look.ram_end,
+        expected=f"an IOVA below {look.ram_end:#x}",
+        seen=f"{table.lowest:#x}",
         evidence="tables.json",
     )
 
@@ -137,9 +138,9 @@ def _still_mapped(trial: Trial) -> Outcome:
     if before is None or after is None:
         return no_data("tables.json", expected="the same table")
     return outcome(
-        before["sha256"] == after["sha256"],
+        before.sha256 == after.sha256,
         expected="the page table as before",
-        seen="the same" if before["sha256"] == after["sha256"] else "another",
+        seen="the same" if before.sha256 == after.sha256 else "another",
         evidence="tables.json",
     )
 
@@ -163,7 +164,7 @@ def _goes_on_faulting(trial: Trial) -> Outcome:
     return outcome(
         found is not None,
         expected="faults after the time of the map",
-        seen=f"{found['count']}" if found else "none",
+        seen=f"{found.count}" if found else "none",
         evidence="qemu-trace.log, vtd_dmar_fault",
     )
 
@@ -187,11 +188,11 @@ def _replaced(trial: Trial) -> Outcome:
     if before is None or after is None:
         return no_data("tables.json", expected="another page table")
     return outcome(
-        after["top"] != before["top"] and after["domain"] != before["domain"] and found is not None,
-        expected=f"another domain ID than {before['domain']}, another table than {before['top']},"
+        after.top != before.top and after.domain != before.domain and found is not None,
+        expected=f"another domain ID than {before.domain}, another table than {before.top},"
         " and faults",
-        seen=f"domain {after['domain']}, table {after['top']}, "
-        + (f"{found['count']} faults from {found['first'][0]:+.0f} ms on" if found else "no fault"),
+        seen=f"domain {after.domain}, table {after.top}, "
+        + (f"{found.count} faults from {found.first[0]:+.0f} ms on" if found else "no fault"),
         evidence="tables.json; qemu-trace.log, vtd_dmar_fault",
     )
 

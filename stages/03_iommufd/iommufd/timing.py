@@ -4,8 +4,10 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING
+from common.dma.evidence import dma_in_the_gap, gap_of
 from common.record.evidence import Trial
 from common.record.timing import across, guest_gap_ms, known, tsc_across_ms, tsc_ms
+from iommufd.evidence import TranslationEvidence
 
 _UNREAD = "ring unread"
 _GUEST_BLACKOUT = "blackout (guest's TSC)"
@@ -21,10 +23,9 @@ def phases(trial: Trial) -> dict[str, float]:
         _UNREAD: tsc_across_ms(trial, "unread", "adopted"),
         _GUEST_BLACKOUT: guest_gap_ms(trial),
     }
-    frames = trial.witness.get("frames")
-    if frames and frames["gap"]:
-        found["gap (host)"] = frames["gap"]["ms"]
-        found["longest silence in the gap (host)"] = frames["gap"]["silence_ms"]
+    if gap := gap_of(trial):
+        found["gap (host)"] = gap.ms
+        found["longest silence in the gap (host)"] = gap.silence_ms
     return known(found)
 
 
@@ -35,11 +36,11 @@ def blackout(_trial: Trial) -> dict[str, float]:
 
 def headline(trial: Trial) -> dict[str, str]:
     """What the summary shows: that the device has next to no blackout."""
-    gap = trial.witness["frames"]["gap"]
-    mapped = trial.witness["tables"][0]["01:00.0"]["mapped"] >> 20
+    looks = trial.seen(TranslationEvidence).tables
+    mapped = looks[0].device.mapped >> 20 if looks and looks[0].device else 0
     blackout = phases(trial).get(_GUEST_BLACKOUT)
     return {
         "blackout": "no guest" if blackout is None else f"{blackout:.0f} ms",
         "preserved": f"2 memfds, {mapped} MiB, 1 iommufd with 1 HWPT, 1 vfio device",
-        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+        **dma_in_the_gap(trial),
     }

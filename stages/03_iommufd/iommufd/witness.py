@@ -9,14 +9,12 @@ is asked for neither.
 
 from __future__ import annotations
 
-import json
 import time
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import Annotated, Any
 
-from pydantic import Field, TypeAdapter
+from pydantic import TypeAdapter
 
 from common.dma import witness as frame_witness
 from common.dma.igb import DEVICE, OTHER
@@ -28,8 +26,9 @@ from common.machine.ram import MachineRam
 from common.record.dialogue import Side
 from common.record.qemu.trace import TEXTS, TraceEvent, parse
 from common.record.raw import RawTrial
-from common.record.stored_file import Count, Stamp, Strict, in_order, read_json
+from common.record.stored_file import in_order, read_json
 from common.record.trial_files import TrialFile
+from iommufd.evidence import Faults, Look, Table, Translation, TranslationEvidence
 
 TRACES = (
     *frame_witness.TRACES,
@@ -57,37 +56,6 @@ _WINDOWS = (
 _WINDOWS_BEFORE_REUSE = (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped"))
 
 
-_Address = Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}$")]
-
-
-class Table(Strict):
-    """What the IOMMU had for a device at one look."""
-
-    context_table: _Address
-    context_entry: Annotated[str, Field(pattern="^0x[0-9a-f]{1,16}:0x[0-9a-f]{1,16}$")]
-    domain: Annotated[int, Field(ge=0, lt=1 << 16)]
-    top: _Address
-    pages: Annotated[list[_Address], Field(max_length=100_000)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")]
-    mapped: Count
-    lowest: Count | None
-
-
-class Look(Strict):
-    """A look at the IOMMU's tables: tables.json has one for each point of the workload."""
-
-    when: Annotated[str, Field(pattern="^[a-z0-9-]{1,40}$")]
-    t: Stamp
-    root: _Address
-    ram_end: Count
-    domains: dict[
-        Annotated[str, Field(pattern=r"^[0-9a-f]{2}:[0-9a-f]{2}\.[0-7]$")],
-        Annotated[int, Field(ge=0, lt=1 << 16)],
-    ]
-    device: Table | None = Field(alias="01:00.0")
-    other: Table | None = Field(alias="02:00.0")
-
-
 _LOOKS = TypeAdapter(list[Look])
 
 
@@ -101,7 +69,7 @@ class TranslationWitness(FrameWitness):
     def __init__(self, machine: MachineView) -> None:
         super().__init__(machine)
         self._first_again = 0
-        self._snapshots: list[dict[str, Any]] = []
+        self._looks: list[Look] = []
 
     def on_line(self, text: str) -> None:
         """Also send again, for what is unmapped and mapped, and look at tables."""
@@ -133,11 +101,12 @@ class TranslationWitness(FrameWitness):
     def _look(self, when: str) -> None:
         root = self._root()
         with MachineRam(self.machine.process.pid) as ram:
-            found = {bdf: _tables(ram, int(root, 0), bdf) for bdf in (DEVICE, OTHER)}
+            tables = {bdf: _table(ram, int(root, 0), bdf) for bdf in (DEVICE, OTHER)}
             place = {"when": when, "t": time.monotonic_ns(), "root": root, "ram_end": ram.end}
-            self._snapshots.append(place | {"domains": _domains(ram, int(root, 0))} | found)
-        text = json.dumps(self._snapshots, indent=1) + "\n"
-        (self.machine.folder / TABLES).write_text(text)
+            look = place | {"domains": _domains(ram, int(root, 0))} | tables
+        self._looks.append(Look.model_validate(look))
+        text = _LOOKS.dump_json(self._looks, indent=1, by_alias=True)
+        (self.machine.folder / TABLES).write_bytes(text + b"\n")
 
 
 def _domains(ram: MachineRam, root: int) -> dict[str, int]:
@@ -148,7 +117,7 @@ def _domains(ram: MachineRam, root: int) -> dict[str, int]:
         return {}
 
 
-def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
+def _table(ram: MachineRam, root: int, bdf: str) -> Table | None:
     """What the IOMMU has for a device; None when it blocks it, or when that is no table."""
     try:
         entry = context_entry(ram.read, root, bdf) if root else None
@@ -157,16 +126,16 @@ def _tables(ram: MachineRam, root: int, bdf: str) -> dict[str, Any] | None:
         return None
     if entry is None or table is None:
         return None
-    return {
-        "context_table": hex(entry.table),
-        "context_entry": f"{entry.high:#x}:{entry.low:#x}",
-        "domain": entry.domain,
-        "top": hex(entry.top),
-        "pages": [hex(page) for page in table.pages],
-        "sha256": table.sha256,
-        "mapped": sum(leaf.size for leaf in table.leaves),
-        "lowest": min((leaf.iova for leaf in table.leaves), default=None),
-    }
+    return Table(
+        context_table=hex(entry.table),
+        context_entry=f"{entry.high:#x}:{entry.low:#x}",
+        domain=entry.domain,
+        top=hex(entry.top),
+        pages=[hex(page) for page in table.pages],
+        sha256=table.sha256,
+        mapped=sum(leaf.size for leaf in table.leaves),
+        lowest=min((leaf.iova for leaf in table.leaves), default=None),
+    )
 
 
 @contextmanager
@@ -179,25 +148,26 @@ def translation_witness(machine: MachineView) -> Iterator[HostHelper]:
         witness.stop()
 
 
-def read_witness(raw: RawTrial) -> dict[str, Any]:
+def read_witness(raw: RawTrial) -> TranslationEvidence:
     """What the witnesses of a stored trial saw. Raises OSError or ValueError when damaged."""
-    found = frame_witness.read_witness(raw)
     tables = raw.folder / TABLES
     looks = read_json(tables, _LOOKS) if tables.exists() else []
     in_order(tables.name, [look.t for look in looks])
     raw.within(tables.name, *(look.t for look in looks))
-    found["tables"] = [look.model_dump(by_alias=True) for look in looks]
     kernels = raw.console
     zero = kernels.kexecs[0] if kernels.kexecs else raw.setting.started_ns
     booted = kernels.boots[1].t if len(kernels.boots) > 1 else None
-    found["translation"] = {
-        "enables": [[_ms(t, zero), on] for t, on in _enables(raw.trace)],
-        "roots": [[_ms(t, zero), address] for t, address in _roots(raw.trace)],
-        "incoming": None if booted is None else _ms(booted, zero),
-        "faults": _faults(raw.trace, raw.sides, zero),
-        "at_reused": _at_reused(raw.trace, raw.sides),
-    }
-    return found
+    return TranslationEvidence(
+        **dict(frame_witness.read_witness(raw)),
+        tables=tuple(looks),
+        translation=Translation(
+            enables=tuple((_ms(t, zero), on) for t, on in _enables(raw.trace)),
+            roots=tuple((_ms(t, zero), address) for t, address in _roots(raw.trace)),
+            incoming=None if booted is None else _ms(booted, zero),
+            faults=_faults(raw.trace, raw.sides, zero),
+            at_reused=_at_reused(raw.trace, raw.sides),
+        ),
+    )
 
 
 def _ms(t: int, zero: int) -> float:
@@ -218,11 +188,8 @@ def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
 
 def _faults(
     events: Iterable[TraceEvent], sides: tuple[Side, ...], zero: int
-) -> dict[str, dict[str, Any]]:
-    """Faults by device and by when: "proof", as long as every frame counts, then "reused",
-    "unmapped" and "mapped". Of each the number, how many in the gap, the first, and the lowest and
-    highest address.
-    """
+) -> dict[str, dict[str, Faults]]:
+    """By part of the trial, and by device; see Translation."""
     begin_of_user = next((side.started for side in sides if side.name == "incoming"), zero)
     last = sides[-1].stamps if sides else {}
     names, times = ["proof"], [0]
@@ -262,17 +229,17 @@ def _at_reused(events: Iterable[TraceEvent], sides: tuple[Side, ...]) -> int | N
     return sum(start <= int(match[3], 16) < start + length for match in found)
 
 
-def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> dict[str, Any]:
+def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) -> Faults:
     times = [t for t, _, _ in faults]
     addresses = [address for _, address, _ in faults]
-    return {
-        "count": len(faults),
-        "in_gap": sum(zero < t < begin_of_user for t in times),
-        "first": [_ms(times[0], zero), faults[0][2]],
-        "lowest": min(addresses),
-        "highest": max(addresses),
-        "last": _ms(times[-1], zero),
-    }
+    return Faults(
+        count=len(faults),
+        in_gap=sum(zero < t < begin_of_user for t in times),
+        first=(_ms(times[0], zero), faults[0][2]),
+        last=_ms(times[-1], zero),
+        lowest=min(addresses),
+        highest=max(addresses),
+    )
 
 
 def _bdf(source: int) -> str:

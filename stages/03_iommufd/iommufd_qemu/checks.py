@@ -3,26 +3,25 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
+from common.dma.evidence import frames_of
 from common.dma.igb import DEVICE
 from common.guest.checks import both, same_pages
+from common.guest.evidence import Beat, guest_of, qemu_of
 from common.guest.linux_checks import (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
-    beat,
-    qemu,
     qemu_said,
     ran_between,
     same_qemu,
 )
 from common.record.evidence import Trial
 from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
+from iommufd_qemu.witness import NicEvidence
 
 DELIVERED_MS = 500.0
 """So soon after QEMU's RESUME the guest's driver is at work on what came while it stood still. By
@@ -32,21 +31,21 @@ _LATE_PART = 0.02
 _USED = 5  # igb has a vector for changes of the link, too: one interrupt, or none
 
 
-def number(values: dict[str, Any], key: str) -> int | None:
+def number(beat: Beat, key: str) -> int | None:
     """The guest's figure, None when it did not say one."""
-    text = str(values.get(key, ""))
+    text = beat.values.get(key, "")
     return int(text) if text.isdecimal() else None
 
 
 def _guest_counted(trial: Trial) -> Outcome:
     """The device's own counter, which the guest's driver reads and sums up."""
-    frames = frame_checks.frames_of(trial)
-    counted = trial.witness["guest"]["counted"]
-    if frames is None or not frames["sent"] or counted is None:
+    frames = frames_of(trial)
+    counted = guest_of(trial).counted
+    if frames is None or not frames.sent or counted is None:
         return no_data("guest.jsonl, nic.counted", expected="every frame once")
     return outcome(
-        counted == frames["sent"],
-        expected=f"{frames['sent']} frames since the guest's driver started the device",
+        counted == frames.sent,
+        expected=f"{frames.sent} frames since the guest's driver started the device",
         seen=f"{counted} in the device's own counter",
         evidence="guest.jsonl, nic.counted (GPRC, by ethtool)",
     )
@@ -54,14 +53,14 @@ def _guest_counted(trial: Trial) -> Outcome:
 
 def _guest_saw_all(trial: Trial) -> Outcome:
     """By an ordinary process of the guest's, which verifies each frame's CRC."""
-    frames, last = frame_checks.frames_of(trial), beat(trial, "last")
+    frames, last = frames_of(trial), guest_of(trial).last
     keys = ("frames", "lost", "repeated", "damaged")
     seen = [number(last, f"nic.{key}") if last else None for key in keys]
-    if frames is None or not frames["sent"] or None in seen:
+    if frames is None or not frames.sent or None in seen:
         return no_data("guest.jsonl, nic.*", expected="every frame once")
     return outcome(
-        seen == [frames["sent"], 0, 0, 0],
-        expected=f"{frames['sent']} frames, none lost, repeated or damaged",
+        seen == [frames.sent, 0, 0, 0],
+        expected=f"{frames.sent} frames, none lost, repeated or damaged",
         seen=", ".join(f"{value} {key}" for key, value in zip(keys, seen, strict=True)),
         evidence="guest.jsonl, nic.*, against device-sent.bin",
     )
@@ -82,10 +81,11 @@ def _fell_into_the_gap(trial: Trial) -> Outcome:
 
     The host sees the guest's driver give descriptors back in RAM: it reads what has come.
     """
-    resumed, landed = qemu(trial, INCOMING).get("event.resume"), trial.witness["while_stopped"]
+    seen, resumed = trial.seen(NicEvidence), qemu_of(trial, INCOMING).events.get("resume")
+    landed = seen.while_stopped
     if resumed is None or landed is None:
         return no_data("guest-qmp.jsonl, RESUME; device-landed.bin", expected="frames of the gap")
-    ms, next_ms = trial.witness["returned_ms"], trial.witness["next_sent_ms"]
+    ms, next_ms = seen.returned_ms, seen.next_sent_ms
     answer = outcome(
         ms is not None and ms <= DELIVERED_MS and landed > 0 and (next_ms is None or next_ms > ms),
         expected=f"frames of the gap, the first descriptor given back within {DELIVERED_MS:.0f} ms"
@@ -106,10 +106,12 @@ def made_up(trial: Trial) -> int | None:
     return side.number("irq.injected") if side else None
 
 
-def raised(trial: Trial, *when: str) -> int:
-    """Interrupts that the device raised then, or ever, of all vectors."""
-    counts: dict[str, dict[str, int]] = trial.witness["interrupts"]
-    return sum(sum(counts[name].values()) for name in when or counts)
+def raised(trial: Trial) -> tuple[int, int, int]:
+    """Interrupts that the device raised, of all vectors: before the guest stopped, while it stood
+    still, after it was resumed."""
+    counts = trial.seen(NicEvidence).interrupts
+    before, gap, after = (sum(c.values()) for c in (counts.before, counts.gap, counts.after))
+    return before, gap, after
 
 
 def ledger(trial: Trial) -> dict[str, tuple[int, int]] | None:
@@ -117,12 +119,12 @@ def ledger(trial: Trial) -> dict[str, tuple[int, int]] | None:
 
     In /proc/interrupts the vectors stand in their order.
     """
-    vectors, injected = trial.witness["guest"]["vectors"], made_up(trial)
-    if not vectors or injected is None or not raised(trial):
+    vectors, injected = guest_of(trial).vectors, made_up(trial)
+    if not vectors or injected is None or not any(raised(trial)):
         return None
-    counts: dict[str, dict[str, int]] = trial.witness["interrupts"]
+    counts = trial.seen(NicEvidence).interrupts
     return {
-        name: (last, sum(c.get(str(number), 0) for c in counts.values()) + bool(injected))
+        name: (last, counts.raised(number) + bool(injected))
         for number, (name, (_, last)) in enumerate(vectors.items())
     }
 
@@ -133,7 +135,7 @@ def _interrupt_ledger(trial: Trial) -> Outcome:
     found = ledger(trial)
     if found is None:
         return no_data("guest.jsonl, irq.*; qemu-trace.log", expected="interrupts")
-    before, gap, after = (raised(trial, when) for when in ("before", "gap", "after"))
+    before, gap, after = raised(trial)
     return outcome(
         any(counted for counted, _ in found.values())
         and all(counted <= most for counted, most in found.values()),
@@ -147,11 +149,11 @@ def _interrupt_ledger(trial: Trial) -> Outcome:
 def _interrupts_go_on(trial: Trial) -> Outcome:
     """Each vector by which the device interrupted the guest before does so again, after what was
     made up."""
-    vectors = trial.witness["guest"]["vectors"]
+    vectors = guest_of(trial).vectors
     if not vectors:
         return no_data("guest.jsonl, irq.*", expected="interrupts of each vector")
     # In /proc/interrupts the vectors stand in their order.
-    used = trial.witness["interrupts"]["before"]
+    used = trial.seen(NicEvidence).interrupts.before
     busy = [
         (name, last - then)
         for number, (name, (then, last)) in enumerate(vectors.items())
@@ -171,7 +173,7 @@ def _kernel_silent(trial: Trial) -> Outcome:
     QEMU sets its TSC and kvm-clock one after the other when it loads a guest; the guest, whose
     clock the latter is, then finds the former off by what passed between.
     """
-    said, heard = trial.witness["guest"]["kernel"], trial.witness["guest"]["beats"]
+    said, heard = guest_of(trial).kernel, guest_of(trial).beat_times
     if not heard:
         return no_data("guest.jsonl", expected="a silent log")
     others = [text for text in said if not text.startswith("clocksource: ")]
@@ -186,13 +188,13 @@ def _kernel_silent(trial: Trial) -> Outcome:
 def _guest_time(trial: Trial) -> Outcome:
     """The guest's clock goes on by as much as the guest ran: what it did before and after its
     pause, and not the pause itself."""
-    before, last = (beat(trial, which) for which in ("before", "last"))
-    stopped = qemu(trial, OUTGOING).get("event.stop")
-    resumed = qemu(trial, INCOMING).get("event.resume")
+    before, last = guest_of(trial).before, guest_of(trial).last
+    stopped = qemu_of(trial, OUTGOING).events.get("stop")
+    resumed = qemu_of(trial, INCOMING).events.get("resume")
     if before is None or last is None or stopped is None or resumed is None:
         return no_data("beats before and after the resume", expected="a clock that goes on")
-    ran = (last["t"] - before["t"] - (resumed - stopped)) / 1e6
-    own = (int(last["mono_ns"]) - int(before["mono_ns"])) / 1e6
+    ran = (last.t - before.t - (resumed - stopped)) / 1e6
+    own = (last.exact("mono_ns") - before.exact("mono_ns")) / 1e6
     bound = max(_LATE_MS, ran * _LATE_PART)
     answer = outcome(
         abs(own - ran) <= bound,
@@ -200,7 +202,7 @@ def _guest_time(trial: Trial) -> Outcome:
         seen=f"{own:.0f} ms by the guest's CLOCK_MONOTONIC, {own - ran:+.0f} ms",
         evidence="guest.jsonl, mono_ns, against the host's clock; guest-qmp.jsonl, STOP, RESUME",
     )
-    return _excused(trial, answer, before["t"], last["t"], abs(own - ran) - bound)
+    return _excused(trial, answer, before.t, last.t, abs(own - ran) - bound)
 
 
 _IO_SPACE = 0x1
@@ -244,10 +246,10 @@ def _own_ram_only(trial: Trial) -> Outcome:
     if pages is None or table is None or areas is None:
         return no_data("tables.json, facts guest.pages, cpr.mapped", expected="the guest's RAM")
     return outcome(
-        table["mapped"] == areas and table["lowest"] == 0 and areas >= pages * 4096,
+        table.mapped == areas and table.lowest == 0 and areas >= pages * 4096,
         expected=f"{areas} bytes mapped for {DEVICE}, as QEMU asked for: {pages} pages of RAM, and"
         " firmware, from IOVA 0 on",
-        seen=f"{table['mapped']} bytes, lowest IOVA {table['lowest']:#x}",
+        seen=f"{table.mapped} bytes, lowest IOVA {table.lowest:#x}",
         evidence="tables.json, read in the machine's RAM",
     )
 

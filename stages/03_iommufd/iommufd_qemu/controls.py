@@ -9,10 +9,11 @@ from common.checks import live_update as checks
 from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.checks.model import Control, Outcome
-from common.guest.linux_checks import qemu
+from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
 from common.record.evidence import Trial
 from iommufd_qemu.checks import CLAIMS, ledger, made_up
+from iommufd_qemu.witness import NicEvidence
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -44,7 +45,7 @@ def _bailed(text: str) -> Callable[[Trial], Outcome]:
 
 def _no_more_interrupts(trial: Trial) -> Outcome:
     """From when it had read the frames of the gap, the guest was not interrupted any more."""
-    vectors = trial.witness["guest"]["vectors"]
+    vectors = guest_of(trial).vectors
     if not vectors or not made_up(trial):
         return no_data("guest.jsonl after the resume", expected="no interrupt")
     counted = sum(last - then for then, last in vectors.values())
@@ -69,7 +70,7 @@ def _too_many(trial: Trial) -> Outcome:
 
 
 def _stopped_again(trial: Trial) -> Outcome:
-    at = qemu(trial, INCOMING).get("stop")
+    at = qemu_of(trial, INCOMING).commands.get("stop")
     return outcome(
         at is not None,
         expected="QEMU told to stop",
@@ -80,7 +81,8 @@ def _stopped_again(trial: Trial) -> Outcome:
 
 def _woken_by_a_frame(trial: Trial) -> Outcome:
     """Nothing was made up, and the driver came back when the next frame did."""
-    ms, sent = trial.witness["returned_ms"], trial.witness["next_sent_ms"]
+    seen = trial.seen(NicEvidence)
+    ms, sent = seen.returned_ms, seen.next_sent_ms
     return outcome(
         made_up(trial) == 0 and ms is not None and sent is not None and ms >= sent,
         expected="none made up, and nothing read before the next frame was sent",

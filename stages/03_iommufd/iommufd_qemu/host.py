@@ -14,7 +14,8 @@ from contextlib import contextmanager
 from qemu.qmp import QMPError
 
 from common.checks.live_update import INCOMING
-from common.guest.lines import GUEST, Beat
+from common.guest.evidence import Beat
+from common.guest.lines import GUEST
 from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, OurGuest
 from common.machine.helper import HostHelper, MachineView

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 from common.checks.live_update import INCOMING, OUTGOING
+from common.dma.evidence import dma_in_the_gap, gap_of
 from common.guest.timing import BLACKOUT, resuming, saving
 from common.record.evidence import Trial
 from common.record.timing import (
@@ -37,9 +38,8 @@ def phases(trial: Trial) -> dict[str, float]:
         "looks (proof), interrupts on": tsc_ms(after, "finished", "interrupts_on"),
         **resuming(trial, since="t.interrupts_on"),
     }
-    frames = trial.witness.get("frames")
-    if frames and frames["gap"]:
-        found["longest silence of the NIC in the gap (host)"] = frames["gap"]["silence_ms"]
+    if gap := gap_of(trial):
+        found["longest silence of the NIC in the gap (host)"] = gap.silence_ms
     return known(found)
 
 
@@ -65,10 +65,9 @@ def blackout(trial: Trial) -> dict[str, float]:
 
 def headline(trial: Trial) -> dict[str, str]:
     """The row of the summary."""
-    gap = trial.witness["frames"]["gap"]
     mib = trial.setting.options["guest_memory"]
     return {
         "blackout": f"{phases(trial)[BLACKOUT]:.0f} ms",
         "preserved": f"memfds of {mib} MiB and firmware, 1 iommufd with 1 HWPT, 1 NIC",
-        "DMA in the gap": f"{gap['landed']} frames, longest silence {gap['silence_ms']:.0f} ms",
+        **dma_in_the_gap(trial),
     }

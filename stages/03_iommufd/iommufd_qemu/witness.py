@@ -4,32 +4,64 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
 
 from common.dma.frames import read_landed, read_returned, read_sent
+from common.guest.evidence import LinuxGuestEvidence, QemuSeen
 from common.guest.lines import read_guest
+from common.record.dialogue import Stored
 from common.record.qemu.trace import INTERRUPTS, TEXTS, TraceEvent
 from common.record.raw import RawTrial
 from iommufd import witness as iommufd_witness
+from iommufd.evidence import TranslationEvidence
 
 TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)
 
 
-def read_witness(raw: RawTrial) -> dict[str, Any]:
+class Interrupts(Stored):
+    """Interrupts that the device raised, by vector: before the guest stopped, while it stood
+    still, and after it was resumed."""
+
+    before: dict[str, int]
+    gap: dict[str, int]
+    after: dict[str, int]
+
+    def raised(self, vector: int) -> int:
+        """Of one vector, ever."""
+        return sum(part.get(str(vector), 0) for part in (self.before, self.gap, self.after))
+
+
+class NicEvidence(TranslationEvidence, LinuxGuestEvidence):
+    """Of stage 3 with QEMU."""
+
+    interrupts: Interrupts
+    returned_ms: float | None
+    """How long after the resume the guest's driver gave the first descriptor back."""
+    next_sent_ms: float | None
+    """How long after the resume the host sent another frame."""
+    while_stopped: int | None
+    """Frames that were seen in RAM while the guest stood still; None when that is not known."""
+
+
+def read_witness(raw: RawTrial) -> NicEvidence:
     """All that was seen of a stored trial. Raises OSError or ValueError when damaged."""
-    found = {**iommufd_witness.read_witness(raw), **read_guest(raw)}
-    resumed = found["qemu"].get("incoming", {}).get("event.resume")
-    stopped = found["qemu"].get("outgoing", {}).get("event.stop")
-    found["interrupts"] = _interrupts(raw.trace, stopped, resumed)
-    found["returned_ms"] = _returned(raw, resumed)
-    found["next_sent_ms"] = _next_sent(raw, resumed)
-    found["while_stopped"] = _while_stopped(raw, stopped, resumed)
-    return found
+    device, guest = iommufd_witness.read_witness(raw), read_guest(raw)
+    stopped = _event(guest.qemu, "outgoing", "stop")
+    resumed = _event(guest.qemu, "incoming", "resume")
+    return NicEvidence(
+        **dict(device) | dict(guest),
+        interrupts=_interrupts(raw.trace, stopped, resumed),
+        returned_ms=_returned(raw, resumed),
+        next_sent_ms=_next_sent(raw, resumed),
+        while_stopped=_while_stopped(raw, stopped, resumed),
+    )
+
+
+def _event(qemu: Mapping[str, QemuSeen], side: str, name: str) -> int | None:
+    return qemu[side].events.get(name) if side in qemu else None
 
 
 def _returned(raw: RawTrial, resumed: int | None) -> float | None:
-    """How long after the resume the guest's driver gave the first descriptor back, in ms."""
     path = raw.folder / "device-returned.bin"
     if resumed is None or not path.exists():
         return None
@@ -39,7 +71,6 @@ def _returned(raw: RawTrial, resumed: int | None) -> float | None:
 
 
 def _next_sent(raw: RawTrial, resumed: int | None) -> float | None:
-    """How long after the resume the host sent another frame, in ms."""
     path = raw.folder / "device-sent.bin"
     if resumed is None or not path.exists():
         return None
@@ -47,7 +78,6 @@ def _next_sent(raw: RawTrial, resumed: int | None) -> float | None:
 
 
 def _while_stopped(raw: RawTrial, stopped: int | None, resumed: int | None) -> int | None:
-    """Frames that were seen in RAM while the guest stood still; None when that is not known."""
     path = raw.folder / "device-landed.bin"
     if stopped is None or resumed is None or not path.exists():
         return None
@@ -58,9 +88,7 @@ def _interrupts(
     events: Iterable[TraceEvent],
     stopped: int | None,
     resumed: int | None,
-) -> dict[str, dict[str, int]]:
-    """Interrupts that the device raised, by vector: before the guest stopped, while it stood
-    still, and after it was resumed."""
+) -> Interrupts:
     counts: dict[str, Counter[str]] = {name: Counter() for name in ("before", "gap", "after")}
     for event in events:
         if event.name not in INTERRUPTS or not (match := TEXTS[event.name].fullmatch(event.text)):
@@ -69,4 +97,4 @@ def _interrupts(
         if resumed is not None and event.t >= resumed:
             when = "after"
         counts[when][str(int(match[1], 0))] += 1
-    return {name: dict(sorted(count.items())) for name, count in counts.items()}
+    return Interrupts(**{name: dict(sorted(count.items())) for name, count in counts.items()})

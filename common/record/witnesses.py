@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host's witnesses of a stored trial must have seen, and did not.
+"""What the host's witnesses saw of a trial: the base of each stage's model of it; and what they
+must have seen, and did not.
 
 What nobody could read looks like what did not happen. So a trial whose witnesses left nothing,
 or nothing that can be read, is an error and no verdict on a kernel, whatever its checks would
@@ -10,10 +11,12 @@ that runs.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
+from pydantic import ConfigDict
+
+from common.record.dialogue import Side, Stored
 from common.record.qemu import trace as qemu_trace
 from common.record.qemu.trace import TraceLog, config_write
 from common.record.raw import TRACE, RawTrial
@@ -28,7 +31,31 @@ _SELDOM = frozenset(
 _LATER = {"vtd_dmar_fault": ("await.snapshot-mapped", "await.gap-read")}
 
 
-def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
+class Witnessed(Stored):
+    """What a stage reads from its own raw files (traces, packets, looks into RAM).
+
+    A stage's witness returns a subclass, which forbids what it does not name. By itself this
+    class takes anything: so a stored record is read back by those who know no stage.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    blind: str | None = None
+    """Why all of this is no evidence, in a sentence; see blind()."""
+
+    def of_update(self, index: int) -> Witnessed:
+        """What was seen of that update of a chain, 0 the first; nothing where none was looked at.
+
+        A witness that looks at one update only has the same to say of each.
+        """
+        return self if index == 0 else Witnessed()
+
+    def unseen(self, _sides: Sequence[Side]) -> str | None:
+        """What a witness did not see although the trial came so far, in a sentence; else None."""
+        return None
+
+
+def blind(raw: RawTrial, witness: Witnessed) -> str | None:
     """What a witness of a stored trial did not see that it must have; None when all saw.
 
     `witness` is what the stage read of them.
@@ -44,7 +71,7 @@ def blind(raw: RawTrial, witness: dict[str, Any]) -> str | None:
             return said
     if not any(event.event == "RESUME" for event in raw.qmp):
         return f"qmp.jsonl: QEMU {qemu} did not even tell that the machine was started"
-    return _unmeasured(raw) or _left_nothing(raw, witness)
+    return _unmeasured(raw) or witness.unseen(raw.sides)
 
 
 def _unmeasured(raw: RawTrial) -> str | None:
@@ -125,39 +152,6 @@ def _cut_off(raw: RawTrial, qemu: str) -> str | None:
     last = raw.trace[-1] if raw.trace else None
     where = f"after {_quoted(f'{last.name} {last.text}')}" if last else "before its first event"
     return f"QEMU {qemu}'s trace is cut off: {TRACE} ends {where}, and has no shutdown"
-
-
-def _left_nothing(raw: RawTrial, witness: dict[str, Any]) -> str | None:
-    """Of those that look into the machine's RAM, in the stages that have them."""
-    stamps = {key for side in raw.sides for key in side.stamps}
-    if "await.traffic" in stamps:
-        frames = witness.get("frames")
-        if frames is None:
-            return "the watcher of the machine's RAM left nothing: device-landed.bin is missing"
-        if not frames["sent"]:
-            return "the host sent no frame, though the workload waited for some (device-sent.bin)"
-        counted = max((_counted(side.facts) for side in raw.sides), default=0)
-        if counted and not frames["landed"]:
-            return (
-                f"the watcher of the machine's RAM saw no frame, though the device's driver"
-                f" counted {counted} before the kexec"
-            )
-    hashed = witness.get("sha256")
-    for point in ("captured", "retrieved"):
-        if hashed is not None and f"at.{point}" in stamps and point not in hashed:
-            return f"the host's digest of the guest's pages at {point!r} is not in ram-witness.json"
-    looks = {look["when"] for look in witness.get("tables", ())}
-    for stamp in sorted(stamps, key=str):
-        when = stamp.removeprefix("await.snapshot-")
-        if when != stamp and "tables" in witness and when not in looks:
-            return f"the host's look at the IOMMU's tables at {when!r} is not in tables.json"
-    return None
-
-
-def _counted(facts: dict[str, str]) -> int:
-    """Frames that the workload saw arrive while the outgoing kernel ran."""
-    counts = (facts.get(f"{what}.frames", "") for what in ("preserve", "load"))
-    return sum(int(count) for count in counts if count.isdecimal())
 
 
 def _quoted(line: str) -> str:
