@@ -7,7 +7,7 @@ common/report/report.html.j2 is the page; here stands what it is told.
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 from pathlib import Path
@@ -16,8 +16,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common import __version__
-from common.dma.evidence import gap_of
-from common.errors import UsageError
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
@@ -25,7 +23,7 @@ from common.record.console import strip_prefix
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
-from common.report.charts import dma as frame_picture
+from common.report.charts.slices import draw, panel
 from common.report.host import attempts, host_lines
 from common.report.phase_table import HEADERS, phase_rows
 from common.stage.chain import updates
@@ -85,7 +83,7 @@ def _told(one: StoredRun) -> dict[str, Any]:
     trials = {trial.setting.name: trial for trial in one.run.trials}
     bad = [c.trial for c in one.verdict.controls if not c.good]
     controls = [trial for trial in one.run.trials if trial.setting.control]
-    silent = next((trial for trial in controls if _silent(trial)), None)
+    shown_pictures, other_pictures = _pictures(one, main, controls)
     logs = [name for name in (shown.trial if shown else None, *bad) if name is not None]
     return {
         "one": one,
@@ -100,8 +98,8 @@ def _told(one: StoredRun) -> dict[str, Any]:
         "rows": phase_rows(
             [one.stage.phases(u) for n in trials if n in passed for u in updates(trials[n])]
         ),
-        "frames": _frames(one, [trial for trial in (main, silent) if trial]),
-        "control_frames": _frames(one, [trial for trial in controls if trial is not silent]),
+        "pictures": shown_pictures,
+        "control_pictures": other_pictures,
         "setting": _setting(one, main) if main else (),
         "logs": [_log(one, trials[name]) for name in logs],
         "command": f"./kexec-stages {shlex.join(one.run.command)}",
@@ -149,22 +147,18 @@ def _bars(phases: Mapping[str, float]) -> tuple[Bar, ...]:
     )
 
 
-def _silent(trial: Trial) -> bool:
-    """True where nothing landed in the gap: what the main run's picture is to be held against."""
-    gap = gap_of(trial)
-    return gap is not None and gap.landed == 0
-
-
-def _frames(one: StoredRun, trials: Iterable[Trial]) -> list[str]:
-    """A picture of each trial in which frames crossed a gap, as SVG."""
-    pictures = []
-    for trial in trials:
-        try:
-            panel = frame_picture.panel(one.folder / trial.setting.name)
-        except UsageError:
-            continue  # it has no device, or never came to the kexec
-        pictures.append(frame_picture.draw([panel]))
-    return pictures
+def _pictures(
+    one: StoredRun, main: Trial | None, controls: Sequence[Trial]
+) -> tuple[list[str], list[str]]:
+    """As SVG: of the main run beside the first control in which nothing went on; of the others."""
+    found = (panel(one.stage, one.folder / trial.setting.name) for trial in controls)
+    panels = [shown for shown in found if shown]
+    silent = next((shown for shown in panels if shown.silent), None)
+    first = panel(one.stage, one.folder / main.setting.name) if main else None
+    return (
+        [draw([shown]) for shown in (first, silent) if shown],
+        [draw([shown]) for shown in panels if shown is not silent],
+    )
 
 
 def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:

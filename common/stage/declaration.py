@@ -16,6 +16,7 @@ from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
 from common.record.trial_files import TrialFile
 from common.record.witnesses import Witnessed
+from common.stage.section import Section
 from common.stage.series_folder import Series
 
 
@@ -122,6 +123,8 @@ class Stage:
     """What its trials leave beside what every trial does; who reads a file has its model."""
     witness: Witness = field(default=lambda _raw: Witnessed())
     helper: HostHelperFactory = no_helper
+    sections: tuple[Section, ...] = ()
+    """What its reports have beside those of every stage."""
     progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
 

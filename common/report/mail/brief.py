@@ -14,8 +14,6 @@ from textwrap import shorten
 
 from common import __version__
 from common.checks.model import BRIEF, Claim
-from common.dma.checks import HOST_SAW_ALL
-from common.dma.evidence import frames_of
 from common.host.processes.load import in_words
 from common.judge.stored_run import StoredRun
 from common.judge.verdict import Answer, TrialVerdict
@@ -253,7 +251,7 @@ def _so_many(count: int, names: Sequence[str]) -> str:
 
 
 def _figures(runs: Sequence[StoredRun]) -> Iterator[str]:
-    """Blackout and gap of the main runs that passed, and the frames of all main runs."""
+    """Blackout and gap of the main runs that passed, and what the stage says of all main runs."""
     for one in runs:
         passed = {trial.trial for trial in one.verdict.trials if trial.status == "PASS"}
         trials = [trial for trial in one.run.trials if trial.setting.name in passed]
@@ -264,7 +262,7 @@ def _figures(runs: Sequence[StoredRun]) -> Iterator[str]:
                     found.setdefault(name, []).append(ms)
         count = len(trials)
         said = [f"{name} {_spread(values, count)}" for name, values in found.items()]
-        said += _frames(one, count)
+        said += _of_stage(one)
         yield from wrap(
             "; ".join(said) or NOT_RECORDED, f"{run_name(one, runs)}, n={count}: ", "  "
         )
@@ -278,30 +276,15 @@ def _spread(values: Sequence[float], usual: int) -> str:
     return f"{statistics.median(values):.1f} ms{told}"
 
 
-def _frames(one: StoredRun, usual: int) -> Iterator[str]:
-    decisive = [trial.trial for trial in one.verdict.trials]
-    found = [
-        frames
-        for trial in one.run.trials
-        if trial.setting.name in decisive and (frames := frames_of(trial))
-    ]
-    if not found:
-        return
-    sent, landed = sum(one.sent for one in found), sum(one.landed for one in found)
-    missing, repeated = sum(one.missing for one in found), sum(one.repeated for one in found)
-    gap = sum(frames.gap.landed for frames in found if frames.gap)
-    # Those that the workload lets go astray are no loss: the check knows their numbers.
-    meant = missing and all(
-        answer.outcome.status == "PASS"
-        for trial in one.verdict.trials
-        for answer in trial.answers
-        if answer.check == HOST_SAW_ALL.name
-    )
-    number = f" (n={len(found)})" if len(found) != usual else ""
-    yield (
-        f"DMA{number}: {sent} frames sent, {landed} landed, {missing} missing"
-        f"{' (all on purpose)' if meant else ''}, {repeated} twice; {gap} landed in the gap"
-    )
+def _of_stage(one: StoredRun) -> list[str]:
+    """What the stage itself has to say of all its main runs."""
+    decisive = {trial.trial for trial in one.verdict.trials}
+    trials = [trial for trial in one.run.trials if trial.setting.name in decisive]
+    answers = [answer for trial in one.verdict.trials for answer in trial.answers]
+    failed = {answer.check for answer in answers if answer.outcome.status != "PASS"}
+    passed = {answer.check for answer in answers} - failed
+    found = (section.line(trials, passed) for section in one.stage.sections)
+    return [line for line in found if line]
 
 
 def _anomalies(runs: Sequence[StoredRun]) -> Iterator[str]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The body of a report to the lists: plain text, 72 columns, fifteen fields in a fixed order.
+"""The body of a report to the lists: plain text, 72 columns, fields in a fixed order.
 
 What reviewers ask of an evidence report, in the order in which they look for it. Nothing is
 invented: what the record does not hold is "not recorded", and no tag is written for anybody.
@@ -10,11 +10,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
 
 from common import __version__
-from common.dma.evidence import DmaEvidence, frames_of
-from common.dma.frames import Window
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
@@ -39,13 +36,11 @@ from common.report.text import controls_table
 from common.stage.chain import updates
 from common.stage.layouts import tried
 
-_IOMMU = re.compile(r"DMAR|iommu|IOMMU|AMD-Vi")
-
 
 def full_body(runs: Sequence[StoredRun]) -> str:
     """The body: each field a heading and what every run has to say to it."""
     parts = []
-    for number, (title, tell) in enumerate(_FIELDS, start=1):
+    for number, (title, tell) in enumerate(_fields(runs), start=1):
         told = [(run_name(one, runs), "\n".join(tell(one)).rstrip()) for one in runs]
         text = told[0][1]
         if any(other != text for _, other in told):
@@ -65,10 +60,10 @@ def _verdict(one: StoredRun) -> Iterable[str]:
         yield from wrap("; ".join(f"{name}: {value}" for name, value in found.items()), "  ")
 
 
-def _claim(one: StoredRun) -> Iterable[str]:
+def _claims(one: StoredRun) -> Iterable[str]:
     for number, claim in enumerate(one.stage.claims, start=1):
         yield from wrap(claim.text, f"{number}. ", "   ")
-    yield from wrap(f"Limit: {one.stage.not_claimed[0]} (All limits: 13.)")
+    yield from wrap(f"Limit: {one.stage.not_claimed[0]} (All limits: “{_LIMITS}”.)")
 
 
 def _kernels(one: StoredRun) -> Iterable[str]:
@@ -219,66 +214,19 @@ def _timing(one: StoredRun) -> Iterable[str]:
     ]
 
 
-def _dma(one: StoredRun) -> Iterable[str]:
-    main = shown_trial(one)
-    frames = frames_of(main) if main else None
-    if main is None or frames is None:
-        return ["none: this stage has no device, or the trial did not come so far"]
-    trace = main.seen(DmaEvidence).trace
-    rows = [
-        ("issued", f"{frames.sent} frames, {frames.rate:.0f} a second"),
-        ("completed", f"{frames.landed} seen in RAM, {frames.repeated} twice"),
-        ("missing", f"{frames.missing}" + _first_missing(frames.missing_first)),
-        ("in the gap", window_in_words(frames.gap)),
-        ("before it", window_in_words(frames.before)),
-        (
-            "resets",
-            f"{trace.resets_count} of a device, {len(main.resets())} platform",
-        ),
-        ("BME cleared", f"{trace.command_count} times"),
-        ("BDF", fact(main.side("outgoing"), "device.bdf")),
-    ]
-    return [line for name, text in rows for line in wrap(text, f"{name:<13}", " " * 13)]
+def _of_stage(title: str) -> Callable[[StoredRun], Iterable[str]]:
+    """The field of that title, which only some stages have; see Section."""
 
+    def tell(one: StoredRun) -> Iterable[str]:
+        main = shown_trial(one)
+        section = next((found for found in one.stage.sections if found.title == title), None)
+        if section is None or main is None:
+            return ["none: not of this stage, or no trial came so far"]
+        rows = section.rows(main, _console(one, main))
+        named = (wrap(text, f"{name:<13}" if name else "", " " * 13) for name, text in rows)
+        return [line for lines in named for line in lines] or ["none"]
 
-def _first_missing(numbers: Sequence[int]) -> str:
-    return f"; the first is number {numbers[0]}" if numbers else ""
-
-
-def window_in_words(window: Window | None) -> str:
-    if window is None:
-        return "there was none"
-    return (
-        f"{window.landed} of {window.sent} frames in {window.ms:.0f} ms, longest silence"
-        f" {window.silence_ms:.1f} ms, slowest {window.latency_ms:.1f} ms"
-    )
-
-
-def _iommu(one: StoredRun) -> Iterable[str]:
-    main = shown_trial(one)
-    if main is None:
-        return [NOT_RECORDED]
-    seen = main.witness.model_dump(mode="json", by_alias=True)
-    found = {key: value for key, value in seen.items() if _IOMMU.search(key)}
-    lines = [line for key, value in found.items() for line in _flat(key, value)]
-    facts = [
-        f"{side.name} {key}={value}"
-        for side in main.sides
-        for key, value in side.facts.items()
-        if key.startswith(("iommu", "iova", "dmar", "hwpt", "domain"))
-    ]
-    lines += [line for fact in facts[:16] for line in wrap(fact)]
-    said = [
-        line for line in _console(one, main) if _IOMMU.search(line) and "mmand line" not in line
-    ]
-    lines += [line for text in said[:16] for line in wrap(text, "", "  ")]
-    return lines or ["none: no kernel of this run says a word about one"]
-
-
-def _flat(name: str, value: Any) -> list[str]:
-    if isinstance(value, dict):
-        return [line for key in value for line in _flat(f"{name}.{key}", value[key])]
-    return wrap(f"{name}: {value}", "", "  ")
+    return tell
 
 
 def _warnings(one: StoredRun) -> Iterable[str]:
@@ -333,9 +281,19 @@ def _console(one: StoredRun, trial: Trial) -> list[str]:
     return [re.sub(r"^\[ *\d+\.\d+\] ", "", line.text) for line in read_stamped(path)]
 
 
-_FIELDS: tuple[tuple[str, Callable[[StoredRun], Iterable[str]]], ...] = (
+Field = tuple[str, Callable[[StoredRun], Iterable[str]]]
+_LIMITS = "Not claimed, not tested"
+
+
+def _fields(runs: Sequence[StoredRun]) -> tuple[Field, ...]:
+    """Title and teller of each field, in their order."""
+    titles = dict.fromkeys(section.title for one in runs for section in one.stage.sections)
+    return (*_BEFORE, *((title, _of_stage(title)) for title in titles), *_AFTER)
+
+
+_BEFORE: tuple[Field, ...] = (
     ("Result", _verdict),
-    ("Claims and their limit", _claim),
+    ("Claims and their limit", _claims),
     ("Kernels", _kernels),
     ("Host", _host),
     ("Kernel command lines and taint", _command_lines),
@@ -343,10 +301,10 @@ _FIELDS: tuple[tuple[str, Callable[[StoredRun], Iterable[str]]], ...] = (
     ("Controls", _controls),
     ("Sizes", _sizes),
     ("Timing", _timing),
-    ("DMA", _dma),
-    ("IOMMU", _iommu),
+)
+_AFTER: tuple[Field, ...] = (
     ("Warnings", _warnings),
-    ("Not claimed, not tested", _limits),
+    (_LIMITS, _limits),
     ("Reproduce", _reproduce),
     ("Who made this", _made_by),
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from common.dma.igb import igb_devices
+from common.dma.sections import SECTIONS
 from common.dma.witness import FILES, TRACES, frame_witness, read_witness
 from common.errors import UsageError
 from common.stage.declaration import Option, Size, Stage
@@ -93,6 +94,7 @@ STAGE = Stage(
     traces=TRACES,
     files=FILES,
     helper=frame_witness,
+    sections=SECTIONS,
     witness=read_witness,
     progress_messages={
         "kernel.release": "kernel {} is up",

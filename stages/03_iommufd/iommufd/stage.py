@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
+from common.dma.sections import SECTIONS
 from common.errors import UsageError
 from common.stage.declaration import Option, Size, Stage
 from common.stage.options import check_ring, frames
@@ -109,6 +110,7 @@ STAGE = Stage(
     traces=TRACES,
     files=FILES,
     helper=translation_witness,
+    sections=SECTIONS,
     witness=read_witness,
     progress_messages={
         "kernel.release": "kernel {} is up",

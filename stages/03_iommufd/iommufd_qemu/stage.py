@@ -9,6 +9,7 @@ from dataclasses import replace
 from xml.etree import ElementTree as ET
 
 from common.dma.igb import OTHER
+from common.dma.sections import SECTIONS
 from common.dma.witness import FILES as DMA_FILES
 from common.dma.witness import frame_logs
 from common.guest.lines import FILES as GUEST_FILES
@@ -100,6 +101,7 @@ STAGE = replace(
     blackout=blackout,
     files=(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin"), TABLES_FILE),
     helper=_helper,
+    sections=SECTIONS,
     witness=read_witness,
     progress_messages={
         "kernel.release": "kernel {} is up",
