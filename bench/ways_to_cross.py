@@ -32,6 +32,7 @@ from common.checks.live_update import INCOMING, OUTGOING, outcome
 from common.checks.model import Control
 from common.errors import Exit, HarnessError, UsageError
 from common.guest.evidence import guest_of, qemu_of
+from common.host.qemu_binary import qemu_path
 from common.host.qemu_image import mke2fs
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Trial
@@ -142,7 +143,7 @@ def _bench(stage: Stage, size: int, hypervisor: Hypervisor, folder: Path) -> Run
 
 def _setup(bench: RunSetup) -> str:
     """What has to be equal for two measurements to be compared."""
-    versions = bench.hypervisor.versions()
+    versions = bench.hypervisor.versions(qemu_path())
     return (
         f"{bench.kernels.outgoing.release} to {bench.kernels.incoming.release}"
         f" ({bench.kernels.outgoing.build_id[:12]}, {bench.kernels.incoming.build_id[:12]}),"

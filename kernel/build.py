@@ -14,6 +14,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from kernel import cache
 from kernel.cache import FileMeta, Kernel, Meta, build_lock_path, use_lock_path
 from kernel.errors import (
@@ -36,7 +38,6 @@ from kernel.system.process import run_logged
 from kernel.system.space import BUILD_BYTES, disk_errors_told, require_space
 
 BUILD_SECONDS = 4 * 3600.0
-MAKE_GOALS = ("bzImage", "headers")
 
 # "  CC      mm/memfd_luo.o": what make prints for each file that a compiler makes
 _COMPILES = re.compile(r"^  (?:CC|AS|RUSTC)\s+(?:\[M\]\s+)?(\S+)")
@@ -57,6 +58,7 @@ class KernelSpec:
     fragments: tuple[Path, ...]
     patches: tuple[Path, ...] = ()
     line_tables: bool = False
+    arch: Architecture = DEFAULT
 
 
 @disk_errors_told()
@@ -136,7 +138,7 @@ class _Request:
     def of(spec: KernelSpec) -> _Request:
         if not re.fullmatch(r"[A-Za-z0-9.+_-]{0,40}", spec.localversion):
             raise SourceError(f"{spec.localversion!r} cannot be part of a kernel release")
-        chain = toolchain()
+        chain = toolchain(spec.arch)
         wanted = config.requests(spec.fragments)
         patches: list[tuple[str, str]] = []
         for patch in spec.patches:
@@ -344,7 +346,7 @@ class _Build:
         """Where the .config is kept that comes of these requests, this compiler, these Kconfigs."""
         parts = [
             str(cache.FORMAT),
-            config.relevant(self.worktree.manifest()),
+            config.relevant(self.worktree.manifest(), self.request.spec.arch.makefile),
             config.merged(self.request.wanted.values()),
             self.request.chain.identity,
             *_flags(self.request.chain),
@@ -381,7 +383,7 @@ class _Build:
                 eta = max(0.0, elapsed / self.files * (expected - self.files))
             self.tell(Compiled(self.files, expected, elapsed, eta, from_source(match[1])))
 
-        self._make(MAKE_GOALS, line)
+        self._make((self.request.spec.arch.image_goal, "headers"), line)
         if not (self.folder / "usr" / "gen_init_cpio").exists():
             self._make(["usr/gen_init_cpio"])
 
@@ -423,7 +425,7 @@ class _Build:
         work.mkdir(parents=True)
         try:
             made = {
-                cache.IMAGE: folder / "arch" / "x86" / "boot" / "bzImage",
+                spec.arch.image_goal: folder / spec.arch.image_path,
                 cache.VMLINUX: folder / "vmlinux",
                 cache.SYSTEM_MAP: folder / "System.map",
                 cache.CONFIG: folder / ".config",
@@ -439,6 +441,7 @@ class _Build:
             self._lap(None)
             meta = Meta(
                 format=cache.FORMAT,
+                arch=spec.arch.name,
                 key=key,
                 label=spec.label,
                 localversion=spec.localversion,

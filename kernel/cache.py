@@ -14,6 +14,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.paths import cache_root
 from kernel.errors import SourceError
 from kernel.source.source import lock_path, sources_root
@@ -27,7 +28,6 @@ KEY_DIGITS = 32
 KEPT_OBJECTS = 8
 KEPT_WORKTREES = 8
 
-IMAGE = "bzImage"
 VMLINUX = "vmlinux"
 SYSTEM_MAP = "System.map"
 CONFIG = "config"
@@ -38,7 +38,6 @@ META = "meta.json"
 USED = "used.json"
 OBJECTS = ".o-"
 PARTIAL = ".partial"
-FILES = (IMAGE, VMLINUX, SYSTEM_MAP, CONFIG, GEN_INIT_CPIO, LOG)
 
 
 class FileMeta(BaseModel):
@@ -60,6 +59,7 @@ class Meta(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     format: int
+    arch: str = DEFAULT.name
     key: str
     label: str
     localversion: str
@@ -83,6 +83,11 @@ class Meta(BaseModel):
     seed_relation: str
     files: dict[str, FileMeta]
     header_bytes: int
+
+    @property
+    def image(self) -> str:
+        """The name of the image's file. Raises KeyError for an architecture that is unknown."""
+        return ARCHITECTURES[self.arch].image_goal
 
 
 @dataclass(frozen=True)
@@ -169,7 +174,7 @@ def load(key: str, lock: Lock, label: str | None = None) -> Kernel | None:
         key=key,
         release=meta.release,
         build_id=meta.build_id,
-        image=folder / IMAGE,
+        image=folder / meta.image,
         vmlinux=folder / VMLINUX,
         system_map=folder / SYSTEM_MAP,
         config=folder / CONFIG,
@@ -197,7 +202,7 @@ def _intact(folder: Path, meta: Meta) -> bool:
             return False
         if any((folder / name).stat().st_size != info.size for name, info in meta.files.items()):
             return False
-        return file_sha256(folder / IMAGE) == meta.files[IMAGE].sha256
+        return file_sha256(folder / meta.image) == meta.files[meta.image].sha256
     except (OSError, KeyError):
         return False
 

@@ -7,13 +7,14 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
+from common.arch.known import DEFAULT
 from common.cli.kernel_options import kernel_options
 from common.errors import UsageError
 from common.host.processes.load import MOST as MOST_BUSY
 from common.host.qemu_binary import VARIABLE
 from common.judge.known_splats import KnownSplat, read_known_splats
 from common.record.setting import LONGEST
-from common.run.guest_image import BOOT_HEADER, GUEST_CMDLINE, GuestImage
+from common.run.guest_image import GUEST_CMDLINE, GuestImage
 from common.run.options import RunOptions
 from common.stage.declaration import WORKLOADS, Option
 from common.stage.lane import LANES
@@ -206,8 +207,8 @@ def chosen_guest(arguments: argparse.Namespace) -> GuestImage | None:
         if initrd or cmdline:
             raise UsageError("--guest-initrd and --guest-cmdline go with --guest-image BZIMAGE")
         return None
-    where, magic = BOOT_HEADER
-    if _head(given)[where] != magic:
+    where, magic = DEFAULT.image_magic
+    if not _head(given).startswith(magic, where):
         if initrd or cmdline:
             raise UsageError(f"{given} is a disk: it has its own initrd and command line")
         return GuestImage(disk=given.expanduser().resolve())

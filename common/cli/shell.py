@@ -44,22 +44,24 @@ def shell(arguments: argparse.Namespace) -> int:
         folder = Path(name)
         init = folder / "init"
         init.write_text(_INIT)
-        workload = build_workload(stage.sources, headers=outgoing.headers)
+        workload = build_workload(stage.sources, headers=outgoing.headers, arch=stage.arch)
         initrd = make_initramfs(
             {
                 "/init": init,
                 "/bin/busybox": busybox,
                 "/workload": workload,
-                "/incoming/bzImage": incoming.image,
+                "/incoming/kernel": incoming.image,
             },
             gen_init_cpio=outgoing.gen_init_cpio,
             target=folder / "initrd",
         )
-        accelerator = probe(wanted=arguments.accel)
-        command = [str(qemu_path()), "-machine", "q35", "-accel", accelerator.name, "-nographic"]
-        command += ["-cpu", "host" if accelerator.name == "kvm" else "EPYC,svm=on,npt=on"]
+        accelerator = probe(stage.arch, wanted=arguments.accel)
+        cpu = ",".join([stage.arch.cpus[0].name, *(f"{f}=on" for f in stage.arch.cpus[0].features)])
+        command = [str(qemu_path(stage.arch)), "-machine", stage.arch.machine]
+        command += ["-accel", accelerator.name, "-nographic", *stage.arch.qemu_args]
+        command += ["-cpu", "host" if accelerator.name == "kvm" else cpu]
         command += ["-smp", str(stage.cpus), "-m", str(stage.size(options).machine_mib)]
         command += ["-kernel", str(outgoing.image), "-initrd", str(initrd), "-no-reboot"]
-        command += ["-append", " ".join(("console=ttyS0", *stage.cmdline))]
+        command += ["-append", " ".join((f"console={stage.arch.console}", *stage.cmdline))]
         print(" ".join(command), file=sys.stderr)
         return subprocess.run(command, check=False).returncode

@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import subprocess
 import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host.processes.how_ended import how_ended
 from common.host.qemu_binary import qemu_path
@@ -33,17 +36,25 @@ class Accelerator:
     reason: str
 
 
-def probe(*, wanted: str = "auto") -> Accelerator:
+def probe(arch: Architecture = DEFAULT, *, wanted: str = "auto") -> Accelerator:
     """The accelerator to use. Cached per boot of this host, QEMU binary and /dev/kvm.
 
     `wanted` is auto, kvm or tcg; raises HarnessError when kvm is asked for and cannot be had.
     """
     if wanted == "tcg":
         return Accelerator("tcg", "asked for")
-    found = _cached_probe()
+    found = _cached_probe() if arch is DEFAULT else _of_another(arch)
     if wanted == "kvm" and found.name != "kvm":
         raise HarnessError(f"no usable KVM here: {found.reason}; use --accel tcg")
     return found
+
+
+def _of_another(arch: Architecture) -> Accelerator:
+    """Of an architecture whose firmware there is none of to ask with."""
+    host = platform.machine()
+    if host != arch.host:
+        return Accelerator("tcg", f"the host is {host}, the machine {arch.title}")
+    return Accelerator("tcg", f"KVM in KVM is not looked for on {arch.title}")
 
 
 def _cached_probe() -> Accelerator:
@@ -100,7 +111,7 @@ def _try_firmware() -> Accelerator:
     with tempfile.NamedTemporaryFile(prefix="kexec-stages-probe-") as firmware:
         firmware.write(_firmware())
         firmware.flush()
-        command = [str(qemu_path()), "-accel", "kvm", "-cpu", "host", "-machine", "q35"]
+        command = [str(qemu_path()), "-accel", "kvm", "-cpu", "host", "-machine", DEFAULT.machine]
         command += ["-nodefaults", "-display", "none", "-m", "16", "-bios", firmware.name]
         command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
         try:

@@ -9,13 +9,12 @@ import subprocess
 from pathlib import Path
 
 from common.host.accel import Accelerator
-from common.host.qemu_binary import qemu_path
 from common.paths import CHECKOUT
 from common.record.setting import Host
 
 
 def describe_host(
-    accelerator: Accelerator, versions: dict[str, str], *, preferred: bool = False
+    accelerator: Accelerator, versions: dict[str, str], emulator: Path, *, preferred: bool = False
 ) -> Host:
     """The host as it stands in the record."""
     return Host(
@@ -27,7 +26,7 @@ def describe_host(
         accelerator=accelerator.name,
         accelerator_reason=accelerator.reason,
         preferred=preferred,
-        emulator=str(qemu_path()),
+        emulator=str(emulator),
         versions=versions | {"python": platform.python_version()},
     )
 

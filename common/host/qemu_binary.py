@@ -13,15 +13,16 @@ import shutil
 import subprocess
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.errors import HarnessError, UsageError
 
-QEMU = "qemu-system-x86_64"
 VARIABLE = "KEXEC_STAGES_QEMU"
 _VERSION = re.compile(r"QEMU emulator version (\d+(?:\.\d+)+)")
 _SECONDS = 20
 
 
-def choose(path: str | None) -> None:
+def choose(path: str | None, arch: Architecture = DEFAULT) -> None:
     """Let all machines use the QEMU at `path`; None leaves the choice to the environment.
 
     Raises UsageError when what was chosen is no QEMU that could run a machine.
@@ -36,8 +37,10 @@ def choose(path: str | None) -> None:
     said = _said(program, source, "--version")
     if not _VERSION.search(said):
         raise UsageError(f"{source}: {program} is no QEMU: it says {_first_line(said)!r}")
-    if "q35" not in _said(program, source, "-machine", "help"):
-        raise UsageError(f"{source}: {program} has no machine q35: is it a QEMU for x86-64?")
+    if not re.search(rf"^{arch.machine}\b", _said(program, source, "-machine", "help"), re.M):
+        raise UsageError(
+            f"{source}: {program} has no machine {arch.machine}: is it a QEMU for {arch.title}?"
+        )
 
 
 def _said(program: Path, source: str, *words: str) -> str:
@@ -56,13 +59,13 @@ def _first_line(text: str) -> str:
     return (text.strip().splitlines() or [""])[0][:80]
 
 
-def qemu_path() -> Path:
+def qemu_path(arch: Architecture = DEFAULT) -> Path:
     """The program. Raises HarnessError where there is none."""
-    if found := os.environ.get(VARIABLE) or shutil.which(QEMU):
+    if found := os.environ.get(VARIABLE) or shutil.which(arch.qemu):
         if not os.access(found, os.X_OK):
             raise HarnessError(f"{VARIABLE}: {found} is no program that could be started")
         return Path(found)
-    raise HarnessError(f"{QEMU} is not installed; ./kexec-stages doctor says how to get it")
+    raise HarnessError(f"{arch.qemu} is not installed; ./kexec-stages doctor says how to get it")
 
 
 def qemu_version(program: Path) -> str:

@@ -18,9 +18,10 @@ from functools import cache
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from common.arch.known import DEFAULT
 from common.errors import CannotRunHere, HarnessError
 from common.host.processes.how_ended import how_ended
-from common.host.qemu_binary import QEMU, qemu_path, qemu_version
+from common.host.qemu_binary import qemu_path, qemu_version
 from common.paths import CHECKOUT, cache_root
 from common.record.seal import sha256
 from common.record.setting import InnerQemu
@@ -98,7 +99,7 @@ def qemu_with_cpr() -> Path:
 def inner_qemu(program: Path) -> InnerQemu:
     """What the record says of it."""
     tree = program.parent
-    binary = unpacked if (unpacked := tree / "bin" / QEMU).exists() else program
+    binary = unpacked if (unpacked := tree / "bin" / DEFAULT.qemu).exists() else program
     packages = tree / "packages.sha256"
     return InnerQemu(
         version=qemu_version(program),
@@ -111,14 +112,15 @@ def _files(program: Path) -> dict[str, Path]:
     """Name in the image -> file of the host."""
     tool = Path(mke2fs())
     tree = program.parent
-    if (starter := tree / "start" / QEMU).exists():  # one of common/host/other-qemu: a script
-        binary = tree / "bin" / QEMU
+    # One of common/host/other-qemu is a script.
+    if (starter := tree / "start" / DEFAULT.qemu).exists():
+        binary = tree / "bin" / DEFAULT.qemu
         libraries = _output(
             str(starter), "--library-path", str(tree / "lib"), "--list", str(binary)
         )
     else:
         binary, libraries = program, _output("ldd", str(program))
-    files = {f"bin/{QEMU}": binary, f"bin/{tool.name}": tool}
+    files = {f"bin/{DEFAULT.qemu}": binary, f"bin/{tool.name}": tool}
     # QEMU's own come last: the tool has to make do with them where both have one.
     for match in _LIBRARY.finditer(_output("ldd", str(tool)) + libraries):
         path = Path(match[2])

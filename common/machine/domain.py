@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.host.accel import Accelerator
 from common.host.qemu_binary import qemu_path
 
@@ -22,6 +24,9 @@ class MachineSpec:
     name: str
     memory_mib: int
     cpus: int
+    arch: Architecture = DEFAULT
+    cpu: str | None = None
+    """Of the architecture's CPUs the one that is emulated; None: the default."""
     accelerator: Accelerator
     kernel: Path
     initrd: Path
@@ -37,10 +42,12 @@ class MachineSpec:
 def domain_xml(
     spec: MachineSpec, *, console: Path, dialogue: Path, ports: Mapping[str, Path], trace_log: Path
 ) -> str:
-    """The domain's XML; `console` is the file of ttyS0, `dialogue` the socket of ttyS1.
+    """The domain's XML; `console` is the file of the first serial line, `dialogue` the socket of
+    the second.
 
     `ports` are the sockets of the spec's virtio ports, by name.
     """
+    arch = spec.arch
     domain = ET.Element("domain", type="kvm" if spec.accelerator.name == "kvm" else "qemu")
     _text(domain, "name", spec.name)
     _text(domain, "memory", str(spec.memory_mib), unit="MiB")
@@ -49,14 +56,14 @@ def domain_xml(
     ET.SubElement(backing, "source", type="memfd")
     ET.SubElement(backing, "access", mode="shared")
     system = ET.SubElement(domain, "os")
-    _text(system, "type", "hvm", arch="x86_64", machine="q35")
+    _text(system, "type", "hvm", arch=arch.libvirt_arch, machine=arch.machine)
     _text(system, "kernel", str(spec.kernel))
     _text(system, "initrd", str(spec.initrd))
     _text(system, "cmdline", spec.cmdline)
-    domain.append(_cpu(spec.accelerator))
+    domain.append(_cpu(spec))
     features = ET.SubElement(domain, "features")
-    ET.SubElement(features, "acpi")
-    ET.SubElement(features, "apic")
+    for name, attributes in arch.features.items():
+        ET.SubElement(features, name, dict(attributes))
     if any(device.find("driver[@intremap='on']") is not None for device in spec.devices):
         # libvirt asks for it; an emulated CPU has no other.
         ET.SubElement(features, "ioapic", driver="qemu")
@@ -67,10 +74,10 @@ def domain_xml(
     _text(devices, "emulator", str(spec.emulator))
     kernels = ET.SubElement(devices, "serial", type="file")
     ET.SubElement(kernels, "source", path=str(console), append="on")
-    ET.SubElement(kernels, "target", type="isa-serial", port="0")
+    ET.SubElement(kernels, "target", dict(arch.serial), port="0")
     workload = ET.SubElement(devices, "serial", type="unix")
     ET.SubElement(workload, "source", mode="bind", path=str(dialogue))
-    ET.SubElement(workload, "target", type="isa-serial", port="1")
+    ET.SubElement(workload, "target", dict(arch.serial), port="1")
     ET.SubElement(devices, "controller", type="usb", model="none")
     ET.SubElement(devices, "memballoon", model="none")
     ET.SubElement(ET.SubElement(devices, "video"), "model", type="none")
@@ -83,7 +90,7 @@ def domain_xml(
     arguments = ["-D", str(trace_log), "-msg", "timestamp=on"]
     for event in spec.traces:
         arguments += ["-trace", event]
-    for argument in (*arguments, *spec.qemu_args):
+    for argument in (*arguments, *arch.qemu_args, *spec.qemu_args):
         ET.SubElement(commandline, f"{{{_QEMU}}}arg", value=argument)
     # libvirt asks for each property of the first CPU, 460 questions in 280 ms, where it believes
     # that QEMU can say which features it cannot give; otherwise one question does. Nobody asks
@@ -94,13 +101,13 @@ def domain_xml(
     return ET.tostring(domain, encoding="unicode")
 
 
-def _cpu(accelerator: Accelerator) -> ET.Element:
-    if accelerator.name == "kvm":
+def _cpu(spec: MachineSpec) -> ET.Element:
+    if spec.accelerator.name == "kvm":
         return ET.Element("cpu", mode="host-passthrough", migratable="off")
-    # QEMU's TCG emulates SVM with nested paging; VMX it does not.
+    model = spec.arch.cpu(spec.cpu)
     cpu = ET.Element("cpu", mode="custom", match="exact", check="none")
-    _text(cpu, "model", "EPYC", fallback="forbid")
-    for feature in ("svm", "npt"):
+    _text(cpu, "model", model.name, fallback="forbid")
+    for feature in model.features:
         ET.SubElement(cpu, "feature", policy="require", name=feature)
     return cpu
 

@@ -18,7 +18,7 @@ import libvirt
 from common.errors import HarnessError
 from common.host.processes.cleanup import CleanupProcess
 from common.host.processes.subreaper import Subreaper
-from common.host.qemu_binary import qemu_path, qemu_version
+from common.host.qemu_binary import qemu_version
 from common.paths import cache_root
 
 # The embedded driver has no daemon beside it: no virtlogd, no cgroup manager, no
@@ -106,14 +106,14 @@ class Hypervisor:
             self.folder / "libvirt" / "log" / "qemu" / f"{machine}.log" if self.embedded else None
         )
 
-    def versions(self) -> dict[str, str]:
+    def versions(self, emulator: Path) -> dict[str, str]:
         """Versions of libvirt, as the connection reports it, and of the QEMU that is used.
 
         libvirt would tell the version of its default emulator, which may be another.
         """
         return {
             "libvirt": _dotted(self.connection.getLibVersion()),
-            "qemu": qemu_version(qemu_path()),
+            "qemu": qemu_version(emulator),
         }
 
 

@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The machine's RAM as the host sees it: a witness that the kernel under test cannot fake.
 
-The machine's RAM is a shared memfd of QEMU's, which the host maps through /proc/PID/fd. On
-q35 the first part of it is low memory and the rest continues at 4 GiB (QEMU,
-hw/i386/pc_q35.c:pc_q35_init).
+The machine's RAM is a shared memfd of QEMU's, which the host maps through /proc/PID/fd. Where its
+parts stand in guest-physical memory is the architecture's (RamLayout).
 """
 
 from __future__ import annotations
@@ -15,11 +14,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from types import TracebackType
 
+from common.arch.architecture import RamLayout
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 
 PAGE = 4096
-_HIGH = 4 << 30
-_LOW_SMALL, _LOW_LARGE = 0xB000_0000, 0x8000_0000
 
 
 class NotRam(HarnessError, ValueError):
@@ -29,16 +28,15 @@ class NotRam(HarnessError, ValueError):
 class MachineRam:
     """Context manager: QEMU's RAM mapped read-only. Raises HarnessError when it cannot be found."""
 
-    def __init__(self, qemu_pid: int) -> None:
-        self._path = _ram_file(qemu_pid)
+    def __init__(self, qemu_pid: int, layout: RamLayout = DEFAULT.ram) -> None:
+        self._path, self._layout = _ram_file(qemu_pid), layout
 
     def __enter__(self) -> MachineRam:
         with self._path.open("rb") as file:
             if not os.fstat(file.fileno()).st_size:
                 raise HarnessError(f"QEMU's RAM ({self._path}) has no size yet")
             self._map = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        size = len(self._map)
-        self._low = size if size < _LOW_SMALL else _LOW_LARGE
+        self._low = self._layout.low_size(len(self._map))
         return self
 
     def __exit__(
@@ -51,16 +49,24 @@ class MachineRam:
 
     def offset(self, address: int) -> int:
         """Where guest-physical `address` (bytes) stands in the RAM file; NotRam outside RAM."""
-        offset = address if address < self._low else address - _HIGH + self._low
-        if not 0 <= offset < len(self._map) or (self._low <= address < _HIGH):
+        offset = address - self._layout.base
+        if 0 <= offset < self._low:
+            return offset
+        offset = address - self._layout.high + self._low
+        if not self._low <= offset < len(self._map):
             raise NotRam(f"{address:#x} is no RAM of this machine")
         return offset
 
     @property
+    def begin(self) -> int:
+        """The first guest-physical address of RAM."""
+        return self._layout.base
+
+    @property
     def end(self) -> int:
         """The first guest-physical address above all RAM."""
-        size = len(self._map)
-        return size if size == self._low else _HIGH + size - self._low
+        size, layout = len(self._map), self._layout
+        return layout.base + size if size == self._low else layout.high + size - self._low
 
     @property
     def view(self) -> mmap.mmap:

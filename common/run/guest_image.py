@@ -13,7 +13,6 @@ from xml.etree import ElementTree as ET
 
 from common.record.seal import sha256
 
-BOOT_HEADER = slice(0x202, 0x206), b"HdrS"
 _QCOW2 = b"QFI\xfb"
 # Where a kernel that is given has its console; a disk's own loader decides for itself.
 GUEST_CMDLINE = "console=ttyS0"
@@ -39,7 +38,7 @@ class GuestImage:
             return {}
         cmdline = workspace / "guest-cmdline"
         cmdline.write_text(self.cmdline)
-        files = {"/guest/bzImage": self.kernel, "/guest/cmdline": cmdline}
+        files = {"/guest/kernel": self.kernel, "/guest/cmdline": cmdline}
         return files | ({"/guest/initrd": self.initrd} if self.initrd else {})
 
     def devices(self, workspace: Path) -> tuple[ET.Element, ...]:

@@ -10,6 +10,8 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host.processes.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
@@ -26,7 +28,7 @@ dir /debugfs 755 0 0
 """
 
 
-def build_workload(sources: Path, *, headers: Path) -> Path:
+def build_workload(sources: Path, *, headers: Path, arch: Architecture = DEFAULT) -> Path:
     """The static /init of a folder with a Makefile, built against a kernel's uapi `headers`.
 
     Cached by the content of its sources and headers' version. Raises HarnessError with
@@ -34,6 +36,7 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
     """
     rooms = CHECKOUT / "common" / "workload"
     shared = [rooms / name for name in ("core", "vm", "device", "qemu")]
+    shared.append(rooms / "arch" / arch.name)
     # Of a stage's second workload the first may be a part.
     shared += (
         [first] if (first := sources.parent / "workload") != sources and first.exists() else []
@@ -47,6 +50,7 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
     final.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=final.parent, prefix="build-") as build:
         command = ["make", "-s", "-j2", "-C", str(sources), f"O={build}", f"UAPI={headers}"]
+        command += [f"MACHINE={arch.name}", f"CROSS={arch.cross_prefix}"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode:
             said = how_ended(done.returncode, done.stderr)
@@ -91,12 +95,20 @@ def pack(
 ) -> Path:
     """The first initramfs; each carries the kernel that comes next and that one's initramfs."""
     tool = outgoing.gen_init_cpio
-    files = {"/init": build_workload(setup.stage.sources, headers=outgoing.headers)}
+    files = {
+        "/init": build_workload(
+            setup.stage.sources, headers=outgoing.headers, arch=setup.stage.arch
+        )
+    }
     if setup.stage.guest and setup.kernels.guest:
-        program = build_workload(setup.stage.guest.sources, headers=setup.kernels.guest.headers)
+        program = build_workload(
+            setup.stage.guest.sources,
+            headers=setup.kernels.guest.headers,
+            arch=setup.stage.arch,
+        )
         initrd = workspace / "guest.cpio"
         make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
-        files |= {"/guest/bzImage": setup.kernels.guest.image, "/guest/initrd": initrd}
+        files |= {"/guest/kernel": setup.kernels.guest.image, "/guest/initrd": initrd}
     if setup.guest_image:
         files |= setup.guest_image.initramfs_files(workspace)
     return nested(files, following, gen_init_cpio=tool, workspace=workspace)
@@ -108,7 +120,7 @@ def nested(
     """An initramfs of `files`, which carries the next kernel and its initramfs, and so on."""
     packed = make_initramfs(files, gen_init_cpio=gen_init_cpio, target=workspace / "last.cpio")
     for number, kernel in enumerate(reversed(following)):
-        here = files | {"/incoming/bzImage": kernel.image, "/incoming/initrd": packed}
+        here = files | {"/incoming/kernel": kernel.image, "/incoming/initrd": packed}
         target = workspace / f"{number}.cpio"
         packed = make_initramfs(here, gen_init_cpio=gen_init_cpio, target=target)
     return packed

@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.checks.model import Control
 from common.errors import UsageError
 from common.paths import CHECKOUT
@@ -23,7 +25,12 @@ from kernel.make import config
 from kernel.source.archive import archive_source
 from kernel.source.source import Source, debian_source, tree_source
 
-BASE_CONFIG = CHECKOUT / "kernel" / "configs" / "base.config"
+_CONFIGS = CHECKOUT / "kernel" / "configs"
+
+
+def base_configs(arch: Architecture = DEFAULT) -> tuple[Path, Path]:
+    """What every stage's kernel of that architecture has, on top of tinyconfig."""
+    return _CONFIGS / "base.config", _CONFIGS / f"{arch.name}.config"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,6 +106,7 @@ class _Getter:
             label=f"{self.stage.label} guest",
             localversion="-guest",
             fragments=self.stage.guest.fragments,
+            arch=self.stage.arch,
         )
         return build(spec, progress=self.progress)
 
@@ -114,7 +122,7 @@ class _Getter:
         # Headers and programs come of the stage's kernel as it is without any choice.
         plain = replace(self.stage, series="ours", lane="default", extra_fragments=())
         tools = build(kernel_spec(plain, source, side), progress=self.progress)
-        wanted = (BASE_CONFIG, *kernel_needs(self.stage).certain)
+        wanted = (*base_configs(self.stage.arch), *kernel_needs(self.stage).certain)
         kernel = prebuilt(origin.path, wanted, tools=tools, scripts=source.path / "scripts")
         if kernel.losses:
             self.progress(Noted(_losses(kernel)))
@@ -146,8 +154,14 @@ def kernel_spec(
         source=source,
         label=f"{name} {side}",
         localversion=f"-luo-{side}",
-        fragments=(BASE_CONFIG, *needs.fragments, *_known(needs, source), *needs.last),
+        fragments=(
+            *base_configs(stage.arch),
+            *needs.fragments,
+            *_known(needs, source),
+            *needs.last,
+        ),
         patches=needs.patches,
+        arch=stage.arch,
     )
 
 

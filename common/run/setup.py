@@ -78,13 +78,14 @@ def setup_of(
     hypervisor: Hypervisor,
 ) -> RunSetup:
     """What the trials of the stage and of those controls share, kernels built; no run's folder."""
-    watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
+    if stage.arch.counter_parameter:
+        watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
     options = options_of(stage, chosen.numbers)
     check_size(stage, options)
     return RunSetup(
         stage=stage,
         kernels=kernels_of(stage, choice, controls=controls),
-        accelerator=probe(wanted=chosen.accelerator),
+        accelerator=probe(stage.arch, wanted=chosen.accelerator),
         hypervisor=hypervisor,
         options=options,
         folder=hypervisor.folder,

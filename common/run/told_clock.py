@@ -17,10 +17,10 @@ from common.host.tsc import host_tsc_khz
 _HZ = re.compile(r"^CONFIG_HZ=([1-9][0-9]{1,4})$", re.MULTILINE)
 
 
-def clock_words(configs: Iterable[Path | None]) -> tuple[str, ...]:
+def clock_words(parameter: str, configs: Iterable[Path | None]) -> tuple[str, ...]:
     """Words for one command line of kernels with these configurations, None where one is not known.
 
-    No words without a TSC.
+    `parameter` is the kernel's for the counter's rate in kHz. No words without a TSC.
     """
     khz = host_tsc_khz()
     if khz is None:
@@ -28,8 +28,8 @@ def clock_words(configs: Iterable[Path | None]) -> tuple[str, ...]:
     rates = set(map(_jiffies_per_second, configs))
     hz = rates.pop()
     if rates or hz is None:
-        return (f"tsc_early_khz={khz}",)
-    return f"tsc_early_khz={khz}", f"lpj={khz * 1000 // hz}"
+        return (f"{parameter}={khz}",)
+    return f"{parameter}={khz}", f"lpj={khz * 1000 // hz}"
 
 
 def _jiffies_per_second(config: Path | None) -> int | None:

@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from common.errors import HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.host.facts import describe_host
+from common.host.qemu_binary import qemu_path
 from common.host.qemu_image import inner_qemu
 from common.machine.domain import MachineSpec
 from common.machine.helper import HostHelper
@@ -49,6 +50,8 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             name=f"stages-{nonce}",
             memory_mib=size.machine_mib,
             cpus=stage.cpus,
+            arch=stage.arch,
+            emulator=qemu_path(stage.arch),
             accelerator=setup.accelerator,
             kernel=outgoing.image,
             initrd=pack(setup, outgoing, following(setup, control), workspace),
@@ -60,7 +63,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
         )
         machine = stack.enter_context(Machine(spec, hypervisor=setup.hypervisor, folder=folder))
         prove_start(machine)
-        ram = stack.enter_context(MachineRam(machine.process.pid))
+        ram = stack.enter_context(MachineRam(machine.process.pid, stage.arch.ram))
         watch = DeathWatch(
             machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
         )
@@ -81,7 +84,10 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             load=setup.load,
             nonce=nonce,
             host=describe_host(
-                setup.accelerator, setup.hypervisor.versions(), preferred=machine.preferred
+                setup.accelerator,
+                setup.hypervisor.versions(spec.emulator),
+                spec.emulator,
+                preferred=machine.preferred,
             ),
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
@@ -175,13 +181,12 @@ def own_words(
     stage: Stage, accelerator: Accelerator, kernels: Iterable[Bootable]
 ) -> tuple[str, ...]:
     """What of the command line is the harness's and the stage's own, for these kernels."""
-    # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
-    # Hyper-V, VMware or KVM leaves that check out as well.
     # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
     # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
-    words = ("console=ttyS0", "no_timer_check", "check_pages=1", *stage.cmdline)
-    if accelerator.name == "tcg":
-        words += clock_words(kernel.config for kernel in kernels)
+    arch = stage.arch
+    words = (f"console={arch.console}", *arch.cmdline, "check_pages=1", *stage.cmdline)
+    if accelerator.name == "tcg" and arch.counter_parameter:
+        words += clock_words(arch.counter_parameter, (kernel.config for kernel in kernels))
     return words
 
 

@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree as ET
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.checks.model import Check, Claim, Control
 from common.errors import UsageError
 from common.machine.helper import HostHelperFactory, no_helper
@@ -110,6 +112,8 @@ class Stage:
     """Both sides are one prebuilt image."""
     skipped_controls: tuple[str, ...] = ()
     """Controls that need kernels which cannot be built from what the user gave."""
+    arch: Architecture = DEFAULT
+    """Of the machine; set by the choice of kernels."""
     cpus: int = 2
     devices: Callable[[Mapping[str, int]], tuple[ET.Element, ...]] = lambda _options: ()
     """libvirt elements, for given options."""

@@ -21,7 +21,7 @@ from common.paths import CHECKOUT
 from common.record.console import strip_prefix
 from common.record.stored_file import read_stamped
 from common.run.initramfs import build_workload, make_initramfs
-from common.run.kernels import BASE_CONFIG, BuildProgress, source_of
+from common.run.kernels import BuildProgress, base_configs, source_of
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 from common.stage.series import patches_of, series_fragments
@@ -64,7 +64,7 @@ def run_selftests(
             label=f"selftests {name} the series",
             localversion=f"-{name}",
             fragments=(
-                BASE_CONFIG,
+                *base_configs(),
                 stage.folder / "kernel.config",
                 _CONFIG,
                 *(series_fragments(stage) if series else ()),

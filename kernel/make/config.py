@@ -119,15 +119,18 @@ def defined_by_patches(patches: Iterable[Path]) -> set[str]:
     return set(_DEFINED.findall("\n".join(added)))
 
 
-def relevant(content: Mapping[str, str]) -> str:
-    """A digest of the files of a tree that a .config can depend on, out of its manifest."""
+def relevant(content: Mapping[str, str], makefile: str) -> str:
+    """A digest of the files of a tree that a .config can depend on, out of its manifest.
+
+    `makefile` is the architecture's own.
+    """
     chosen = {
         name: value
         for name, value in content.items()
         if name.rpartition("/")[2].startswith("Kconfig")
         or name.startswith("scripts/")
         or name.endswith(".config")
-        or name in ("Makefile", "arch/x86/Makefile")
+        or name in ("Makefile", makefile)
     }
     return manifests.digest(chosen)
 

@@ -10,6 +10,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.paths import cache_root
 from kernel.errors import SourceError, ToolMissing
 from kernel.system.process import clean_environment, run_captured
@@ -38,36 +40,39 @@ class Toolchain:
     identity: str
     llvm: str | None
     ccache: bool
+    arch: Architecture = DEFAULT
 
     def make_arguments(self) -> list[str]:
         """The variables on make's command line that choose the compiler."""
         prefix = "ccache " if self.ccache else ""
         if self.llvm is not None:
             host = "clang" if self.llvm == "1" else f"clang{self.llvm}"
-            return [f"LLVM={self.llvm}", f"CC={prefix}{self.compiler}", f"HOSTCC={prefix}{host}"]
-        return [f"CC={prefix}{self.compiler}", f"HOSTCC={prefix}gcc"]
+            words = [f"LLVM={self.llvm}", f"CC={prefix}{self.compiler}", f"HOSTCC={prefix}{host}"]
+        else:
+            words = [f"CC={prefix}{self.compiler}", f"HOSTCC={prefix}gcc"]
+        return [*self.arch.make_variables, *words]
 
     def environment(self) -> dict[str, str]:
         """What ccache needs to share objects between kernels and worktrees."""
         return {"CCACHE_DIR": str(cache_root() / "ccache"), "CCACHE_NOHASHDIR": "1"}
 
 
-def toolchain(wanted: str | None = None) -> Toolchain:
-    """The compiler `wanted`, else $KEXEC_STAGES_CC, else gcc; clang brings its own binutils.
+def toolchain(arch: Architecture = DEFAULT) -> Toolchain:
+    """$KEXEC_STAGES_CC, else the gcc for `arch`; clang brings its own binutils.
 
     Raises ToolMissing, or SourceError for a compiler that does not work.
     """
-    compiler = wanted or os.environ.get("KEXEC_STAGES_CC") or "gcc"
+    compiler = os.environ.get("KEXEC_STAGES_CC") or f"{arch.cross_prefix}gcc"
     if not shutil.which(compiler):
         raise ToolMissing([(compiler, Path(compiler).name)])
     llvm = None
     if match := re.fullmatch(r"clang(-\d+)?", Path(compiler).name):
         llvm = match[1] or "1"
-    linker = "ld" if llvm is None else f"ld.lld{'' if llvm == '1' else llvm}"
+    linker = f"{arch.cross_prefix}ld" if llvm is None else f"ld.lld{'' if llvm == '1' else llvm}"
     if not shutil.which(linker):
         raise ToolMissing([(linker, "binutils" if llvm is None else "lld")])
     identity = [_version(compiler), _version(linker)]
-    return Toolchain(compiler, "; ".join(identity), llvm, shutil.which("ccache") is not None)
+    return Toolchain(compiler, "; ".join(identity), llvm, shutil.which("ccache") is not None, arch)
 
 
 def _version(program: str) -> str:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from common.arch.known import DEFAULT
 from common.host import accel
-from common.host.qemu_binary import QEMU
 
 
 @pytest.mark.parametrize(
@@ -19,7 +19,7 @@ from common.host.qemu_binary import QEMU
 def test_firmware_sees_svm(tmp_path: Path, cpu: str, status: int) -> None:
     firmware = tmp_path / "firmware"
     firmware.write_bytes(accel._firmware())
-    command = [QEMU, "-accel", "tcg", "-cpu", cpu, "-machine", "q35", "-nodefaults"]
+    command = [DEFAULT.qemu, "-accel", "tcg", "-cpu", cpu, "-machine", "q35", "-nodefaults"]
     command += ["-display", "none", "-m", "16", "-bios", str(firmware)]
     command += ["-device", "isa-debug-exit,iobase=0xf4,iosize=1"]
     done = subprocess.run(command, capture_output=True, timeout=30, check=False)

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from common.arch.known import DEFAULT
 from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.host.facts import describe_host
-from common.host.qemu_binary import QEMU, VARIABLE, choose, qemu_path, qemu_version
+from common.host.qemu_binary import VARIABLE, choose, qemu_path, qemu_version
 from common.machine.domain import MachineSpec, domain_xml
 from tests.conftest import sentence
 
@@ -33,7 +34,7 @@ def program(path: Path, *, version: str = "11.1.3", machines: str = "q35") -> Pa
 
 def test_the_one_in_path_is_used(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    found = program(tmp_path / QEMU)
+    found = program(tmp_path / DEFAULT.qemu)
     choose(None)
     assert qemu_path() == found
     assert qemu_version(found) == "11.1.3"
@@ -65,7 +66,7 @@ def test_it_is_the_machines_and_stands_in_the_record(
     )
     xml = domain_xml(spec, console=tmp_path, dialogue=tmp_path, ports={}, trace_log=tmp_path)
     assert f"<emulator>{tmp_path}/mine</emulator>" in xml
-    assert describe_host(accelerator, {}).emulator == f"{tmp_path}/mine"
+    assert describe_host(accelerator, {}, spec.emulator).emulator == f"{tmp_path}/mine"
 
 
 @pytest.mark.parametrize("by", ["--qemu", VARIABLE])

@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host import qemu_image
-from common.host.qemu_binary import QEMU
 
 
 @pytest.fixture(autouse=True)
@@ -29,7 +29,7 @@ def inside(image: Path, path: str) -> bytes:
 
 def test_it_holds_the_hosts_own_files() -> None:
     image = qemu_image.qemu_image()
-    program = Path(f"/usr/bin/{QEMU}")
+    program = Path(f"/usr/bin/{DEFAULT.qemu}")
     assert inside(image, "/bin/qemu-system-x86_64") == program.read_bytes()
     assert inside(image, "/lib/ld-linux-x86-64.so.2")[:4] == b"\x7fELF"
     assert len(inside(image, "/share/qboot.rom")) == 65536

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
-from common.host.qemu_binary import QEMU
 from common.machine.ram import PAGE, MachineRam
 
 
@@ -21,7 +21,15 @@ from common.machine.ram import PAGE, MachineRam
 def stopped_qemu(mib: int) -> Iterator[int]:
     """A QEMU that never runs an instruction, with `mib` MiB of shared memory."""
     backend = f"memory-backend-memfd,id=ram,share=on,size={mib}M"
-    command = [QEMU, "-machine", "q35,memory-backend=ram", "-m", str(mib), "-object", backend]
+    command = [
+        DEFAULT.qemu,
+        "-machine",
+        "q35,memory-backend=ram",
+        "-m",
+        str(mib),
+        "-object",
+        backend,
+    ]
     command += ["-nodefaults", "-display", "none", "-S"]
     process = subprocess.Popen(command)
     try:

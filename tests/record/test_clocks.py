@@ -66,9 +66,9 @@ def test_kernels_are_told_their_delay_loop_where_their_tick_is_known(
     slow.write_text("# CONFIG_HZ_100 is not set\nCONFIG_HZ=250\n")
     quick.write_text("CONFIG_HZ_1000=y\nCONFIG_HZ=1000\n")
     without.write_text("# CONFIG_HZ is not set\n")
-    assert clock_words([slow, slow]) == ("tsc_early_khz=2500000", "lpj=10000000")
-    assert clock_words([quick]) == ("tsc_early_khz=2500000", "lpj=2500000")
+    assert clock_words("tsc_early_khz", [slow, slow]) == ("tsc_early_khz=2500000", "lpj=10000000")
+    assert clock_words("tsc_early_khz", [quick]) == ("tsc_early_khz=2500000", "lpj=2500000")
     for pair in ([slow, quick], [slow, None], [None], [without, slow]):
-        assert clock_words(pair) == ("tsc_early_khz=2500000",)
+        assert clock_words("tsc_early_khz", pair) == ("tsc_early_khz=2500000",)
     monkeypatch.setattr(told_clock, "host_tsc_khz", lambda: None)
-    assert clock_words([slow]) == ()
+    assert clock_words("tsc_early_khz", [slow]) == ()

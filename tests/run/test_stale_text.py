@@ -75,7 +75,9 @@ def program(tmp_path_factory: pytest.TempPathFactory) -> Program:
     folder = tmp_path_factory.mktemp("stale")
     (folder / "driver.c").write_text("#include <stdarg.h>\n" + DRIVER)
     sources = CHECKOUT / "common" / "workload" / "core"
-    command = ["cc", "-D_GNU_SOURCE", "-Wall", "-Werror", f"-I{sources}", "driver.c", "-o", "it"]
+    machine = CHECKOUT / "common" / "workload" / "arch" / "x86_64" / "core"
+    command = ["cc", "-D_GNU_SOURCE", "-Wall", "-Werror", f"-I{sources}", f"-I{machine}"]
+    command += ["driver.c", "-o", "it"]
     subprocess.run(command, cwd=folder, check=True)
 
     def run(iomem: str, **parameters: str) -> list[str]:

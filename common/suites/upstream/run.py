@@ -14,7 +14,7 @@ from common.machine.hypervisor import Hypervisor
 from common.machine.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.paths import CHECKOUT
 from common.record.stored_file import read_stamped
-from common.run.kernels import BASE_CONFIG, BuildProgress, source_of
+from common.run.kernels import BuildProgress, base_configs, source_of
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import stage_folders
 from common.suites.upstream.build import SUITES, build_initrd, fragment, lacking, suite_tests
@@ -26,7 +26,7 @@ from kernel.source.source import Source
 
 # Stage 1's kernel with a few options more: most of it is in the cache when that has been built.
 _FRAGMENTS = (
-    BASE_CONFIG,
+    *base_configs(),
     stage_folders()[1] / "kernel.config",
     CHECKOUT / "kernel" / "configs" / "upstream.config",
 )

@@ -92,7 +92,7 @@ void fact(const char *key, const char *format, ...)
 	dialogue_line(line);
 }
 
-void fact_tsc(const char *name, u64 tsc)
+void fact_counter(const char *name, u64 tsc)
 {
 	char key[64];
 

@@ -44,7 +44,7 @@ static void fact_from_file(const char *key, const char *path)
 }
 
 /* True and the text after "@field:" in a file of such lines. */
-static bool field_of_file(const char *path, const char *field, char *value, size_t size)
+bool field_of_file(const char *path, const char *field, char *value, size_t size)
 {
 	char line[256];
 	bool found = false;
@@ -121,16 +121,12 @@ static void fact_build_id(void)
 	}
 }
 
-/*
- * The kernel's own idea of the TSC's rate. Both kernels calibrate anew, so the
- * two differ a little although the counter is the same.
- */
 static void fact_tsc_khz(void)
 {
-	char value[64];
+	u64 khz = counter_khz();
 
-	if (field_of_file("/proc/cpuinfo", "cpu MHz", value, sizeof(value)))
-		fact("tsc.khz", "%.0f", strtod(value, NULL) * 1000);
+	if (khz)
+		fact("tsc.khz", "%llu", khz);
 }
 
 /* Where KHO's scratch areas are: what the next kernel boots from. None is no fact. */

@@ -52,7 +52,7 @@ static void end_side(enum side side, int ret)
 	report_leaks();
 	/* A reading of the clock that nothing is in the way of: up to 4 KiB may wait for the UART. */
 	dialogue_drain();
-	fact_tsc("done", rdtsc());
+	fact_counter("done", read_counter());
 	print_last_facts();
 	dialogue_line("# done");
 }
@@ -121,7 +121,7 @@ static void run_holder(void)
 
 int main(void)
 {
-	u64 started = rdtsc();
+	u64 started = read_counter();
 	int ret;
 
 	if (getpid() != 1)
@@ -142,7 +142,7 @@ int main(void)
 		power_off();
 	}
 	ktap_plan(stage.tests[param_side()]);
-	fact_tsc("userspace", started);
+	fact_counter("userspace", started);
 	print_common_facts(param_side());
 	run_holder();
 	/* The host looks at QEMU's process before it lets the machine go. */

@@ -15,7 +15,7 @@
 
 #include "workload.h"
 
-#define INCOMING_KERNEL "/incoming/bzImage"
+#define INCOMING_KERNEL "/incoming/kernel"
 #define INCOMING_INITRD "/incoming/initrd"
 /* x86: COMMAND_LINE_SIZE */
 #define CMDLINE_SIZE 2048

@@ -22,7 +22,7 @@ int leave_for_incoming(void)
 	await("reboot");
 	if (stage.at_reboot)
 		stage.at_reboot();
-	fact_tsc("reboot", rdtsc());
+	fact_counter("reboot", read_counter());
 	if (param_control("power-off")) {
 		dialogue_drain();
 		return sys(reboot(RB_POWER_OFF));

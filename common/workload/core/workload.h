@@ -61,7 +61,7 @@ u64 param_updates_done(void);
 /* dialogue.c */
 int dialogue_open(const char *tty);
 void __printf(2, 3) fact(const char *key, const char *format, ...);
-void fact_tsc(const char *name, u64 tsc);
+void fact_counter(const char *name, u64 tsc);
 void ktap_plan(unsigned int tests);
 bool ktap_ok(bool ok, const char *name);
 void ktap_skip(const char *name, const char *reason);
@@ -80,8 +80,12 @@ void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 /* facts.c */
 void print_common_facts(enum side side);
 void print_last_facts(void);
+bool field_of_file(const char *path, const char *field, char *value, size_t size);
 u64 meminfo_kb(const char *field);
 u64 available_kb(void);
+
+/* arch/MACHINE/core/counter_khz.c */
+u64 counter_khz(void);
 
 /* debug.c */
 void report_leaks(void);

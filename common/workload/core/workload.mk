@@ -13,13 +13,17 @@ endif
 common-dir := $(dir $(lastword $(MAKEFILE_LIST)))
 common-src := $(wildcard $(common-dir)*.c)
 
-CC ?= gcc
-OBJCOPY ?= objcopy
+# Of the machine: the architecture, and the prefix of a cross compiler.
+MACHINE ?= x86_64
+CC := $(CROSS)gcc
+OBJCOPY := $(CROSS)objcopy
+arch-dir := $(common-dir)../arch/$(MACHINE)/
+arch-src := $(wildcard $(arch-dir)core/*.c)
 WARNINGS := -Wall -Wextra -Werror -Wmissing-prototypes
 CFLAGS := -std=gnu11 -O2 $(WARNINGS) -D_GNU_SOURCE -pthread \
-	  -I$(UAPI)/include -I$(common-dir) $(stage-inc) -I$(CURDIR)
+	  -I$(UAPI)/include -I$(common-dir) -I$(arch-dir)core $(stage-inc) -I$(CURDIR)
 
-objects := $(patsubst %.c,$(O)/common/%.o,$(notdir $(common-src))) \
+objects := $(patsubst %.c,$(O)/common/%.o,$(notdir $(common-src) $(arch-src))) \
 	   $(patsubst %.c,$(O)/%.o,$(stage-src)) $(stage-obj)
 
 all: $(O)/init
@@ -28,6 +32,9 @@ $(O)/init: $(objects)
 	$(CC) $(CFLAGS) -static -o $@ $(objects)
 
 $(O)/common/%.o: $(common-dir)%.c | $(O)/common
+	$(CC) $(CFLAGS) -MMD -c -o $@ $<
+
+$(O)/common/%.o: $(arch-dir)core/%.c | $(O)/common
 	$(CC) $(CFLAGS) -MMD -c -o $@ $<
 
 $(O)/%.o: %.c | $(O)

@@ -74,9 +74,9 @@ static void report_head(const struct igb *igb)
 	for (int i = 0; i < HEAD_LOOKS; i++) {
 		u32 seen;
 
-		before = rdtsc();
+		before = read_counter();
 		seen = igb_rx_head(igb);
-		after = rdtsc();
+		after = read_counter();
 		if (after - before < best) {
 			best = after - before;
 			when = before;
@@ -84,7 +84,7 @@ static void report_head(const struct igb *igb)
 		}
 	}
 	fact("device.head", "%u", head);
-	fact_tsc("head", when);
+	fact_counter("head", when);
 }
 
 /* Facts device.*, port.config of the first port, which is above the device, bridges.config. */

@@ -244,7 +244,7 @@ static void beat(u64 number)
 	say_clock("mono_ns", CLOCK_MONOTONIC);
 	say_clock("boot_ns", CLOCK_BOOTTIME);
 	say_clock("real_ns", CLOCK_REALTIME);
-	say(" tsc=%llu", rdtsc());
+	say(" tsc=%llu", read_counter());
 	say_processes();
 	say_work();
 	say_nic(number);

@@ -26,7 +26,7 @@ static struct stamp_time now(void)
 	return (struct stamp_time){
 		.mono_ns = clock_ns(CLOCK_MONOTONIC),
 		.real_ns = clock_ns(CLOCK_REALTIME),
-		.tsc = rdtsc(),
+		.tsc = read_counter(),
 	};
 }
 

@@ -22,7 +22,7 @@
 #define LOG "/tmp/qemu.log"
 #define PORTS "/sys/class/virtio-ports"
 
-#define KERNEL "/guest/bzImage"
+#define KERNEL "/guest/kernel"
 #define INITRD "/guest/initrd"
 #define CMDLINE "/guest/cmdline"
 #define GUEST_DISK "/dev/vdb"

@@ -5,8 +5,7 @@
  * addresses are offsets into the RAM memfd; where guest-physical memory has
  * its hole is a matter of the page tables, and the guest's code never asks.
  *
- *	0x001000  GDT
- *	0x002000  page tables
+ *	0x001000  tables of the architecture, page tables from 0x002000 on
  *	0x040000  guest code
  *	0x080000  one block of GUEST_VCPU_SIZE per vCPU
  *	0x0c0000  what a stage shares with its guest
@@ -15,7 +14,6 @@
 #ifndef GUEST_H
 #define GUEST_H
 
-#define GUEST_GDT		0x1000
 #define GUEST_PAGE_TABLES	0x2000
 #define GUEST_PAGE_TABLES_END	0x40000
 #define GUEST_CODE		0x40000
@@ -30,10 +28,6 @@
 #define GUEST_PAGE_SIZE		4096
 #define GUEST_PAGE_WORDS	(GUEST_PAGE_SIZE / 8)
 #define GUEST_DATA_FIRST_PAGE	(GUEST_DATA / GUEST_PAGE_SIZE)
-
-#define GUEST_CODE_SELECTOR	0x08
-#define GUEST_DATA_SELECTOR	0x10
-#define GUEST_TSS_SELECTOR	0x18
 
 #define GUEST_GAP_LOG		64
 
@@ -69,8 +63,8 @@ struct guest_vector {
  * and the step counter at each: equal to or one less than the other.
  */
 struct guest_gap {
-	u64 tsc_before;
-	u64 tsc_after;
+	u64 time_before;
+	u64 time_after;
 	u64 counter_before;
 	u64 counter_after;
 };
@@ -100,7 +94,7 @@ struct guest_vcpu {
 	u64 ticks;
 	/* time spent in steps since the last tick, by the TSC */
 	u64 tickless;
-	u64 last_tsc;
+	u64 last_time;
 	u64 last_counter;
 	u64 fault;
 	u64 fault_rip;

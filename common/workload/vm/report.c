@@ -3,7 +3,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/ioctl.h>
 
 #include "report.h"
 
@@ -50,21 +49,25 @@ u64 report_guest_errors(const struct vcpu *vcpu)
 
 static u64 length(const struct guest_gap *gap)
 {
-	return gap->tsc_after - gap->tsc_before;
+	return gap->time_after - gap->time_before;
 }
 
 void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 {
-	fact("guest.vector", "%s",
-	     vmm->vcpus[0].block->vector_kind == GUEST_VECTOR_AVX ? "avx" : "sse");
+	static const char * const vectors[] = {
+		[GUEST_VECTOR_SSE] = "sse",
+		[GUEST_VECTOR_AVX] = "avx",
+	};
+
+	fact("guest.vector", "%s", vectors[vmm->vcpus[0].block->vector_kind]);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
 		const struct vcpu_state *vcpu = &state->vcpu[i];
 
-		guest_fact(i, "counter", "%llu", vcpu->regs.r14);
+		guest_fact(i, "counter", "%llu", vcpu_state_steps(vcpu));
 		guest_fact(i, "version", "%llu", block->version);
 		guest_fact(i, "cursor", "%llu", block->cursor);
-		guest_fact(i, "gpr", "%016llx", vcpu->regs.r15);
+		guest_fact(i, "gpr", "%016llx", vcpu_state_checksum(vcpu));
 		report_vector(i, "vector", vcpu);
 		guest_fact(i, "errors", "%llu", report_guest_errors(&vmm->vcpus[i]));
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
@@ -79,22 +82,21 @@ void report_loaded_guest(struct vmm *vmm)
 	static struct vcpu_state loaded;
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
-		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_REGS, &loaded.regs)));
-		must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_XSAVE2, loaded.xsave)));
-		guest_fact(i, "counter_at_load", "%llu", loaded.regs.r14);
-		guest_fact(i, "gpr_at_load", "%016llx", loaded.regs.r15);
+		vcpu_state_read_back(&vmm->vcpus[i], &loaded);
+		guest_fact(i, "counter_at_load", "%llu", vcpu_state_steps(&loaded));
+		guest_fact(i, "gpr_at_load", "%016llx", vcpu_state_checksum(&loaded));
 		report_vector(i, "vector_at_load", &loaded);
 	}
 }
 
-void report_refused_msrs(const struct refused_msrs *refused)
+void report_refused_registers(const struct refused_registers *refused)
 {
 	char list[256] = "";
 	int len = 0;
 
 	for (unsigned int i = 0; i < refused->count && len < (int)sizeof(list); i++)
-		len += snprintf(list + len, sizeof(list) - len, " 0x%x", refused->index[i]);
-	fact("restore.msrs_refused", "%u%s", refused->count, list);
+		len += snprintf(list + len, sizeof(list) - len, " 0x%llx", refused->id[i]);
+	fact(REFUSED_FACT, "%u%s", refused->count, list);
 }
 
 static void report_errors(unsigned int i, const struct guest_vcpu *block)
@@ -133,11 +135,11 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 		guest_fact(i, "resume.counter_before", "%llu", block->gap_max.counter_before);
 		guest_fact(i, "resume.counter_after", "%llu", block->gap_max.counter_after);
 		guest_fact(i, "resume.gap_tsc", "%llu", length(&block->gap_max));
-		/* on the host's TSC, like t.paused and t.resume */
+		/* on the machine's counter, like t.paused and t.resume */
 		guest_fact(i, "resume.gap_start", "%llu",
-			   block->gap_max.tsc_before - state->vcpu[i].tsc_offset);
+			   block->gap_max.time_before - vcpu_state_counter_offset(&state->vcpu[i]));
 		guest_fact(i, "resume.gap_end", "%llu",
-			   block->gap_max.tsc_after - state->vcpu[i].tsc_offset);
+			   block->gap_max.time_after - vcpu_state_counter_offset(&state->vcpu[i]));
 		report_errors(i, block);
 		guest_fact(i, "sweeps_after_resume", "%llu",
 			   (at_finish[i] - at_resume[i]) / block->nr_pages);

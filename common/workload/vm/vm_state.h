@@ -16,26 +16,6 @@
 #define VM_STATE_MAGIC		0x314d56745354534bull
 #define VM_STATE_LAYOUT		1
 
-#define VM_STATE_CPUID_ENTRIES	128
-#define VM_STATE_MSRS		512
-#define VM_STATE_XSAVE_SIZE	16384
-
-struct vcpu_state {
-	struct kvm_regs regs;
-	struct kvm_sregs2 sregs;
-	struct kvm_xcrs xcrs;
-	struct kvm_vcpu_events events;
-	struct kvm_debugregs debugregs;
-	struct kvm_lapic_state lapic;
-	struct kvm_mp_state mp_state;
-	u64 tsc_offset;
-	u32 msrs;
-	u32 cpuid_entries;
-	struct kvm_msr_entry msr[VM_STATE_MSRS];
-	struct kvm_cpuid_entry2 cpuid[VM_STATE_CPUID_ENTRIES];
-	u8 xsave[VM_STATE_XSAVE_SIZE] __aligned(64);
-};
-
 struct vm_state {
 	u64 magic;
 	u64 layout;
@@ -44,9 +24,8 @@ struct vm_state {
 	u64 ram_size;
 	u64 pages;
 	u64 nr_vcpus;
-	u64 paused_tsc;
-	struct kvm_irqchip irqchip[3];
-	struct kvm_clock_data clock;
+	u64 paused_at;
+	struct vm_devices devices;
 	struct vcpu_state vcpu[GUEST_MAX_VCPUS];
 };
 
@@ -56,16 +35,26 @@ u64 *vm_state_digests(struct vm_state *state);
 u64 *vm_state_pfns(struct vm_state *state);
 const char *vm_state_refused(const struct vm_state *state, u64 size, u64 nonce);
 
-/* What a KVM_SET_MSRS did not take; index of the MSR each. */
-struct refused_msrs {
+/* Registers that KVM did not take; KVM's number of each. */
+struct refused_registers {
 	unsigned int count;
-	u32 index[VM_STATE_MSRS];
+	u64 id[VM_STATE_REGISTERS];
 };
 
-/* vcpu_state.c */
+/* arch/MACHINE/vm/vcpu_state.c */
 void vm_capture(struct vmm *vmm, struct vm_state *state);
-void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_msrs *refused);
-u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper);
+void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_registers *refused);
+
+/* What the guest holds in registers: steps, checksum, vectors; see guest_sweep.c */
+u64 vcpu_state_steps(const struct vcpu_state *vcpu);
+u64 vcpu_state_checksum(const struct vcpu_state *vcpu);
 void vcpu_state_vector(const struct vcpu_state *vcpu, struct guest_vector *vector);
+/* The guest's counter = the machine's + this. */
+u64 vcpu_state_counter_offset(const struct vcpu_state *vcpu);
+/* These registers, read back from KVM: nothing else of @state is set. */
+void vcpu_state_read_back(struct vcpu *vcpu, struct vcpu_state *state);
+
+/* arch/MACHINE/vm/corrupt.c: what the controls of that name ask for */
+void corrupt_state(struct vm_state *state);
 
 #endif

@@ -38,17 +38,18 @@ struct vmm {
 	struct vcpu vcpus[GUEST_MAX_VCPUS];
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
+	/* to be set in the vCPUs that are loaded: see arch_load_vm() */
+	u64 counter_offset;
+	/* fd of the interrupt controller, where that is a device of KVM's */
+	int irqchip_fd;
 };
 
 /* guest_image.S */
 extern const u8 guest_image[], guest_image_end[];
 
 /* vmm.c */
-u64 ram_to_gpa(u64 offset);
 void vmm_create(struct vmm *vmm, int ram_fd, u8 *ram, u64 ram_size, unsigned int nr_vcpus);
-void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset);
 void vmm_load_guest(struct vmm *vmm, u64 nonce, u64 data_end);
-void vmm_prefault(struct vmm *vmm);
 void vmm_start_threads(struct vmm *vmm);
 void vmm_run(struct vmm *vmm);
 void vmm_pause(struct vmm *vmm);
@@ -58,5 +59,22 @@ u64 vmm_sweep_timeout_ms(const struct vmm *vmm);
 void vmm_wait_sweep(struct vmm *vmm, const u64 *from, u64 timeout_ms);
 u64 vmm_sweeps_since(const struct vmm *vmm, const u64 *from);
 u64 vmm_steps(const struct vmm *vmm);
+
+/* What an architecture gives to the VMM: arch/MACHINE/vm/vm.c */
+
+/* Bytes of RAM, of @size, that lie in one piece from where guest-physical RAM begins. */
+u64 low_ram(u64 size);
+u64 ram_to_gpa(u64 offset);
+/* Before memory and vCPUs; of each vCPU; and when all of these are there. */
+void arch_create_vm(struct vmm *vmm);
+void arch_create_vcpu(struct vcpu *vcpu);
+void arch_create_irqchip(struct vmm *vmm);
+/* A guest's tables; and the registers for its first instruction. */
+void arch_load_vm(struct vmm *vmm);
+void arch_load_vcpu(struct vcpu *vcpu);
+u64 guest_counter_khz(struct vcpu *vcpu);
+void vmm_prefault(struct vmm *vmm);
+
+#include "vm_arch.h"
 
 #endif

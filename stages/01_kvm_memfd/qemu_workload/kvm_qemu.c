@@ -97,7 +97,7 @@ static void start_guest(struct outgoing *out)
 	fact("guest.memory_mib", "%llu", out->ram_size >> 20);
 	fact("guest.pages", "%llu", out->handover->pages);
 	fact("guest.vcpus", "%llu", out->vcpus);
-	fact_tsc("guest_started", rdtsc());
+	fact_counter("guest_started", read_counter());
 	await("qmp");
 	must_be(!qemu_ended(out->qemu, 0), "QEMU has ended");
 	await_guest("guest", out->ram_size);
@@ -112,12 +112,12 @@ static void preserve(struct outgoing *out)
 		ram_read_pfns(out->ram, pages, pfns_before);
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	fact("mem.available_kb.before_preserve", "%llu", available_kb());
-	fact_tsc("preserve", rdtsc());
+	fact_counter("preserve", read_counter());
 	start = now_us();
 	if (!param_control("not-preserved"))
 		must(luo_preserve_fd(out->session_fd, out->ram_fd, TOKEN_RAM));
 	fact("preserve.ram.us", "%llu", now_us() - start);
-	fact_tsc("preserved", rdtsc());
+	fact_counter("preserved", read_counter());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
 	if (proof_wanted()) {
@@ -154,7 +154,7 @@ static void save(struct outgoing *out)
 	} else {
 		await("save");
 	}
-	fact_tsc("saved", rdtsc());
+	fact_counter("saved", read_counter());
 	fact("mem.available_kb.saved", "%llu", available_kb());
 	if (param_control("state-cut"))
 		must(sys(ftruncate(out->state_fd,
@@ -166,9 +166,9 @@ static void save(struct outgoing *out)
 		dialogue_line("# at captured");
 		digest_pages(out->ram, pages, handover_digests(out->handover));
 	}
-	fact_tsc("digested", rdtsc());
+	fact_counter("digested", read_counter());
 	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
-	fact_tsc("state_preserved", rdtsc());
+	fact_counter("state_preserved", read_counter());
 	fact("state.bytes", "%llu", out->handover->stream_size);
 	report_free_memory("saving");
 	if (proof_wanted())
@@ -195,7 +195,7 @@ static int before_kexec(void)
 	start = now_us();
 	must(kexec_load_incoming());
 	fact("load.us", "%llu", now_us() - start);
-	fact_tsc("loaded", rdtsc());
+	fact_counter("loaded", read_counter());
 	if (!place_wanted() && proof_wanted())
 		report_pfns(handover_pfns(out.handover), out.handover->pages);
 	await("preserved");
@@ -257,7 +257,7 @@ static bool retrieve(struct incoming *in)
 		must(sys(fstat(in->ram_fd, &stat)));
 		fact("ram.size", "%llu", (u64)stat.st_size);
 	}
-	fact_tsc("retrieved", rdtsc());
+	fact_counter("retrieved", read_counter());
 	return true;
 }
 
@@ -284,7 +284,7 @@ static void compare_ram(struct incoming *in)
 		find_checked_page(in)[1000] ^= 1;
 	dialogue_line("# at retrieved");
 	digest_pages(in->ram, pages, digests);
-	fact_tsc("compared", rdtsc());
+	fact_counter("compared", read_counter());
 	report_ram_digest(digests, pages);
 	report_ram_difference(handover_digests(in->handover), digests, pages);
 	free(digests);
@@ -341,7 +341,7 @@ static void resume(struct incoming *in)
 		compare_ram(in);
 	await("qmp");
 	await("resume");
-	fact_tsc("resumed", rdtsc());
+	fact_counter("resumed", read_counter());
 	report_free_memory("resuming");
 	if (proof_wanted())
 		compare_pfns(in);

@@ -100,7 +100,7 @@ int save_to_place(void)
 	must_be(!lstat(STATE, &stat), "%s", errno_name(-errno));
 	fact("state.bytes", "%llu", (u64)stat.st_size);
 	sync();
-	fact_tsc("synced", rdtsc());
+	fact_counter("synced", read_counter());
 	report_free_memory("saving");
 	return leave_for_incoming();
 }

@@ -21,10 +21,6 @@
 
 #define SESSION "kexec-stages"
 
-/* arch/x86/include/asm/msr-index.h; and a number that no CPU has. */
-#define MSR_STAR 0xc0000081
-#define MSR_NONE 0x0badc0de
-
 enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
@@ -71,7 +67,7 @@ static void start_guest(struct outgoing *out)
 	vmm_prefault(out->vmm);
 	vmm_start_threads(out->vmm);
 	report_guest_options(out->vmm);
-	fact_tsc("guest_started", rdtsc());
+	fact_counter("guest_started", read_counter());
 	vmm_run(out->vmm);
 }
 
@@ -101,7 +97,7 @@ static void preserve(struct outgoing *out)
 	steps = vmm_steps(out->vmm);
 	fact("mem.available_kb.before_preserve", "%llu", available_kb());
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
-	fact_tsc("preserve", rdtsc());
+	fact_counter("preserve", read_counter());
 	start = now_us();
 	if (!param_control("not-preserved"))
 		must(luo_preserve_fd(out->session_fd, out->vmm->ram_fd, TOKEN_RAM));
@@ -110,7 +106,7 @@ static void preserve(struct outgoing *out)
 	must(luo_preserve_fd(out->session_fd, out->state_fd, TOKEN_STATE));
 	fact("preserve.state.us", "%llu", now_us() - start);
 	fact("preserve.guest_steps", "%llu", steps_since(out->vmm, steps));
-	fact_tsc("preserved", rdtsc());
+	fact_counter("preserved", read_counter());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
 
 	/* LUO moves what lies in KHO's scratch memory, under the running guest. */
@@ -127,7 +123,7 @@ static void load(struct outgoing *out)
 	must(kexec_load_incoming());
 	fact("load.us", "%llu", now_us() - start);
 	fact("load.guest_steps", "%llu", steps_since(out->vmm, steps));
-	fact_tsc("loaded", rdtsc());
+	fact_counter("loaded", read_counter());
 }
 
 /* Closing is an abort: the guest has to live on in this kernel as if nothing had been. */
@@ -150,18 +146,18 @@ static void pause_and_capture(struct outgoing *out)
 	u64 pausing, captured;
 
 	await("pause");
-	pausing = rdtsc();
+	pausing = read_counter();
 	vmm_pause(out->vmm);
-	state->paused_tsc = rdtsc();
+	state->paused_at = read_counter();
 	vm_capture(out->vmm, state);
-	captured = rdtsc();
+	captured = read_counter();
 	/* The host hashes the same pages from outside, while we do. */
 	dialogue_line("# at captured");
 	digest_pages(out->vmm->ram, state->pages, vm_state_digests(state));
-	fact_tsc("digested", rdtsc());
-	fact_tsc("pausing", pausing);
-	fact_tsc("paused", state->paused_tsc);
-	fact_tsc("captured", captured);
+	fact_counter("digested", read_counter());
+	fact_counter("pausing", pausing);
+	fact_counter("paused", state->paused_at);
+	fact_counter("captured", captured);
 	report_ram_digest(vm_state_digests(state), state->pages);
 	report_paused_guest(out->vmm, state);
 }
@@ -178,10 +174,10 @@ static int update(struct outgoing *out)
 	given_back_outgoing(out->luo_fd);
 	states_outgoing(out->luo_fd, out->nonce);
 	many_outgoing(out->luo_fd, out->nonce);
-	fact_tsc("files", rdtsc());
+	fact_counter("files", read_counter());
 	if (!param_control("guest-asleep") || !param_updates_done())
 		vmm_wait_sweep(out->vmm, from_start, vmm_sweep_timeout_ms(out->vmm));
-	fact_tsc("swept", rdtsc());
+	fact_counter("swept", read_counter());
 
 	preserve(out);
 	load(out);
@@ -294,7 +290,7 @@ static bool retrieve(struct incoming *in)
 	must(sys(fstat(in->ram_fd, &stat)));
 	fact("ram.size", "%llu", (u64)stat.st_size);
 	fact("retrieve.us", "%llu", now_us() - start);
-	fact_tsc("retrieved", rdtsc());
+	fact_counter("retrieved", read_counter());
 	return (u64)stat.st_size == in->state->ram_size;
 }
 
@@ -329,49 +325,14 @@ static void compare_ram(struct incoming *in)
 		in->ram[in->state->ram_size / 2 + 100] ^= 1;
 	dialogue_line("# at retrieved");
 	digest_pages(in->ram, pages, in->digests);
-	fact_tsc("compared", rdtsc());
+	fact_counter("compared", read_counter());
 	report_ram_digest(in->digests, pages);
 	report_ram_difference(vm_state_digests(in->state), in->digests, pages);
 }
 
-static struct kvm_msr_entry *find_msr(struct vcpu_state *state, u32 index)
-{
-	u32 at = 0;
-
-	while (at < state->msrs && state->msr[at].index != index)
-		at++;
-	must_be(at < state->msrs, "MSR 0x%x is not in the state", index);
-	return &state->msr[at];
-}
-
-static void corrupt_state(struct vm_state *state)
-{
-	struct vcpu_state *first = &state->vcpu[0];
-	/* XCR0 and XSTATE_BV bit 2: is there an upper half of ymm15 to corrupt? */
-	bool upper = first->xcrs.xcrs[0].value & BIT(2);
-
-	if (param_control("register-corrupted"))
-		first->regs.r15 ^= 1ull << 40;
-	if (param_control("vector-corrupted"))
-		vcpu_state_ymm(first, 15, upper)[1] ^= 1ull << 40;
-	if (param_control("counter-corrupted"))
-		first->regs.r14++;
-	if (param_control("msr-corrupted"))
-		find_msr(first, MSR_STAR)->data ^= BIT(0);
-	if (param_control("msr-unknown"))
-		find_msr(first, MSR_STAR)->index = MSR_NONE;
-	/* LVT timer, mask bit */
-	if (param_control("timer-dropped"))
-		first->lapic.regs[0x320 + 2] |= BIT(0);
-	/* As if no time had passed since the pause. */
-	if (param_control("tsc-frozen"))
-		for (unsigned int i = 0; i < state->nr_vcpus; i++)
-			state->vcpu[i].tsc_offset -= rdtsc() - state->paused_tsc;
-}
-
 static void restore(struct incoming *in)
 {
-	struct refused_msrs refused = {};
+	struct refused_registers refused = {};
 	u64 start = now_us();
 
 	corrupt_state(in->state);
@@ -380,9 +341,9 @@ static void restore(struct incoming *in)
 	vmm_prefault(&in->vmm);
 	vmm_start_threads(&in->vmm);
 	fact("restore.us", "%llu", now_us() - start);
-	fact_tsc("restored", rdtsc());
+	fact_counter("restored", read_counter());
 	report_loaded_guest(&in->vmm);
-	report_refused_msrs(&refused);
+	report_refused_registers(&refused);
 }
 
 static void resume(struct incoming *in)
@@ -393,9 +354,9 @@ static void resume(struct incoming *in)
 	await("resume");
 	if (param_control("counter-corrupted"))
 		in->vmm.vcpus[0].block->counter++;
-	resumed = rdtsc();
+	resumed = read_counter();
 	vmm_run(&in->vmm);
-	fact_tsc("resume", resumed);
+	fact_counter("resume", resumed);
 }
 
 static void compare_pfns(struct incoming *in)
@@ -414,12 +375,12 @@ static void finish_and_watch(struct incoming *in)
 	u64 timeout_ms = vmm_sweep_timeout_ms(&in->vmm);
 
 	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
-		at_resume[i] = in->state->vcpu[i].regs.r14;
+		at_resume[i] = vcpu_state_steps(&in->state->vcpu[i]);
 	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
 	vmm_read_counters(&in->vmm, at_finish);
 	if (!param_control("session-unfinished")) {
 		fact("finish", "%d", luo_finish(in->session_fd));
-		fact_tsc("finished", rdtsc());
+		fact_counter("finished", read_counter());
 	}
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
 	vmm_pause(&in->vmm);
@@ -467,7 +428,7 @@ static int after_kexec(void)
 	states_incoming(in.luo_fd, in.nonce);
 	many_incoming(in.luo_fd, in.nonce);
 	racers_incoming(in.luo_fd, in.nonce);
-	fact_tsc("files", rdtsc());
+	fact_counter("files", read_counter());
 	if (resumed) {
 		compare_pfns(&in);
 		finish_and_watch(&in);

@@ -162,7 +162,7 @@ void racers_go(void)
 				READ_ONCE(racers[racer].round));
 			poll_pause();
 		}
-	fact_tsc("racing", rdtsc());
+	fact_counter("racing", read_counter());
 }
 
 /* What came of one racer: which rounds, and whether the file is there and right. */

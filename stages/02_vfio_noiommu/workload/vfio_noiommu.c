@@ -125,7 +125,7 @@ static void start_guest(struct outgoing *out)
 	report_guest_options(&out->vmm);
 	fact("guest.swept_pages", "%llu", area / GUEST_PAGE_SIZE);
 	nic->ring->active = 1;
-	fact_tsc("guest_started", rdtsc());
+	fact_counter("guest_started", read_counter());
 	vmm_run(&out->vmm);
 }
 
@@ -234,7 +234,7 @@ static bool preserve(struct outgoing *out)
 	int ret = -ENOENT;
 
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));
-	fact_tsc("preserve", rdtsc());
+	fact_counter("preserve", read_counter());
 	start = now_us();
 	if (!param_control("memfd-not-preserved"))
 		must(luo_preserve_fd(out->session_fd, out->nic.memfd, TOKEN_RAM));
@@ -277,7 +277,7 @@ static bool preserve(struct outgoing *out)
 		preserve_other(out, must(luo_create_session(out->luo_fd, OTHER_SESSION)));
 	nic_gets_frames(&out->nic);
 	fact("preserve.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
-	fact_tsc("preserved", rdtsc());
+	fact_counter("preserved", read_counter());
 	return true;
 }
 
@@ -289,7 +289,7 @@ static void load(struct outgoing *out)
 	fact("load.us", "%llu", now_us() - start);
 	nic_gets_frames(&out->nic);
 	fact("load.frames", "%llu", READ_ONCE(out->nic.ring->frames) - frames);
-	fact_tsc("loaded", rdtsc());
+	fact_counter("loaded", read_counter());
 }
 
 /* What iommufd says about the pages has to be what the process's page tables say. */
@@ -313,15 +313,15 @@ static void pause_and_capture(struct outgoing *out)
 
 	await("pause");
 	vmm_pause(&out->vmm);
-	state->paused_tsc = rdtsc();
+	state->paused_at = read_counter();
 	/* A tail that the guest did not ask for would be one that nobody refilled up to. */
 	nic_stop_bell(&out->nic);
 	vm_capture(&out->vmm, state);
-	captured = rdtsc();
+	captured = read_counter();
 	digest_pages(out->vmm.ram, swept, vm_state_digests(state));
-	fact_tsc("digested", rdtsc());
-	fact_tsc("paused", state->paused_tsc);
-	fact_tsc("captured", captured);
+	fact_counter("digested", read_counter());
+	fact_counter("paused", state->paused_at);
+	fact_counter("captured", captured);
 	report_ram_digest(vm_state_digests(state), swept);
 	report_paused_guest(&out->vmm, state);
 	report_frames(out->nic.ring);
@@ -365,7 +365,7 @@ static int before_kexec(void)
 	report_leaks();
 	pause_and_capture(&out);
 	await("reboot");
-	fact_tsc("reboot", rdtsc());
+	fact_counter("reboot", read_counter());
 	return leave_kernel();
 }
 
@@ -407,7 +407,7 @@ static bool retrieve_guest(struct incoming *in)
 	if (in->state_fd < 0 || nic->memfd < 0)
 		return false;
 
-	fact_tsc("retrieved", rdtsc());
+	fact_counter("retrieved", read_counter());
 	/* Where pages move, the device would write into whatever comes in their place. */
 	if (param_control("pin-patch-off"))
 		await("quiet");
@@ -434,7 +434,7 @@ static bool retrieve_guest(struct incoming *in)
 					       nic->size - nic->ring->area));
 	in->frames_before = nic->ring->frames;
 	fact("ram.size", "%llu", nic->size);
-	fact_tsc("compacted", rdtsc());
+	fact_counter("compacted", read_counter());
 	return nic->size == in->state->ram_size;
 }
 
@@ -447,7 +447,7 @@ static void compare_ram(struct incoming *in)
 	if (param_control("byte-flipped"))
 		in->nic.memory[in->nic.ring->area / 2 + 100] ^= 1;
 	digest_pages(in->nic.memory, swept, digests);
-	fact_tsc("compared", rdtsc());
+	fact_counter("compared", read_counter());
 	report_ram_digest(digests, swept);
 	report_ram_difference(vm_state_digests(in->state), digests, swept);
 	free(digests);
@@ -456,7 +456,7 @@ static void compare_ram(struct incoming *in)
 /* The guest needs no device to go on reading its ring, only the memory. */
 static void resume_guest(struct incoming *in)
 {
-	struct refused_msrs refused = {};
+	struct refused_registers refused = {};
 	u64 resumed;
 
 	vmm_create(&in->vmm, in->nic.memfd, in->nic.memory, in->nic.size, in->state->nr_vcpus);
@@ -464,11 +464,11 @@ static void resume_guest(struct incoming *in)
 	vmm_prefault(&in->vmm);
 	vmm_start_threads(&in->vmm);
 	report_loaded_guest(&in->vmm);
-	report_refused_msrs(&refused);
+	report_refused_registers(&refused);
 	fact("ring.next", "%u", in->nic.ring->next);
-	resumed = rdtsc();
+	resumed = read_counter();
 	vmm_run(&in->vmm);
-	fact_tsc("resume", resumed);
+	fact_counter("resume", resumed);
 }
 
 static void compare_pfns(struct incoming *in)
@@ -528,7 +528,7 @@ static bool adopt_device(struct incoming *in)
 	nic_report(nic);
 	rules_of_finish(nic, in->session_fd);
 	nic_map_in_halves(nic);
-	fact_tsc("adopted", rdtsc());
+	fact_counter("adopted", read_counter());
 	if (!param_control("tail-left"))
 		nic_start_bell(nic);
 	compare_pfns(in);
@@ -559,11 +559,11 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 	u64 timeout_ms = vmm_sweep_timeout_ms(&in->vmm);
 
 	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
-		at_resume[i] = in->state->vcpu[i].regs.r14;
+		at_resume[i] = vcpu_state_steps(&in->state->vcpu[i]);
 	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
 	vmm_read_counters(&in->vmm, at_finish);
 	fact("finish", "%d", luo_finish(in->session_fd));
-	fact_tsc("finished", rdtsc());
+	fact_counter("finished", read_counter());
 	/* Some of the frames that come once in a while to a device which nobody has stopped. */
 	if (param_control_kind("skew-"))
 		sleep(2);

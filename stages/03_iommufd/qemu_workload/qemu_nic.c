@@ -186,7 +186,7 @@ static void save(struct outgoing *out)
 		qemu_ended(out->qemu, EXEC_ENDED_MS);
 		bail("QEMU has not become " HELPER);
 	}
-	fact_tsc("saved", rdtsc());
+	fact_counter("saved", read_counter());
 	/* The last byte of its version. */
 	if (param_control("other-version"))
 		handover->state.bytes[7]++;
@@ -274,7 +274,7 @@ static void interrupts_off(struct outgoing *out)
 	fact("irq.vectors", "%u", out->handover->nr_vectors);
 	for (size_t i = 0; i < ARRAY_SIZE(irq_indices); i++)
 		must(vfio_clear_irqs(device, irq_indices[i]));
-	fact_tsc("interrupts_off", rdtsc());
+	fact_counter("interrupts_off", read_counter());
 }
 
 static void preserve(struct outgoing *out)
@@ -293,7 +293,7 @@ static void preserve(struct outgoing *out)
 		fact("preserve.device", "%d", ret);
 	}
 	must(luo_preserve_fd(out->session, out->handover_fd, TOKEN_HANDOVER));
-	fact_tsc("preserved", rdtsc());
+	fact_counter("preserved", read_counter());
 }
 
 static int before_kexec(void)
@@ -314,7 +314,7 @@ static int before_kexec(void)
 	must(kexec_load_incoming());
 	fact("load.us", "%llu", now_us() - start);
 	fact("load.frames", "%u", (igb_rx_head(&out.igb) + out.igb.count - head) % out.igb.count);
-	fact_tsc("loaded", rdtsc());
+	fact_counter("loaded", read_counter());
 	preserve_memory(&out);
 	await("loaded");
 	save(&out);
@@ -388,7 +388,7 @@ static bool retrieve(struct incoming *in)
 	in->iommufd = retrieve_fd(in, TOKEN_QEMU_IOMMUFD, "retrieve.iommufd");
 	must(pci_driver_bind(DEVICE, "vfio-pci"));
 	in->device = retrieve_fd(in, TOKEN_QEMU_DEVICE, "retrieve.device");
-	fact_tsc("retrieved", rdtsc());
+	fact_counter("retrieved", read_counter());
 	return !worst && in->pfns_fd >= 0 && in->iommufd >= 0 && in->device >= 0;
 }
 
@@ -430,9 +430,9 @@ static bool take_over(struct incoming *in)
 	fact("attach.device", "%d", ret);
 	if (ret < 0)
 		return false;
-	fact_tsc("adopted", rdtsc());
+	fact_counter("adopted", read_counter());
 	fact("finish", "%d", luo_finish(in->session));
-	fact_tsc("finished", rdtsc());
+	fact_counter("finished", read_counter());
 	return true;
 }
 
@@ -493,7 +493,7 @@ static void set_interrupts(struct incoming *in)
 				  eventfd_of(in, "err_notifier", 0)));
 	must(vfio_set_irq_eventfd(in->device, VFIO_PCI_REQ_IRQ_INDEX,
 				  eventfd_of(in, "req_notifier", 0)));
-	fact_tsc("interrupts_on", rdtsc());
+	fact_counter("interrupts_on", read_counter());
 	if (param_control("not-injected"))
 		throw_away(in);
 }
@@ -601,7 +601,7 @@ static int after_kexec(void)
 	await_guest("qmp");
 	await_guest("resume");
 	inject_interrupts(&in);
-	fact_tsc("resumed", rdtsc());
+	fact_counter("resumed", read_counter());
 	compare_pfns(&in);
 	await("gap-read");
 	dialogue_line("# at gap-read");

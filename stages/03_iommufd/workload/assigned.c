@@ -95,7 +95,7 @@ void assigned_pause(const struct nic *nic)
 	if (!nic->guest)
 		return;
 	vmm_pause(&vmm);
-	state->paused_tsc = rdtsc();
+	state->paused_at = read_counter();
 	vm_capture(&vmm, state);
 	digest_pages(vmm.ram, RAM_PAGES, vm_state_digests(state));
 	report_paused_guest(&vmm, state);
@@ -123,7 +123,7 @@ bool assigned_retrieve(const struct nic *nic, int session)
 void assigned_go_on(struct nic *nic)
 {
 	u64 *digests = must_be_memory(calloc(RAM_PAGES, sizeof(u64)));
-	struct refused_msrs refused = {};
+	struct refused_registers refused = {};
 
 	if (!param_u64("guest", 0))
 		return;
@@ -136,7 +136,7 @@ void assigned_go_on(struct nic *nic)
 	vmm_prefault(&vmm);
 	vmm_start_threads(&vmm);
 	report_loaded_guest(&vmm);
-	report_refused_msrs(&refused);
+	report_refused_registers(&refused);
 	nic->guest = true;
 	vmm_run(&vmm);
 }
@@ -148,7 +148,7 @@ void assigned_end(const struct nic *nic)
 
 	if (!nic->guest)
 		return;
-	at_resume[0] = state->vcpu[0].regs.r14;
+	at_resume[0] = vcpu_state_steps(&state->vcpu[0]);
 	vmm_read_counters(&vmm, at_finish);
 	vmm_wait_sweep(&vmm, at_finish, vmm_sweep_timeout_ms(&vmm));
 	vmm_pause(&vmm);

@@ -153,19 +153,19 @@ static void preserve_and_load(struct nic *nic, int luo)
 	if (preserve(nic, luo))
 		rules_of_preserved(nic);
 	report_progress(nic, "preserve.frames", head);
-	fact_tsc("preserved", rdtsc());
+	fact_counter("preserved", read_counter());
 	read_frames(nic, WARM_UP_FRAMES);
 	head = igb_rx_head(&nic->igb);
 	must(kexec_load_incoming());
 	nic_goes_on(nic);
 	report_progress(nic, "load.frames", head);
 	report_leaks();
-	fact_tsc("loaded", rdtsc());
+	fact_counter("loaded", read_counter());
 	read_frames(nic, WARM_UP_FRAMES);
 	read_all(nic);
 	/* From here on the ring goes unread. */
 	assigned_pause(nic);
-	fact_tsc("unread", rdtsc());
+	fact_counter("unread", read_counter());
 }
 
 static int before_kexec(void)
@@ -251,7 +251,7 @@ static bool retrieve(struct nic *nic, int session)
 	rule_of_incoming(nic);
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));
 	nic->device = retrieve_fd(session, TOKEN_DEVICE, "retrieve.device");
-	fact_tsc("retrieved", rdtsc());
+	fact_counter("retrieved", read_counter());
 	return nic->memfd >= 0 && nic->canary >= 0 && nic->iommufd >= 0 && nic->device >= 0 &&
 	       assigned_retrieve(nic, session);
 }
@@ -315,7 +315,7 @@ static bool restore(struct nic *nic, int session)
 	fact("attach.device", "%d", ret);
 	if (ret < 0)
 		return false;
-	fact_tsc("adopted", rdtsc());
+	fact_counter("adopted", read_counter());
 	report_pins("pins.restored");
 	report_iommu_pages("iommu_pages.adopted");
 	rules_of_adopted(nic);
@@ -341,7 +341,7 @@ static void catch_up(struct nic *nic)
 	report(nic, "adopted");
 	assigned_go_on(nic);
 	read_all(nic);
-	fact_tsc("caught_up", rdtsc());
+	fact_counter("caught_up", read_counter());
 	report(nic, "caught_up");
 	read_frames(nic, WARM_UP_FRAMES);
 	canary_check(nic);
@@ -404,7 +404,7 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 		await("silence");
 		return 0;
 	}
-	fact_tsc("finished", rdtsc());
+	fact_counter("finished", read_counter());
 	hog = hog_start();
 	read_frames(nic, WARM_UP_FRAMES);
 	report(nic, "finished");

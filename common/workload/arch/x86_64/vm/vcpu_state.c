@@ -1,9 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* All state of a paused VM but its RAM: out of KVM, and into a new VM. */
-#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include "vm_state.h"
 
@@ -12,71 +10,6 @@
 /* XSAVE, standard format: SDM vol. 1, 13.4 */
 #define XSAVE_XMM		160
 #define XSAVE_YMM_HIGH		576
-
-static u64 page_align(u64 size)
-{
-	return (size + GUEST_PAGE_SIZE - 1) & ~(u64)(GUEST_PAGE_SIZE - 1);
-}
-
-u64 *vm_state_digests(struct vm_state *state)
-{
-	return (u64 *)((u8 *)state + page_align(sizeof(*state)));
-}
-
-u64 *vm_state_pfns(struct vm_state *state)
-{
-	return vm_state_digests(state) + state->pages;
-}
-
-static u64 vm_state_size(u64 ram_size)
-{
-	u64 pages = ram_size / GUEST_PAGE_SIZE;
-
-	return page_align(sizeof(struct vm_state)) + page_align(2 * pages * sizeof(u64));
-}
-
-struct vm_state *vm_state_map(int fd, u64 size)
-{
-	void *state = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-
-	must_be(state != MAP_FAILED, "vm-state: %s", errno_name(-errno));
-	return state;
-}
-
-/* A state memfd for this VM, at *@fd; all of it is there before the guest is paused. */
-struct vm_state *vm_state_create(const struct vmm *vmm, u64 nonce, int *fd)
-{
-	u64 size = vm_state_size(vmm->ram_size);
-	struct vm_state *state;
-
-	*fd = memfd_new("vm-state", size);
-	state = vm_state_map(*fd, size);
-	must(sys(madvise(state, size, MADV_POPULATE_WRITE)));
-	state->magic = VM_STATE_MAGIC;
-	state->layout = VM_STATE_LAYOUT;
-	state->nonce = nonce;
-	state->state_size = size;
-	state->ram_size = vmm->ram_size;
-	state->pages = vmm->ram_size / GUEST_PAGE_SIZE;
-	state->nr_vcpus = vmm->nr_vcpus;
-	return state;
-}
-
-/* Why a state memfd of @size bytes cannot be this run's, or NULL. */
-const char *vm_state_refused(const struct vm_state *state, u64 size, u64 nonce)
-{
-	if (size < sizeof(*state) || state->magic != VM_STATE_MAGIC)
-		return "magic";
-	if (state->layout != VM_STATE_LAYOUT)
-		return "layout";
-	if (state->nonce != nonce)
-		return "nonce";
-	if (state->state_size != size || state->pages != state->ram_size / GUEST_PAGE_SIZE ||
-	    vm_state_size(state->ram_size) != size || !state->nr_vcpus ||
-	    state->nr_vcpus > GUEST_MAX_VCPUS)
-		return "size";
-	return NULL;
-}
 
 u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper)
 {
@@ -91,6 +24,27 @@ void vcpu_state_vector(const struct vcpu_state *vcpu, struct guest_vector *vecto
 		memcpy(vector->sum + 2 * half, vcpu_state_ymm(state, 15, half), 16);
 		memcpy(vector->fold + 2 * half, vcpu_state_ymm(state, 14, half), 16);
 	}
+}
+
+u64 vcpu_state_steps(const struct vcpu_state *vcpu)
+{
+	return vcpu->regs.r14;
+}
+
+u64 vcpu_state_checksum(const struct vcpu_state *vcpu)
+{
+	return vcpu->regs.r15;
+}
+
+u64 vcpu_state_counter_offset(const struct vcpu_state *vcpu)
+{
+	return vcpu->tsc_offset;
+}
+
+void vcpu_state_read_back(struct vcpu *vcpu, struct vcpu_state *state)
+{
+	must(sys(ioctl(vcpu->fd, KVM_GET_REGS, &state->regs)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_XSAVE2, state->xsave)));
 }
 
 static void capture_cpuid(struct vcpu *vcpu, struct vcpu_state *state)
@@ -118,12 +72,12 @@ static void restore_cpuid(struct vcpu *vcpu, const struct vcpu_state *state)
 
 union msr_list {
 	struct kvm_msr_list list;
-	u8 space[sizeof(struct kvm_msr_list) + VM_STATE_MSRS * sizeof(u32)];
+	u8 space[sizeof(struct kvm_msr_list) + VM_STATE_REGISTERS * sizeof(u32)];
 };
 
 union msr_values {
 	struct kvm_msrs list;
-	u8 space[sizeof(struct kvm_msrs) + VM_STATE_MSRS * sizeof(struct kvm_msr_entry)];
+	u8 space[sizeof(struct kvm_msrs) + VM_STATE_REGISTERS * sizeof(struct kvm_msr_entry)];
 };
 
 /*
@@ -139,7 +93,7 @@ static void capture_msrs(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
 	static union msr_values values;
 	u32 next = 0;
 
-	known.list.nmsrs = VM_STATE_MSRS;
+	known.list.nmsrs = VM_STATE_REGISTERS;
 	must(sys(ioctl(vmm->kvm_fd, KVM_GET_MSR_INDEX_LIST, &known)));
 	state->msrs = 0;
 	while (next < known.list.nmsrs) {
@@ -170,7 +124,7 @@ static bool msr_has(const struct vcpu_state *state, u32 index, u64 value)
  * to be read as 0, and writing even that to them is logged as a guest's error.
  */
 static void restore_msrs(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
-			 struct refused_msrs *refused)
+			 struct refused_registers *refused)
 {
 	static struct vcpu_state fresh;
 	static union msr_values one;
@@ -182,7 +136,7 @@ static void restore_msrs(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_s
 		if (msr_has(&fresh, state->msr[i].index, state->msr[i].data) ||
 		    must(sys(ioctl(vcpu->fd, KVM_SET_MSRS, &one))))
 			continue;
-		refused->index[refused->count++] = state->msr[i].index;
+		refused->id[refused->count++] = state->msr[i].index;
 	}
 }
 
@@ -212,7 +166,7 @@ static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
  * kernel's rate would make the incoming one scale a TSC that needs no scaling.
  */
 static void restore_vcpu(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
-			 struct refused_msrs *refused)
+			 struct refused_registers *refused)
 {
 	u64 tsc_offset = state->tsc_offset;
 
@@ -236,20 +190,20 @@ void vm_capture(struct vmm *vmm, struct vm_state *state)
 	must_be(xsave_size <= VM_STATE_XSAVE_SIZE, "KVM's XSAVE area has %ld bytes", xsave_size);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		capture_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i]);
-	for (u32 chip = 0; chip < ARRAY_SIZE(state->irqchip); chip++) {
-		state->irqchip[chip].chip_id = chip;
-		must(sys(ioctl(vmm->vm_fd, KVM_GET_IRQCHIP, &state->irqchip[chip])));
+	for (u32 chip = 0; chip < ARRAY_SIZE(state->devices.irqchip); chip++) {
+		state->devices.irqchip[chip].chip_id = chip;
+		must(sys(ioctl(vmm->vm_fd, KVM_GET_IRQCHIP, &state->devices.irqchip[chip])));
 	}
-	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->clock)));
+	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->devices.clock)));
 }
 
-void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_msrs *refused)
+void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_registers *refused)
 {
-	struct kvm_clock_data clock = { .clock = state->clock.clock };
+	struct kvm_clock_data clock = { .clock = state->devices.clock.clock };
 
 	must(sys(ioctl(vmm->vm_fd, KVM_SET_CLOCK, &clock)));
-	for (u32 chip = 0; chip < ARRAY_SIZE(state->irqchip); chip++)
-		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->irqchip[chip])));
+	for (u32 chip = 0; chip < ARRAY_SIZE(state->devices.irqchip); chip++)
+		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->devices.irqchip[chip])));
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		restore_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i], refused);
 }

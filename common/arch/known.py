@@ -1,0 +1,10 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""The architectures there are, by name."""
+
+from __future__ import annotations
+
+from common.arch.x86_64 import X86_64
+
+ARCHITECTURES = {arch.name: arch for arch in (X86_64,)}
+"""Name -> architecture; the first is the default."""
+DEFAULT = X86_64

@@ -1,0 +1,33 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""x86-64: a q35 with SVM, which QEMU's TCG emulates with nested paging; VMX it does not."""
+
+from __future__ import annotations
+
+from common.arch.architecture import Architecture, CpuModel, RamLayout
+
+X86_64 = Architecture(
+    name="x86_64",
+    title="x86-64",
+    host="x86_64",
+    make_variables=(),
+    cross_prefix="",
+    makefile="arch/x86/Makefile",
+    image_goal="bzImage",
+    image_path="arch/x86/boot/bzImage",
+    image_magic=(0x202, b"HdrS"),
+    qemu="qemu-system-x86_64",
+    libvirt_arch="x86_64",
+    machine="q35",
+    cpus=(CpuModel("EPYC", ("svm", "npt")),),
+    features={"acpi": {}, "apic": {}},
+    # QEMU, hw/i386/pc_q35.c:pc_q35_init
+    ram=RamLayout(base=0, split_over=0xB000_0000, low=0x8000_0000, high=4 << 30),
+    serial={"type": "isa-serial"},
+    console="ttyS0",
+    # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
+    # Hyper-V, VMware or KVM leaves that check out as well.
+    cmdline=("no_timer_check",),
+    firmware=True,
+    counter="TSC",
+    counter_parameter="tsc_early_khz",
+)

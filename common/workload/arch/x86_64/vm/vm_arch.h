@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* The state of a VM as KVM gives it on x86. */
+#ifndef VM_ARCH_H
+#define VM_ARCH_H
+
+#define VM_STATE_CPUID_ENTRIES	128
+#define VM_STATE_REGISTERS	512
+#define VM_STATE_XSAVE_SIZE	16384
+
+/* The fact that counts what vm_restore() could not set. */
+#define REFUSED_FACT		"restore.msrs_refused"
+
+struct vm_devices {
+	struct kvm_irqchip irqchip[3];
+	struct kvm_clock_data clock;
+};
+
+struct vcpu_state {
+	struct kvm_regs regs;
+	struct kvm_sregs2 sregs;
+	struct kvm_xcrs xcrs;
+	struct kvm_vcpu_events events;
+	struct kvm_debugregs debugregs;
+	struct kvm_lapic_state lapic;
+	struct kvm_mp_state mp_state;
+	u64 tsc_offset;
+	u32 msrs;
+	u32 cpuid_entries;
+	struct kvm_msr_entry msr[VM_STATE_REGISTERS];
+	struct kvm_cpuid_entry2 cpuid[VM_STATE_CPUID_ENTRIES];
+	u8 xsave[VM_STATE_XSAVE_SIZE] __aligned(64);
+};
+
+/* @request: KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR; guest's TSC = host's + offset */
+void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset);
+
+u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper);
+
+#endif
