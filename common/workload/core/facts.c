@@ -77,11 +77,8 @@ u64 meminfo_kb(const char *field)
 	return strtoull(value, NULL, 10);
 }
 
-/*
- * MemAvailable, and the free pages on the CPUs' own lists, which are not in it:
- * with large pages these are 16 MiB and more.
- */
-u64 available_kb(void)
+/* Free pages on the CPUs' own lists. */
+static u64 cpu_list_pages(void)
 {
 	u64 pages = 0, count;
 	char line[256];
@@ -93,7 +90,28 @@ u64 available_kb(void)
 			pages += count;
 	if (file)
 		fclose(file);
-	return meminfo_kb("MemAvailable") + pages * sysconf(_SC_PAGESIZE) / 1024;
+	return pages;
+}
+
+/*
+ * MemAvailable, and the free pages on the CPUs' own lists, which are not in it:
+ * with large pages these are 16 MiB and more. What a kworker takes off the lists
+ * (mm/vmstat.c, vmstat_update()) between two reads would be counted twice, or
+ * not at all: 6 MiB was seen. So both are read again until nothing moved.
+ */
+u64 available_kb(void)
+{
+	u64 page_kb = sysconf(_SC_PAGESIZE) / 1024, before, after, kb;
+
+	after = cpu_list_pages();
+	for (int tries = 0; tries < 1000; tries++) {
+		before = after;
+		kb = meminfo_kb("MemAvailable");
+		after = cpu_list_pages();
+		if (before == after)
+			break;
+	}
+	return kb + after * page_kb;
 }
 
 static void fact_build_id(void)
