@@ -43,6 +43,7 @@ from common.run.trial import run_trial
 from common.stage.declaration import Size, Stage
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import load_stage
+from common.stage.run_config import RunConfig
 
 CONFIG = Path(__file__).with_name("ways.config")
 
@@ -102,7 +103,7 @@ def ways_to_cross(arguments: argparse.Namespace) -> int:
     taken up where it ended. Raises UsageError when it is of another machine or other kernels.
     """
     sizes = sorted({_size(word) for word in arguments.sizes.split(",")})
-    stage = replace(load_stage(1, "qemu"), extra_fragments=(CONFIG,))
+    stage = replace(load_stage(1, "qemu"), config=RunConfig(extra_fragments=(CONFIG,)))
     results: Path | None = arguments.results
     with Hypervisor() as hypervisor, tempfile.TemporaryDirectory(prefix="ways-") as name:
         benches = {size: _bench(stage, size, hypervisor, Path(name)) for size in sizes}

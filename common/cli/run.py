@@ -63,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def _possible(stage: Stage, name: str) -> Control:
     """The control of that name. Raises UsageError where its kernels cannot be built."""
-    if name in stage.skipped_controls:
+    if name in stage.config.skipped_controls:
         raise UsageError(
             f"control {name} needs kernels built from our series, not from what was given"
         )
@@ -72,7 +72,7 @@ def _possible(stage: Stage, name: str) -> Control:
 
 def told_runnable(stage: Stage) -> tuple[Control, ...]:
     """The controls that can be run; says which cannot."""
-    if stage.skipped_controls:
+    if stage.config.skipped_controls:
         print(f"controls left out: {skipped_in_words(stage)}", file=sys.stderr)
     return stage.runnable_controls
 

@@ -60,7 +60,7 @@ def _setting(run: Run, stage: Stage) -> str:
     if not run.trials:
         return ""
     trial = run.trials[0]
-    setting, host = trial.setting, trial.setting.host
+    setting, host, chain = trial.setting, trial.setting.host, stage.config.chain
     taints = " -> ".join(side.facts.get("kernel.taint", "?") for side in trial.sides)
     handover = [f"KHO: exec from: {h.release} (count {h.count})" for h in trial.console.handovers]
     rows = [
@@ -84,7 +84,7 @@ def _setting(run: Run, stage: Stage) -> str:
         *([("append", " ".join(setting.append))] if setting.append else []),
         ("options", ", ".join(f"{k} {v}" for k, v in setting.options.items()) or "none"),
         *([("lane", setting.lane)] if setting.lane != "default" else []),
-        *([("chain", f"{stage.chain} updates in each main run")] if stage.chain > 1 else []),
+        *([("chain", f"{chain} updates in each main run")] if chain > 1 else []),
         *([("series", setting.series)] if setting.series != "ours" else []),
         ("by", f"{run.tool}, commit {run.commit}, {run.started}"),
     ]
@@ -161,7 +161,7 @@ def _controls(verdict: Verdict, stage: Stage) -> str:
         )
     else:
         lines = ["Controls", "None were run: what the checks can see is not shown."]
-    if stage.skipped_controls:
+    if stage.config.skipped_controls:
         lines += _wrap(f"Left out: {skipped_in_words(stage)}.")
     return "\n".join(lines)
 

@@ -16,6 +16,7 @@ from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin, default_origin
+from common.stage.run_config import RunConfig
 from common.stage.series import KernelNeeds, kernel_needs
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
@@ -120,7 +121,7 @@ class _Getter:
         read_header(origin.path)  # what is no kernel image shall not wait for a build
         source = self._source(default_origin())
         # Headers and programs come of the stage's kernel as it is without any choice.
-        plain = replace(self.stage, series="ours", lane="default", extra_fragments=())
+        plain = replace(self.stage, config=RunConfig())
         tools = build(kernel_spec(plain, source, side), progress=self.progress)
         wanted = (*base_configs(self.stage.arch), *kernel_needs(self.stage).certain)
         kernel = prebuilt(origin.path, wanted, tools=tools, scripts=source.path / "scripts")
@@ -147,8 +148,8 @@ def kernel_spec(
     """What to build for one side ("out" or "in") of a stage, or of a control of it."""
     control = control.on(side) if control else None
     name = stage.label if control is None else f"{stage.label} {control.name}"
-    if stage.lane != "default":
-        name += f" {stage.lane}"
+    if stage.config.lane != "default":
+        name += f" {stage.config.lane}"
     needs = kernel_needs(stage, control)
     return KernelSpec(
         source=source,

@@ -125,7 +125,7 @@ def plan_trials(*, repeat: int = 1, controls: Sequence[Control] = ()) -> tuple[T
 
 def updates_in(stage: Stage, control: Control | None) -> int:
     """How many updates a trial has: a control is of one, unless it is of the chain itself."""
-    return stage.chain if control is None or control.of_chain else 1
+    return stage.config.chain if control is None or control.of_chain else 1
 
 
 def following(setup: RunSetup, control: Control | None) -> list[Bootable]:

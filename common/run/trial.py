@@ -76,9 +76,9 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             control=control.name if control else None,
             options={name: str(value) for name, value in setup.options.items()},
             workload=stage.workload,
-            lane=stage.lane,
-            series=str(stage.series),
-            one_kernel=stage.one_kernel,
+            lane=stage.config.lane,
+            series=str(stage.config.series),
+            one_kernel=stage.config.one_kernel,
             chain=chain,
             append=setup.append,
             load=setup.load,
@@ -120,7 +120,7 @@ def _converse(
 ) -> tuple[Ended, str]:
     """Let the workload speak, answer its rendezvous, and say how it ended."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
-    gib, patience = machine.spec.memory_mib / 1024, setup.stage.patience
+    gib, patience = machine.spec.memory_mib / 1024, setup.stage.config.patience
     deadline = machine.deadline((90 + setup.stage.seconds_per_gib * gib) * patience * chain)
     silence = (20 + 10 * gib) * patience
     phase, left, arrived, ended = "boot of the outgoing kernel", 0, 0, False
@@ -196,11 +196,11 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     for option in setup.stage.options:
         words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)
     if setup.guest_image:
-        words += ("stage.guest_image=1",)
+        words += ("stage.config.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:
-        words += (f"stage.chain={chain}",)
-    if setup.stage.series != "ours":
-        words += ("stage.series=foreign",)
+        words += (f"stage.config.chain={chain}",)
+    if setup.stage.config.series != "ours":
+        words += ("stage.config.series=foreign",)
     if setup.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)

@@ -43,7 +43,7 @@ def with_chain(stage: Stage, updates: int) -> Stage:
 
     return replace(
         stage,
-        chain=updates,
+        config=replace(stage.config, chain=updates),
         claims=(*stage.claims, CLAIM),
         controls=(*stage.controls, *stage.chain_controls),
         cmdline=tuple(words.get(word, word) for word in stage.cmdline),

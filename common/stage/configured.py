@@ -37,9 +37,9 @@ def _with_guest(stage: Stage, *, own: bool) -> Stage:
 
 def skipped_in_words(stage: Stage) -> str:
     """Which controls cannot be run on the kernels that were given, and why; empty for none."""
-    if not stage.skipped_controls:
+    if not stage.config.skipped_controls:
         return ""
-    return f"{', '.join(stage.skipped_controls)} (their kernels are built from our series)"
+    return f"{', '.join(stage.config.skipped_controls)} (their kernels are built from our series)"
 
 
 def configured_as_recorded(stage: Stage, setting: Setting) -> Stage:

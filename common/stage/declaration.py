@@ -18,8 +18,8 @@ from common.paths import CHECKOUT
 from common.record.evidence import Trial, Witness
 from common.record.trial_files import TrialFile
 from common.record.witnesses import Witnessed
+from common.stage.run_config import RunConfig
 from common.stage.section import Section
-from common.stage.series_folder import Series
 
 
 @dataclass(frozen=True)
@@ -86,8 +86,6 @@ class Stage:
     guest: LinuxGuest | None = None
     inner_qemu: Callable[[], Path] | None = None
     """The program of the QEMU that the workload runs in the machine."""
-    guest_image: bool = False
-    """The guest is an image of the user's."""
     own_guest: Callable[[Stage], Stage] | None = None
     """The stage with a guest of the user's own; None where it cannot have one."""
     demo_controls: frozenset[str] | None = None
@@ -96,22 +94,10 @@ class Stage:
     """Defaults of the options in the debug lane, where they differ."""
     debug_controls: frozenset[str] = frozenset()
     """The controls that go through code which the main run does not, for the debug lane."""
-    lane: Literal["default", "debug", "server"] = "default"
     seconds_per_gib: int = 60
     """How much longer a trial may take for each GiB of the machine, on an emulated CPU."""
-    patience: int = 1
-    """How many times as long everything may take; set by the lane."""
-    extra_fragments: tuple[Path, ...] = ()
-    """Kconfig fragments of the lane, and the user's."""
-    series: Series = "ours"
-    chain: int = 1
-    """Updates in one machine, one after the other."""
     chain_controls: tuple[Control, ...] = ()
     """The controls that a chain has beside the others; none where there is no chain."""
-    one_kernel: bool = False
-    """Both sides are one prebuilt image."""
-    skipped_controls: tuple[str, ...] = ()
-    """Controls that need kernels which cannot be built from what the user gave."""
     arch: Architecture = DEFAULT
     """Of the machine; set by the choice of kernels."""
     cpus: int = 2
@@ -131,11 +117,13 @@ class Stage:
     """What its reports have beside those of every stage."""
     progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
+    config: RunConfig = field(default_factory=RunConfig)
+    """What this run chose; all else is declared, or follows from that and this."""
 
     @property
     def runnable_controls(self) -> tuple[Control, ...]:
         """The controls that can be run on the kernels that the user gave."""
-        return tuple(c for c in self.controls if c.name not in self.skipped_controls)
+        return tuple(c for c in self.controls if c.name not in self.config.skipped_controls)
 
     @property
     def label(self) -> str:

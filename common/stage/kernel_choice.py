@@ -118,12 +118,13 @@ def series_of(text: str) -> Series:
 
 def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:
     """The stage as it is run on those kernels: its patches, fragments, and possible controls."""
-    stage = replace(
-        stage,
+    config = replace(
+        stage.config,
         series=choice.series,
-        extra_fragments=(*stage.extra_fragments, *choice.config),
+        extra_fragments=(*stage.config.extra_fragments, *choice.config),
         skipped_controls=_unbuildable(stage.controls, choice.series, prebuilt=choice.prebuilt),
     )
+    stage = replace(stage, config=config)
     return with_one_image(stage) if choice.one_kernel else stage
 
 
@@ -134,7 +135,8 @@ def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
         series = "ours"
     prebuilt = setting.outgoing.prebuilt or setting.incoming.prebuilt
     skipped_controls = _unbuildable(stage.controls, series, prebuilt=prebuilt)
-    stage = replace(stage, series=series, skipped_controls=skipped_controls)
+    config = replace(stage.config, series=series, skipped_controls=skipped_controls)
+    stage = replace(stage, config=config)
     return with_one_image(stage) if setting.one_kernel else stage
 
 

@@ -132,12 +132,11 @@ def in_lane(stage: Stage, lane: Lane) -> Stage:
 def _server(stage: Stage) -> Stage:
     return replace(
         stage,
-        lane="server",
+        config=replace(stage.config, lane="server", extra_fragments=(_CONFIGS / "server.config",)),
         claims=(*stage.claims, SERVER_CLAIM),
         controls=tuple(c for c in stage.controls if not c.own_kernels),
         cmdline=(*stage.cmdline, f"numa=fake={_SERVER_NODES}", "numa_balancing=disable"),
         size=_larger(stage, "server", _SERVER_MEMORY_MIB, patience=1),
-        extra_fragments=(_CONFIGS / "server.config",),
     )
 
 
@@ -150,17 +149,20 @@ def _debug(stage: Stage) -> Stage:
     kept = tuple(word for word in stage.cmdline if not word.startswith("kho_scratch="))
     return replace(
         stage,
-        lane="debug",
-        patience=_PATIENCE,
+        config=replace(
+            stage.config,
+            lane="debug",
+            patience=_PATIENCE,
+            extra_fragments=(_CONFIGS / "debug.config",),
+        ),
         claims=(*stage.claims, CLAIM),
         controls=tuple(c for c in stage.controls if c.name in stage.debug_controls),
         options=tuple(
             replace(option, default=stage.debug_options.get(option.parameter, option.default))
             for option in stage.options
         ),
-        cmdline=(*kept, *_CMDLINE, f"stage.patience={_PATIENCE}"),
+        cmdline=(*kept, *_CMDLINE, f"stage.config.patience={_PATIENCE}"),
         size=_larger(stage, "debug", _MEMORY_MIB, patience=_PATIENCE),
-        extra_fragments=(_CONFIGS / "debug.config",),
     )
 
 

@@ -40,7 +40,7 @@ def with_one_image(stage: Stage) -> Stage:
     controls = tuple(c for c in stage.controls if not c.breaks & _TOLD_APART or c.may_break is None)
     return replace(
         stage,
-        one_kernel=True,
+        config=replace(stage.config, one_kernel=True),
         claims=(replace(claims[0], checks=(*claims[0].checks, _SAME_BUILD)), *claims[1:]),
         controls=tuple(replace(c, breaks=c.breaks - _TOLD_APART) for c in controls),
         not_claimed=(

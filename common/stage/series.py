@@ -43,13 +43,13 @@ def kernel_needs(stage: Stage, control: Control | None = None) -> KernelNeeds:
     """
     stock = control is not None and control.stock
     ours = stage.folder / "series.config"
-    optional = (ours,) if stage.series != "ours" and ours.exists() and not stock else ()
+    optional = (ours,) if stage.config.series != "ours" and ours.exists() and not stock else ()
     added = (stage.folder / control.with_config,) if control and control.with_config else ()
     return KernelNeeds(
         patches=patches_of(stage, control),
         fragments=(stage.folder / "kernel.config",),
         optional=optional,
-        last=(*(() if stock else series_fragments(stage)), *stage.extra_fragments, *added),
+        last=(*(() if stock else series_fragments(stage)), *stage.config.extra_fragments, *added),
     )
 
 
@@ -75,21 +75,21 @@ def patches_of(stage: Stage, control: Control | None = None) -> tuple[Path, ...]
 def own_patches(stage: Stage) -> tuple[Path, ...]:
     """Of `patches_of` those that no earlier stage has: the last ones."""
     folders = _folders(stage)
-    if stage.series == "ours":
+    if stage.config.series == "ours":
         folders = tuple(f for f in folders if f.name.startswith(f"{stage.number:02}_"))
     return tuple(patch for folder in folders for patch in series_patches(folder))
 
 
 def series_fragments(stage: Stage) -> tuple[Path, ...]:
     """The Kconfig fragments with the symbols that the series brings."""
-    if isinstance(stage.series, Path):
-        return tuple(sorted(stage.series.glob("*.config")))
+    if isinstance(stage.config.series, Path):
+        return tuple(sorted(stage.config.series.glob("*.config")))
     ours = stage.folder / "series.config"
-    return (ours,) if stage.series == "ours" and ours.exists() else ()
+    return (ours,) if stage.config.series == "ours" and ours.exists() else ()
 
 
 def _folders(stage: Stage) -> tuple[Path, ...]:
-    if isinstance(stage.series, Path):
-        return (stage.series,)
-    numbers = range(1, stage.number + 1) if stage.series == "ours" else ()
+    if isinstance(stage.config.series, Path):
+        return (stage.config.series,)
+    numbers = range(1, stage.number + 1) if stage.config.series == "ours" else ()
     return tuple(folder for n in numbers for folder in sorted(OURS.glob(f"{n:02}_*")))

@@ -92,9 +92,10 @@ def _warnings(kernels: Sequence[Bootable]) -> tuple[str, ...]:
 def _stage_1_in_machine_of(stage: Stage, choice: KernelChoice, options: RunOptions) -> Stage:
     first = configured(load_stage(1), choice=choice)
     devices = stage.devices(options_of(stage, options.numbers))
+    fragments = (stage.folder / "kernel.config", *first.config.extra_fragments)
     return replace(
         first,
-        extra_fragments=(stage.folder / "kernel.config", *first.extra_fragments),
+        config=replace(first.config, extra_fragments=fragments),
         cmdline=(*first.cmdline, *(w for w in stage.cmdline if w not in first.cmdline)),
         devices=lambda _options: devices,
         qemu_args=stage.qemu_args,

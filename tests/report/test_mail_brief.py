@@ -23,6 +23,7 @@ from common.stage.declaration import Stage
 from common.stage.lane import CLAIM as DEBUG
 from common.stage.lane import SERVER_CLAIM
 from common.stage.loading import all_stages
+from common.stage.run_config import RunConfig
 from tests.recorded_trial import RECORDED
 from tests.stored import store_run
 
@@ -175,7 +176,7 @@ def test_a_run_without_controls_says_so(demo: Demo) -> None:
     bare = [judged(demo[0], lambda verdict: verdict.model_copy(update={"controls": ()}))]
     count = len(demo[0].stage.controls)
     assert f"none of its {count} controls was run" in body_of(bare)
-    left_out = replace(demo[0].stage, skipped_controls=("tainted",))
+    left_out = replace(demo[0].stage, config=RunConfig(skipped_controls=("tainted",)))
     (one,) = bare
     assert "controls left out: " in body_of(
         [judged(replace(one, stage=left_out), lambda _v: one.verdict)]

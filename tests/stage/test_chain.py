@@ -150,7 +150,7 @@ def test_a_stored_chain_is_judged_as_one(runs: Path) -> None:
         (CHAIN / "main", "main"),
     )
     with opened(folder.name) as one:
-        assert one.stage.chain == 2
+        assert one.stage.config.chain == 2
         assert one.verdict.status == "PASS", one.verdict.why
         assert all(control.good for control in one.verdict.controls[:1])
     setting = json.loads((folder / "main" / "trial.json").read_text())

@@ -113,12 +113,12 @@ def stage_2(*words: str) -> Stage:
 def test_without_our_series_its_controls_are_left_out() -> None:
     stage = stage_2("--series", "none")
     assert patches_of(stage) == ()
-    assert stage.skipped_controls == tuple(c.name for c in stage.controls if c.own_kernels)
+    assert stage.config.skipped_controls == tuple(c.name for c in stage.controls if c.own_kernels)
     assert {"bus-mastering-patch-off", "silenced", "skew-pci-list-off", "stock-kernel"} <= set(
-        stage.skipped_controls
+        stage.config.skipped_controls
     )
     assert not any(control.own_kernels for control in stage.runnable_controls)
-    assert len(stage.runnable_controls) + len(stage.skipped_controls) == len(stage.controls)
+    assert len(stage.runnable_controls) + len(stage.config.skipped_controls) == len(stage.controls)
     assert "bus-mastering-patch-off" in skipped_in_words(stage)
 
 
@@ -129,8 +129,8 @@ def test_a_folder_of_patches_is_the_series_and_stock_is_what_it_is_without(tmp_p
     assert [p.name for p in patches_of(stage)] == ["0001-a.patch", "0002-b.patch"]
     names = [p.name for p in kernel_needs(stage).certain]
     assert names == ["kernel.config", "mine.config", "last.config"]
-    assert "stock-kernel" not in stage.skipped_controls
-    assert "pin-patch-off" in stage.skipped_controls
+    assert "stock-kernel" not in stage.config.skipped_controls
+    assert "pin-patch-off" in stage.config.skipped_controls
     stock = stage.control("stock-kernel")
     assert patches_of(stage, stock) == ()
     assert [p.name for p in kernel_needs(stage, stock).certain] == ["kernel.config", "last.config"]
@@ -162,7 +162,7 @@ def test_a_control_may_leave_a_patch_out_and_add_a_fault() -> None:
 
 def test_of_an_image_there_are_no_variants() -> None:
     stage = stage_2("--outgoing-image", "a", "--incoming-image", "b")
-    assert set(stage.skipped_controls) == {c.name for c in stage.controls if c.own_kernels}
+    assert set(stage.config.skipped_controls) == {c.name for c in stage.controls if c.own_kernels}
 
 
 def asked_for(stage: Stage, source: Source) -> set[str]:

@@ -36,9 +36,9 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Stage, list[str], set[st
     found: list[tuple[Stage, list[str], set[str]]] = []
 
     def kernels(stage: Stage, _choice: KernelChoice) -> SimpleNamespace:
-        assert isinstance(stage.series, Path)
-        symbols = set(requests([stage.series / "series.config"]))
-        found.append((stage, [p.name for p in series_patches(stage.series)], symbols))
+        assert isinstance(stage.config.series, Path)
+        symbols = set(requests([stage.config.series / "series.config"]))
+        found.append((stage, [p.name for p in series_patches(stage.config.series)], symbols))
         return SimpleNamespace(outgoing=None, incoming=None)
 
     monkeypatch.setattr(each_patch, "kernels_of", kernels)

@@ -68,7 +68,7 @@ def test_controls_are_cells_where_their_kernels_can_be_built() -> None:
 
 def test_a_chain_is_of_the_stages_that_have_one() -> None:
     found = matrix("--stage", "1", "--stage", "2", "--chain", "3")
-    assert [(cell.stage, cell.load().chain) for cell in found] == [(1, 3), (2, 1)]
+    assert [(cell.stage, cell.load().config.chain) for cell in found] == [(1, 3), (2, 1)]
 
 
 @pytest.mark.parametrize(

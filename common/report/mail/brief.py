@@ -340,7 +340,7 @@ def _not_run(one: StoredRun) -> Iterator[str]:
     """The controls and planned trials that say nothing, because they were not run."""
     verdict, stage = one.verdict, one.stage
     ran = {control.control for control in verdict.controls}
-    skipped = set(stage.skipped_controls)
+    skipped = set(stage.config.skipped_controls)
     lacking = [c.name for c in stage.controls if c.name not in ran and c.name not in skipped]
     if skipped:
         yield f"controls left out: {skipped_in_words(stage)}"

@@ -121,8 +121,7 @@ def with_own_guest(stage: Stage) -> Stage:
     return replace(
         stage,
         guest=None,
-        guest_image=True,
-        patience=max(stage.patience, 3),
+        config=replace(stage.config, guest_image=True, patience=max(stage.config.patience, 3)),
         claims=(*claims, _GOES_ON),
         controls=(*controls, _GUEST_RESET),
         not_claimed=(
