@@ -281,6 +281,19 @@ def build_parser() -> argparse.ArgumentParser:
         action="store_true",
         help="each claim with the checks, controls and mutants behind it, as Markdown",
     )
+    listing.add_argument(
+        "--promised",
+        nargs="?",
+        const="",
+        metavar="WHERE",
+        help="what is expected of a kernel, check by check, before anything runs: a tree, a"
+        " tarball, a bzImage, a package (default: the one that stages use)",
+    )
+    listing.add_argument(
+        "--series",
+        default="none",
+        help="with --promised: ours, none (default), a folder, a mailbox",
+    )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
     actions = kernel.add_subparsers(title="actions", metavar="ACTION", required=True)

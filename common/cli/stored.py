@@ -35,6 +35,7 @@ from common.report.mail.quoted import MOST_BYTES, read_mail
 from common.report.testgrid import report_testgrid
 from common.report.text import report_text
 from common.stage.declaration import Stage
+from common.stage.kernel_choice import default_origin, origin_of, series_of
 from common.stage.loading import all_stages
 from common.text import printable
 
@@ -233,6 +234,13 @@ def list_stages(arguments: argparse.Namespace) -> int:
         from common.suites.promises import promises  # kernels and mutants: judge needs neither
 
         sys.stdout.write(promises())
+        return Exit.PASS
+    if arguments.promised is not None:
+        from common.suites.promised import promised  # so is this
+
+        named = arguments.promised
+        origin = origin_of(named) if named else default_origin()
+        print(promised(origin, series_of(arguments.series)), end="")
         return Exit.PASS
     for stage in all_stages():
         print(f"Stage {stage.number}: {stage.title}\n")

@@ -22,6 +22,7 @@ enum {
 #define RULES_OUTGOING 35
 #define RULES_INCOMING 31
 
+bool kernel_lacks_something(void);
 void rules_outgoing(const struct nic *nic, int luo_fd);
 void preserve_others(const struct nic *other, int session_fd);
 void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
