@@ -45,12 +45,13 @@ REPORT_FORMATS = (
     "junit",
     "kcidb",
     "ktap",
+    "state",
     "svg",
     "testgrid",
 )
 
 _EPILOG = """\
-exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
+exit status: 0 pass, XFAIL or XPASS, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
 the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the run
 was made by different code, 125 the kernel did not build
 """
@@ -246,6 +247,9 @@ def build_parser() -> argparse.ArgumentParser:
         help="reply: a check that answers these words of it, beside what the claims declare",
     )
     splats_option(report)
+    report.add_argument(
+        "--about", type=Path, metavar="FILE", help="state: Markdown that says what was run"
+    )
     report.add_argument(
         "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
     )

@@ -32,6 +32,7 @@ from common.report.junit import report_junit
 from common.report.kcidb import ORIGIN, report_kcidb
 from common.report.mail.envelope import Envelope, reply_mail, report_mail
 from common.report.mail.quoted import MOST_BYTES, read_mail
+from common.report.state import report_state
 from common.report.testgrid import report_testgrid
 from common.report.text import report_text
 from common.stage.declaration import Stage
@@ -122,6 +123,14 @@ def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     return "".join([f"KTAP version 1\n1..{len(runs)}\n", *results])
 
 
+def _state(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    try:
+        about = arguments.about.read_text(encoding="utf-8") if arguments.about else "# State"
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--about {arguments.about}: {error}") from None
+    return report_state(runs, about)
+
+
 def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     if len(runs) != 1:
         raise UsageError(f"a picture is of one run, not of {len(runs)}")
@@ -178,6 +187,7 @@ _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] =
     "junit": lambda runs, _arguments: report_junit(runs),
     "kcidb": lambda runs, arguments: report_kcidb(runs, origin=arguments.origin or ORIGIN),
     "ktap": _ktap,
+    "state": _state,
     "svg": _svg,
 }
 

@@ -164,8 +164,9 @@ def test_past_its_expiry_an_expected_failure_is_one(
 
 
 def test_an_old_record_says_by_its_patches_what_its_kernels_promised(stock: Trial) -> None:
-    kernel = stock.setting.outgoing.model_copy(update={"patches": ("0001-x.patch 0",)})
-    setting = stock.setting.model_copy(update={"outgoing": kernel, "incoming": kernel})
-    assert expected_of(stock.model_copy(update={"setting": setting}), STAGE) is None
-    found = expected_of(stock, STAGE)
+    old = of(stock, None)
+    kernel = old.setting.outgoing.model_copy(update={"patches": ("0001-x.patch 0",)})
+    setting = old.setting.model_copy(update={"outgoing": kernel, "incoming": kernel})
+    assert expected_of(old.model_copy(update={"setting": setting}), STAGE) is None
+    found = expected_of(old, STAGE)
     assert found and found.gap == FILES and FILES.lacks == VFIO and STOPPED.lacks == RUNNING

@@ -20,7 +20,7 @@ from common.checks.promise import (
     Promise,
 )
 from common.record.evidence import Trial
-from vfio_noiommu.controls import ALL, CONTROLS, GUEST, LIVE
+from vfio_noiommu.controls import CONTROLS
 
 PROMISES: dict[str, Promise] = {
     **LIVE_UPDATE,
@@ -106,7 +106,7 @@ GAPS = (
         lacks=VFIO,
         what=STOCK.what,
         breaks=_NO_FILE,
-        may_break=(ALL - LIVE - GUEST) | {"dialogue_complete", "not_tainted"},
+        may_break=frozenset(name for name, whose in PROMISES.items() if whose.marks),
         unasked=dict.fromkeys(_RULES, "no file of a device can be preserved"),
         cause=STOCK.reason,
         holds=STOCK.holds,

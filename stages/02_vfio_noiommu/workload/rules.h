@@ -33,6 +33,7 @@ void rules_before_attach(const struct nic *nic, int session_fd, int device);
 void rules_of_finish(const struct nic *nic, int session_fd);
 void rules_of_adopted(const struct nic *nic);
 void rules_after_finish(struct nic *nic);
+void rules_not_tried(void);
 void find_again(const struct nic *nic);
 
 #endif

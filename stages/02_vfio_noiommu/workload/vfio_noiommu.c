@@ -636,6 +636,8 @@ static int after_kexec(void)
 	finish_and_watch(&in, adopted);
 	if (adopted)
 		let_go(&in);
+	if (kernel_lacks_something())
+		rules_not_tried();
 	if (adopted && in_two_sessions())
 		find_again(&in.nic);
 	return 0;
