@@ -10,8 +10,9 @@ from typing import Literal
 from common.record.dialogue import Stored
 from common.record.evidence import Trial
 
-Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED"]
-"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass."""
+Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED", "XFAIL", "XPASS", "N/A"]
+"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass. The last three are
+the judge's, on a kernel that does not promise it: see common/judge/expected.py."""
 
 BRIEF = 37
 """Characters that a claim has in a table of 72 columns, beside its figures."""
@@ -24,6 +25,16 @@ class Outcome(Stored):
     expected: str
     seen: str
     evidence: str
+
+    @property
+    def held(self) -> bool:
+        """True where what was asked for was seen."""
+        return self.status in ("PASS", "XPASS")
+
+    @property
+    def fell(self) -> bool:
+        """True where it was not, and should have been."""
+        return self.status in ("FAIL", "NO DATA", "DISTURBED")
 
 
 @dataclass(frozen=True)

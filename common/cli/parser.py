@@ -45,14 +45,15 @@ REPORT_FORMATS = (
     "junit",
     "kcidb",
     "ktap",
+    "state",
     "svg",
     "testgrid",
 )
 
 _EPILOG = """\
-exit status: 0 pass or XFAIL, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
-the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the run
-was made by different code, 125 the kernel did not build
+exit status: 0 pass, XFAIL or XPASS, 1 a check failed or a stage is BROKEN, 2 usage, 3 the
+harness or the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`:
+the run was made by different code, 125 the kernel did not build
 """
 
 _SOAK_EPILOG = """\
@@ -247,6 +248,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     splats_option(report)
     report.add_argument(
+        "--about", type=Path, metavar="FILE", help="state: Markdown that says what was run"
+    )
+    report.add_argument(
         "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
     )
     judge = _verb(verbs, "judge", "stored:judge", "recompute the verdict from the raw files alone")
@@ -280,6 +284,19 @@ def build_parser() -> argparse.ArgumentParser:
         "--promises",
         action="store_true",
         help="each claim with the checks, controls and mutants behind it, as Markdown",
+    )
+    listing.add_argument(
+        "--promised",
+        nargs="?",
+        const="",
+        metavar="WHERE",
+        help="what is expected of a kernel, check by check, before anything runs: a tree, a"
+        " tarball, a bzImage, a package (default: the one that stages use)",
+    )
+    listing.add_argument(
+        "--series",
+        default="none",
+        help="with --promised: ours, none (default), a folder, a mailbox",
     )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")

@@ -121,13 +121,16 @@ def demo(arguments: argparse.Namespace) -> int:
     return max((verdict.exit for _, verdict, _ in shown), default=Exit.SKIP)
 
 
+_WORD = {"PASS": "ok", "XFAIL": "xfail", "XPASS": "XPASS", "N/A": "n/a"}
+
+
 def _show_stage(stage: Stage, verdict: Verdict) -> None:
     """Claim by claim: what each check saw, and which controls break it."""
     answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
     for number, claim in enumerate(stage.claims, start=1):
         rows = [
             [
-                "ok" if answers[check.name].status == "PASS" else "NOT OK",
+                _WORD.get(answers[check.name].status, "NOT OK"),
                 check.name,
                 answers[check.name].seen,
                 ", ".join(c.name for c in stage.runnable_controls if check.name in c.breaks),

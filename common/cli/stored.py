@@ -32,9 +32,11 @@ from common.report.junit import report_junit
 from common.report.kcidb import ORIGIN, report_kcidb
 from common.report.mail.envelope import Envelope, reply_mail, report_mail
 from common.report.mail.quoted import MOST_BYTES, read_mail
+from common.report.state import report_state
 from common.report.testgrid import report_testgrid
 from common.report.text import report_text
 from common.stage.declaration import Stage
+from common.stage.kernel_choice import default_origin, origin_of, series_of
 from common.stage.loading import all_stages
 from common.text import printable
 
@@ -121,6 +123,14 @@ def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     return "".join([f"KTAP version 1\n1..{len(runs)}\n", *results])
 
 
+def _state(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
+    try:
+        about = arguments.about.read_text(encoding="utf-8") if arguments.about else "# State"
+    except (OSError, UnicodeDecodeError) as error:
+        raise UsageError(f"--about {arguments.about}: {error}") from None
+    return report_state(runs, about)
+
+
 def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     if len(runs) != 1:
         raise UsageError(f"a picture is of one run, not of {len(runs)}")
@@ -177,6 +187,7 @@ _RENDERED: dict[str, Callable[[Sequence[StoredRun], argparse.Namespace], str]] =
     "junit": lambda runs, _arguments: report_junit(runs),
     "kcidb": lambda runs, arguments: report_kcidb(runs, origin=arguments.origin or ORIGIN),
     "ktap": _ktap,
+    "state": _state,
     "svg": _svg,
 }
 
@@ -233,6 +244,13 @@ def list_stages(arguments: argparse.Namespace) -> int:
         from common.suites.promises import promises  # kernels and mutants: judge needs neither
 
         sys.stdout.write(promises())
+        return Exit.PASS
+    if arguments.promised is not None:
+        from common.suites.promised import promised  # so is this
+
+        named = arguments.promised
+        origin = origin_of(named) if named else default_origin()
+        print(promised(origin, series_of(arguments.series)), end="")
         return Exit.PASS
     for stage in all_stages():
         print(f"Stage {stage.number}: {stage.title}\n")

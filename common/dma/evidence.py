@@ -71,6 +71,14 @@ class OtherDevice(Stored):
     finished: Window | None = None
 
 
+class AfterTakeover(Stored):
+    """From when the device was taken over, or initialised anew, nearly to the end."""
+
+    window: Window
+    anew: bool
+    """It had been stopped for the live update; its ring was placed anew."""
+
+
 class DmaEvidence(Witnessed):
     """Of a stage with a device."""
 
@@ -79,6 +87,8 @@ class DmaEvidence(Witnessed):
     between_heads: tuple[int, int] | None = None
     """The least and the most frames that the device can have written between both looks at its
     own index."""
+    after: AfterTakeover | None = None
+    """None where nobody took it over."""
     socket: Socket | None = None
     other: OtherDevice | None = None
     """None where nothing was sent to it, or there was no kexec."""

@@ -21,6 +21,8 @@ from contextlib import contextmanager
 from pydantic import TypeAdapter
 
 from common.dma import socket_buffer
+from common.dma.after import LOG as ANEW
+from common.dma.after import after
 from common.dma.credit import Credit
 from common.dma.evidence import CommandWritten, DeviceTrace, DmaEvidence, Noted, OtherDevice, Socket
 from common.dma.frames import Away, Landing, Window, judge, look_at, read_landed, read_sent
@@ -60,6 +62,7 @@ def frame_logs(*names: str) -> tuple[TrialFile, ...]:
 
 FILES = (
     *frame_logs("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin"),
+    *frame_logs(ANEW),
     TrialFile("socket.json", needed=False),
     TrialFile("away-sender.jsonl", needed=False),
     TrialFile("away-watcher.jsonl", needed=False),
@@ -104,7 +107,7 @@ class FrameWitness:
 
     def on_line(self, text: str) -> None:
         """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
-        if text.startswith(("# ring.", "# other.ring.")):
+        if text.startswith(("# ring.", "# other.ring.", "# anew.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
         elif text == "# await traffic":
@@ -112,6 +115,8 @@ class FrameWitness:
             self.start_sender()
         elif text == "# await silence":
             self.stop()
+        elif text == "# await anew" and self._running:
+            self._watch_anew()
         elif not self._running:
             return
         elif text.startswith(self.unread_from):
@@ -154,11 +159,23 @@ class FrameWitness:
             *("watcher", "--pid", self.machine.process.pid, "--nonce", nonce),
             *("--folder", folder, "--credit", self._credit, *self.watcher_options(), *rings),
         )
-        assert process.stdout
-        if (said := process.stdout.readline()) != "ready\n":
-            raise HarnessError(
-                f"the watcher of the machine's RAM cannot see: {said.strip() or 'it ended'}"
-            )
+        _must_see(process)
+
+    def _watch_anew(self) -> None:
+        """The first device's ring is where its owner has placed it anew. The watcher of the old one
+        stays: what the sender may send is what it has said."""
+        credit = self.machine.scratch / "credit-anew"
+        Credit.of(credit, new=True)
+        at = places({"switch": self._parameter("switch", "0")})
+        address, count = (self._facts[f"anew.ring.{key}"] for key in (self.address_fact, "count"))
+        log = self.machine.folder.resolve() / ANEW
+        process = self._start(
+            *("watcher", "--pid", self.machine.process.pid, "--nonce", self._parameter("nonce")),
+            *("--folder", self.machine.scratch, "--credit", credit, *self.watcher_options()),
+            *("--ring", at.device, address, count, log),
+        )
+        self._running.insert(1, self._running.pop())
+        _must_see(process)
 
     def watcher_options(self) -> list[object]:
         """Further arguments of the watcher; none where descriptors hold physical addresses."""
@@ -204,6 +221,15 @@ class FrameWitness:
         (self.machine.folder / "socket.json").write_text(json.dumps(found) + "\n")
 
 
+def _must_see(watcher: subprocess.Popen[str]) -> None:
+    """Raises HarnessError where the watcher says that it cannot."""
+    assert watcher.stdout
+    if (said := watcher.stdout.readline()) != "ready\n":
+        raise HarnessError(
+            f"the watcher of the machine's RAM cannot see: {said.strip() or 'it ended'}"
+        )
+
+
 def _end(process: subprocess.Popen[str]) -> None:
     assert process.stdin
     process.stdin.close()
@@ -240,6 +266,7 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
         update={
             "frames": judge(sent, landed, gap, away),
             "between_heads": _between_heads(sides, sent, landed, away),
+            "after": after(folder, sides, sent, landed),
             "socket": read_json(folder / "socket.json", _SOCKET),
             "other": _other(other_sent, other_landed, kexec, sides)
             if kexec and other_sent

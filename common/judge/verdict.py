@@ -6,8 +6,10 @@ from __future__ import annotations
 from typing import Literal, TypeVar
 
 from common.checks.model import Check, Control, Outcome
+from common.checks.promise import SUITE
 from common.errors import Exit
 from common.judge.causes import in_order
+from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
 from common.record.cpus.last_look import death, sentence, standing
 from common.record.dialogue import Stored
@@ -16,11 +18,12 @@ from common.stage.chain import ask
 from common.stage.declaration import Stage
 
 TrialStatus = Literal[
-    "PASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"
+    "PASS", "XPASS", "XFAIL", "REFUSED", "DISTURBED", "FAIL", "ERROR", "CRASHED", "TIMEOUT"
 ]
 ControlStatus = Literal["FAILED AS EXPECTED", "DISTURBED", "PASSED", "WRONG REASON", "ERROR"]
 RunStatus = Literal[
     "PASS",
+    "XPASS",
     "XFAIL",
     "SKIP",
     "REFUSED",
@@ -32,12 +35,14 @@ RunStatus = Literal[
     "CRASHED",
     "TIMEOUT",
 ]
-"""From the best to the worst, as far as that can be said. No stored run is a SKIP: `gate` says so
-of a stage that it could not run. OTHER CODE: what made it was not this checkout's workload, stage,
-harness and series; `judge` says so."""
+"""From the best to the worst, as far as that can be said. XFAIL: kernels that do not promise all of
+it failed where that was expected, for the cause that was expected; XPASS: they did not. No stored
+run is a SKIP: `gate` says so of a stage that it could not run. OTHER CODE: what made it was not
+this checkout's workload, stage, harness and series; `judge` says so."""
 
 EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
+    "XPASS": Exit.PASS,
     "XFAIL": Exit.PASS,
     "SKIP": Exit.SKIP,
     "REFUSED": Exit.FAIL,
@@ -57,6 +62,10 @@ class Answer(Stored):
     check: str
     question: str
     outcome: Outcome
+    whose: str = SUITE.whose
+    """Who promises it; see common/checks/promise.py."""
+    cause: str | None = None
+    """Of an XFAIL: what was seen of why."""
 
 
 class TrialVerdict(Stored):
@@ -152,9 +161,10 @@ def _sum_up(
     if not mains and not controls:
         return "ERROR", "nothing was run"
     for main in mains:
-        if main.status not in ("PASS", "XFAIL"):
+        if main.status not in ("PASS", "XPASS", "XFAIL"):
             return main.status, f"{main.trial}: {main.why}"
     expected = [main for main in mains if main.status == "XFAIL"]
+    better = [main for main in mains if main.status == "XPASS"]
     for control in controls:
         if control.status == "ERROR":
             return "ERROR", f"{control.trial}: {control.why}"
@@ -168,6 +178,8 @@ def _sum_up(
             return "DISTURBED", f"{control.trial}: {control.why}"
     if expected:
         return "XFAIL", f"{expected[0].trial}: {expected[0].why}"
+    if better:
+        return "XPASS", f"{better[0].trial}: {better[0].why}"
     failed = "no controls run"
     if controls:
         failed = f"{len(controls)} control{'s' * (len(controls) > 1)} failed as expected"
@@ -178,8 +190,9 @@ def _sum_up(
 
 def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
     """A run that must pass: every check, and there must be checks."""
-    answers = _ask(trial, stage.checks)
-    status, why = _trial_status(trial, stage, answers)
+    expected = expected_of(trial, stage)
+    answers = tuple(_promised(a, stage, expected) for a in _ask(trial, stage.checks))
+    status, why = _trial_status(trial, answers, expected)
     return TrialVerdict(
         trial=trial.setting.name,
         status=status,
@@ -189,8 +202,18 @@ def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
     )
 
 
+def _promised(answer: Answer, stage: Stage, expected: Expected | None) -> Answer:
+    """The answer with who promises it, and what was expected of kernels that do not."""
+    found = {"whose": stage.promised_by(answer.check).whose}
+    if expected is None:
+        return answer.model_copy(update=found)
+    outcome = expected.of(answer.check, answer.outcome)
+    cause = expected.cause.seen if outcome.status == "XFAIL" else None
+    return answer.model_copy(update={**found, "outcome": outcome, "cause": cause})
+
+
 def _trial_status(
-    trial: Trial, stage: Stage, answers: tuple[Answer, ...]
+    trial: Trial, answers: tuple[Answer, ...], expected: Expected | None
 ) -> tuple[TrialStatus, str]:
     ended, detail = trial.setting.ended, trial.setting.ended_detail
     if refusals := trial.console.refusals or _refusals_in_ram(trial):
@@ -212,15 +235,31 @@ def _trial_status(
         return "ERROR", trial.witness.blind
     if not answers:
         return "ERROR", "the stage has no checks"
-    fallen = [answer for answer in answers if answer.outcome.status != "PASS"]
+    fallen = [answer for answer in answers if answer.outcome.fell]
     # What the host had no part in comes first.
     for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
-        if cause := _expected_cause(trial, stage):
-            return "XFAIL", cause
         if answer.outcome.status == "DISTURBED":
             return "DISTURBED", _sentence(answer)
-        return "FAIL", in_order(trial, _sentence(answer))
-    return "PASS", f"{len(answers)} checks"
+        late = (
+            f"; expected until {expected.gap.until} only" if expected and expected.expired else ""
+        )
+        return "FAIL", in_order(trial, _sentence(answer)) + late
+    return _as_expected(answers, expected)
+
+
+def _as_expected(answers: tuple[Answer, ...], expected: Expected | None) -> tuple[TrialStatus, str]:
+    """Nothing fell that should not have: a pass, or what was expected of such kernels."""
+    named = {
+        status: [answer.check for answer in answers if answer.outcome.status == status]
+        for status in ("XFAIL", "XPASS", "N/A")
+    }
+    unasked = f", {len(named['N/A'])} N/A" if named["N/A"] else ""
+    passed = f"; XPASS: {', '.join(named['XPASS'])}" if named["XPASS"] else ""
+    if expected and named["XFAIL"]:
+        return "XFAIL", f"{expected.why}; {len(named['XFAIL'])} XFAIL{unasked}{passed}"
+    if expected and passed:
+        return "XPASS", f"no promise of {expected.gap.lacks.whose}, and yet it is kept{passed}"
+    return "PASS", f"{sum(answer.outcome.held for answer in answers)} checks{unasked}"
 
 
 def _refusals_in_ram(trial: Trial) -> tuple[str, ...]:
@@ -268,20 +307,6 @@ def _disturbance(trial: Trial) -> str | None:
     return None
 
 
-def _expected_cause(trial: Trial, stage: Stage) -> str | None:
-    """Why kernels without the stage's series cannot pass, None where that is not why.
-
-    The stage's control with the stock kernel says what must break and for what reason; a trial
-    of such kernels that breaks anything else, or for another reason, is a FAIL.
-    """
-    if trial.setting.outgoing.patches or trial.setting.incoming.patches:
-        return None
-    for control in stage.controls:
-        if control.stock and (verdict := judge_control(trial, control, stage)).good:
-            return f"{control.what}: {verdict.why}"
-    return None
-
-
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
     """A run that must fail: in what it breaks, for its reason, and in nothing else."""
     answers = _ask(trial, (*stage.checks, control.reason, *control.holds))
@@ -308,7 +333,7 @@ def _control_status(
     if control.may_break is not None:
         spared = control.breaks | control.may_break
         required |= {check.name for check in stage.checks} - spared
-    wrong = [a for a in answers if a.check in required and a.outcome.status != "PASS"]
+    wrong = [a for a in answers if a.check in required and not a.outcome.held]
     # What it is to break must be broken by the control, not by the host.
     doubtful = [by_name[name] for name in sorted(control.breaks)]
     doubtful = [a for a in (*wrong, *doubtful) if a.outcome.status == "DISTURBED"]

@@ -46,6 +46,9 @@ class KernelFacts(Strict):
     config_sha256: Hex | None
     patches: tuple[Text, ...] = ()
     prebuilt: bool = False
+    offers: tuple[Word, ...] | None = None
+    """Names of the formats that are in its image ("memfd-v2"), sorted; None in a record that is
+    older than this field."""
     layout: KernelLayout | None = None
     """Where note, banner and text stand in its image; None where its ELF file does not tell."""
 

@@ -60,11 +60,11 @@ def _checks(before: Verdict, after: Verdict) -> Iterator[Difference]:
         if not new:
             continue  # no main run: the verdict's own line says so
         if name not in new:
-            change: Change = "worse" if was == "PASS" else "other"
+            change: Change = "worse" if answer.outcome.held else "other"
             yield Difference(change, name, f"{was} to nothing: it is no longer asked")
         elif (now := new[name].outcome).status != was:
             seen = f"{was} to {now.status}: expected {now.expected}; seen {now.seen}"
-            yield Difference("worse" if was == "PASS" else "better", name, seen)
+            yield Difference("worse" if answer.outcome.held else "better", name, seen)
     for name in (name for name in new if old and name not in old):
         status = new[name].outcome.status
         yield Difference("other", name, f"new; {status}: {new[name].outcome.seen}")
@@ -74,7 +74,7 @@ def _first_bad_or_good(verdict: Verdict) -> dict[str, Answer]:
     """Each check's answer: of the first main trial in which it did not pass, else any."""
     found: dict[str, Answer] = {}
     for answer in (answer for trial in verdict.trials for answer in trial.answers):
-        if answer.check not in found or found[answer.check].outcome.status == "PASS":
+        if answer.check not in found or found[answer.check].outcome.held:
             found[answer.check] = answer
     return found
 

@@ -124,7 +124,7 @@ def _lacking(one: StoredRun) -> list[str]:
 def _figures(one: StoredRun, shown: Trial | None) -> dict[str, str]:
     """The few numbers that a reader wants first."""
     answers = [answer for trial in one.verdict.trials for answer in trial.answers]
-    good = sum(answer.outcome.status == "PASS" for answer in answers)
+    good = sum(answer.outcome.held for answer in answers)
     failed = sum(control.good for control in one.verdict.controls)
     controls = len(one.verdict.controls)
     figures = {

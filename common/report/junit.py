@@ -24,7 +24,7 @@ def report_junit(runs: Sequence[StoredRun]) -> str:
 def junit_suites(runs: Sequence[StoredRun]) -> ET.Element:
     """A test suite for each run: a case for each check, each control, and each trial's end.
 
-    A check of an XFAIL is skipped with its cause: JUnit has no other word for it.
+    A check that is XFAIL or N/A is skipped with its cause: JUnit has no other word for it.
     """
     suites = ET.Element("testsuites", name="kexec-stages")
     for stored in runs:
@@ -94,15 +94,16 @@ def _trial(stage: str, trial: TrialVerdict, seconds: float) -> Iterable[ET.Eleme
     yield end
     for answer in trial.answers:
         case = _case(f"{stage}.{trial.trial}", answer.check, 0.0)
-        if answer.outcome.status != "PASS":
-            _not_passed(case, answer, trial)
+        if not answer.outcome.held:
+            _not_passed(case, answer)
         yield case
 
 
-def _not_passed(case: ET.Element, answer: Answer, trial: TrialVerdict) -> None:
+def _not_passed(case: ET.Element, answer: Answer) -> None:
     outcome = answer.outcome
-    if trial.status == "XFAIL":
-        _add(case, "skipped", f"XFAIL: {trial.why}", "XFAIL")
+    if not outcome.fell:
+        why = f"promised by {answer.whose} only: {answer.cause or outcome.seen}"
+        _add(case, "skipped", f"{outcome.status}: {why}", outcome.status)
         return
     kind = "error" if outcome.status == "DISTURBED" else "failure"
     said = _add(case, kind, f"expected {outcome.expected}; seen {outcome.seen}", outcome.status)

@@ -36,6 +36,7 @@ _EXCERPT = 16384
 # best: PASS would call right the kernel that was corrupted for it.
 _OF_RUN = {
     "PASS": "PASS",
+    "XPASS": "PASS",
     "XFAIL": "SKIP",
     "REFUSED": "FAIL",
     "FAIL": "FAIL",
@@ -171,13 +172,13 @@ def _check(
 ) -> Object:
     outcome = answer.outcome
     status = "PASS"
-    if outcome.status != "PASS":
+    if not outcome.held:
         ours = outcome.status == "DISTURBED" or main.status in ("DISTURBED", "ERROR")
-        status = "SKIP" if main.status == "XFAIL" else "ERROR" if ours else "FAIL"
+        status = "SKIP" if not outcome.fell else "ERROR" if ours else "FAIL"
     found = _test(one, trial, origin, name, status)
     found["comment"] = _text(outcome.seen)
-    if outcome.status != "PASS":
-        cause = f"XFAIL: {main.why}\n" if main.status == "XFAIL" else ""
+    if not outcome.held:
+        cause = f"{outcome.status}: {answer.cause}\n" if answer.cause else ""
         found["log_excerpt"] = _text(
             f"{cause}{outcome.status}: {answer.question}\nexpected {outcome.expected}\nseen"
             f" {outcome.seen}\nevidence {outcome.evidence}"

@@ -15,6 +15,7 @@ from common.stage.declaration import Stage
 from common.text import printable
 
 _DIRECTIVES = ("XFAIL", "TIMEOUT", "ERROR")
+_GOOD = ("PASS", "XPASS", "XFAIL")
 
 
 def stage_result(
@@ -24,14 +25,13 @@ def stage_result(
 
     `worse` is what a baseline did better: with any of it the stage is not ok.
     """
-    expected = verdict.status == "XFAIL"
     answers = [(name, answer) for name, _trial, answer in named_answers(verdict)]
     count = len(answers) + len(verdict.controls) + len(worse)
     lines = ["KTAP version 1", f"# Subtest: {stage.label}", f"1..{count}"]
     for number, (name, answer) in enumerate(answers, start=1):
-        lines += _answer(number, name, answer, expected)
+        lines += _answer(number, name, answer)
     for number, control in enumerate(verdict.controls, start=len(answers) + 1):
-        word = "ok" if control.good or expected else "not ok"
+        word = "ok" if control.good or verdict.status == "XFAIL" else "not ok"
         lines += [f"# seen: {one_line(control.why)}", f"{word} {number} control_{control.control}"]
     for number, one in enumerate(worse, start=count - len(worse) + 1):
         name = one.what.replace(" ", "_")
@@ -42,7 +42,7 @@ def stage_result(
         if crash := trial.setting.crash:
             lines += [f"# {one_line(text)}" for text in crash_lines(trial.setting.name, crash)]
         lines += [f"# {k}: {v:.1f} ms" for k, v in stage.phases(trial).items()]
-    word = "ok" if verdict.status in ("PASS", "XFAIL") and not worse else "not ok"
+    word = "ok" if verdict.status in _GOOD and not worse else "not ok"
     return "".join(
         [
             *(f"  {line}\n" for line in lines),
@@ -74,14 +74,24 @@ def _directive(verdict: Verdict) -> str:
     return ""
 
 
-def _answer(number: int, name: str, answer: Answer, expected: bool) -> list[str]:
-    outcome = answer.outcome
-    if outcome.status == "PASS":
-        return [f"ok {number} {name}"]
+def _answer(number: int, name: str, answer: Answer) -> list[str]:
+    """KTAP has no word for an XPASS: it is told in a line of its own."""
+    outcome, whose = answer.outcome, f"promised by {answer.whose} only"
+    match outcome.status:
+        case "PASS":
+            return [f"ok {number} {name}"]
+        case "XPASS":
+            return [f"# XPASS {name}: {whose}, and yet it is kept", f"ok {number} {name}"]
+        case "N/A":
+            return [f"ok {number} {name} # SKIP {whose}: {one_line(outcome.seen)}"]
+        case "XFAIL":
+            result = f"ok {number} {name} # XFAIL {whose}: {one_line(answer.cause or '')}"
+        case _:
+            result = f"not ok {number} {name}"
     return [
         f"# expected: {one_line(outcome.expected)}",
         f"# seen: {one_line(outcome.seen)}",
-        f"ok {number} {name} # XFAIL" if expected else f"not ok {number} {name}",
+        result,
     ]
 
 

@@ -12,7 +12,7 @@ from tabulate import tabulate
 
 from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
-from common.judge.verdict import ControlVerdict, TrialVerdict, Verdict
+from common.judge.verdict import Answer, ControlVerdict, TrialVerdict, Verdict
 from common.record.evidence import Run, Trial
 from common.record.setting import Crash, InnerQemu, KernelFacts
 from common.report.host import attempts, host_lines
@@ -123,25 +123,35 @@ def _claims(stage: Stage, verdict: Verdict) -> str:
     shown = _worst(verdict.trials)
     if shown is None:
         return ""
-    answers = {answer.check: answer.outcome for answer in shown.answers}
+    answers = {answer.check: answer for answer in shown.answers}
     lines = [f"Claims ({shown.trial}: {shown.status})"]
     for number, claim in enumerate(stage.claims, start=1):
         lines += textwrap.wrap(
             claim.text, WIDTH, initial_indent=f"{number}. ", subsequent_indent="   "
         )
         for check in claim.checks:
-            outcome = answers[check.name]
-            mark = "ok    " if outcome.status == "PASS" else "not ok"
             lines += textwrap.wrap(
-                f"{mark} {check.name}: {outcome.seen}"
-                if outcome.status == "PASS"
-                else f"{mark} {check.name}: expected {outcome.expected}; seen {outcome.seen}",
+                _in_words(answers[check.name]),
                 WIDTH,
                 initial_indent="   ",
                 subsequent_indent=" " * 10,
                 break_on_hyphens=False,
             )
     return "\n".join(lines)
+
+
+_MARKS = {"PASS": "ok", "XPASS": "XPASS", "XFAIL": "xfail", "N/A": "n/a"}
+
+
+def _in_words(answer: Answer) -> str:
+    """What was seen, beside what was expected where that is another thing; whose promise it is
+    where these kernels do not make it."""
+    outcome = answer.outcome
+    told = outcome.seen
+    if outcome.fell or outcome.status == "XFAIL":
+        told = f"expected {outcome.expected}; seen {outcome.seen}"
+    whose = f" ({answer.whose})" if outcome.status in ("XFAIL", "XPASS", "N/A") else ""
+    return f"{_MARKS.get(outcome.status, 'not ok'):<6} {answer.check}{whose}: {told}"
 
 
 def _worst(trials: Iterable[TrialVerdict]) -> TrialVerdict | None:

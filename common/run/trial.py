@@ -9,6 +9,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
+from common.checks.promise import gap_of
 from common.errors import HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.host.facts import describe_host
@@ -31,7 +32,7 @@ from common.run.setup import RunSetup, TrialPlan, following, updates_in
 from common.run.told_clock import clock_words
 from common.stage.append import behind
 from common.stage.declaration import Stage
-from kernel.image.prebuilt import Bootable, Prebuilt
+from kernel.image.prebuilt import Bootable, Prebuilt, offers_of
 
 
 def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
@@ -196,11 +197,11 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     for option in setup.stage.options:
         words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)
     if setup.guest_image:
-        words += ("stage.config.guest_image=1",)
+        words += ("stage.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:
-        words += (f"stage.config.chain={chain}",)
-    if setup.stage.config.series != "ours":
-        words += ("stage.config.series=foreign",)
+        words += (f"stage.chain={chain}",)
+    if gap := gap_of(setup.stage.gaps, [offers_of(kernel) for kernel in setup.pair(None)]):
+        words += (f"stage.lacks={gap.name}",)
     if setup.accelerator.name == "tcg":
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)
@@ -223,5 +224,6 @@ def _facts(kernel: Bootable) -> KernelFacts:
         config_sha256=sha256(kernel.config) if kernel.config else None,
         patches=kernel.patches,
         prebuilt=isinstance(kernel, Prebuilt),
+        offers=offers_of(kernel),
         layout=layout_of_kernel(kernel),
     )

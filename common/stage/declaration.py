@@ -12,6 +12,7 @@ from xml.etree import ElementTree as ET
 from common.arch.architecture import Architecture
 from common.arch.known import DEFAULT
 from common.checks.model import Check, Claim, Control
+from common.checks.promise import SUITE, Gap, Promise
 from common.errors import UsageError
 from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
@@ -72,6 +73,8 @@ class Stage:
     claims: tuple[Claim, ...]
     not_claimed: tuple[str, ...]
     controls: tuple[Control, ...]
+    promises: Mapping[str, Promise]
+    """Whose each check is, by its name. A lane's and a chain's own checks are the suite's."""
     options: tuple[Option, ...]
     cmdline: tuple[str, ...]
     size: Callable[[Mapping[str, int]], Size]
@@ -109,6 +112,9 @@ class Stage:
     traces: tuple[str, ...] = ()
     guest_runs_at: frozenset[str] = frozenset()
     """Rendezvous during which the guest runs: the host looks at the CPUs until it sees that."""
+    gaps: tuple[Gap, ...] = ()
+    """What is expected of kernels that do not promise all of it; the more that they lack, the
+    earlier."""
     files: tuple[TrialFile, ...] = ()
     """What its trials leave beside what every trial does; who reads a file has its model."""
     witness: Witness = field(default=lambda _raw: Witnessed())
@@ -139,6 +145,10 @@ class Stage:
     def checks(self) -> tuple[Check, ...]:
         """All checks of all claims, in order."""
         return tuple(check for claim in self.claims for check in claim.checks)
+
+    def promised_by(self, check: str) -> Promise:
+        """Whose promise the check is."""
+        return self.promises.get(check, SUITE)
 
     def shows(self, control: Control) -> bool:
         """True for the controls that `demo` runs."""

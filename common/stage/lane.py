@@ -161,7 +161,7 @@ def _debug(stage: Stage) -> Stage:
             replace(option, default=stage.debug_options.get(option.parameter, option.default))
             for option in stage.options
         ),
-        cmdline=(*kept, *_CMDLINE, f"stage.config.patience={_PATIENCE}"),
+        cmdline=(*kept, *_CMDLINE, f"stage.patience={_PATIENCE}"),
         size=_larger(stage, "debug", _MEMORY_MIB, patience=_PATIENCE),
     )
 

@@ -14,6 +14,7 @@ import struct
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from common.paths import cache_root
@@ -22,6 +23,7 @@ from kernel.cache import KEY_DIGITS, Kernel, file_sha256
 from kernel.errors import MissingKconfig, SourceError
 from kernel.image import elf
 from kernel.image.layout import layout_of
+from kernel.image.offers import offers_of_image
 from kernel.make import config
 from kernel.make.config import Loss
 from kernel.system.process import clean_environment, run_captured
@@ -51,6 +53,8 @@ class Prebuilt:
     tools: Kernel
     patches: tuple[str, ...] = ()
     layout: KernelLayout | None = None
+    offers: tuple[str, ...] = ()
+    """See kernel/image/offers.py."""
 
     @property
     def source(self) -> str:
@@ -71,6 +75,16 @@ class Prebuilt:
 Bootable = Kernel | Prebuilt
 
 
+def offers_of(kernel: Bootable) -> tuple[str, ...]:
+    """Names of the formats in the kernel's image; see kernel/image/offers.py."""
+    return kernel.offers if isinstance(kernel, Prebuilt) else _offers(kernel.vmlinux)
+
+
+@lru_cache(maxsize=8)
+def _offers(vmlinux: Path) -> tuple[str, ...]:
+    return offers_of_image(vmlinux.read_bytes())
+
+
 def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: Path) -> Prebuilt:
     """The image, after a look into it; `scripts` are those of a kernel tree.
 
@@ -79,7 +93,7 @@ def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: 
     path = image.expanduser().resolve()
     release = read_header(path)
     with tempfile.TemporaryDirectory(prefix="kexec-stages-image-") as folder:
-        vmlinux = _unpacked(path, scripts, Path(folder) / "vmlinux")
+        vmlinux = unpacked(path, scripts, Path(folder) / "vmlinux")
         content, build_id = vmlinux.read_bytes(), elf.build_id(vmlinux)
         layout = layout_of(vmlinux)
     if not _LUO_ABI.search(content):
@@ -98,6 +112,7 @@ def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: 
         losses=tuple(config.losses(wanted.values(), text, set(wanted))) if text else (),
         tools=tools,
         layout=layout,
+        offers=offers_of_image(content),
     )
 
 
@@ -129,7 +144,8 @@ def embedded_config(vmlinux: bytes) -> str | None:
         return None
 
 
-def _unpacked(image: Path, scripts: Path, target: Path) -> Path:
+def unpacked(image: Path, scripts: Path, target: Path) -> Path:
+    """The vmlinux that is packed in a bzImage, as `target`. Raises SourceError where it is none."""
     # into a file: what the script writes is no text
     command = ["sh", "-c", '"$1" "$2" >"$3"', "sh"]
     command += [str(scripts / "extract-vmlinux"), str(image), str(target)]

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from common.checks.live_update import fact_is
-from common.checks.model import Check, Control
+from common.checks.model import Check
+from common.checks.promise import VFIO, Expiry, Gap
 from common.cli import gate as run_verbs
 from common.cli.parser import main
 from common.errors import CannotRunHere
@@ -127,14 +128,17 @@ def test_the_interval_of_a_median_is_seldom_wrong() -> None:
 
 def test_kernels_without_the_series_fail_as_expected(recorded: Recorded) -> None:
     """XFAIL where the stock kernel's own cause is seen, FAIL where it is another."""
-    stock = Control(
-        name="stock-kernel",
+    stock = Gap(
+        name="files",
+        lacks=VFIO,
         what="a kernel without any patch",
-        stock=True,
         breaks=frozenset({"session_finished"}),
-        reason=Check("reason", "?", fact_is("incoming", "finish", "-16")),
+        may_break=frozenset(),
+        unasked={},
+        cause=Check("reason", "?", fact_is("incoming", "finish", "-16")),
+        until=Expiry(release=(99, 0)),
     )
-    stage = dataclasses.replace(STAGE, controls=(stock,))
+    stage = dataclasses.replace(STAGE, gaps=(stock,))
 
     def judged(old: str, new: str, *, patched: bool = False) -> Verdict:
         trial = recorded("main", line="dialogue", edit=replacing(old, new))
@@ -147,11 +151,13 @@ def test_kernels_without_the_series_fail_as_expected(recorded: Recorded) -> None
 
     expected = judged("# finish=0", "# finish=-16")
     assert (expected.status, int(expected.exit)) == ("XFAIL", 0)
-    assert expected.why == "main: a kernel without any patch: finish=-16 (EBUSY)"
+    assert expected.why == "main: a kernel without any patch: finish=-16 (EBUSY); 1 XFAIL"
     assert judged("# finish=0", "# finish=-5").status == "FAIL"
     assert judged("# finish=0", "# finish=-16", patched=True).status == "FAIL"
     assert judged("pfn.moved=0", "pfn.moved=1").status == "FAIL"
-    assert judged("nothing", "nothing").status == "PASS"
+    better = judged("nothing", "nothing")
+    assert (better.status, int(better.exit)) == ("XPASS", 0)
+    assert "XPASS: session_finished" in better.why
     passed = verdict_of(recorded("main"))
     assert [one.what for one in worsened(passed, expected)] == ["verdict", "session_finished"]
     said = ktap.stage_result(

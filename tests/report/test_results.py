@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
+from common.checks.promise import VFIO, Expiry, Gap
 from common.errors import CannotRunHere
 from common.judge.verdict import EXIT_OF, RunStatus, judge
 from common.record.evidence import Run, Trial
@@ -23,11 +24,20 @@ ENDED = {"ended_detail": "after 'pause': the detail"}
 
 
 def without_series(recorded: Recorded) -> tuple[Trial, Stage]:
-    """A trial that fails as the control with the stock kernel must, and the stage that has one."""
-    stock = dataclasses.replace(STAGE.control("not-preserved"), stock=True)
+    """A trial that fails as kernels that lack a promise do, and the stage that expects it."""
+    like = STAGE.control("not-preserved")
     trial = recorded("main", line="dialogue", edit=replacing("retrieve.ram=0", "retrieve.ram=-2"))
-    needed = dataclasses.replace(stock, breaks=frozenset({"memfds_retrieved"}))
-    return trial, dataclasses.replace(STAGE, controls=(needed,))
+    gap = Gap(
+        name="ram",
+        lacks=VFIO,
+        what=like.what,
+        breaks=frozenset({"memfds_retrieved"}),
+        may_break=frozenset(),
+        unasked={},
+        cause=like.reason,
+        until=Expiry(release=(99, 0)),
+    )
+    return trial, dataclasses.replace(STAGE, gaps=(gap,))
 
 
 def trials_of(status: RunStatus, recorded: Recorded) -> tuple[tuple[Trial, ...], Stage]:

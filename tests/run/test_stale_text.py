@@ -121,9 +121,12 @@ def test_nothing_is_done_unasked(program: Program) -> None:
 @pytest.mark.parametrize(
     ("accelerator", "word"), [("tcg", ["stage.stale_text=avoid"]), ("kvm", [])]
 )
-def test_it_is_asked_for_where_the_cpu_is_emulated(accelerator: str, word: list[str]) -> None:
+def test_it_is_asked_for_where_the_cpu_is_emulated(
+    accelerator: str, word: list[str], tmp_path: Path
+) -> None:
     nothing: Any = None
-    kernel: Any = SimpleNamespace(config=None)
+    (tmp_path / "vmlinux").write_bytes(b"memfd-v2\0")
+    kernel: Any = SimpleNamespace(config=None, vmlinux=tmp_path / "vmlinux")
     setup = RunSetup(
         stage=load_stage(1),
         kernels=Kernels(outgoing=kernel, incoming=kernel),

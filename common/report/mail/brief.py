@@ -213,7 +213,7 @@ def _claims(one: StoredRun, runs: Sequence[StoredRun]) -> Iterator[str]:
 
 def _claim(claim: Claim, trial: TrialVerdict, one: StoredRun) -> str:
     asked = answers_of(claim, trial)
-    passed = sum(answer.outcome.status == "PASS" for answer in asked)
+    passed = sum(answer.outcome.held for answer in asked)
     mark = " " if passed == len(asked) else "*"
     count = f"{passed}/{len(asked)}"
     row = f"{mark} {claim.brief:<{BRIEF}} {count:>5} "

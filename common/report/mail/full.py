@@ -138,7 +138,7 @@ def _checks(one: StoredRun) -> Iterable[str]:
     for claim_number, claim in enumerate(one.stage.claims, start=1):
         for check in claim.checks:
             outcome = next(a.outcome for a in trial.answers if a.check == check.name)
-            mark = "ok " if outcome.status == "PASS" else "* not ok"
+            mark = "ok " if outcome.held else "* not ok" if outcome.fell else outcome.status
             yield f"{mark} {claim_number} {check.name}"
             if outcome.expected == outcome.seen:
                 yield from wrap(outcome.seen, "    as expected  ", " " * 17)

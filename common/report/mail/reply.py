@@ -17,7 +17,7 @@ from common import __version__
 from common.checks.model import Claim
 from common.errors import UsageError
 from common.judge.stored_run import StoredRun
-from common.judge.verdict import Answer, TrialVerdict
+from common.judge.verdict import Answer
 from common.report.mail.brief import kernels, repeat
 from common.report.mail.quoted import Paragraph, QuotedMail
 from common.report.mail.words import body, run_name, worst_main, wrap
@@ -190,7 +190,7 @@ def _answer(question: _Asked, runs: Sequence[StoredRun]) -> Iterator[str]:
     assert trial is not None
     name = run_name(one, runs)
     answers = [answer for answer in trial.answers if answer.check in question.checks]
-    status, passed = _status(answers, trial), _passed(answers)
+    status, passed = _status(answers), _passed(answers)
     yield from wrap(
         f"{status}: {name}, {claim.brief}, {len(passed)}/{len(answers)} checks", "", "  "
     )
@@ -198,7 +198,7 @@ def _answer(question: _Asked, runs: Sequence[StoredRun]) -> Iterator[str]:
         yield from wrap(f"The run as a whole: {one.verdict.status}: {one.verdict.why}", "  ")
     for answer in answers:
         outcome = answer.outcome
-        if outcome.status != "PASS":
+        if not outcome.held:
             told = f"{answer.check} {outcome.status}: expected {outcome.expected}; seen"
             yield from wrap(f"{told} {outcome.seen} ({outcome.evidence})", "  ", "    ")
     for answer in passed[:_SHOWN]:
@@ -212,19 +212,16 @@ def _answer(question: _Asked, runs: Sequence[StoredRun]) -> Iterator[str]:
 
 
 def _passed(answers: Iterable[Answer]) -> list[Answer]:
-    return [answer for answer in answers if answer.outcome.status == "PASS"]
+    return [answer for answer in answers if answer.outcome.held]
 
 
-def _status(answers: Sequence[Answer], trial: TrialVerdict) -> str:
+def _status(answers: Sequence[Answer]) -> str:
     """The first that applies: what was expected to fail, what failed, what is not known."""
     found = {answer.outcome.status for answer in answers}
     if not found:
         return "NO DATA"
-    if found == {"PASS"}:
-        return "PASS"
-    if trial.status == "XFAIL":
-        return "XFAIL"
-    return next(status for status in ("FAIL", "NO DATA", "DISTURBED") if status in found)
+    ranked = ("FAIL", "NO DATA", "DISTURBED", "XFAIL", "N/A", "XPASS", "PASS")
+    return next(status for status in ranked if status in found)
 
 
 def _controls(one: StoredRun, checks: frozenset[str]) -> Iterator[str]:

@@ -202,7 +202,7 @@ def _parts(cell: str) -> tuple[str, str, str]:
 
 def exit_of(results: Iterable[Result], *, refusal_ok: bool) -> Exit:
     """The worst of all; nothing at all is a failure of the harness."""
-    passing = ("PASS", "XFAIL", "REFUSED") if refusal_ok else ("PASS", "XFAIL")
+    passing = ("PASS", "XPASS", "XFAIL", *(("REFUSED",) if refusal_ok else ()))
     seen = [Exit.PASS if o.status in passing else _EXITS[o.status] for o in results]
     if not seen:
         return Exit.HARNESS

@@ -12,6 +12,7 @@ from kvm_memfd.checks import CLAIMS
 from kvm_memfd.controls import CHAIN_CONTROLS, CONTROLS
 from kvm_memfd.files_controls import CONTROLS as FILES_CONTROLS
 from kvm_memfd.files_witness import FILES, read_witnesses, witnesses
+from kvm_memfd.promises import PROMISES
 from kvm_memfd.timing import blackout, headline, phases
 
 FOLIOS = Option(
@@ -57,6 +58,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=(*CONTROLS, *FILES_CONTROLS),
+    promises=PROMISES,
     chain_controls=CHAIN_CONTROLS,
     options=(guest_memory(256), vcpus(), FOLIOS),
     cmdline=("kho=on", "liveupdate=on", "kho_scratch=16M,64M,16M"),

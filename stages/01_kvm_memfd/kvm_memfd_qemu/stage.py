@@ -20,6 +20,7 @@ from kvm_memfd.witness import FILE as RAM_WITNESS
 from kvm_memfd_qemu.checks import CLAIMS
 from kvm_memfd_qemu.controls import CONTROLS
 from kvm_memfd_qemu.own_guest import with_own_guest
+from kvm_memfd_qemu.promises import PROMISES
 from kvm_memfd_qemu.timing import blackout, headline, phases
 from kvm_memfd_qemu.witness import read_witness
 
@@ -71,6 +72,7 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
+    promises=PROMISES,
     own_guest=with_own_guest,
     demo_controls=frozenset({"not-preserved", "byte-flipped", "wrong-nonce"}),
     options=qemu_guest(128, minimum=64),

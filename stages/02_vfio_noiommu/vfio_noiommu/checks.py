@@ -10,6 +10,7 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
+from common.dma.after import LANDS_AFTER, SAME_PLACE
 from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
@@ -121,6 +122,9 @@ INCOMING_RULES = (
     "open_after_close",
 )
 
+# What every series promises that hands over files of devices.
+FILE_RULES = ("open_cdev", "open_group", "retrieve_twice_is_same_file", "finish_when_not_bound")
+
 # Ticks that are late are no error here: an emulated machine that takes a thousand frames a second
 # has its interrupts delayed now and then. Whether they go on is asked by guest_ticks.
 _guest_content = guest_checks.no_errors("memory", "counter", "msr")
@@ -161,7 +165,9 @@ CLAIMS = (
         "It is the same device: same address, same registers, further along in the same ring.",
         (
             DEVICE_RETRIEVED,
+            SAME_PLACE,
             *frame_checks.SAME_DEVICE,
+            LANDS_AFTER,
         ),
         said.SAME_DEVICE,
     ),
@@ -208,6 +214,11 @@ CLAIMS = (
         "refusals and aborts disturb nothing",
         "Whatever could disturb the device is refused, and an abort leaves it as it was.",
         (
+            Check(
+                "file_rules",
+                "Is the device's file to be had by its token alone, and FINISH refused until then?",
+                results_ok(INCOMING, FILE_RULES),
+            ),
             Check(
                 "outgoing_rules",
                 "Does each misuse return the right errno while frames keep arriving?",

@@ -375,7 +375,13 @@ CONTROLS = (
         name="device-reset",
         what="the device is reset through its own register after takeover",
         breaks=frozenset(
-            {"no_device_reset", "same_registers", "device_counted_all", "guest_saw_all"}
+            {
+                "no_device_reset",
+                "same_registers",
+                "device_counted_all",
+                "guest_saw_all",
+                "dma_after",
+            }
         ),
         may_break=WITHOUT_DEVICE,
         reason=reason(_reset_by_hand, timed=True),
@@ -391,7 +397,14 @@ CONTROLS = (
         what="nobody advances the ring's tail in the incoming kernel",
         breaks=frozenset({"ring_went_round"}),
         may_break=frozenset(
-            {"host_saw_all", "device_counted_all", "guest_saw_all", "never_gated", "never_held_up"}
+            {
+                "host_saw_all",
+                "device_counted_all",
+                "guest_saw_all",
+                "never_gated",
+                "never_held_up",
+                "dma_after",
+            }
         ),
         reason=reason(_ring_ran_empty),
     ),
@@ -565,7 +578,9 @@ CONTROLS = (
         name="device-missing",
         what="the incoming kernel finds no PCI device at all",
         cmdline=lambda words: (*words, "stage.incoming=pci=off"),
-        breaks=frozenset({"device_retrieved", "incoming_rules", "ring_went_round"}),
+        breaks=frozenset(
+            {"device_retrieved", "same_place", "file_rules", "incoming_rules", "ring_went_round"}
+        ),
         may_break=WITHOUT_DEVICE,
         reason=reason(_was_missing),
     ),

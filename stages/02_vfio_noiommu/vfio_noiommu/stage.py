@@ -14,6 +14,7 @@ from common.stage.declaration import Option, Size, Stage
 from common.stage.options import check_ring, frames, guest_memory, vcpus
 from vfio_noiommu.checks import CLAIMS
 from vfio_noiommu.controls import CONTROLS
+from vfio_noiommu.promises import GAPS, PROMISES
 from vfio_noiommu.timing import blackout, headline, phases
 
 GAP_SECONDS = 7
@@ -61,6 +62,8 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
+    promises=PROMISES,
+    gaps=GAPS,
     options=(
         guest_memory(128),
         vcpus(),

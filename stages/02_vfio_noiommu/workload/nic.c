@@ -153,8 +153,17 @@ void nic_place_ring(struct nic *nic, u64 area, u32 count, u64 nonce)
 	free(pages);
 }
 
+/* The kernel turned bus mastering off, so that nothing of the device can be going on. */
+bool nic_was_stopped(const struct nic *nic)
+{
+	u16 command;
+
+	must(vfio_config_read(nic->device, PCI_COMMAND, &command, sizeof(command)));
+	return !(command & PCI_COMMAND_MASTER);
+}
+
 /* Memory space and bus mastering; what the user of a device turns on. */
-static void enable(const struct nic *nic)
+void nic_enable(const struct nic *nic)
 {
 	u16 command;
 
@@ -166,7 +175,7 @@ static void enable(const struct nic *nic)
 /* From here on the device writes whatever comes. */
 void nic_start(struct nic *nic)
 {
-	enable(nic);
+	nic_enable(nic);
 	must(igb_reset(&nic->igb));
 	must(igb_link_up(&nic->igb));
 	igb_set_scratch(&nic->igb, SCRATCH);

@@ -54,6 +54,8 @@ void nic_map(struct nic *nic);
 void nic_map_in_halves(struct nic *nic);
 void nic_read_pfns(const struct nic *nic, u64 *pfns);
 void nic_place_ring(struct nic *nic, u64 area, u32 count, u64 nonce);
+bool nic_was_stopped(const struct nic *nic);
+void nic_enable(const struct nic *nic);
 void nic_start(struct nic *nic);
 void nic_start_bell(struct nic *nic);
 void nic_stop_bell(struct nic *nic);

@@ -167,18 +167,17 @@ static void start_traffic(struct outgoing *out)
 }
 
 /*
- * A kernel that was not built with our series may have support of its own, or
- * none. LUO has no handler for the file then; the device is used all the same,
- * so that what happens to it at the kexec can be seen.
+ * A kernel without our series may have support of its own, or none. LUO has no
+ * handler for the file then; the device is used all the same, so that what
+ * happens to it at the kexec can be seen.
  */
 static bool kernel_cannot_preserve_devices(const struct outgoing *out)
 {
-	char series[16];
 	int session_fd, ret;
 
 	if (param_control("stock-kernel"))
 		return true;
-	if (!param_get("series", series, sizeof(series)))
+	if (!kernel_lacks_something())
 		return false;
 	session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	must(luo_preserve_fd(session_fd, out->nic.memfd, TOKEN_RAM));
@@ -497,7 +496,32 @@ static void leave_session(struct incoming *in)
 	fact("left.frames", "%llu", READ_ONCE(in->nic.ring->frames) - frames);
 }
 
-/* True when the device is this process's again, with all that it was doing. */
+/*
+ * The kernel has stopped the device, and perhaps moved the memory. Its ring is
+ * placed anew there, and the device begins with the first descriptor.
+ */
+static void start_anew(struct incoming *in)
+{
+	struct nic *nic = &in->nic;
+
+	nic_enable(nic);
+	nic_report(nic);
+	nic_map(nic);
+	compare_pfns(in);
+	vmm_pause(&in->vmm);
+	nic_place_ring(nic, nic->ring->area, nic->ring->count, in->nonce);
+	WRITE_ONCE(nic->ring->next, 0);
+	fact("anew.ring.pa", "0x%llx", ring_descriptors_pa(nic->ring));
+	fact("anew.ring.count", "%u", nic->ring->count);
+	await("anew");
+	nic_start(nic);
+	fact_tsc("anew", rdtsc());
+	nic_start_bell(nic);
+	vmm_run(&in->vmm);
+	fact_tsc("adopted", rdtsc());
+}
+
+/* True when the device is this process's again, with all that it was doing, or started anew. */
 static bool adopt_device(struct incoming *in)
 {
 	struct nic *nic = &in->nic;
@@ -523,6 +547,10 @@ static bool adopt_device(struct incoming *in)
 	fact("bind.device", "%d", ret);
 	if (ret < 0)
 		return false;
+	if (kernel_lacks_something() && nic_was_stopped(nic)) {
+		start_anew(in);
+		return true;
+	}
 	if (param_control("device-reset"))
 		must(igb_reset(&nic->igb));
 	nic_report(nic);
@@ -541,7 +569,9 @@ static void wait_wrap(struct incoming *in)
 {
 	struct deadline deadline = deadline_in_ms(WRAP_MS), tell = deadline_in_ms(TELL_MS);
 	const struct ring *ring = in->nic.ring;
-	u64 wanted = in->frames_before + ring->count + AGAIN_FRAMES;
+	/* A ring that was placed anew shows with its first descriptors that it is used. */
+	u64 round = kernel_lacks_something() ? 0 : ring->count;
+	u64 wanted = in->frames_before + round + AGAIN_FRAMES;
 
 	while (READ_ONCE(ring->frames) < wanted && !deadline_passed(deadline) &&
 	       nic_gets_frames(&in->nic)) {
@@ -606,6 +636,8 @@ static int after_kexec(void)
 	finish_and_watch(&in, adopted);
 	if (adopted)
 		let_go(&in);
+	if (kernel_lacks_something())
+		rules_not_tried();
 	if (adopted && in_two_sessions())
 		find_again(&in.nic);
 	return 0;

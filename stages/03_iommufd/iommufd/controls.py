@@ -37,7 +37,7 @@ WITHOUT_TRANSLATION = frozenset(
 WITHOUT_DEVICE = (ALL - LIVE - BEFORE) | {"outgoing_rules", "dialogue_complete"}
 
 
-def _turned_off(trial: Trial) -> Outcome:
+def turned_off(trial: Trial) -> Outcome:
     """QEMU saw translation disabled between the end of one kernel and the start of the next."""
     enables = translation_of(trial).enables
     if not enables:
@@ -242,7 +242,7 @@ CONTROLS = (
         without_patch="0007-iommu-vt-d-go-on",
         breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
         may_break=None,
-        reason=reason(_turned_off),
+        reason=reason(turned_off),
         holds=(
             Check(
                 "panic",
@@ -271,7 +271,7 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
         may_break=None,
-        reason=reason(_turned_off),
+        reason=reason(turned_off),
         holds=(checks.ONE_QEMU,),
     ),
     Control(

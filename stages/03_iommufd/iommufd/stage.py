@@ -13,6 +13,7 @@ from common.stage.options import check_ring, frames
 from iommufd.checks import CLAIMS
 from iommufd.controls import CONTROLS
 from iommufd.machine import devices
+from iommufd.promises import GAPS, PROMISES
 from iommufd.timing import blackout, headline, phases
 from iommufd.witness import FILES, TRACES, read_witness, translation_witness
 
@@ -70,6 +71,8 @@ STAGE = Stage(
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
+    promises=PROMISES,
+    gaps=GAPS,
     options=(
         *frames(ring=12288, aborts=10),
         Option(

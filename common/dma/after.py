@@ -1,0 +1,78 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whether a device that was taken over can do DMA, into the same memory: whoever says so first.
+
+A device that never stopped goes on in its ring. One that was stopped for the live update is
+initialised anew: its ring is placed anew in the memory that was preserved, and the host watches
+that one from then on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from common.checks.live_update import INCOMING, no_data, outcome
+from common.checks.model import Check, Outcome
+from common.dma.checks import AT_LEAST_LANDED
+from common.dma.evidence import AfterTakeover, DmaEvidence
+from common.dma.frames import Landing, look_at, read_landed
+from common.guest.checks import both
+from common.record.dialogue import Side
+from common.record.evidence import Trial
+
+LOG = "anew-landed.bin"
+"""What landed in a ring that was placed anew."""
+_LAST_NS = 300_000_000
+"""What was sent this shortly before the end need not have been seen by then."""
+
+
+def after(
+    folder: Path, sides: Sequence[Side], sent: Sequence[int], landed: Sequence[Landing]
+) -> AfterTakeover | None:
+    """What was sent and what landed from the takeover on, or from when the device was initialised
+    anew; None where nobody took it over. Raises OSError or ValueError when a log is damaged."""
+    side = next((side for side in sides if side.name == INCOMING), None)
+    anew = side.stamps.get("t.anew") if side else None
+    begin = anew or (side.stamps.get("t.adopted") if side else None)
+    if begin is None or not sent:
+        return None
+    if (folder / LOG).exists():
+        landed = read_landed(folder / LOG)
+    window = look_at(sent, landed, begin, max(begin, sent[-1] - _LAST_NS), {})
+    return AfterTakeover(window=window, anew=anew is not None)
+
+
+def _lands_after(trial: Trial) -> Outcome:
+    found, sides = trial.seen(DmaEvidence).after, both(trial)
+    numbers = [side.number("guest.frames") for side in sides] if sides else [None]
+    if found is None or not found.window.sent or None in numbers:
+        return no_data("fact t.adopted, guest.frames; frame logs", expected="frames land")
+    read = (numbers[1] or 0) - (numbers[0] or 0)
+    how = "initialised anew" if found.anew else "taken over as it ran"
+    return outcome(
+        found.window.fresh >= AT_LEAST_LANDED * found.window.sent and read > 0,
+        expected=f"{found.window.sent} frames sent after that land in the preserved memory",
+        seen=f"{found.window.fresh} landed; the guest read {read} more; the device was {how}",
+        evidence=f"device-landed.bin, {LOG}; facts t.adopted, t.anew, guest.frames",
+    )
+
+
+def _same_place(trial: Trial) -> Outcome:
+    """The place in the machine alone: what is in the registers there is another question."""
+    sides = both(trial)
+    keys = ("device.bdf", "device.path")
+    seen = [[side.facts.get(key) for key in keys] for side in sides] if sides else [[None]]
+    if any(None in one for one in seen):
+        return no_data("facts device.bdf, device.path", expected="the same place")
+    return outcome(
+        seen[0] == seen[1],
+        expected=f"{seen[0][0]}, by {seen[0][1]}",
+        seen=f"{seen[1][0]}, by {seen[1][1]}",
+        evidence="facts device.bdf, device.path",
+    )
+
+
+LANDS_AFTER = Check(
+    "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after
+)
+SAME_PLACE = Check("same_place", "Is it at the same BDF, behind the same bridges?", _same_place)

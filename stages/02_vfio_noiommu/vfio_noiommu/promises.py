@@ -1,0 +1,134 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whose promise each of stage 2's checks is, and what is expected of kernels that lack ours."""
+
+from __future__ import annotations
+
+from datetime import date
+
+from common.checks.controls import reason
+from common.checks.live_update import OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Check, Outcome
+from common.checks.promise import (
+    LINUX,
+    LIVE_UPDATE,
+    PCI,
+    RUNNING,
+    SUITE,
+    VFIO,
+    Expiry,
+    Gap,
+    Promise,
+)
+from common.dma.evidence import DmaEvidence
+from common.record.evidence import Trial
+from vfio_noiommu.controls import CONTROLS
+
+PROMISES: dict[str, Promise] = {
+    **LIVE_UPDATE,
+    "preserved_meanwhile": VFIO,
+    "dma_in_gap": RUNNING,
+    "no_silence": RUNNING,
+    "never_held_up": RUNNING,
+    "host_saw_all": RUNNING,
+    "device_counted_all": RUNNING,
+    "guest_saw_all": RUNNING,
+    "ring_went_round": RUNNING,
+    "no_device_reset": RUNNING,
+    "bus_mastering_kept": RUNNING,
+    "stayed_in_d0": RUNNING,
+    "never_gated": RUNNING,
+    "device_retrieved": VFIO,
+    "same_place": PCI,
+    "same_config": RUNNING,
+    "same_registers": RUNNING,
+    "head_went_on": RUNNING,
+    "dma_after": VFIO,
+    "memfds_retrieved": LINUX,
+    "same_pages": RUNNING,
+    "iommufd_agrees": LINUX,
+    "ram_size": LINUX,
+    "ram_equal": LINUX,
+    "registers": SUITE,
+    "vector_state": SUITE,
+    "counter": SUITE,
+    "guest_content": LINUX,
+    "guest_ticks": SUITE,
+    "guest_gap": SUITE,
+    "other_silent": LINUX,
+    "file_rules": VFIO,
+    "outgoing_rules": RUNNING,
+    "incoming_rules": RUNNING,
+    "aborts_unnoticed": VFIO,
+    "session_finished": LINUX,
+}
+
+
+def _stopped_at_kexec(trial: Trial) -> Outcome:
+    """A reset of the device, or the loss of its bus mastering, from when the host let the outgoing
+    side go to "Starting new kernel": QEMU saw it, and nobody asked for it but the kernel."""
+    seen = trial.seen(DmaEvidence)
+    left, trace = seen.left_ms, seen.trace
+    if left is None:
+        return no_data("await reboot, and a kexec", expected="the device is stopped")
+    resets = [f"{one.text} at {one.ms:+.1f} ms" for one in trace.resets if left < one.ms <= 0]
+    clears = [
+        f"PCI_COMMAND of {one.bdf} <- {one.value:#x} at {one.ms:+.1f} ms"
+        for one in trace.command
+        if left < one.ms <= 0
+    ]
+    return outcome(
+        bool(resets or clears),
+        expected="the device is reset, or loses bus mastering, before 'Starting new kernel'",
+        seen="; ".join([*resets[:1], *clears[:1]]) or "neither",
+        evidence="qemu-trace.log",
+    )
+
+
+STOCK = next(control for control in CONTROLS if control.stock)
+_OUR_RULES = "the errnos are those of our series; file_rules asks for what others promise as well"
+_RULES = ("outgoing_rules", "incoming_rules")
+_NO_FILE = STOCK.breaks | {"same_place", "dma_after", "file_rules"}
+_STOPPED = frozenset(
+    {
+        "dma_in_gap",
+        "no_silence",
+        "never_held_up",
+        "host_saw_all",
+        "device_counted_all",
+        "guest_saw_all",
+        "no_device_reset",
+        "bus_mastering_kept",
+        "same_registers",
+        "head_went_on",
+    }
+)
+GAPS = (
+    Gap(
+        name="device-files",
+        lacks=VFIO,
+        what=STOCK.what,
+        breaks=_NO_FILE,
+        may_break=frozenset(name for name, whose in PROMISES.items() if whose.marks),
+        unasked=dict.fromkeys(_RULES, "no file of a device can be preserved"),
+        cause=STOCK.reason,
+        holds=STOCK.holds,
+        until=Expiry(release=(7, 6)),
+    ),
+    Gap(
+        name="running-devices",
+        lacks=RUNNING,
+        what="a kernel that hands over a device's file, and stops the device",
+        breaks=_STOPPED,
+        may_break=frozenset(
+            {"ring_went_round", "stayed_in_d0", "never_gated", "same_config", "same_pages"}
+        ),
+        unasked=dict.fromkeys(_RULES, _OUR_RULES),
+        cause=reason(_stopped_at_kexec, timed=True),
+        holds=(
+            Check(
+                "preserved", "Was the file preserved?", fact_is(OUTGOING, "preserve.device", "0")
+            ),
+        ),
+        until=Expiry(day=date(2027, 6, 30)),
+    ),
+)

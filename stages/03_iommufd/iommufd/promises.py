@@ -1,0 +1,108 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Whose promise each of stage 3's checks is, and what is expected of kernels that lack ours."""
+
+from __future__ import annotations
+
+from common.checks.controls import reason
+from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Check, Outcome
+from common.checks.promise import (
+    IOMMU,
+    LINUX,
+    LIVE_UPDATE,
+    RESTORED,
+    RUNNING,
+    SUITE,
+    VFIO,
+    Expiry,
+    Gap,
+    Promise,
+)
+from common.record.evidence import Trial
+from iommufd.controls import ALL, LIVE, turned_off
+
+PROMISES: dict[str, Promise] = {
+    **LIVE_UPDATE,
+    "preserved_meanwhile": VFIO,
+    "dma_in_gap": RUNNING,
+    "no_silence": RUNNING,
+    "never_held_up": RUNNING,
+    "host_saw_all": RUNNING,
+    "device_counted_all": RUNNING,
+    "reader_saw_all": RUNNING,
+    "ring_went_round": RUNNING,
+    "driven": RUNNING,
+    "never_off": IOMMU,
+    "one_handover": IOMMU,
+    "above_ram": SUITE,
+    "unmapped_faulted": RUNNING,
+    "canary": RUNNING,
+    "no_other_fault": IOMMU,
+    "root_taken_over": IOMMU,
+    "same_entry": IOMMU,
+    "same_table": IOMMU,
+    "domain_id_reserved": IOMMU,
+    "no_device_reset": RUNNING,
+    "bus_mastering_kept": RUNNING,
+    "stayed_in_d0": RUNNING,
+    "never_gated": RUNNING,
+    "device_retrieved": RESTORED,
+    "same_config": RUNNING,
+    "same_registers": RUNNING,
+    "head_went_on": RUNNING,
+    "reuse_faults": RESTORED,
+    "unmap_faults": RESTORED,
+    "map_lands": RESTORED,
+    "pinned": RESTORED,
+    "pages_in_place": RESTORED,
+    "other_silent": LINUX,
+    "other_blocked": LINUX,
+    "outgoing_rules": RESTORED,
+    "incoming_rules": RESTORED,
+    "aborts_unnoticed": IOMMU,
+    "session_finished": LINUX,
+}
+
+
+def _refused(trial: Trial) -> Outcome:
+    """The incoming kernel's own errno for the iommufd, or for the first that needs it."""
+    side = trial.side(INCOMING)
+    keys = ("retrieve.iommufd", "bind.device", "restore.hwpt")
+    seen = {key: side.facts[key] for key in keys if side and key in side.facts}
+    refused = next((f"{key}={value}" for key, value in seen.items() if value != "0"), None)
+    if not seen:
+        return no_data(f"facts {', '.join(keys)}", expected="one of them refused")
+    return outcome(
+        refused is not None,
+        expected="the iommufd, or what needs it, is refused in the incoming kernel",
+        seen=refused or "none is",
+        evidence="incoming facts",
+    )
+
+
+_BEFORE = {"preserved_meanwhile", "above_ram", "aborts_unnoticed"}
+_RULES = ("outgoing_rules", "incoming_rules")
+_TABLES = frozenset({"never_off", "root_taken_over", "same_entry", "same_table"})
+GAPS = (
+    Gap(
+        name="translation",
+        lacks=IOMMU,
+        what="a kernel that hands over no translation: it turns the IOMMU off at kexec",
+        breaks=_TABLES | {"dma_in_gap", "no_silence", "never_held_up", "device_retrieved"},
+        may_break=(ALL - LIVE) | {"dialogue_complete"},
+        unasked=dict.fromkeys(_RULES, "no iommufd can be preserved"),
+        cause=reason(turned_off, timed=True),
+        until=Expiry(release=(7, 7)),
+    ),
+    Gap(
+        name="iommufd",
+        lacks=RESTORED,
+        what="a kernel that hands over tables, and no iommufd in which they are of use",
+        breaks=frozenset({"device_retrieved", "dma_in_gap", "no_silence", "unmap_faults"}),
+        may_break=(ALL - LIVE - _BEFORE - _TABLES) | {"dialogue_complete"},
+        unasked=dict.fromkeys(_RULES, "the errnos are those of our series"),
+        cause=reason(_refused),
+        holds=(Check("marked", "Was the HWPT marked?", fact_is(OUTGOING, "mark", "0")),),
+        until=Expiry(release=(7, 8)),
+    ),
+)
