@@ -33,7 +33,7 @@ def build_workload(sources: Path, *, headers: Path) -> Path:
     the compiler's message.
     """
     rooms = CHECKOUT / "common" / "workload"
-    shared = [rooms / name for name in ("core", "vm", "device", "qemu")]
+    shared = [rooms / name for name in ("core", "vm", "device", "qemu", "damage")]
     # Of a stage's second workload the first may be a part.
     shared += (
         [first] if (first := sources.parent / "workload") != sources and first.exists() else []
