@@ -23,15 +23,27 @@ from common.machine.hypervisor import Hypervisor
 from common.machine.machine import KernelDied, Machine, MachineGone, MachineSilent
 from common.machine.ram import PAGE, MachineRam
 from common.machine.snapshot import Snapshot, image_args, make_image
+from common.record import dialogue
 from common.record.cpus.samples import CpuWitness
 from common.record.dialogue import awaited
+from common.record.raw import TRACE
+from common.record.stored_file import read_stamped
 from common.run.initramfs import build_workload, nested
 from common.run.kernels import Kernels
 from common.run.post_mortem.death_watch import DeathWatch, layout_of_kernel
 from common.run.trial import own_words
 from common.stage.declaration import Stage
+from common.suites.damage.device import DeviceWitness
 from common.suites.damage.points import GUEST, Change, Point
-from common.suites.damage.record import POINT, Changed, Ended, FileSeen, HandedOver, Life
+from common.suites.damage.record import (
+    POINT,
+    Changed,
+    DeviceSeen,
+    Ended,
+    FileSeen,
+    HandedOver,
+    Life,
+)
 from common.suites.damage.walk import Handover, Memfd, find_root, walk
 from kernel.image.prebuilt import Bootable
 
@@ -61,16 +73,36 @@ class Standing:
 
     def __init__(self, bench: Bench, machine: Machine, ram: MachineRam) -> None:
         self._bench, self._machine, self.ram = bench, machine, ram
+        said = _said_by(machine)
         root = find_root(ram.view[: min(ram.end, _LOW)], ram.read)
         self.handover: Handover = walk(ram.read, root)
-        files = {_key(memfd): _digest(ram, memfd) for memfd in self.handover.memfds}
+        self._own = _own_pages(said)
+        files = {_key(memfd): self._digest(memfd) for memfd in self.handover.memfds}
+        self._device = self._device_witness(said)
         self._handed_over = HandedOver(
             files=files,
             properties={_key(memfd): memfd.properties for memfd in self.handover.memfds},
-            devices=(),
+            devices=self.handover.devices,
             kernel=_kernel_of(bench, machine, ram),
         )
         self._snapshot = Snapshot(machine)
+
+    def _digest(self, memfd: Memfd) -> FileSeen:
+        """Of the pages that no device writes to."""
+        own = memfd.frames[: self._own.get(_key(memfd))]
+        return FileSeen(pages=len(memfd.frames), sha256=self.ram.sha256([(pfn, 1) for pfn in own]))
+
+    def _device_witness(self, said: dict[str, str]) -> DeviceWitness | None:
+        if not self.handover.devices:
+            return None
+        theirs = frozenset(
+            pfn
+            for memfd in self.handover.memfds
+            if (own := self._own.get(_key(memfd)))
+            for pfn in memfd.frames[own:]
+        )
+        nonce = int(said["nonce"], 16)
+        return DeviceWitness(self.ram, self._machine.spec.devices, nonce, theirs)
 
     def live(self, point: Point, folder: Path) -> None:
         """One life with that damage; its record is left in `folder`, which is new."""
@@ -80,12 +112,13 @@ class Standing:
         begun, marks = time.monotonic_ns(), self._lengths()
         for change in point.changes:
             self.ram.write(change.address, change.after)
-        looks = _Looks(self.ram, self.handover.memfds)
+        looks = _Looks(self.ram, self.handover.memfds, self._own, self._device)
         watch = _Watch(self._bench, machine, self.ram, folder)
         machine.watch = watch
         machine.go_on()
         ended, detail = _converse(machine, looks, watch, self._bench.on_line)
         if ended != "gone":
+            looks.at("end")
             machine.stop()
             machine.begin_again()  # nothing of it is on its way any more
         self._cut_out(marks, folder)
@@ -101,6 +134,7 @@ class Standing:
             ended=ended,
             detail=detail,
             looks=looks.found,
+            device=looks.device,
         )
         part = folder / f"{POINT}.part"
         part.write_text(life.model_dump_json(indent=1) + "\n")
@@ -109,7 +143,7 @@ class Standing:
             raise HarnessError(f"QEMU has ended: {detail} (its console: {machine.folder})")
 
     def _lengths(self) -> dict[str, int]:
-        names = ("console.jsonl", "dialogue.jsonl")
+        names = ("console.jsonl", "dialogue.jsonl", TRACE)
         return {name: (self._machine.folder / name).stat().st_size for name in names}
 
     def _cut_out(self, marks: dict[str, int], folder: Path) -> None:
@@ -137,13 +171,23 @@ class _Watch(DeathWatch):
 
 
 class _Looks:
-    """At each rendezvous, the pages that the workload says that its files consist of."""
+    """At each rendezvous: the pages that the workload says that its files consist of, the device.
 
-    def __init__(self, ram: MachineRam, memfds: tuple[Memfd, ...]) -> None:
-        self._ram = ram
+    `own` is how many pages of a file, by session.token, no device writes to, where one does.
+    """
+
+    def __init__(
+        self,
+        ram: MachineRam,
+        memfds: tuple[Memfd, ...],
+        own: dict[str, int],
+        device: DeviceWitness | None,
+    ) -> None:
+        self._ram, self._own, self._witness = ram, own, device
         self._before = {_key(memfd): memfd.frames for memfd in memfds}
         self._told: dict[str, dict[str, list[int]]] = {}
         self.found: dict[str, dict[str, FileSeen | None]] = {}
+        self.device: dict[str, DeviceSeen] = {}
 
     def on_line(self, text: str) -> None:
         if text.startswith("# frames."):
@@ -154,14 +198,20 @@ class _Looks:
                 pfn, _, count = part.partition(":")
                 frames += range(int(pfn), int(pfn) + int(count))
         elif at := awaited(text):
-            told = self._told.get(at, {})
-            self.found[at] = {key: self._look(key, frames) for key, frames in told.items()}
+            self.at(at)
+
+    def at(self, when: str) -> None:
+        told = self._told.get(when, {})
+        if told:
+            self.found[when] = {key: self._look(key, frames) for key, frames in told.items()}
+        if self._witness:
+            self.device[when] = self._witness.look()
 
     def _look(self, key: str, frames: list[int]) -> FileSeen | None:
         before = self._before.get(key, ())
         moved = sum(a != b for a, b in zip(before, frames, strict=False))
         try:
-            digest = self._ram.sha256([(pfn, 1) for pfn in frames])
+            digest = self._ram.sha256([(pfn, 1) for pfn in frames[: self._own.get(key)]])
         except ValueError:
             return None  # no RAM: there is nothing to be seen
         return FileSeen(pages=len(frames), sha256=digest, moved=moved)
@@ -280,9 +330,16 @@ def _kernel_of(bench: Bench, machine: Machine, ram: MachineRam) -> str:
     return outgoing if sample.shows(outgoing) else ""
 
 
-def _digest(ram: MachineRam, memfd: Memfd) -> FileSeen:
-    frames = [(pfn, 1) for pfn in memfd.frames]
-    return FileSeen(pages=len(frames), sha256=ram.sha256(frames))
+def _said_by(machine: Machine) -> dict[str, str]:
+    """The outgoing side's facts."""
+    (side,) = dialogue.parse(read_stamped(machine.folder / "dialogue.jsonl"))
+    return dict(side.facts)
+
+
+def _own_pages(said: dict[str, str]) -> dict[str, int]:
+    """By session.token, of a file that a device writes to: the pages before these."""
+    key, _, pages = said.get("device.memory", "").partition(":")
+    return {key: int(pages)} if pages else {}
 
 
 def _key(memfd: Memfd) -> str:

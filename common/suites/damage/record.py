@@ -17,7 +17,16 @@ from pydantic import Field, TypeAdapter
 
 from common.record.cpus.last_look import LastLook, read_last_look
 from common.record.dialogue import Line
-from common.record.stored_file import Count, Hex, Stamp, Strict, read_json, read_stamped
+from common.record.raw import TRACE
+from common.record.stored_file import (
+    Count,
+    Hex,
+    Stamp,
+    Strict,
+    read_json,
+    read_stamped,
+    read_text,
+)
 
 SWEEP, POINT = "sweep.json", "point.json"
 Ended = Literal["done", "died", "silent", "reset", "bail", "gone"]
@@ -42,6 +51,15 @@ class FileSeen(Strict):
     """Pages that are in another frame than before the kexec."""
 
 
+class DeviceSeen(Strict):
+    """Frames that were sent to a device at one moment, and seen in the machine's RAM."""
+
+    sent: Count
+    landed: Count
+    elsewhere: Count = 0
+    """Those that landed in pages which are not its own."""
+
+
 class HandedOver(Strict):
     """What the host found before anything was changed."""
 
@@ -50,7 +68,7 @@ class HandedOver(Strict):
     properties: dict[_Text, _Text]
     """Position, size and seals, by session.token."""
     devices: tuple[_Text, ...]
-    """Names of the devices that are handed over."""
+    """Addresses (BB:SS.F) of the devices that are handed over, and of the bridges above them."""
     kernel: Hex
     """Build id of the kernel that the CPU was in: the outgoing one, or empty between the two."""
 
@@ -67,6 +85,8 @@ class Life(Strict):
     detail: _Text
     looks: dict[_Text, dict[_Text, FileSeen | None]]
     """By rendezvous, by session.token; None where the host could not look at all its pages."""
+    device: dict[_Text, DeviceSeen]
+    """By rendezvous, and at the "end" where the machine still runs."""
 
 
 class Plan(Strict):
@@ -88,6 +108,8 @@ class Recorded(Strict):
     life: Life
     console: tuple[Line, ...]
     dialogue: tuple[Line, ...]
+    trace: tuple[str, ...]
+    """QEMU's, of this life."""
     last_look: LastLook | None
 
 
@@ -119,5 +141,6 @@ def read_point(folder: Path, name: str) -> Recorded:
         life=life,
         console=read_stamped(place / "console.jsonl"),
         dialogue=read_stamped(place / "dialogue.jsonl"),
+        trace=tuple(read_text(place / TRACE, errors="replace").splitlines()),
         last_look=read_last_look(place),
     )

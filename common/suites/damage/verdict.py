@@ -18,6 +18,7 @@ from typing import Literal
 from common.record import console, dialogue
 from common.record.cpus.last_look import death
 from common.record.dialogue import Line, Side, Stored
+from common.record.qemu import trace as qemu_trace
 from common.suites.damage.harmless import harmless
 from common.suites.damage.points import NONE
 from common.suites.damage.record import Recorded
@@ -56,7 +57,10 @@ def judge(recorded: Recorded, reference: Recorded) -> Verdict:
     warned = next(_warnings(recorded.console), None)
     if said := _death(recorded):
         return Verdict(point=name, status="VIOLATION", why=said, warned=warned)
-    if panic := _panic(recorded.console):
+    if (panic := _panic(recorded.console)) and (touched := _touched(recorded)):
+        why = f"it touched the hardware before its panic ({touched}): {panic}"
+        return Verdict(point=name, status="VIOLATION", why=why, warned=warned)
+    if panic:
         return Verdict(point=name, status="REFUSED", why=f"panic: {panic}", warned=warned)
     if recorded.life.ended != "done":
         return Verdict(point=name, status="VIOLATION", why=_not_ended(recorded), warned=warned)
@@ -66,6 +70,9 @@ def judge(recorded: Recorded, reference: Recorded) -> Verdict:
 
 def as_it_should(reference: Recorded) -> str | None:
     """What is wrong with a life in which nothing was changed; None where all was taken over."""
+    for when, look in reference.life.device.items():
+        if when == "retrieved" and look.landed < look.sent:
+            return f"the device writes no more: {look.landed} of {look.sent} frames landed"
     verdict = judge(reference, reference)
     if verdict.warned:
         return f"WARNING: {verdict.warned}"
@@ -148,6 +155,7 @@ def _of_a_life(recorded: Recorded, reference: Recorded) -> tuple[Status, str]:
     faults = [
         *(f for key in before.files for f in _file_faults(recorded, side, key)),
         *_finish_faults(side),
+        *_device_faults(recorded, side),
     ]
     if faults:
         return "VIOLATION", "; ".join(faults)
@@ -194,6 +202,38 @@ def _finish_faults(side: Side) -> Iterator[str]:
         session = name.removeprefix("session.")
         if session != name and value == "0" and f"finish.{session}" not in side.facts:
             yield f"session {session} was never finished"
+
+
+def _device_faults(recorded: Recorded, side: Side) -> Iterator[str]:
+    """What a device does that it must not: by the frames that the host found in RAM."""
+    seen = recorded.life.device
+    if not recorded.life.handed_over.devices:
+        return
+    for when, look in seen.items():
+        if look.elsewhere:
+            yield f"the device writes to memory that is not its own when {when}"
+            return
+    finished = [value for name, value in side.facts.items() if name.startswith("finish.")]
+    taken = side.facts.get("device.attach") == "0"
+    after = [when for when in ("finished", "closed", "end") if when in seen and seen[when].landed]
+    if taken and "finished" not in after:
+        yield "the device was taken over, and does not write any more"
+    if taken:
+        after = [when for when in after if when != "finished"]
+    if "0" in finished and after:
+        yield f"FINISH succeeded, and the device writes when {after[0]}"
+    elif not finished and after:
+        yield "the kernel is up, nothing was taken over, and the device writes"
+
+
+def _touched(recorded: Recorded) -> str | None:
+    """What the next kernel wrote to the devices that are handed over, or told their IOMMU."""
+    devices = recorded.life.handed_over.devices
+    for event in qemu_trace.parse(recorded.trace, clock_offset_ns=0):
+        write = qemu_trace.config_write(event)
+        if (write and write.bdf in devices) or event.name.startswith(("vtd_reg_", "vtd_dmar_en")):
+            return f"{event.name} {event.text}"
+    return None
 
 
 def _refusals(side: Side, reference: Recorded) -> Iterator[tuple[str, int]]:

@@ -43,6 +43,8 @@ class Handover:
 
     records: tuple[Record, ...]
     memfds: tuple[Memfd, ...]
+    devices: tuple[str, ...]
+    """Addresses (BB:SS.F) of the PCI devices, and of the bridges above them."""
 
 
 def find_root(ram: bytes, read: Read) -> int:
@@ -83,6 +85,7 @@ class _Walk:
         self._records: list[Record] = []
         self._memfds: list[Memfd] = []
         self._largest: tuple[int, int] = (0, 0)
+        self._devices: list[str] = []
 
     def all(self, root: int) -> Handover:
         tree, blobs = self._device_tree(root)
@@ -94,7 +97,7 @@ class _Walk:
         if self._largest[1]:
             self._memfd(self._largest[1])
         self._tree(tree, {"luo": blobs["LUO"]})
-        return Handover(tuple(self._records), tuple(self._memfds))
+        return Handover(tuple(self._records), tuple(self._memfds), tuple(self._devices))
 
     def _numbers(self, address: int, layout: tuple[Field, ...]) -> dict[str, int]:
         data = self._read(address, layouts.size_of(layout))
@@ -231,7 +234,8 @@ class _Walk:
         first, size = at + layouts.size_of(layouts.PCI), layouts.size_of(layouts.PCI_DEVICE)
         entries = [first + n * size for n in range(min(head["count"], PAGE // size))]
         for address, other in _with_others(entries):
-            self._add("pci-device", address, layouts.PCI_DEVICE, other)
+            bdf = self._add("pci-device", address, layouts.PCI_DEVICE, other)["bdf"]
+            self._devices.append(f"{bdf >> 8:02x}:{bdf >> 3 & 31:02x}.{bdf & 7}")
 
     def _iommu(self, at: int) -> None:
         head = self._add("iommu", at, layouts.IOMMU)

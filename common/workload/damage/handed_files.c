@@ -54,6 +54,12 @@ static void say_properties(const struct handed_file *file)
 	     (u64)stat.st_size, (long)must(sys(fcntl(file->fd, F_GET_SEALS))));
 }
 
+/* Pages that hold what was written here, of a file that has @pages. */
+static u64 own_pages(const struct handed_file *file, u64 pages)
+{
+	return file->device_from && file->device_from < pages ? file->device_from : pages;
+}
+
 static void make_file(struct handed_file *file)
 {
 	u64 page[PAGE_SIZE / sizeof(u64)];
@@ -73,17 +79,25 @@ static bool same_session(const struct handed_file *a, const struct handed_file *
 	return !strcmp(a->session, b->session);
 }
 
-/* Makes the files, and preserves them. */
+void make_files(struct handed_file *files)
+{
+	for (struct handed_file *file = files; file->session; file++)
+		make_file(file);
+}
+
+/* Preserves the files that were made. */
 void hand_over(struct handed_file *files, int luo_fd)
 {
 	for (struct handed_file *file = files; file->session; file++) {
-		make_file(file);
 		if (file > files && same_session(file, file - 1))
 			file->session_fd = file[-1].session_fd;
 		else
 			file->session_fd = must(luo_create_session(luo_fd, file->session));
 		must(luo_preserve_fd(file->session_fd, file->fd, file->token));
 		say_properties(file);
+		if (file->device_from)
+			fact("device.memory", "%s.%llu:%llu", file->session, file->token,
+			     file->device_from);
 	}
 }
 
@@ -140,7 +154,7 @@ static u64 wrong_pages(const struct handed_file *file, u64 pages)
 {
 	u64 seen[PAGE_SIZE / sizeof(u64)], due[PAGE_SIZE / sizeof(u64)], wrong = 0;
 
-	for (u64 i = 0; i < pages; i++) {
+	for (u64 i = 0; i < own_pages(file, pages); i++) {
 		fill_page(file, i, due);
 		wrong += sys(pread(file->fd, seen, PAGE_SIZE, i * PAGE_SIZE)) != (long)PAGE_SIZE ||
 			 memcmp(seen, due, PAGE_SIZE);

@@ -9,17 +9,19 @@
  * struct handed_file - a memfd of a session
  * @session: name of the session; files of one session follow each other
  * @pages: pages of 4 KiB, each of which is written
+ * @device_from: page from which on a device may write, and nobody else has; 0 for none
  * @fd: of the file; -errno where it was not retrieved
  * @session_fd: the same of its session
  */
 struct handed_file {
 	const char *session;
-	u64 token, pages, position;
+	u64 token, pages, device_from, position;
 	u32 seals;
 	int fd, session_fd;
 };
 
 /* Files follow each other up to one without a session. */
+void make_files(struct handed_file *files);
 void hand_over(struct handed_file *files, int luo_fd);
 void take_over(struct handed_file *files, int luo_fd);
 void say_contents(const struct handed_file *files, const char *when);

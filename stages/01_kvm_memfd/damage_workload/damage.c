@@ -19,6 +19,7 @@ static struct handed_file files[] = {
 
 static int before_kexec(void)
 {
+	make_files(files);
 	hand_over(files, luo_must_open());
 	must(kexec_load_incoming());
 	await("reboot");
@@ -30,8 +31,6 @@ static int after_kexec(void)
 	int luo_fd = luo_open();
 
 	fact("luo", "%d", luo_fd < 0 ? luo_fd : 0);
-	if (luo_fd < 0)
-		return 0;
 	take_over(files, luo_fd);
 	say_contents(files, "retrieved");
 	finish_sessions(files);
