@@ -55,6 +55,8 @@ _JUMP_SECONDS = 30.0
 # An emulated CPU boots in 2 s, one under KASAN in 20.
 _SILENCE_SECONDS, _LIFE_SECONDS = 15.0, 120.0
 _LOW = 2 << 30
+# A few frames now and then, of which none waits for a reader.
+_OPTIONS = {"ring": 2048, "rate": 50}
 
 
 @dataclass(frozen=True)
@@ -268,7 +270,8 @@ def standing(bench: Bench, folder: Path) -> Iterator[Standing]:
 def _spec(bench: Bench, workspace: Path, image: Path) -> MachineSpec:
     stage, kernels = bench.stage, bench.kernels
     words = [*own_words(stage, bench.accelerator, (kernels.outgoing, kernels.incoming)), _EARLY]
-    words += [f"stage.{o.parameter}={o.default}" for o in stage.options]
+    options = {o.parameter: _OPTIONS.get(o.parameter, o.default) for o in stage.options}
+    words += [f"stage.{name}={value}" for name, value in options.items()]
     if bench.accelerator.name == "tcg":
         words.append("stage.stale_text=avoid")
     words.append(f"stage.nonce={secrets.token_hex(8)}")
@@ -279,7 +282,6 @@ def _spec(bench: Bench, workspace: Path, image: Path) -> MachineSpec:
         gen_init_cpio=kernels.outgoing.gen_init_cpio,
         workspace=workspace,
     )
-    options = {o.parameter: o.default for o in stage.options}
     return MachineSpec(
         name=f"stages-{workspace.name}",
         memory_mib=stage.size(options).machine_mib,
