@@ -115,6 +115,38 @@ def lane_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+_SWEEP_EPILOG = """\
+The N-th copy, slab object or page of a call fails, for N = 1, 2, 3 and so on. With --damage each
+field of each record that one kernel hands to the next is changed on its way: see docs/sweep.md.
+
+exit status: 0 no violation; 1 a violation; 3 not every point was tried, or the harness failed;
+5 a kernel crashed at a point, 6 one never came back from it (these two without --damage, where
+they are violations); 2, 4, 125 as with every command
+"""
+
+
+def sweep_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the sweep verb that no other has."""
+    parser.epilog = _SWEEP_EPILOG
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.add_argument("stage", type=int, metavar="N", help="without --damage: 1, and no other")
+    parser.add_argument(
+        "--point",
+        metavar="NAME",
+        help="this point only, as it was printed: CALL:KIND:N, or RECORD.FIELD.KIND",
+    )
+    parser.add_argument("--damage", action="store_true", help="damage what is handed over")
+    damage = parser.add_argument_group("with --damage")
+    damage.add_argument("--random", type=positive, metavar="K", help="K bytes more, at random")
+    damage.add_argument("--seed", type=positive, metavar="S", help="which bits, bytes (default 1)")
+    damage.add_argument(
+        "--resume",
+        type=Path,
+        metavar="DIR",
+        help="a sweep that was interrupted: the rest of it; of one that was not, its verdicts",
+    )
+
+
 def positive(text: str) -> int:
     value = int(text)
     if value < 1:

@@ -29,6 +29,7 @@ from common.cli.options import (
     positive,
     qemu_option,
     splats_option,
+    sweep_options,
     workload_option,
 )
 from common.errors import Exit, StagesError
@@ -62,13 +63,6 @@ Repeat the command to resume after an interruption.
 exit status: 0 every trial was right; 1 at least one was wrong; 3 none was wrong, but at least one
 ended DISTURBED or with a harness error, or trial after trial could not be run; 130 interrupted,
 whatever the table says; 2, 4, 125 as with every command
-"""
-
-_SWEEP_EPILOG = """\
-The N-th copy, slab object or page of a call fails, for N = 1, 2, 3 and so on: see docs/sweep.md.
-
-exit status: 0 no violation; 1 a violation; 3 not every point was tried, or the harness failed;
-5 a kernel crashed at a point, 6 one never came back from it; 2, 4, 125 as with every command
 """
 
 
@@ -179,11 +173,9 @@ def build_parser() -> argparse.ArgumentParser:
     append_option(soak)
 
     sweep = _verb(
-        verbs, "sweep", "sweep:sweep", "each call of a live update, cut wherever it can fail"
+        verbs, "sweep", "sweep:sweep", "each call cut wherever it can fail; each record damaged"
     )
-    sweep.epilog, sweep.formatter_class = _SWEEP_EPILOG, argparse.RawDescriptionHelpFormatter
-    sweep.add_argument("stage", type=int, metavar="N", help="1: the others have no sweep")
-    sweep.add_argument("--point", metavar="CALL:KIND:N", help="this point only, as it was printed")
+    sweep_options(sweep)
     kernel_options(sweep)
     accelerator_option(sweep)
     qemu_option(sweep)

@@ -1,24 +1,39 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The sweep verb: every call of a live update, cut wherever something in it can fail."""
+"""The sweep verb: calls that are cut wherever something in them can fail; records that are
+damaged on their way from one kernel to the next."""
 
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 import time
 
 from common.cli.kernel_options import chosen_kernels
-from common.errors import Exit
+from common.errors import Exit, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
+from common.run.kernels import kernels_of
 from common.run.stage_run import keep, new_run_folder
+from common.stage.configured import configured
 from common.stage.loading import load_stage
+from common.suites.damage.lives import Bench
+from common.suites.damage.points import checked_name
+from common.suites.damage.run import Asked, checked_stage, judged, new_folder, run_points, stored
+from common.suites.damage.table import line, summary
 from common.suites.sweep.run import checked_point, run_sweep, sweep_choice
 from common.suites.sweep.table import table, uncut, violations
+
+INTERRUPTED = 128 + signal.SIGINT
+_SEED = 1
 
 
 def sweep(arguments: argparse.Namespace) -> int:
     """All points of a stage's sweep, or the one that is asked for; 1 where one is violated."""
+    if arguments.damage:
+        return _damage(arguments)
+    if arguments.random or arguments.seed or arguments.resume:
+        raise UsageError("--random, --seed and --resume go with --damage")
     stage = load_stage(arguments.stage)
     point = checked_point(arguments.point) if arguments.point else None
     stage, choice = sweep_choice(stage, chosen_kernels(arguments))
@@ -36,10 +51,8 @@ def sweep(arguments: argparse.Namespace) -> int:
         )
         folder = keep(folder)
     print(table(found))
-    for line in violations(found, stage.number):
-        print(line)
-    for line in uncut(found, point):
-        print(line)
+    for told in (*violations(found, stage.number), *uncut(found, point)):
+        print(told)
     print(f"{time.monotonic() - begun:.0f} s. Console, dialogue: {folder}", file=sys.stderr)
     if ended.detail:
         at = f" at {found.unfinished}" if found.unfinished else ""
@@ -56,3 +69,39 @@ def _tell(line: str) -> None:
     for word in ("kernel.release=", "swept."):
         if line.startswith(f"# {word}"):
             print(f"sweep: {line.removeprefix('# ')}", file=sys.stderr, flush=True)
+
+
+def _damage(arguments: argparse.Namespace) -> int:
+    """Every field of every record, or the point that is asked for; 1 where one is violated."""
+    asked = _asked(arguments)
+    choice = chosen_kernels(arguments)
+    stage = configured(checked_stage(load_stage(arguments.stage)), choice=choice)
+    folder = arguments.resume
+    begun = time.monotonic()
+    try:
+        if folder is None or judged(folder)[1]:
+            kernels = kernels_of(stage, choice)
+            with Hypervisor(arguments.connect) as hypervisor:
+                folder = folder or new_folder(stage)
+                bench = Bench(stage, kernels, probe(wanted=arguments.accel), hypervisor)
+                run_points(bench, asked, folder, on_point=lambda one: print(line(one), flush=True))
+    except KeyboardInterrupt:
+        if folder:
+            print(f"interrupted; the rest: add --resume {folder}", file=sys.stderr)
+        return INTERRUPTED
+    verdicts, left = judged(folder)
+    print(summary(verdicts))
+    print(f"{time.monotonic() - begun:.0f} s. Raw files: {folder}", file=sys.stderr)
+    if any(verdict.status == "VIOLATION" for verdict in verdicts):
+        return Exit.FAIL
+    return Exit.HARNESS if left else Exit.PASS
+
+
+def _asked(arguments: argparse.Namespace) -> Asked:
+    """What is to be tried; of a stored sweep, what it was to try."""
+    if arguments.resume:
+        if arguments.point or arguments.random or arguments.seed:
+            raise UsageError("--resume goes on with what was asked for then")
+        return stored(arguments.resume, arguments.stage)
+    point = checked_name(arguments.point) if arguments.point else None
+    return Asked(arguments.seed or _SEED, arguments.random or 0, point)

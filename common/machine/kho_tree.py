@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 
 from common.machine.ram import PAGE
 
@@ -18,6 +19,7 @@ _LEVELS = 6
 _BITMAP_BITS = 15
 _TABLE_BITS = 9
 _KEY_BITS = 52
+_MOST_ORDER = 10
 _MAGIC = 0xD00DFEED
 _BEGIN_NODE, _PROP, _NOP = 1, 3, 4
 
@@ -62,6 +64,45 @@ def preserved(read: Read, root: int) -> dict[int, int]:
         order = _KEY_BITS - (key.bit_length() - 1)
         found[order] = found.get(order, 0) + bits.bit_count()
     return found
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a piece of memory is registered."""
+
+    entries: tuple[int, ...]
+    """Physical addresses of the entries on the way to its bitmap, the root's first."""
+    leaf: int
+    """Physical address of the bitmap."""
+    bit: int
+    """Number of its bit in there."""
+    order: int
+
+
+def place(read: Read, root: int, pfn: int, order: int | None) -> Place | None:
+    """Where the piece of that order that begins at `pfn` is registered; None where it is not.
+
+    Without an order, of any. Raises ValueError where an entry is no page of RAM.
+    """
+    if order is None:
+        found = (place(read, root, pfn, one) for one in range(_MOST_ORDER + 1))
+        return next((one for one in found if one), None)
+    if pfn % (1 << order):
+        return None
+    key, node = 1 << (_KEY_BITS - order) | pfn >> order, root
+    entries: list[int] = []
+    for level in range(_LEVELS - 1, 0, -1):
+        index = key >> ((level - 1) * _TABLE_BITS + _BITMAP_BITS) & ((1 << _TABLE_BITS) - 1)
+        if node % PAGE:
+            raise ValueError(f"{node:#x} is no page")
+        entries.append(node + 8 * index)
+        (node,) = struct.unpack("<Q", read(entries[-1], 8))
+        if not node:
+            return None
+    bit = key & ((1 << _BITMAP_BITS) - 1)
+    if not read(node + bit // 8, 1)[0] >> bit % 8 & 1:
+        return None
+    return Place(tuple(entries), node, bit, order)
 
 
 def pages(counts: dict[int, int]) -> int:

@@ -11,12 +11,12 @@ import shutil
 import threading
 import time
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Protocol
+from typing import Literal, Protocol
 
 import libvirt
 import libvirt_qemu
@@ -86,6 +86,8 @@ class Machine:
         self._beginnings = 0
         self._resets = 0
         self.watch: Watch | None = None
+        self.on_console: Callable[[str], None] | None = None
+        """Hears the console too, in a thread of its own: must be quick, and must not raise."""
 
     def __enter__(self) -> Machine:
         with ExitStack() as stack:
@@ -103,8 +105,8 @@ class Machine:
             )
             (self.folder / "domain.xml").write_text(xml + "\n")
             self._qmp = stack.enter_context((self.folder / "qmp.jsonl").open("w", buffering=1))
-            console_lines = ConsoleFile(console_file, on_line=self._on_console_line)
-            stack.callback(console_lines.close)
+            self.console = ConsoleFile(console_file, on_line=self._on_console_line)
+            stack.callback(self.console.close)
             self._domain = self._create(xml)
             stack.callback(self._destroy)
             self.process = self._find_process()
@@ -200,6 +202,8 @@ class Machine:
 
     def _on_console_line(self, line: Line) -> None:
         self._console_spoke = True
+        if self.on_console:
+            self.on_console(line.text)
         self._beginnings += console.is_beginning(line.text)
         if self._last_words is None and console.is_fatal(line.text):
             died = KernelDied(console.strip_prefix(line.text))
@@ -322,6 +326,33 @@ class Machine:
     def registers(self) -> str:
         """What QEMU's monitor says of all CPUs' registers now; the machine runs on meanwhile."""
         return self._ask_qemu("info registers -a")
+
+    def tell_qemu(self, command: str) -> str:
+        """What QEMU's monitor (HMP) answers to a command, of most that succeed nothing."""
+        return self._ask_qemu(command)
+
+    def stop(self) -> None:
+        """Let the machine stand still; it may do so already."""
+        self._domain_call("suspend")
+
+    def go_on(self) -> None:
+        """Let the machine run that stands still."""
+        self._domain_call("resume")
+
+    def _domain_call(self, name: Literal["suspend", "resume"]) -> None:
+        try:
+            getattr(self._domain, name)()
+        except libvirt.libvirtError as error:
+            raise HarnessError(f"libvirt: {name}: {error.get_error_message()}") from error
+
+    def begin_again(self) -> None:
+        """Forget what was heard: the machine stands still, and another life of it is to come."""
+        if self._last_words:
+            self._last_words.cancel()
+        self._last_words, self._resets = None, 0
+        self.console.cut()
+        self.dialogue.forget()
+        self._heard.clear()
 
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP

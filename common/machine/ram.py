@@ -78,6 +78,16 @@ class MachineRam:
         start = self.offset(address)
         return self._map[start : start + length]
 
+    def write(self, address: int, data: bytes) -> None:
+        """Change the machine's RAM at guest-physical `address`. Nobody may be using it meanwhile.
+
+        Raises NotRam where it is none.
+        """
+        start = self.offset(address)
+        self.offset(address + len(data) - 1)
+        with self._path.open("r+b") as file:
+            os.pwrite(file.fileno(), data, start)
+
     def sha256(self, extents: Iterable[tuple[int, int]]) -> str:
         """Digest of the pages of `extents` (page frame number, count), in their order."""
         digest = hashlib.sha256()

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import queue
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -58,6 +59,15 @@ class SerialLine(_BytesSpawn):
             raise self._woken_by
         self.flag_eof = True
         raise EOF(f"end of file on {self.name}")
+
+    def forget(self) -> None:
+        """Drop what was read and not waited for, and what `wake` was given; the line is silent."""
+        self._line.cut()
+        self._woken_by = None
+        with suppress(queue.Empty):
+            while True:
+                self._bytes.get_nowait()
+        self.buffer = b""
 
     def send(self, text: str) -> None:
         """Write `text` to the line."""

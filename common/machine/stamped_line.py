@@ -36,10 +36,15 @@ class _Stamps:
         for line in lines:
             self._keep(now, line)
 
-    def close(self) -> None:
+    def cut(self) -> None:
         """The rest without an end of line is a line too."""
         if self._partial:
             self._keep(time.monotonic_ns(), self._partial)
+        self._partial = b""
+
+    def close(self) -> None:
+        """Keep the rest as well."""
+        self.cut()
         self._file.close()
 
     def _keep(self, now: int, raw: bytes) -> None:
@@ -60,6 +65,7 @@ class ConsoleFile:
         path.touch()
         self._raw = path.open("rb", buffering=0)
         self._stamps = _Stamps(path.with_suffix(".jsonl"), on_line)
+        self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._follow, name="console", daemon=True)
         self._thread.start()
@@ -67,11 +73,21 @@ class ConsoleFile:
     def _follow(self) -> None:
         while True:
             last = self._ended.is_set()
-            while data := self._raw.read(65536):
-                self._stamps.take(time.monotonic_ns(), data)
+            with self._lock:
+                self._read()
             if last:
                 return
             self._ended.wait(self._POLL_SECONDS)
+
+    def _read(self) -> None:
+        while data := self._raw.read(65536):
+            self._stamps.take(time.monotonic_ns(), data)
+
+    def cut(self) -> None:
+        """Stamp everything that QEMU wrote until now; what comes next begins a line."""
+        with self._lock:
+            self._read()
+            self._stamps.cut()
 
     def close(self) -> None:
         """Stop; everything that QEMU wrote until now is stamped. Call it when QEMU has ended."""
@@ -101,6 +117,7 @@ class StampedLine:
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.connect(str(path))
         self._on_bytes = on_bytes
+        self._pending = b""
         self._raw = (folder / f"{name}.log").open("wb", buffering=0)
         self._stamps = _Stamps(folder / f"{name}.jsonl", on_line)
         self._thread = threading.Thread(target=self._read, name=f"serial-{name}", daemon=True)
@@ -112,7 +129,6 @@ class StampedLine:
     def _read(self) -> None:
         # The UART sends byte by byte; waking pexpect for each took 75 us a byte, so that whole
         # lines are handed on.
-        pending = b""
         while True:
             try:
                 data = self._socket.recv(65536)
@@ -123,14 +139,18 @@ class StampedLine:
             self._stamps.take(time.monotonic_ns(), data)
             self._raw.write(data)
             time.sleep(self._GATHER_SECONDS)
-            pending += data
-            whole, newline, rest = pending.rpartition(b"\n")
+            whole, newline, rest = (self._pending + data).rpartition(b"\n")
             if newline:
                 self._on_bytes(whole + newline)
-                pending = rest
-        if pending:
-            self._on_bytes(pending)
+            self._pending = rest
+        if self._pending:
+            self._on_bytes(self._pending)
         self._on_bytes(b"")
+
+    def cut(self) -> None:
+        """What comes next begins a line. For a line on which nothing is being said."""
+        self._stamps.cut()
+        self._pending = b""
 
     def send(self, text: str) -> None:
         """Write `text` to the line."""

@@ -35,7 +35,7 @@ def build_workload(sources: Path, *, headers: Path, arch: Architecture = DEFAULT
     the compiler's message.
     """
     rooms = CHECKOUT / "common" / "workload"
-    shared = [rooms / name for name in ("core", "vm", "device", "qemu")]
+    shared = [rooms / name for name in ("core", "vm", "device", "qemu", "damage")]
     shared.append(rooms / "arch" / arch.name)
     # Of a stage's second workload the first may be a part.
     shared += (
