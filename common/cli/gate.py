@@ -19,7 +19,7 @@ from common.machine.hypervisor import Hypervisor
 from common.report import ktap
 from common.report.comparison import worsened
 from common.run.setup import plan_trials
-from common.run.stage_run import execute_run, keep, new_run_folder
+from common.run.stage_run import execute_run, final_name, run_folder
 from common.stage.append import check
 from common.stage.configured import configured
 from common.stage.loading import all_stages, stage_folders
@@ -110,14 +110,15 @@ def gate_upstream(arguments: argparse.Namespace) -> int:
     if choice.prebuilt:
         raise UsageError("gate --upstream builds kernels and tests from one tree: no --image")
     statuses: set[str] = set()
-    with Hypervisor(arguments.connect) as hypervisor:
-        folder = new_run_folder("upstream", hypervisor)
+    with (
+        Hypervisor(arguments.connect) as hypervisor,
+        run_folder("upstream", hypervisor) as folder,
+    ):
         suites = run_suites(choice, hypervisor, probe(wanted=arguments.accel), folder)
         print(f"KTAP version 1\n1..{len(SUITES)}", flush=True)
         for position, (suite, found) in enumerate(suites, start=1):
             statuses |= {"SKIP"} if isinstance(found, StagesError) else {r.status for r in found}
             print(suite_result(position, suite, found), end="", flush=True)
-        folder = keep(folder)
-    print(f"Consoles: {folder}", file=sys.stderr)
+    print(f"Consoles: {final_name(folder)}", file=sys.stderr)
     ranked: tuple[RunStatus, ...] = ("CRASHED", "TIMEOUT", "FAIL", "SKIP", "PASS")
     return EXIT_OF[next(status for status in ranked if status in statuses)]

@@ -15,7 +15,7 @@ from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import kernels_of
-from common.run.stage_run import keep, new_run_folder
+from common.run.stage_run import final_name, run_folder
 from common.stage.configured import configured
 from common.stage.loading import load_stage
 from common.stage.series import patches_of
@@ -65,15 +65,14 @@ def selftests(arguments: argparse.Namespace) -> int:
     if choice.prebuilt or not patches_of(stage):
         raise UsageError("kernels are built without a series and with it: no --image, and a series")
     with Hypervisor(arguments.connect) as hypervisor:
-        folder = new_run_folder("selftests", hypervisor)
         accelerator = probe(wanted=arguments.accel)
-        before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
-        folder = keep(folder)
+        with run_folder("selftests", hypervisor) as folder:
+            before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
     rows = [[suite, *counts(before[suite]), *counts(after[suite])] for suite in before]
     words = ["ok", "not ok", "skip"]
     headers = ["", *(f"{word} before" for word in words), *(f"{word} after" for word in words)]
     print(tabulate(rows, headers=headers))
-    print(f"Consoles: {folder}", file=sys.stderr)
+    print(f"Consoles: {final_name(folder)}", file=sys.stderr)
     lost = fallen(before, after)
     for line in lost:
         print(line)

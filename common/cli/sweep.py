@@ -14,7 +14,7 @@ from common.errors import Exit, UsageError
 from common.host.accel import probe
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import kernels_of
-from common.run.stage_run import keep, new_run_folder
+from common.run.stage_run import final_name, run_folder
 from common.stage.configured import configured
 from common.stage.loading import load_stage
 from common.suites.damage.lives import Bench
@@ -39,21 +39,18 @@ def sweep(arguments: argparse.Namespace) -> int:
     stage, choice = sweep_choice(stage, chosen_kernels(arguments))
     begun = time.monotonic()
     with Hypervisor(arguments.connect) as hypervisor:
-        folder = new_run_folder("sweep", hypervisor)
-        found, ended = run_sweep(
-            stage,
-            choice,
-            hypervisor,
-            probe(wanted=arguments.accel),
-            folder,
-            point=point,
-            on_line=_tell,
-        )
-        folder = keep(folder)
+        accelerator = probe(wanted=arguments.accel)
+        with run_folder("sweep", hypervisor) as folder:
+            found, ended = run_sweep(
+                stage, choice, hypervisor, accelerator, folder, point=point, on_line=_tell
+            )
     print(table(found))
     for told in (*violations(found, stage.number), *uncut(found, point)):
         print(told)
-    print(f"{time.monotonic() - begun:.0f} s. Console, dialogue: {folder}", file=sys.stderr)
+    print(
+        f"{time.monotonic() - begun:.0f} s. Console, dialogue: {final_name(folder)}",
+        file=sys.stderr,
+    )
     if ended.detail:
         at = f" at {found.unfinished}" if found.unfinished else ""
         print(f"{ended.detail}{at}")

@@ -7,7 +7,8 @@ import datetime
 import secrets
 import shutil
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -181,14 +182,25 @@ def new_run_folder(what: str, hypervisor: Hypervisor) -> Path:
     return folder
 
 
-def keep(folder: Path) -> Path:
-    """The folder under its final name."""
-    return folder.rename(folder.with_suffix(""))
+@contextmanager
+def run_folder(what: str, hypervisor: Hypervisor) -> Iterator[Path]:
+    """A fresh folder of that kind; it has its final name, `final_name`, once the block ends well.
+
+    It stays as it is where the block raises, and goes with this process.
+    """
+    folder = new_run_folder(what, hypervisor)
+    yield folder
+    folder.rename(final_name(folder))
+
+
+def final_name(folder: Path) -> Path:
+    """What a run folder is called when it is finished."""
+    return folder.with_suffix("")
 
 
 def publish(folder: Path) -> Path:
     """The finished run under its final name, and `latest` pointing to it."""
-    final = keep(folder)
+    final = folder.rename(final_name(folder))
     latest = final.parent / "latest"
     part = final.parent / f".latest.{secrets.token_hex(4)}"
     part.symlink_to(final.name)

@@ -13,6 +13,7 @@ import pytest
 from common.cli import kernels as verbs
 from common.cli.parser import main
 from common.errors import Exit
+from common.run import stage_run
 from common.suites.kernel_ktap import results
 from common.suites.kernel_selftests import Suites, counts, fallen, read_results
 
@@ -105,7 +106,7 @@ def without_machine(
 ) -> None:
     monkeypatch.setattr(verbs, "Hypervisor", lambda _uri: nullcontext())
     monkeypatch.setattr(verbs, "probe", lambda **_words: None)
-    monkeypatch.setattr(verbs, "new_run_folder", lambda *_words: folder)
+    monkeypatch.setattr(stage_run, "new_run_folder", lambda *_words: folder)
     monkeypatch.setattr(verbs, "run_selftests", lambda *_words: suites)
 
 

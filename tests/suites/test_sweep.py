@@ -16,6 +16,7 @@ from common.cli.parser import build_parser, main
 from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.record.dialogue import Line
+from common.run import stage_run
 from common.stage.kernel_choice import KernelChoice, Origin
 from common.stage.loading import load_stage
 from common.stage.series import kernel_needs
@@ -351,7 +352,7 @@ def test_the_exit_status_says_what_was_found(
     folder = tmp_path / "sweep.part"
     folder.mkdir()
     monkeypatch.setattr(verb, "Hypervisor", lambda _uri: nullcontext())
-    monkeypatch.setattr(verb, "new_run_folder", lambda *_words: folder)
+    monkeypatch.setattr(stage_run, "new_run_folder", lambda *_words: folder)
     monkeypatch.setattr(verb, "probe", lambda **_words: Accelerator("tcg", "a test"))
     monkeypatch.setattr(verb, "run_sweep", lambda *_words, **_more: (found, ended))
     assert main(["sweep", "1"]) == status

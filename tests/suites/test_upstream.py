@@ -13,6 +13,7 @@ from common.cli.parser import main
 from common.errors import StagesError
 from common.record.dialogue import Line
 from common.record.stored_file import read_stamped
+from common.run import stage_run
 from common.suites.upstream.build import fragment, lacking, suite_tests
 from common.suites.upstream.ktap import suite_result
 from common.suites.upstream.result import Status, UpstreamResult, UpstreamTest, over, weigh
@@ -172,7 +173,7 @@ def test_the_gate_never_passes_by_a_skip(
     monkeypatch.setattr(verb, "Hypervisor", _NoHypervisor)
     folder = tmp_path / "x.part"
     folder.mkdir()
-    monkeypatch.setattr(verb, "new_run_folder", lambda *_: folder)
+    monkeypatch.setattr(stage_run, "new_run_folder", lambda *_: folder)
     assert main(["gate", "--upstream"]) == exit_status
     said = capsys.readouterr().out
     assert said.startswith("KTAP version 1\n1..2\n")
