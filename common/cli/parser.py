@@ -51,8 +51,8 @@ REPORT_FORMATS = (
 )
 
 _EPILOG = """\
-exit status: 0 pass, XFAIL or XPASS, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness or
-the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the run
+exit status: 0 pass, XFAIL or XPASS, 1 a check failed or a stage is BROKEN, 2 usage, 3 the harness
+or the machine failed, 4 nothing can run here, 5 a kernel crashed, 6 timeout, 7 `judge`: the run
 was made by different code, 125 the kernel did not build
 """
 
