@@ -10,6 +10,7 @@ from common.checks.model import Control
 from common.errors import UsageError
 from common.paths import CHECKOUT
 from common.stage.declaration import Stage
+from common.stage.loading import stage_folders
 from common.stage.series_folder import series_patches
 
 OURS = CHECKOUT / "kernel" / "series"
@@ -42,8 +43,7 @@ def kernel_needs(stage: Stage, control: Control | None = None) -> KernelNeeds:
     name that a control leaves out.
     """
     stock = control is not None and control.stock
-    ours = stage.folder / "series.config"
-    optional = (ours,) if stage.config.series != "ours" and ours.exists() and not stock else ()
+    optional = _symbols_of_others(stage) if stage.config.series != "ours" and not stock else ()
     added = (stage.folder / control.with_config,) if control and control.with_config else ()
     return KernelNeeds(
         patches=patches_of(stage, control),
@@ -51,6 +51,12 @@ def kernel_needs(stage: Stage, control: Control | None = None) -> KernelNeeds:
         optional=optional,
         last=(*(() if stock else series_fragments(stage)), *stage.config.extra_fragments, *added),
     )
+
+
+def _symbols_of_others(stage: Stage) -> tuple[Path, ...]:
+    """What our series up to the stage's ask for: a tree may have what the earlier ones bring."""
+    folders = [folder for n, folder in sorted(stage_folders().items()) if n <= stage.number]
+    return tuple(path for folder in folders if (path := folder / "series.config").exists())
 
 
 def patches_of(stage: Stage, control: Control | None = None) -> tuple[Path, ...]:

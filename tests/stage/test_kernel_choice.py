@@ -182,6 +182,13 @@ def test_what_our_series_adds_is_asked_for_where_it_is(tree: Source, tmp_path: P
     assert ours <= asked_for(stage_2("--series", str(series)), tree)
 
 
+def test_a_tree_may_have_what_an_earlier_stage_brings(tree: Source) -> None:
+    (tree.path / "Kconfig").write_text("config PCI_LIVEUPDATE\nconfig VFIO_PCI_LIVEUPDATE\n")
+    found = asked_for(configured(load_stage(3), choice=choice("--series", "none")), tree)
+    assert {"PCI_LIVEUPDATE", "VFIO_PCI_LIVEUPDATE"} <= found
+    assert "IOMMU_LIVEUPDATE" not in found
+
+
 def stock_trial(tmp_path: Path) -> Trial:
     """The recorded trial of stage 2 as kernels without any patch would have recorded it."""
     folder = store_run(tmp_path / "run", (VFIO_NOIOMMU / "stock", "main"), stage=2)

@@ -17,7 +17,7 @@
 #define LINE_SIZE 4096
 
 static int dialogue_fd = -1;
-static unsigned int ktap_number;
+static unsigned int ktap_number, ktap_planned;
 
 int dialogue_open(const char *tty)
 {
@@ -105,6 +105,7 @@ void ktap_plan(unsigned int tests)
 	char line[64];
 
 	ktap_number = 0;
+	ktap_planned = tests;
 	dialogue_line("KTAP version 1");
 	snprintf(line, sizeof(line), "1..%u", tests);
 	dialogue_line(line);
@@ -125,6 +126,17 @@ void ktap_skip(const char *name, const char *reason)
 
 	snprintf(line, sizeof(line), "ok %u %s # SKIP %s", ++ktap_number, name, reason);
 	dialogue_line(line);
+}
+
+/* All that are planned and were not tried. */
+void ktap_skip_rest(const char *reason)
+{
+	char name[32];
+
+	while (ktap_number < ktap_planned) {
+		snprintf(name, sizeof(name), "not_tried_%u", ktap_number);
+		ktap_skip(name, reason);
+	}
 }
 
 /* The next byte from the host into @byte; false where none comes for a moment. */

@@ -91,6 +91,17 @@ bool param_control_kind(const char *kind)
 	return param_get("control", value, sizeof(value)) && !strncmp(value, kind, strlen(kind));
 }
 
+/*
+ * Kernels with other promises than ours: what would disturb a device, and is not
+ * refused there, is not tried. See common/checks/promise.py.
+ */
+bool param_lacks_something(void)
+{
+	char what[32];
+
+	return param_get("lacks", what, sizeof(what));
+}
+
 /* Kexecs that lie behind this kernel. */
 u64 param_updates_done(void)
 {

@@ -55,6 +55,7 @@ u64 param_u64(const char *name, u64 otherwise);
 u64 param_nonce(void);
 bool param_control(const char *name);
 bool param_control_kind(const char *kind);
+bool param_lacks_something(void);
 enum side param_side(void);
 u64 param_updates_done(void);
 
@@ -65,6 +66,7 @@ void fact_counter(const char *name, u64 tsc);
 void ktap_plan(unsigned int tests);
 bool ktap_ok(bool ok, const char *name);
 void ktap_skip(const char *name, const char *reason);
+void ktap_skip_rest(const char *reason);
 void dialogue_line(const char *line);
 void dialogue_drain(void);
 bool dialogue_read(char *byte);

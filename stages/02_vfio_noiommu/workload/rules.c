@@ -38,7 +38,7 @@ static unsigned int rules_tried;
 static void rule(const struct nic *nic, const char *name, long expected, long seen)
 {
 	/* Of a device that this kernel stops there are none. */
-	bool frames = kernel_lacks_something() || nic_gets_frames(nic);
+	bool frames = param_lacks_something() || nic_gets_frames(nic);
 	char key[32];
 
 	rules_tried++;
@@ -306,34 +306,12 @@ static void rules_of_aborted(const struct nic *nic)
 	rule(nic, "write_command_after_abort", 0, write_config16(nic, PCI_COMMAND, 0));
 }
 
-/* All that are planned and have not been tried. */
-static void skip_rest(unsigned int planned)
-{
-	char name[32];
-
-	for (unsigned int i = rules_tried; i < planned; i++) {
-		snprintf(name, sizeof(name), "not_tried_%u", i);
-		ktap_skip(name, "this kernel does not promise it");
-	}
-}
-
-/*
- * A kernel with other promises than ours: what would disturb the device, and is
- * not refused there, is not tried.
- */
-bool kernel_lacks_something(void)
-{
-	char what[32];
-
-	return param_get("lacks", what, sizeof(what));
-}
-
 void rules_outgoing(const struct nic *nic, int luo_fd)
 {
 	int session_fd;
 
-	if (nic->ring->left_behind || kernel_lacks_something()) {
-		skip_rest(RULES_OUTGOING);
+	if (nic->ring->left_behind || param_lacks_something()) {
+		ktap_skip_rest(NOT_PROMISED);
 		return;
 	}
 	session_fd = must(luo_create_session(luo_fd, SESSION));
@@ -378,7 +356,7 @@ static int bind_by_id(const struct nic *nic)
 
 void rules_before_bind(const struct nic *nic, int session_fd)
 {
-	if (!device_is_incoming(nic) || kernel_lacks_something())
+	if (!device_is_incoming(nic) || param_lacks_something())
 		return;
 	rule(nic, "bind_by_id_without_override", -ENOENT, bind_by_id(nic));
 	rule(nic, "bind_by_hand_without_override", -ENODEV, driver_write("bind", nic->bdf));
@@ -429,7 +407,7 @@ void rules_before_retrieve(const struct nic *nic, int session_fd)
 {
 	if (!device_is_incoming(nic))
 		return;
-	if (!kernel_lacks_something()) {
+	if (!param_lacks_something()) {
 		rule(nic, "kexec_with_a_session_unfinished", -EBUSY, kexec_elsewhere());
 		rule(nic, "retrieve_without_privilege", -EPERM,
 		     retrieve_without_privilege(session_fd));
@@ -493,7 +471,6 @@ void rules_after_finish(struct nic *nic)
 {
 	int again;
 
-	rules_tried += 2;
 	ktap_ok(!vfio_reset(nic->device), "reset_after_finish");
 	munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE);
 	close(nic->device);
@@ -502,10 +479,4 @@ void rules_after_finish(struct nic *nic)
 	ktap_ok(again >= 0, "open_after_close");
 	if (again >= 0)
 		close(again);
-}
-
-/* The rest of the plan of a side that could not, or should not, try it all. */
-void rules_not_tried(void)
-{
-	skip_rest(RULES_INCOMING);
 }

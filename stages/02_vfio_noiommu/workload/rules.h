@@ -21,8 +21,9 @@ enum {
 
 #define RULES_OUTGOING 35
 #define RULES_INCOMING 31
+/* Why those that are not tried are not. */
+#define NOT_PROMISED "this kernel does not promise it"
 
-bool kernel_lacks_something(void);
 void rules_outgoing(const struct nic *nic, int luo_fd);
 void preserve_others(const struct nic *other, int session_fd);
 void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
@@ -33,7 +34,6 @@ void rules_before_attach(const struct nic *nic, int session_fd, int device);
 void rules_of_finish(const struct nic *nic, int session_fd);
 void rules_of_adopted(const struct nic *nic);
 void rules_after_finish(struct nic *nic);
-void rules_not_tried(void);
 void find_again(const struct nic *nic);
 
 #endif

@@ -177,7 +177,7 @@ static bool kernel_cannot_preserve_devices(const struct outgoing *out)
 
 	if (param_control("stock-kernel"))
 		return true;
-	if (!kernel_lacks_something())
+	if (!param_lacks_something())
 		return false;
 	session_fd = must(luo_create_session(out->luo_fd, SESSION));
 	must(luo_preserve_fd(session_fd, out->nic.memfd, TOKEN_RAM));
@@ -515,10 +515,10 @@ static void start_anew(struct incoming *in)
 	fact("anew.ring.count", "%u", nic->ring->count);
 	await("anew");
 	nic_start(nic);
-	fact_tsc("anew", rdtsc());
+	fact_counter("anew", read_counter());
 	nic_start_bell(nic);
 	vmm_run(&in->vmm);
-	fact_tsc("adopted", rdtsc());
+	fact_counter("adopted", read_counter());
 }
 
 /* True when the device is this process's again, with all that it was doing, or started anew. */
@@ -547,7 +547,7 @@ static bool adopt_device(struct incoming *in)
 	fact("bind.device", "%d", ret);
 	if (ret < 0)
 		return false;
-	if (kernel_lacks_something() && nic_was_stopped(nic)) {
+	if (param_lacks_something() && nic_was_stopped(nic)) {
 		start_anew(in);
 		return true;
 	}
@@ -570,7 +570,7 @@ static void wait_wrap(struct incoming *in)
 	struct deadline deadline = deadline_in_ms(WRAP_MS), tell = deadline_in_ms(TELL_MS);
 	const struct ring *ring = in->nic.ring;
 	/* A ring that was placed anew shows with its first descriptors that it is used. */
-	u64 round = kernel_lacks_something() ? 0 : ring->count;
+	u64 round = param_lacks_something() ? 0 : ring->count;
 	u64 wanted = in->frames_before + round + AGAIN_FRAMES;
 
 	while (READ_ONCE(ring->frames) < wanted && !deadline_passed(deadline) &&
@@ -636,8 +636,8 @@ static int after_kexec(void)
 	finish_and_watch(&in, adopted);
 	if (adopted)
 		let_go(&in);
-	if (kernel_lacks_something())
-		rules_not_tried();
+	if (param_lacks_something())
+		ktap_skip_rest(NOT_PROMISED);
 	if (adopted && in_two_sessions())
 		find_again(&in.nic);
 	return 0;

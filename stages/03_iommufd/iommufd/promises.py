@@ -19,7 +19,7 @@ from common.checks.promise import (
     Promise,
 )
 from common.record.evidence import Trial
-from iommufd.controls import ALL, LIVE, turned_off
+from iommufd.controls import turned_off
 
 PROMISES: dict[str, Promise] = {
     **LIVE_UPDATE,
@@ -60,7 +60,7 @@ PROMISES: dict[str, Promise] = {
     "outgoing_rules": RESTORED,
     "incoming_rules": RESTORED,
     "aborts_unnoticed": IOMMU,
-    "session_finished": LINUX,
+    "session_finished": RESTORED,
 }
 
 
@@ -80,6 +80,7 @@ def _refused(trial: Trial) -> Outcome:
     )
 
 
+_OTHERS = frozenset(name for name, whose in PROMISES.items() if whose.marks)
 _BEFORE = {"preserved_meanwhile", "above_ram", "aborts_unnoticed"}
 _RULES = ("outgoing_rules", "incoming_rules")
 _TABLES = frozenset({"never_off", "root_taken_over", "same_entry", "same_table"})
@@ -89,7 +90,7 @@ GAPS = (
         lacks=IOMMU,
         what="a kernel that hands over no translation: it turns the IOMMU off at kexec",
         breaks=_TABLES | {"dma_in_gap", "no_silence", "never_held_up", "device_retrieved"},
-        may_break=(ALL - LIVE) | {"dialogue_complete"},
+        may_break=_OTHERS,
         unasked=dict.fromkeys(_RULES, "no iommufd can be preserved"),
         cause=reason(turned_off, timed=True),
         until=Expiry(release=(7, 7)),
@@ -99,7 +100,7 @@ GAPS = (
         lacks=RESTORED,
         what="a kernel that hands over tables, and no iommufd in which they are of use",
         breaks=frozenset({"device_retrieved", "dma_in_gap", "no_silence", "unmap_faults"}),
-        may_break=(ALL - LIVE - _BEFORE - _TABLES) | {"dialogue_complete"},
+        may_break=_OTHERS - _BEFORE - _TABLES,
         unasked=dict.fromkeys(_RULES, "the errnos are those of our series"),
         cause=reason(_refused),
         holds=(Check("marked", "Was the HWPT marked?", fact_is(OUTGOING, "mark", "0")),),

@@ -8,6 +8,8 @@
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 21
 #define RULES_INCOMING 23
+/* Why those that are not tried are not. */
+#define NOT_PROMISED "this kernel does not promise it"
 
 void rules_of_marking(const struct nic *nic, int luo);
 void rules_of_marked(const struct nic *nic, int luo);
