@@ -32,6 +32,7 @@
  */
 #define WRAP_MS 60000
 #define AGAIN_FRAMES 64
+#define ANEW_MS 2000
 #define TELL_MS 5000
 
 #define OTHER_SESSION "other"
@@ -569,9 +570,7 @@ static void wait_wrap(struct incoming *in)
 {
 	struct deadline deadline = deadline_in_ms(WRAP_MS), tell = deadline_in_ms(TELL_MS);
 	const struct ring *ring = in->nic.ring;
-	/* A ring that was placed anew shows with its first descriptors that it is used. */
-	u64 round = param_lacks_something() ? 0 : ring->count;
-	u64 wanted = in->frames_before + round + AGAIN_FRAMES;
+	u64 wanted = in->frames_before + ring->count + AGAIN_FRAMES;
 
 	while (READ_ONCE(ring->frames) < wanted && !deadline_passed(deadline) &&
 	       nic_gets_frames(&in->nic)) {
@@ -581,6 +580,18 @@ static void wait_wrap(struct incoming *in)
 		dialogue_line("# at going-round");
 		tell = deadline_in_ms(TELL_MS);
 	}
+}
+
+/*
+ * In a ring that was placed anew: what the host has kept for the device comes at
+ * once, and what it sends from now on comes after that.
+ */
+static void watch_anew(struct incoming *in)
+{
+	struct deadline deadline = deadline_in_ms(ANEW_MS);
+
+	while (!deadline_passed(deadline) && nic_gets_frames(&in->nic))
+		vmm_check(&in->vmm);
 }
 
 static void finish_and_watch(struct incoming *in, bool adopted)
@@ -597,7 +608,9 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 	/* Some of the frames that come once in a while to a device which nobody has stopped. */
 	if (param_control_kind("skew-"))
 		sleep(2);
-	if (adopted)
+	if (adopted && param_lacks_something())
+		watch_anew(in);
+	else if (adopted)
 		wait_wrap(in);
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
 	/* The host stops to send; what it has sent is there when it answers. */
