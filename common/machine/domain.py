@@ -12,6 +12,7 @@ from common.arch.architecture import Architecture
 from common.arch.known import DEFAULT
 from common.host.accel import Accelerator
 from common.host.qemu_binary import qemu_path
+from common.record.qemu.reset import LOGGED
 
 _QEMU = "http://libvirt.org/schemas/domain/qemu/1.0"
 ET.register_namespace("qemu", _QEMU)
@@ -87,7 +88,7 @@ def domain_xml(
         ET.SubElement(channel, "target", type="virtio", name=name)
     devices.extend(spec.devices)
     commandline = ET.SubElement(domain, f"{{{_QEMU}}}commandline")
-    arguments = ["-D", str(trace_log), "-msg", "timestamp=on"]
+    arguments = ["-D", str(trace_log), *LOGGED, "-msg", "timestamp=on"]
     for event in spec.traces:
         arguments += ["-trace", event]
     for argument in (*arguments, *arch.qemu_args, *spec.qemu_args):

@@ -158,7 +158,17 @@ def test_a_reset_on_the_way_is_a_crash(tmp_path: Path) -> None:
     trial = collected(unheard(tmp_path / "run", "loop", ended="rebooted", seen=seen))
     verdict = judge_trial(trial, STAGE)
     assert verdict.status == "CRASHED"
-    assert verdict.why.startswith("incoming kernel: the machine was reset, by a triple fault")
+    assert verdict.why.startswith("incoming kernel: the machine was reset; its log")
+
+
+def test_a_triple_fault_is_told_with_its_place(tmp_path: Path) -> None:
+    loop = look("loop")
+    seen = loop.model_copy(update={"why": "reset", "samples": loop.samples[-1:]})
+    trial = collected(unheard(tmp_path / "run", "loop", ended="rebooted", seen=seen))
+    verdict = judge_trial(trial, STAGE)
+    assert verdict.status == "CRASHED"
+    assert verdict.why.startswith("incoming kernel: setup_arch (")
+    assert "), triple fault; its log" in verdict.why
 
 
 def test_a_crash_that_nothing_shows_is_an_error(tmp_path: Path) -> None:

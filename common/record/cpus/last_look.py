@@ -42,7 +42,10 @@ class LastLook(Strict):
     t: Stamp
     why: Literal["silent", "reset", "timeout"]
     samples: tuple[Sample, ...]
-    """One after the other, at least a second apart; none of a machine that was reset."""
+    """One after the other, at least a second apart. Of a machine that was reset by a triple fault
+    one, as that left it; of one that was reset otherwise none."""
+    triple_fault: bool = False
+    """That is why it was reset, as QEMU logged."""
     cpu: Annotated[int, Field(ge=0, lt=1024)] | None
     """The number of the CPU whose kernel, stack and place are told."""
     build_id: Hex | None
@@ -87,7 +90,12 @@ def death(look: LastLook) -> Death | None:
         return _by_log(texts)
     if look.why == "reset":
         said = f"; its log ends with {texts[-1]!r}" if texts else "; its log is not in RAM any more"
-        return Death(what=f"the machine was reset, by a triple fault it seems{said}", place=None)
+        if not look.samples:
+            what = "triple fault" if look.triple_fault else "the machine was reset"
+            return Death(what=f"{what}{said}", place=None)
+        place = _stands_in(look)
+        where = "" if place else f" at {_rip(look):#x}, in no kernel's text"
+        return Death(what=f"triple fault{where}{said}", place=place)
     if _stopped_for_good(look.samples):
         if any(_AT.match(text) for text in texts):
             return _by_registers_told(texts)

@@ -182,6 +182,10 @@ class CpuWitness:
         """A sample that is not kept."""
         return take(self._ask, self._ram, self._layouts, point)
 
+    def read(self, registers: str, point: str) -> Sample:
+        """A sample, not kept, of CPUs whose registers were told otherwise."""
+        return take(lambda: registers, self._ram, self._layouts, point)
+
     def note(self, point: str, *, guest: bool = False) -> None:
         """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept.
 

@@ -15,6 +15,8 @@ from common.record.cpus.last_look import FAULT_SAMPLES, FILE, LOG, LastLook, dea
 from common.record.cpus.page_tables import START_MAP, read_virtual
 from common.record.cpus.ram_log import RamLog, Reader, read_log
 from common.record.cpus.samples import NOTE_BYTES, CpuSample, CpuWitness, Sample, with_trapped
+from common.record.qemu.reset import registers_at_triple_fault
+from common.record.raw import TRACE
 from common.run.post_mortem.source_lines import lines_of
 from kernel.image.layout import layout_of
 from kernel.image.prebuilt import Bootable, Prebuilt
@@ -83,15 +85,27 @@ class DeathWatch:
         self._keep(self._see("timeout"))
 
     def reset(self) -> None:
-        """Keep what the incoming kernel left in RAM, where the reset came on the way to it."""
-        if not self._leaving:
+        """Keep where a triple fault left the CPUs; or what the incoming kernel left in RAM, where
+        the reset came on the way to it."""
+        with (self._folder / TRACE).open(errors="replace") as lines:
+            registers = registers_at_triple_fault(lines)
+        if registers is None and not self._leaving:
             return
+        look: LastLook | None = None
+        if registers:
+            self._samples = [self._witness.read(registers, "reset")]
+            look = self._see("reset")
+        if look is None or not look.build_id:
+            look = self._see_incoming(self._samples if registers else ())
+        self._keep(look.model_copy(update={"triple_fault": registers is not None}))
+
+    def _see_incoming(self, samples: Sequence[Sample]) -> LastLook:
+        """The incoming kernel's image in RAM, which no CPU's tables lead to."""
         for kernel, layout in self._kernels[-1:]:
             for physical, found in self._images(layout):
                 if found == kernel.build_id:
-                    self._keep(self._see_image(kernel, layout, physical))
-                    return
-        self._keep(_look("reset", (), None, None))
+                    return self._see_image(kernel, layout, physical, samples)
+        return _look("reset", samples, _of_interest(samples[-1]) if samples else None, None)
 
     def _burst(self, point: str) -> list[Sample]:
         """A few samples, some ms apart."""
@@ -130,17 +144,28 @@ class DeathWatch:
             stack=_frames(stack, symbols, moved),
         )
 
-    def _see_image(self, kernel: Bootable, layout: KernelLayout, physical: int) -> LastLook:
-        """The log of an image that no CPU maps any more, by its own phys_base."""
+    def _see_image(
+        self, kernel: Bootable, layout: KernelLayout, physical: int, samples: Sequence[Sample]
+    ) -> LastLook:
+        """The log of an image that no CPU maps any more, by its own phys_base; where a CPU is in
+        it that runs at physical addresses, as a kernel does at first."""
+        cpu = _of_interest(samples[-1]) if samples else None
         if isinstance(kernel, Prebuilt):
-            return _look("reset", (), None, kernel)
+            return _look("reset", samples, cpu, kernel)
         symbols = symbols_of(kernel.vmlinux)
         read = _from_image(self._ram, layout, physical)
         base = symbols.named("phys_base")
         value = int.from_bytes((read(base.address, 8) if base else None) or b"", "little")
         image = (physical - value + START_MAP) % (1 << 64)
         moved = image - layout.text
-        return _look("reset", (), None, kernel, log=read_log(read, symbols, moved))
+        names = {
+            f"{c.cpu.rip:#x}": name
+            for sample in samples
+            for c in sample.cpus
+            if (name := symbols.function_at(c.cpu.rip - physical + layout.text))
+        }
+        log = read_log(read, symbols, moved)
+        return _look("reset", samples, cpu, kernel, log=log, names=names)
 
     def _images(self, layout: KernelLayout) -> list[tuple[int, str]]:
         """Where in RAM an image of that layout begins, and its build id; each 2 MiB is asked."""

@@ -21,6 +21,7 @@ from bisect import bisect_right
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
@@ -148,10 +149,11 @@ class RamWitness:
         """How many of the guest's pages change in `seconds`, in their frames before the kexec."""
         return self._updates[0].changed(seconds)
 
-    def result(self) -> RamSeenInTurn:
-        """What was seen of the first update, and of those after it."""
+    def store(self, folder: Path) -> None:
+        """Write FILE of the trial: what was seen of the first update, and of those after it."""
         first, *later = (update.result() for update in self._updates)
-        return RamSeenInTurn(**dict(first), later=tuple(later))
+        seen = RamSeenInTurn(**dict(first), later=tuple(later))
+        (folder / FILE).write_text(seen.model_dump_json() + "\n")
 
 
 @contextmanager
@@ -160,7 +162,7 @@ def ram_witness(machine: MachineView) -> Iterator[HostHelper]:
     with MachineRam(machine.process.pid) as ram, ThreadPoolExecutor(1) as pool:
         witness = RamWitness(ram, pool)
         yield witness
-        (machine.folder / FILE).write_text(witness.result().model_dump_json() + "\n")
+        witness.store(machine.folder)
 
 
 def read_witness(raw: RawTrial) -> tuple[RamSeen, ...]:

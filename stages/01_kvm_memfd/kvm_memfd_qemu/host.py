@@ -11,7 +11,6 @@ and it waits for the guest to have gone round its memory. All of it is written d
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -25,7 +24,7 @@ from common.guest.qemu import Failed, Guest, OurGuest
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import awaited
-from kvm_memfd.witness import FILE, RamWitness
+from kvm_memfd.witness import RamWitness
 from kvm_memfd_qemu.guest import UnknownGuest
 
 # Where QEMU is to save RAM too; "disk" is a way to cross of bench/ways_to_cross.py.
@@ -154,4 +153,4 @@ def qemu_host(machine: MachineView) -> Iterator[HostHelper]:
             yield host
         finally:
             host.close()
-        (machine.folder / FILE).write_text(json.dumps(ram.result()) + "\n")
+        ram.store(machine.folder)
