@@ -62,8 +62,8 @@ def size_of(layout: tuple[Field, ...]) -> int:
 METADATA = fields("version:4:number release:65:text count:4:count")
 LUO = fields("compatible:8:text number:8:number sessions:8:address flbs:8:address")
 LUO_SEALED = fields(
-    "compatible:8:text number:8:number sessions:8:address flbs:8:address crc:4:number"
-    " reserved:4:unused"
+    "compatible:8:text number:8:number sessions:8:address flbs:8:address"
+    " reserved:4:unused crc:4:number"
 )
 BLOCK = fields("next:8:address count:8:count")
 """struct kho_block_header_ser; sessions, or files, follow it in the page."""
