@@ -86,6 +86,13 @@ def run_points(
                 on_point(judge(read_point(folder, point.name), reference))
 
 
+def try_point(bench: Bench, name: str, folder: Path) -> Verdict:
+    """Try that point alone, in a folder that is empty; the verdict is from its raw files."""
+    run_points(bench, Asked(seed=1, point=name), folder, on_point=lambda _verdict: None)
+    ((verdict,), _left) = judged(folder)
+    return verdict
+
+
 def check_controls(folder: Path) -> None:
     """Raises HarnessError where the sweep cannot see what it has to."""
     reference = read_point(folder, NONE)
