@@ -154,10 +154,10 @@ def test_a_fault_of_the_incoming_kernel_alone_leaves_the_outgoing_one_as_it_is(
 
 def test_a_control_may_leave_a_patch_out_and_add_a_fault() -> None:
     stage = stage_2()
-    patches = patches_of(stage, stage.control("skew-fails-open"))
+    patches = patches_of(stage, stage.control("skew-list-unchecked"))
     assert len(patches) == len(patches_of(stage))
-    assert patches[-1].name == "another-pci-list.patch"
-    assert not any(p.name.startswith("0023-") for p in patches)
+    assert patches[-1].name == "list-corrupted.patch"
+    assert not any(p.name.startswith("0026-") for p in patches)
 
 
 def test_of_an_image_there_are_no_variants() -> None:

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The records of a handover: their fields, in the order in which they lie in memory. Pure.
 
-Linux 7.3: include/linux/kho/abi/*.h. The last four are those of the series of stages 2 and 3.
+Linux 7.3: include/linux/kho/abi/*.h; of LUO's and memfd's own records also the form that they have
+in the series of stages 2 and 3, with checksums. PCI's, vfio's and iommu's are of that series alone.
 """
 
 from __future__ import annotations
@@ -60,16 +61,24 @@ def size_of(layout: tuple[Field, ...]) -> int:
 
 METADATA = fields("version:4:number release:65:text count:4:count")
 LUO = fields("compatible:8:text number:8:number sessions:8:address flbs:8:address")
+LUO_SEALED = fields(
+    "compatible:8:text number:8:number sessions:8:address flbs:8:address"
+    " reserved:4:unused crc:4:number"
+)
 BLOCK = fields("next:8:address count:8:count")
 """struct kho_block_header_ser; sessions, or files, follow it in the page."""
+BLOCK_SEALED = fields("next:8:address count:4:count crc:4:number")
 SESSION = fields("name:64:text files:8:address count:8:count")
 FILE = fields("compatible:48:text data:8:address token:8:number")
 FLBS = fields("pages:8:count count:8:count")
+FLBS_SEALED = fields("pages:4:count crc:4:number count:8:count")
 FLB = fields("name:48:text data:8:address count:8:count")
-MEMFD = fields(
+_MEMFD = (
     "position:8:number size:8:count seals:4:flags flags:4:flags folios:8:count"
     " first:8:address pages:4:count area:2:flags order:2:number"
 )
+MEMFD = fields(_MEMFD)
+MEMFD_SEALED = fields(f"{HEADER.replace('size', 'bytes')}{_MEMFD} list-crc:4:number rest:4:unused")
 CHUNK = fields("next:8:address page:8:address")
 FOLIO = fields("pfn:6:frame flags:2:flags index:8:number")
 """52 bits are the page frame number, the 12 above them flags."""

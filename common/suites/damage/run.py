@@ -23,7 +23,7 @@ from common.suites.damage.record import (
     read_plan,
     read_point,
 )
-from common.suites.damage.verdict import Verdict, as_it_should, judge
+from common.suites.damage.verdict import UNNOTICED, Verdict, as_it_should, judge
 
 _CONTROLS = (NONE, GUEST)
 
@@ -86,12 +86,19 @@ def run_points(
                 on_point(judge(read_point(folder, point.name), reference))
 
 
+def try_point(bench: Bench, name: str, folder: Path) -> Verdict:
+    """Try that point alone, in a folder that is empty; the verdict is from its raw files."""
+    run_points(bench, Asked(seed=1, point=name), folder, on_point=lambda _verdict: None)
+    ((verdict,), _left) = judged(folder)
+    return verdict
+
+
 def check_controls(folder: Path) -> None:
     """Raises HarnessError where the sweep cannot see what it has to."""
     reference = read_point(folder, NONE)
     if fault := as_it_should(reference):
         raise HarnessError(f"nothing was damaged, and yet: {fault} ({point_folder(folder, NONE)})")
-    if judge(read_point(folder, GUEST), reference).status != "VIOLATION":
+    if UNNOTICED not in judge(read_point(folder, GUEST), reference).why:
         raise HarnessError("a byte of a file was changed, and nobody noticed")
 
 

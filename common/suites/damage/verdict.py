@@ -23,6 +23,7 @@ from common.suites.damage.harmless import harmless
 from common.suites.damage.points import NONE
 from common.suites.damage.record import Recorded
 
+UNNOTICED = "another content"
 Status = Literal["REFUSED", "TAKEN OVER", "VIOLATION"]
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 # arch/x86/mm/extable.c:early_fixup_exception
@@ -189,7 +190,7 @@ def _file_faults(recorded: Recorded, side: Side, key: str) -> Iterator[str]:
         if look is None:
             yield f"file {key}: its pages could not be seen when {when}"
         elif (look.pages, look.sha256) != (before.files[key].pages, before.files[key].sha256):
-            yield f"file {key}: another content when {when}, unnoticed"
+            yield f"file {key}: {UNNOTICED} when {when}, unnoticed"
             return
         elif look.moved:
             yield f"file {key}: {look.moved} of its pages elsewhere when {when}"

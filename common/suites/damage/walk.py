@@ -86,6 +86,9 @@ class _Walk:
         self._memfds: list[Memfd] = []
         self._largest: tuple[int, int] = (0, 0)
         self._devices: list[str] = []
+        self._preserved: dict[str, int] = {}
+        self._sealed = False
+        self._form = layouts.MEMFD
 
     def all(self, root: int) -> Handover:
         tree, blobs = self._device_tree(root)
@@ -152,7 +155,9 @@ class _Walk:
         return tree, blobs
 
     def _luo(self, at: int) -> None:
-        luo = self._add("luo", at, layouts.LUO)
+        # "luo-v5" and "memfd-v2" are Linux 7.3's.
+        self._sealed = self._text(at, 8) != "luo-v5"
+        luo = self._add("luo", at, layouts.LUO_SEALED if self._sealed else layouts.LUO)
         if luo["sessions"]:
             size = layouts.size_of(layouts.SESSION)
             for address, other in self._block("sessions", luo["sessions"], size):
@@ -166,7 +171,8 @@ class _Walk:
         """Each entry of a block with another beside it; the blocks after it are as it is."""
         entries: list[int] = []
         while at and len(entries) < _MOST:
-            block = self._add(name, at, layouts.BLOCK)
+            layout = layouts.BLOCK_SEALED if self._sealed else layouts.BLOCK
+            block = self._add(name, at, layout)
             entries += [at + 16 + n * size for n in range(min(block["count"], PAGE // size))]
             at = block["next"]
         return _with_others(entries)
@@ -176,6 +182,7 @@ class _Walk:
             file = self._add("file", address, layouts.FILE, other)
             kind = self._text(address, 48)
             if kind.startswith("memfd-"):
+                self._form = layouts.MEMFD if kind == "memfd-v2" else layouts.MEMFD_SEALED
                 self._note_memfd(session, file["token"], file["data"])
             elif kind.startswith("vfio-pci-"):
                 self._add("vfio", file["data"], layouts.VFIO)
@@ -185,7 +192,7 @@ class _Walk:
                 self._add("hwpt", first, layouts.HWPT)
 
     def _note_memfd(self, session: str, token: int, at: int) -> None:
-        memfd = self._numbers(at, layouts.MEMFD)
+        memfd = self._numbers(at, self._form)
         frames: dict[int, int] = {}
         for folio in self._folios(memfd["first"], memfd["folios"]):
             pfn, index = struct.unpack("<2Q", self._read(folio, 16))
@@ -207,7 +214,7 @@ class _Walk:
             chunk = next_chunk
 
     def _memfd(self, at: int) -> None:
-        memfd = self._add("memfd", at, layouts.MEMFD)
+        memfd = self._add("memfd", at, self._form)
         chunk = self._add("chunk", memfd["first"], layouts.CHUNK)
         first, second, *_ = (*self._folios(memfd["first"], memfd["folios"]), 0, 0)
         self._add("folio", first, layouts.FOLIO, second or None)
@@ -215,10 +222,9 @@ class _Walk:
         self._preserved = {"memfd": at, "chunk": memfd["first"], "list": chunk["page"]}
         self._preserved["folio"] = pfn * PAGE
 
-    _preserved: dict[str, int]
-
     def _flbs(self, at: int) -> None:
-        head = self._add("flbs", at, layouts.FLBS)
+        layout = layouts.FLBS_SEALED if self._sealed else layouts.FLBS
+        head = self._add("flbs", at, layout)
         size = layouts.size_of(layouts.FLB)
         entries = [at + 16 + n * size for n in range(min(head["count"], PAGE // size))]
         for address, other in _with_others(entries):
@@ -249,7 +255,7 @@ class _Walk:
 
     def _tree(self, root: int, more: dict[str, int]) -> None:
         """The nodes on the way to a folio, and the bits of pages that matter."""
-        pages = {**more, **getattr(self, "_preserved", {})}
+        pages = {**more, **self._preserved}
         for record in self._records:
             if record.name in ("sessions", "files", "flbs", "pci", "vfio", "iommu", "iommufd"):
                 pages[record.name] = record.address
@@ -274,7 +280,9 @@ def _property(node: str, name: str, offset: int, length: int) -> Field:
         return Field("map", offset, length, "address")
     if name == "preserved-data":
         return Field(f"{node}-data", offset, length, "address")
-    return Field(f"{node}-size", offset, length, "count")
+    if name == "blob-size":
+        return Field(f"{node}-size", offset, length, "count")
+    return Field(name, offset, length, "number")
 
 
 def _with_others(entries: list[int]) -> list[tuple[int, int | None]]:

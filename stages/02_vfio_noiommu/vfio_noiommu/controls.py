@@ -479,11 +479,9 @@ CONTROLS = (
     ),
     Control(
         name="skew-fails-open",
-        what="an incoming kernel without the patch that refuses unknown data, with another"
-        " name for the list of preserved PCI devices: the memory of a running device"
-        " is freed",
-        without_patch="0023-",
-        with_patch="faults/another-pci-list.patch",
+        what="an incoming kernel that does not refuse unknown data, with another name for"
+        " the list of preserved PCI devices: the memory of a running device is freed",
+        with_patch="faults/unknown-list-accepted.patch",
         incoming_only=True,
         breaks=frozenset({"device_retrieved", "other_silent"}),
         may_break=None,
