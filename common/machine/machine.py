@@ -235,8 +235,9 @@ class Machine:
                     quiet = self._patience.bound(silence)
                     look = self._patience.bound(_SILENT_SECONDS)
                 if look.passed() or self._resets:
-                    look = self._patience.bound(_LOOK_AGAIN_SECONDS)
                     self._look_at_silence()
+                    look = self._patience.bound(_LOOK_AGAIN_SECONDS)
+                    continue  # a look may outlast the bounds: what was said meanwhile is read
                 if self._beginnings >= _BEGINNINGS:
                     what = f"a kernel began {self._beginnings} times, and no workload spoke"
                     raise MachineSilent(self._last_sign(what)) from None
