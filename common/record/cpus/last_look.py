@@ -33,6 +33,7 @@ FAULT_SAMPLES, _TURNS = 12, 4
 """Looks at an instruction that faults for good, and how often they must come and go between it
 and its exception."""
 _PLACES = 2
+_QUOTED = 80
 _CR2 = re.compile(r"^CR2: ([0-9a-f]+)")
 
 
@@ -89,7 +90,10 @@ def death(look: LastLook) -> Death | None:
     if any(FATAL.search(text) for text in texts):
         return _by_log(texts)
     if look.why == "reset":
-        said = f"; its log ends with {texts[-1]!r}" if texts else "; its log is not in RAM any more"
+        said = "; its log is not in RAM any more"
+        if texts:
+            last = texts[-1] if len(texts[-1]) <= _QUOTED else f"{texts[-1][:_QUOTED]}..."
+            said = f"; its log ends with {last!r}"
         if not look.samples:
             what = "triple fault" if look.triple_fault else "the machine was reset"
             return Death(what=f"{what}{said}", place=None)
