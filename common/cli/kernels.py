@@ -66,7 +66,7 @@ def selftests(arguments: argparse.Namespace) -> int:
         raise UsageError("kernels are built without a series and with it: no --image, and a series")
     with Hypervisor(arguments.connect) as hypervisor:
         folder = new_run_folder("selftests", hypervisor)
-        accelerator = probe(wanted=arguments.accel)
+        accelerator = probe(choice.arch, wanted=arguments.accel)
         before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
         folder = keep(folder)
     rows = [[suite, *counts(before[suite]), *counts(after[suite])] for suite in before]

@@ -15,6 +15,7 @@ from types import FrameType
 from typing import NoReturn
 
 from common import __version__
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.cli.kernel_options import kernel_options
 from common.cli.options import (
     accelerator_option,
@@ -375,7 +376,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
         signal.signal(signal.SIGTERM, _terminated)
         if hasattr(arguments, "qemu"):
-            choose(arguments.qemu)
+            choose(arguments.qemu, ARCHITECTURES[getattr(arguments, "arch", DEFAULT.name)])
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.cli.{module}"), function)
         status = int(verb(arguments))

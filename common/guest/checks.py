@@ -68,7 +68,7 @@ def ram_equal(trial: Trial) -> Outcome:
     )
 
 
-def _extents(side: Side) -> list[tuple[int, int, int]] | None:
+def extents(side: Side) -> list[tuple[int, int, int]] | None:
     """(page, pfn, count) of each run of pages, None when the list is not whole."""
     number = side.number("pfn.extents")
     if number is None:
@@ -85,7 +85,7 @@ def same_pages(trial: Trial) -> Outcome:
     sides = both(trial)
     if sides is None:
         return no_data("one side never spoke", expected="the same page frames")
-    before, after = (_extents(side) for side in sides)
+    before, after = (extents(side) for side in sides)
     pages = sides[0].number("guest.pages")
     moved = sides[1].facts.get("pfn.moved")
     if before is None or after is None or pages is None or moved is None:

@@ -323,6 +323,17 @@ class Machine:
         """What QEMU's monitor says of all CPUs' registers now; the machine runs on meanwhile."""
         return self._ask_qemu("info registers -a")
 
+    def physical(self, cpu: int, virtual: int) -> int | None:
+        """Where that CPU's MMU leads to from a virtual address now; None where nowhere."""
+        command = {"command-line": f"gva2gpa {virtual:#x}", "cpu-index": cpu}
+        question = {"execute": "human-monitor-command", "arguments": command}
+        try:
+            answer = libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(question), 0)
+        except libvirt.libvirtError:
+            return None
+        found = re.match(r"gpa: (0x[0-9a-f]+)", json.loads(answer).get("return", ""))
+        return int(found[1], 16) if found else None
+
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
         try:

@@ -51,6 +51,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             memory_mib=size.machine_mib,
             cpus=stage.cpus,
             arch=stage.arch,
+            cpu=setup.cpu,
             emulator=qemu_path(stage.arch),
             accelerator=setup.accelerator,
             kernel=outgoing.image,
@@ -65,7 +66,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
         prove_start(machine)
         ram = stack.enter_context(MachineRam(machine.process.pid, stage.arch.ram))
         watch = DeathWatch(
-            machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
+            machine, ram, (outgoing, incoming), folder, stage.guest_runs_at, stage.arch
         )
         helper = stack.enter_context(stage.helper(machine))
         ended, detail = _converse(machine, setup, helper, watch, chain)
@@ -81,6 +82,8 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             one_kernel=stage.one_kernel,
             chain=chain,
             append=setup.append,
+            architecture=stage.arch.name,
+            cpu_model=setup.cpu,
             load=setup.load,
             nonce=nonce,
             host=describe_host(

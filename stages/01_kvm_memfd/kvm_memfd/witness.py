@@ -26,6 +26,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, TypeAdapter
 
+from common.arch.known import DEFAULT
 from common.guest.memory import (
     MAX_VCPUS,
     MOST_PAGES,
@@ -83,8 +84,8 @@ _SEEN = TypeAdapter(SeenInTurn)
 class _OneUpdate:
     """Collects the frames and has them hashed when the workload says that they are still."""
 
-    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
-        self._ram, self._pool = ram, pool
+    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor, arch: str) -> None:
+        self._ram, self._pool, self._arch = ram, pool, arch
         self._extents: list[tuple[int, int]] = []
         self._first_pages: list[int] = []
         self._running: dict[str, Future[str]] = {}
@@ -101,7 +102,7 @@ class _OneUpdate:
             name = text.removeprefix("# at ")
             if name == "captured":
                 self._look(name, SAMPLES)  # the guest waits for it
-                self._tables = guest_tables(self._ram, self._page)
+                self._tables = guest_tables(self._ram, self._page, self._arch)
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
         elif text.startswith("# await "):
             for digest in self._running.values():
@@ -153,14 +154,14 @@ class _OneUpdate:
 class RamWitness:
     """The witness of one update after the other; there are more than one in a chain only."""
 
-    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
-        self._ram, self._pool = ram, pool
-        self._updates = [_OneUpdate(ram, pool)]
+    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor, arch: str = DEFAULT.name) -> None:
+        self._ram, self._pool, self._arch = ram, pool, arch
+        self._updates = [_OneUpdate(ram, pool, arch)]
 
     def on_line(self, text: str) -> None:
         """Take a line of the dialogue; an outgoing side that follows another begins an update."""
         if text == "# side=outgoing" and self._updates[-1].begun:
-            self._updates.append(_OneUpdate(self._ram, self._pool))
+            self._updates.append(_OneUpdate(self._ram, self._pool, self._arch))
         self._updates[-1].on_line(text)
 
     def changed(self, seconds: float = 1.0) -> int:
@@ -176,8 +177,9 @@ class RamWitness:
 @contextmanager
 def ram_witness(machine: MachineView) -> Iterator[HostHelper]:
     """The helper of stage 1; leaves FILE in the trial's folder."""
-    with MachineRam(machine.process.pid) as ram, ThreadPoolExecutor(1) as pool:
-        witness = RamWitness(ram, pool)
+    arch = machine.spec.arch
+    with MachineRam(machine.process.pid, arch.ram) as ram, ThreadPoolExecutor(1) as pool:
+        witness = RamWitness(ram, pool, arch.name)
         yield witness
         (machine.folder / FILE).write_text(json.dumps(witness.result()) + "\n")
 
