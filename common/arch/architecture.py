@@ -90,6 +90,14 @@ class Architecture:
     firmware: bool
     """Whether firmware runs before the first kernel."""
 
+    # what the host sees of a CPU
+    leads_by: str
+    """By what of a CPU the host finds the kernel that it runs, in words."""
+    pointer: str
+    """What its instruction pointer is called."""
+    guest_ram: int
+    """Where RAM begins in the physical memory of a guest of ours (workload/arch/MACHINE/vm/)."""
+
     # time
     counter: str
     """What the counter that userspace and guest read is called."""

@@ -31,6 +31,9 @@ ARM64 = Architecture(
     serial={"type": "system-serial"},
     console="ttyAMA0",
     firmware=False,
+    leads_by="MMU and PC",
+    pointer="PC",
+    guest_ram=1 << 30,
     counter="CNTVCT_EL0",
     counter_parameter=None,
 )

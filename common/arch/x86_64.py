@@ -28,6 +28,9 @@ X86_64 = Architecture(
     # Hyper-V, VMware or KVM leaves that check out as well.
     cmdline=("no_timer_check",),
     firmware=True,
+    leads_by="CR3 and RIP",
+    pointer="RIP",
+    guest_ram=0,
     counter="TSC",
     counter_parameter="tsc_early_khz",
 )

@@ -7,6 +7,7 @@ from the root to the note, so that what it led to does not rest on a conclusion 
 
 from __future__ import annotations
 
+from common.arch.known import ARCHITECTURES
 from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
 from common.record.cpus.samples import CpuSample, Look, Sample
@@ -20,9 +21,10 @@ _LEAST = 2
 
 def _saw_kernels(trial: Trial) -> Outcome:
     setting = trial.setting
+    arch = ARCHITECTURES[setting.architecture]
     kernels = {"outgoing": setting.outgoing, "incoming": setting.incoming}
     ids = f"{setting.outgoing.build_id[:12]}, then {setting.incoming.build_id[:12]}"
-    expected = f"build ids {ids}, where CR3 and RIP of the CPUs lead"
+    expected = f"build ids {ids}, where {arch.leads_by} of the CPUs lead"
     if stayed := _stayed(trial):
         return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     seen = []
@@ -44,7 +46,10 @@ def _saw_kernels(trial: Trial) -> Outcome:
                 expected=expected,
             )
         if not any(_in_text(cpu, kernel) for sample in samples for cpu in sample.cpus):
-            return no_data(f"no RIP in the {name} kernel's text", expected=expected)
+            return no_data(
+                f"no {arch.pointer} in the {name} kernel's text",
+                expected=expected,
+            )
         seen.append(f"{kernel.build_id[:12]} at {len(points)} points")
     differ = setting.one_kernel or setting.outgoing.build_id != setting.incoming.build_id
     return outcome(

@@ -35,12 +35,7 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
             for side in ("", *SIDES):
                 name = f"--{side}-{kind}" if side else f"--{kind}"
                 group.add_argument(name, metavar=metavar, help=None if side else help)
-    group.add_argument(
-        "--arch",
-        choices=tuple(ARCHITECTURES),
-        default=DEFAULT.name,
-        help=f"of the machine and its kernels (default: {DEFAULT.name}); docs/arm64.md",
-    )
+    arch_option(group)
     group.add_argument(
         "--series",
         default="ours",
@@ -61,6 +56,16 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
         "--line-tables",
         action="store_true",
         help="decode stacks to file and line; same code, but a separate kernel build",
+    )
+
+
+def arch_option(parser: argparse._ActionsContainer) -> None:
+    """--arch NAME."""
+    parser.add_argument(
+        "--arch",
+        choices=tuple(ARCHITECTURES),
+        default=DEFAULT.name,
+        help=f"of the machine and its kernels (default: {DEFAULT.name}); docs/arm64.md",
     )
 
 

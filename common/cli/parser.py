@@ -16,7 +16,7 @@ from typing import NoReturn
 
 from common import __version__
 from common.arch.known import ARCHITECTURES, DEFAULT
-from common.cli.kernel_options import kernel_options
+from common.cli.kernel_options import arch_option, kernel_options
 from common.cli.options import (
     accelerator_option,
     append_option,
@@ -262,12 +262,13 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
     compare.add_argument("after", metavar="RUN")
 
-    _verb(
+    doctor = _verb(
         verbs,
         "doctor",
         "doctor:doctor",
         "what this machine has, what is missing, and how to fix it",
     )
+    arch_option(doctor)
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
     listing.add_argument(
         "--schema",

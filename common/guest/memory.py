@@ -18,7 +18,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from common.arch.known import DEFAULT
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.record.cpus import arm64
 from common.record.cpus.page_tables import Ram, Walk, read_virtual, walk
 from common.record.stored_file import Strict
@@ -31,8 +31,6 @@ MOST_PAGES = 1 << 16
 """Pages of a vCPU's share that are looked at, at most; all of them up to 256 MiB."""
 
 PAGE_TABLES, CODE, CODE_END = 0x2000, 0x40000, 0x42000
-RAM_BASE = {"x86_64": 0, "arm64": 1 << 30}
-"""Where the guest's RAM begins in its physical memory, by architecture."""
 _ARM64_BITS = 39
 VCPUS, VCPU_SIZE, MAX_VCPUS = 0x80000, 0x8000, 8
 _CODE_BYTES = 64
@@ -122,7 +120,7 @@ class GuestTables(Strict):
 
 def guest_tables(ram: Ram, page: Callable[[int], bytes], arch: str = DEFAULT.name) -> GuestTables:
     """Look at them now."""
-    base = RAM_BASE[arch]
+    base = ARCHITECTURES[arch].guest_ram
     guest = _GuestPhysical(page, base)
 
     def lead(memory: Ram, virtual: int) -> int | None:

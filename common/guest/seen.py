@@ -19,11 +19,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
+from common.arch.known import ARCHITECTURES
 from common.checks.live_update import OUTGOING
 from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
 from common.guest.checks import extents
-from common.guest.memory import CODE, CODE_END, PAGE, PAGE_TABLES, RAM_BASE, VCPU_SIZE, VCPUS
+from common.guest.memory import CODE, CODE_END, PAGE, PAGE_TABLES, VCPU_SIZE, VCPUS
 from common.record.cpus.samples import CpuSample
 from common.record.evidence import Trial
 
@@ -102,7 +103,7 @@ def _upwards(seen: list[Seen], vcpu: int, last: int) -> bool:
 
 def _own(trial: Trial) -> str:
     """Where the guest's code is in its physical memory."""
-    return hex(RAM_BASE[trial.setting.architecture] + CODE)
+    return hex(ARCHITECTURES[trial.setting.architecture].guest_ram + CODE)
 
 
 def _tables_in_words(tables: dict[str, Any], own: str) -> str:

@@ -25,9 +25,12 @@ from common.record.stored_file import Hex, Stamp, Strict, read_json
 
 FILE = "last-look.json"
 LOG = "log-from-ram.txt"
-_AT = re.compile(r"^RIP: [0-9a-f]+:([A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)")
+_AT = re.compile(r"^(?:RIP: [0-9a-f]+:|pc : )([A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)")
 _BUG_AT = re.compile(r"kernel BUG at (\S+?)!?$")
-_FAULT = re.compile(r"BUG: .*(?:page fault for address|dereference, address): (?:0x)?([0-9a-f]+)")
+_FAULT = re.compile(
+    r"(?:BUG: .*(?:page fault for address|dereference, address):"
+    r"|Unable to handle kernel .* at virtual address) (?:0x)?([0-9a-f]+)"
+)
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 FAULT_SAMPLES, _TURNS = 12, 4
 """Looks at an instruction that faults for good, and how often they must come and go between it

@@ -209,7 +209,7 @@ def _timing(one: StoredRun) -> Iterable[str]:
     return [
         *wrap(f"{accelerator}, {note}. No outlier is left out."),
         *wrap(
-            "Clock over the kexec: the machine's TSC, which runs through it"
+            f"Clock over the kexec: the machine's {one.stage.arch.counter}, which runs through it"
             f" ({fact(side, 'tsc.khz')} kHz); the host's CLOCK_MONOTONIC where it says host."
         ),
         "",
