@@ -87,6 +87,8 @@ class Architecture:
     on the second."""
     cmdline: tuple[str, ...] = ()
     """Words that every kernel is given."""
+    memmap: bool
+    """Whether memmap= keeps memory from a kernel; see workload/core/stale_text.c."""
     firmware: bool
     """Whether firmware runs before the first kernel."""
 

@@ -30,6 +30,7 @@ ARM64 = Architecture(
     ram=RamLayout(base=1 << 30),
     serial={"type": "system-serial"},
     console="ttyAMA0",
+    memmap=False,
     firmware=False,
     leads_by="MMU and PC",
     pointer="PC",

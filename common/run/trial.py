@@ -204,7 +204,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
         words += (f"stage.chain={chain}",)
     if setup.stage.series != "ours":
         words += ("stage.series=foreign",)
-    if setup.accelerator.name == "tcg":
+    if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)
     if plan.control:

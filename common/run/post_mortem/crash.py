@@ -27,7 +27,8 @@ _DECODE_SECONDS = 120.0
 # In a crash nearly every line is about registers; these say what happened, where, and to whom.
 _MATTERS = re.compile(
     r"BUG: |Oops|Kernel panic|general protection|double fault|kernel BUG at|WARNING: |KASAN"
-    r"|#PF: |RIP: \d+:|pc : |Internal error: |Unable to handle kernel|CPU: \d+ |Comm: |Workqueue: |Unable to mount"
+    r"|#PF: |RIP: \d+:|pc : |Internal error: |Unable to handle kernel|Unable to mount"
+    r"|CPU: \d+ |Comm: |Workqueue: "
 )
 _TRACE, _PLACE = ("Call Trace:", "Call trace:"), ("RIP: ", "pc : ")
 _FRAME = re.compile(r"^ *(?:\? )?[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+")
