@@ -71,7 +71,7 @@ class KernelChoice:
     series: Series = "ours"
     config: tuple[Path, ...] = ()
     """Kconfig fragments of the user's, which come last."""
-    arch: Architecture = DEFAULT
+    arch: Architecture = field(default=DEFAULT, repr=False)
     """What they are built for, and the machine that boots them."""
     line_tables: bool = False
     """Kernels of the same code whose vmlinux tells file and line of each instruction."""
