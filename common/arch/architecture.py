@@ -100,6 +100,9 @@ class Architecture:
     guest_ram: int
     """Where RAM begins in the physical memory of a guest of ours (workload/arch/MACHINE/vm/)."""
 
+    cpu_questions: tuple[str, ...] = ()
+    """What QEMU's monitor is asked of each CPU of a silent machine beside its registers."""
+
     # time
     counter: str
     """What the counter that userspace and guest read is called."""

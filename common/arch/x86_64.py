@@ -31,6 +31,7 @@ X86_64 = Architecture(
     firmware=True,
     leads_by="CR3 and RIP",
     pointer="RIP",
+    cpu_questions=("info lapic {cpu}",),
     guest_ram=0,
     counter="TSC",
     counter_parameter="tsc_early_khz",

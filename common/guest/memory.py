@@ -11,7 +11,7 @@ can tell whether this guest is still at work in them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Annotated
@@ -124,7 +124,7 @@ def guest_tables(ram: Ram, page: Callable[[int], bytes], arch: str = DEFAULT.nam
     guest = _GuestPhysical(page, base)
 
     def lead(memory: Ram, virtual: int) -> int | None:
-        return _walk(arch, memory, base + PAGE_TABLES, virtual).physical
+        return _WALKS[arch](memory, base + PAGE_TABLES, virtual).physical
 
     nested = lead(guest, CODE)
     code = read_virtual(guest, partial(lead, guest), CODE, _CODE_BYTES)
@@ -132,11 +132,11 @@ def guest_tables(ram: Ram, page: Callable[[int], bytes], arch: str = DEFAULT.nam
     return GuestTables(nested=None if nested is None else hex(nested), flat=flat)
 
 
-def _walk(arch: str, memory: Ram, root: int, virtual: int) -> Walk:
-    """By the guest's own tables (workload/arch/MACHINE/vm/vm.c)."""
-    if arch == "arm64":
-        return arm64.walk(memory, root, virtual, bits=_ARM64_BITS)
-    return walk(memory, root, virtual)
+_WALKS: Mapping[str, Callable[[Ram, int, int], Walk]] = {
+    "x86_64": walk,
+    "arm64": partial(arm64.walk, bits=_ARM64_BITS),
+}
+"""Architecture -> walk by the guest's own tables (workload/arch/MACHINE/vm/vm.c)."""
 
 
 def count_written(

@@ -279,7 +279,8 @@ class Machine:
         an interrupt which never comes. Asked twice, so that what stands still can be told.
         """
         questions = ["info status", "info registers -a"]
-        questions += [f"info lapic {cpu}" for cpu in range(self.spec.cpus)]
+        for cpu in range(self.spec.cpus):
+            questions += [question.format(cpu=cpu) for question in self.spec.arch.cpu_questions]
         with (self.folder / "qemu-state.txt").open("w") as state:
             for look in range(_LOOKS):
                 if look:

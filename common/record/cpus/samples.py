@@ -121,12 +121,20 @@ def take(
 ) -> Sample:
     """A sample now, of a machine of that architecture."""
     now = time.monotonic_ns()
-    cpus: tuple[AnyCpu, ...]
-    if arch == "arm64":
-        cpus = arm64.parse_registers(monitor.registers(), monitor.physical)
-    else:
-        cpus = parse_registers(monitor.registers())
-    return Sample(t=now, point=point, cpus=tuple(_look(cpu, ram, layouts) for cpu in cpus))
+    cpus = tuple(_look(cpu, ram, layouts) for cpu in _CPUS[arch](monitor))
+    return Sample(t=now, point=point, cpus=cpus)
+
+
+def _x86(monitor: Monitor) -> tuple[AnyCpu, ...]:
+    return parse_registers(monitor.registers())
+
+
+def _arm64(monitor: Monitor) -> tuple[AnyCpu, ...]:
+    return arm64.parse_registers(monitor.registers(), monitor.physical)
+
+
+_CPUS = {"x86_64": _x86, "arm64": _arm64}
+"""Architecture -> how its CPUs are asked for."""
 
 
 def _look(cpu: AnyCpu, ram: Ram, layouts: Sequence[KernelLayout]) -> CpuSample:

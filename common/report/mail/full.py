@@ -19,7 +19,7 @@ from common.judge.stored_run import StoredRun
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
-from common.report.host import attempts, host_lines
+from common.report.host import attempts, host_lines, machine_words
 from common.report.mail.words import (
     NOT_RECORDED,
     WIDTH,
@@ -107,6 +107,7 @@ def _host(one: StoredRun) -> Iterable[str]:
     load = main.setting.load
     return [
         *wrap(text, "host    ", " " * 8),
+        *(wrap(words, "machine ", " " * 8) if (words := machine_words(main.setting)) else []),
         *(wrap(in_words(load), "load    ", " " * 8) if load else []),
         *wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *(wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),

@@ -6,6 +6,8 @@
 
 #include "vm_state.h"
 
+#define TIMER_ISTATUS BIT_ULL(2)
+
 union register_list {
 	struct kvm_reg_list list;
 	u8 space[sizeof(struct kvm_reg_list) + VM_STATE_REGISTERS * sizeof(u64)];
@@ -101,10 +103,13 @@ void vcpu_state_read_back(struct vcpu *vcpu, struct vcpu_state *state)
 	capture_registers(vcpu, state);
 }
 
+/* Of a timer's control ISTATUS is no state: whether its time has come by now. */
 static bool same(struct vcpu_state *vcpu, u64 id, const void *value)
 {
 	const void *other = vcpu_state_register(vcpu, id);
 
+	if (other && (id == KVM_REG_ARM_TIMER_CTL || id == KVM_REG_ARM_PTIMER_CTL))
+		return !((*(const u64 *)other ^ *(const u64 *)value) & ~TIMER_ISTATUS);
 	return other && !memcmp(other, value, size_of(id));
 }
 
