@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * The guest's GICv3. There is no ITS: nothing in the guest sends a message, so there are no LPIs
- * whose tables would have to be written to the guest's memory.
+ * The guest's GICv3. There is no ITS: nothing in the guest sends a message, so there are no LPIs,
+ * and neither PROPBASER and PENDBASER nor the tables behind them.
  */
 #include <sys/ioctl.h>
 
@@ -12,9 +12,7 @@ struct range {
 	u32 offset, words;
 };
 
-/*
- * GICv3 architecture specification, 12.8 and 12.10.
- */
+/* GICv3 architecture specification, 12.8 and 12.10. */
 static const struct range distributor[] = {
 	{ 0x0000, 1 },			/* CTLR */
 	{ 0x0010, 1 },			/* STATUSR */
@@ -30,7 +28,6 @@ static const struct range distributor[] = {
 static const struct range redistributor[] = {
 	{ 0x00000, 1 },			/* CTLR */
 	{ 0x00010, 2 },			/* STATUSR, WAKER */
-	{ 0x00070, 4 },			/* PROPBASER, PENDBASER */
 	{ 0x10080, 1 },			/* IGROUPR0 */
 	{ 0x10100, 1 },			/* ISENABLER0 */
 	{ 0x10200, 1 },			/* ISPENDR0 */
