@@ -278,6 +278,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the JSON Schema of the record, or of `report --format json`",
     )
 
+    arch_option(listing)
     listing.add_argument(
         "--promises",
         action="store_true",

@@ -20,7 +20,7 @@ from common.machine.domain import MachineSpec, domain_xml
 from common.paths import CHECKOUT
 from common.run.kernels import base_configs
 from common.run.setup import chosen_cpu
-from common.stage.loading import all_stages, load_stage
+from common.stage.loading import all_stages, load_stage, unbroken
 from common.stage.on_architecture import not_there, on_architecture
 
 GIB = 1 << 30
@@ -114,6 +114,18 @@ def test_what_does_not_apply_is_left_out_and_told() -> None:
     assert "registers_taken" in stage.control("msr-unknown").breaks
     assert all(control.breaks <= after for control in stage.controls)
     assert on_architecture(declared, DEFAULT) is declared
+
+
+def test_what_applies_on_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list", "--arch", "arm64"]) == 0
+    said = capsys.readouterr().out
+    assert "registers_taken" in said and "msrs_taken" not in said
+    assert "Not on arm64: slow-clock, because" in said
+    assert "stage 02_vfio_noiommu is not there for arm64" in said
+
+
+def test_no_check_of_it_is_without_a_control() -> None:
+    assert unbroken(on_architecture(load_stage(1), ARM64)) == []
 
 
 def test_a_stage_that_is_not_there_is_not_run(capsys: pytest.CaptureFixture[str]) -> None:

@@ -31,7 +31,7 @@ REGISTERS_TAKEN = Check(
 ARM64 = Elsewhere(
     not_there={
         "slow-clock": "a kernel reads the counter's rate in CNTFRQ_EL0, and no word of its command"
-        " line changes that",
+        " line changes that; so no control sets a clock wrong there",
     },
     checks={"msrs_taken": REGISTERS_TAKEN},
     controls={
