@@ -87,8 +87,21 @@ class Architecture:
     on the second."""
     cmdline: tuple[str, ...] = ()
     """Words that every kernel is given."""
+    memmap: bool
+    """Whether memmap= keeps memory from a kernel; see workload/core/stale_text.c."""
     firmware: bool
     """Whether firmware runs before the first kernel."""
+
+    # what the host sees of a CPU
+    leads_by: str
+    """By what of a CPU the host finds the kernel that it runs, in words."""
+    pointer: str
+    """What its instruction pointer is called."""
+    guest_ram: int
+    """Where RAM begins in the physical memory of a guest of ours (workload/arch/MACHINE/vm/)."""
+
+    cpu_questions: tuple[str, ...] = ()
+    """What QEMU's monitor is asked of each CPU of a silent machine beside its registers."""
 
     # time
     counter: str

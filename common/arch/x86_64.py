@@ -27,7 +27,12 @@ X86_64 = Architecture(
     # A host that does not run QEMU's timers for 60 ms is no reason to panic; Linux as a guest of
     # Hyper-V, VMware or KVM leaves that check out as well.
     cmdline=("no_timer_check",),
+    memmap=True,
     firmware=True,
+    leads_by="CR3 and RIP",
+    pointer="RIP",
+    cpu_questions=("info lapic {cpu}",),
+    guest_ram=0,
     counter="TSC",
     counter_parameter="tsc_early_khz",
 )

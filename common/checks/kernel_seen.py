@@ -7,9 +7,9 @@ from the root to the note, so that what it led to does not rest on a conclusion 
 
 from __future__ import annotations
 
+from common.arch.known import ARCHITECTURES
 from common.checks.model import Check, Outcome
 from common.checks.outcomes import no_data, outcome
-from common.record.cpus.page_tables import follows
 from common.record.cpus.samples import CpuSample, Look, Sample
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
@@ -21,9 +21,10 @@ _LEAST = 2
 
 def _saw_kernels(trial: Trial) -> Outcome:
     setting = trial.setting
+    arch = ARCHITECTURES[setting.architecture]
     kernels = {"outgoing": setting.outgoing, "incoming": setting.incoming}
     ids = f"{setting.outgoing.build_id[:12]}, then {setting.incoming.build_id[:12]}"
-    expected = f"build ids {ids}, where CR3 and RIP of the CPUs lead"
+    expected = f"build ids {ids}, where {arch.leads_by} of the CPUs lead"
     if stayed := _stayed(trial):
         return outcome(False, expected=expected, seen=stayed, evidence=_EVIDENCE)
     seen = []
@@ -45,7 +46,10 @@ def _saw_kernels(trial: Trial) -> Outcome:
                 expected=expected,
             )
         if not any(_in_text(cpu, kernel) for sample in samples for cpu in sample.cpus):
-            return no_data(f"no RIP in the {name} kernel's text", expected=expected)
+            return no_data(
+                f"no {arch.pointer} in the {name} kernel's text",
+                expected=expected,
+            )
         seen.append(f"{kernel.build_id[:12]} at {len(points)} points")
     differ = setting.one_kernel or setting.outgoing.build_id != setting.incoming.build_id
     return outcome(
@@ -75,15 +79,17 @@ def _stayed(trial: Trial) -> str | None:
     common = places[0] & places[1]
     if not common:
         return None
-    number, image, physical, gs = sorted(common)[0]
+    number, image, physical, own = sorted(common)[0]
+    data = f" and its per-CPU data at {own:#x}" if own else ""
     return (
-        f"CPU {number} has its kernel at {image:#x} (physical {physical:#x}) and its per-CPU data"
-        f" at {gs:#x} on both sides: no kernel was started between them"
+        f"CPU {number} has its kernel at {image:#x} (physical {physical:#x}){data} on both sides:"
+        " no kernel was started between them"
     )
 
 
 def _place(cpu: CpuSample, kernel: KernelFacts, *, fixed: bool) -> tuple[int, int, int, int] | None:
-    """CPU, where its image is mapped and its note lies, GS base; without KASLR only if `fixed`."""
+    """CPU, where its image is mapped and its note lies, and where its per-CPU data, 0 where that is
+    not known; without KASLR only if `fixed`."""
     layout = kernel.layout
     if layout is None or cpu.image is None or not cpu.cpu.in_kernel_half:
         return None
@@ -91,8 +97,8 @@ def _place(cpu: CpuSample, kernel: KernelFacts, *, fixed: bool) -> tuple[int, in
         return None
     for look in cpu.looks:
         physical = look.note.walk.physical
-        if look.build_id and physical is not None and cpu.cpu.gs:
-            return cpu.cpu.number, cpu.image or 0, physical, cpu.cpu.gs
+        if look.build_id and physical is not None and cpu.cpu.per_cpu != 0:
+            return cpu.cpu.number, cpu.image or 0, physical, cpu.cpu.per_cpu or 0
     return None
 
 
@@ -127,16 +133,17 @@ def _shows(cpu: CpuSample, kernel: KernelFacts) -> bool:
 
 def _is_of(look: Look, cpu: CpuSample, kernel: KernelFacts) -> bool:
     layout, registers = kernel.layout, cpu.cpu
-    if layout is None or cpu.image is None or cpu.root is None or not registers.paging:
+    if layout is None or cpu.image is None or cpu.root is None:
         return False
     places = ((look.note, layout.note), (look.banner, layout.banner))
     return (
-        cpu.root in (registers.cr3, registers.cr3 & ~0x1000)
+        registers.runs_by(cpu.root, look.note.walk, cpu.pc, layout)
         and look.build_id == kernel.build_id
         and look.says.startswith(f"Linux version {kernel.release} ")
         and all(
             read.walk.virtual == cpu.image + link - layout.text
-            and follows(read.walk, cpu.root, levels=registers.levels)
+            and read.walk.physical is not None
+            and registers.walk(read.walk, cpu.root, read.walk.virtual) == read.walk
             for read, link in places
         )
     )
@@ -146,7 +153,7 @@ def _in_text(cpu: CpuSample, kernel: KernelFacts) -> bool:
     layout = kernel.layout
     if layout is None or cpu.image is None or not _shows(cpu, kernel):
         return False
-    return cpu.cpu.in_kernel_half and layout.in_text(cpu.cpu.rip - cpu.image + layout.text)
+    return cpu.cpu.in_kernel_half and layout.in_text(cpu.cpu.pc - cpu.image + layout.text)
 
 
 HOST_SAW_KERNELS = Check(

@@ -8,15 +8,16 @@ from collections.abc import Sequence
 
 from tabulate import tabulate
 
+from common.arch.known import ARCHITECTURES
 from common.errors import Exit
 from common.host.requirements import Requirement, requirements
 
 FOUND_WIDTH = 50
 
 
-def doctor(_arguments: argparse.Namespace) -> int:
+def doctor(arguments: argparse.Namespace) -> int:
     """Print what this machine has and lacks; 0 when all that `demo` needs is there, else 3."""
-    found = requirements()
+    found = requirements(ARCHITECTURES[arguments.arch])
     print(table(found))
     print()
     print(summary(found))

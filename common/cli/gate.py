@@ -7,6 +7,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
+from common.arch.known import DEFAULT
 from common.cli.kernel_options import chosen_kernels
 from common.cli.options import known_splats, run_options
 from common.cli.run import told_runnable
@@ -23,6 +24,7 @@ from common.run.stage_run import execute_run, final_name, run_folder
 from common.stage.append import check
 from common.stage.configured import configured
 from common.stage.loading import all_stages, stage_folders
+from common.stage.on_architecture import not_there
 from common.suites.upstream.build import SUITES
 from common.suites.upstream.ktap import suite_result
 from common.suites.upstream.run import run_suites
@@ -50,10 +52,13 @@ def gate(arguments: argparse.Namespace) -> int:
     status, error = Exit.PASS, None
     with Hypervisor(arguments.connect) as hypervisor:
         for position, declared in enumerate(stages, start=1):
-            stage = configured(declared, choice=choice)
             if status is not Exit.PASS or error:
-                print(f"ok {position} {stage.label} # SKIP an earlier stage fell")
+                print(f"ok {position} {declared.label} # SKIP an earlier stage fell")
                 continue
+            if why := not_there(declared, choice.arch):
+                print(f"ok {position} {declared.label} # SKIP {why}", flush=True)
+                continue
+            stage = configured(declared, choice=choice)
             plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
             try:
                 record, _verdict, _folder = execute_run(stage, plans, choice, options, hypervisor)
@@ -109,6 +114,8 @@ def gate_upstream(arguments: argparse.Namespace) -> int:
     choice = chosen_kernels(arguments)
     if choice.prebuilt:
         raise UsageError("gate --upstream builds kernels and tests from one tree: no --image")
+    if choice.arch is not DEFAULT:
+        raise UsageError(f"gate --upstream is there for {DEFAULT.title} only")
     statuses: set[str] = set()
     with (
         Hypervisor(arguments.connect) as hypervisor,

@@ -6,6 +6,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.errors import UsageError
 from common.host.debian import DEFAULT_PACKAGE
 from common.stage.kernel_choice import (
@@ -34,6 +35,7 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
             for side in ("", *SIDES):
                 name = f"--{side}-{kind}" if side else f"--{kind}"
                 group.add_argument(name, metavar=metavar, help=None if side else help)
+    arch_option(group)
     group.add_argument(
         "--series",
         default="ours",
@@ -57,10 +59,24 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
     )
 
 
+def arch_option(parser: argparse._ActionsContainer) -> None:
+    """--arch NAME."""
+    parser.add_argument(
+        "--arch",
+        choices=tuple(ARCHITECTURES),
+        default=DEFAULT.name,
+        help=f"of the machine and its kernels (default: {DEFAULT.name}); docs/arm64.md",
+    )
+
+
 def chosen_kernels(arguments: argparse.Namespace) -> KernelChoice:
     """The choice that the options make. Raises UsageError where two contradict each other."""
     outgoing, incoming = (_origin(arguments, side) for side in SIDES)
+    arch = ARCHITECTURES[arguments.arch]
+    if arch is not DEFAULT and "image" in (outgoing.kind, incoming.kind):
+        raise UsageError(f"--image is there for {DEFAULT.title} only")
     return KernelChoice(
+        arch=arch,
         outgoing=outgoing,
         incoming=incoming,
         series=series_of(arguments.series),

@@ -65,7 +65,7 @@ def selftests(arguments: argparse.Namespace) -> int:
     if choice.prebuilt or not patches_of(stage):
         raise UsageError("kernels are built without a series and with it: no --image, and a series")
     with Hypervisor(arguments.connect) as hypervisor:
-        accelerator = probe(wanted=arguments.accel)
+        accelerator = probe(choice.arch, wanted=arguments.accel)
         with run_folder("selftests", hypervisor) as folder:
             before, after = run_selftests(stage, choice, hypervisor, accelerator, folder)
     rows = [[suite, *counts(before[suite]), *counts(after[suite])] for suite in before]

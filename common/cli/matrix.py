@@ -10,11 +10,13 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from common.arch.known import ARCHITECTURES
 from common.cli.options import run_options
 from common.errors import Exit, UsageError
 from common.paths import runs_root
 from common.stage.kernel_choice import KernelChoice, Origin, default_origin, origin_of, series_of
-from common.stage.loading import stage_folders
+from common.stage.loading import load_stage, stage_folders
+from common.stage.on_architecture import not_there
 from common.suites.matrix.cells import Cell, cells_of, exit_of, names_in, plan_text, result, table
 
 
@@ -41,8 +43,12 @@ def matrix(arguments: argparse.Namespace) -> int:
 
 def cells(arguments: argparse.Namespace) -> tuple[Cell, ...]:
     """The cells that the options ask for. Raises UsageError for kernels or stages there are not."""
-    base = KernelChoice(series=series_of(arguments.series), config=tuple(arguments.config))
-    stages = arguments.stage or [*stage_folders()]
+    arch = ARCHITECTURES[arguments.arch]
+    base = KernelChoice(
+        series=series_of(arguments.series), config=tuple(arguments.config), arch=arch
+    )
+    there = [n for n in stage_folders() if not not_there(load_stage(n), arch)]
+    stages = arguments.stage or there
     return cells_of(
         _kernels(arguments.kernel),
         stages,

@@ -7,7 +7,7 @@ import argparse
 from collections.abc import Callable
 from pathlib import Path
 
-from common.arch.known import DEFAULT
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.cli.kernel_options import kernel_options
 from common.errors import UsageError
 from common.host.processes.load import MOST as MOST_BUSY
@@ -26,6 +26,7 @@ def run_options(arguments: argparse.Namespace) -> RunOptions:
     given = {o.parameter for stage in all_stages() for o in stage.options}
     return RunOptions(
         accelerator=arguments.accel,
+        cpu=arguments.cpu,
         numbers={n: v for n in sorted(given) if (v := getattr(arguments, n)) is not None},
         load=arguments.load,
         append=tuple(arguments.append),
@@ -52,6 +53,7 @@ def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> N
     parser.set_defaults(load=0, append=[])  # for the verbs without these options
     machine = parser.add_argument_group("machine")
     accelerator_option(machine)
+    machine.add_argument("--cpu", metavar="MODEL", help=f"the emulated CPU ({_cpus()})")
     qemu_option(machine)
     connect_option(machine)
     # The first of a flag: where a stage's workloads differ in it, the stage's own.
@@ -64,6 +66,12 @@ def machine_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> N
             metavar=option.metavar,
             help=option.help,
         )
+
+
+def _cpus() -> str:
+    """Of each architecture that has a choice."""
+    several = [arch for arch in ARCHITECTURES.values() if len(arch.cpus) > 1]
+    return "; ".join(f"{a.name}: {', '.join(cpu.name for cpu in a.cpus)}" for a in several)
 
 
 def accelerator_option(parser: argparse._ActionsContainer) -> None:

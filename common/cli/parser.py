@@ -15,7 +15,8 @@ from types import FrameType
 from typing import NoReturn
 
 from common import __version__
-from common.cli.kernel_options import kernel_options
+from common.arch.known import ARCHITECTURES, DEFAULT
+from common.cli.kernel_options import arch_option, kernel_options
 from common.cli.options import (
     accelerator_option,
     append_option,
@@ -257,12 +258,13 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
     compare.add_argument("after", metavar="RUN")
 
-    _verb(
+    doctor = _verb(
         verbs,
         "doctor",
         "doctor:doctor",
         "what this machine has, what is missing, and how to fix it",
     )
+    arch_option(doctor)
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
     listing.add_argument(
         "--schema",
@@ -272,6 +274,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="the JSON Schema of the record, or of `report --format json`",
     )
 
+    arch_option(listing)
     listing.add_argument(
         "--promises",
         action="store_true",
@@ -384,7 +387,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = _parse(argv)
         signal.signal(signal.SIGTERM, _terminated)
         if hasattr(arguments, "qemu"):
-            choose(arguments.qemu)
+            choose(arguments.qemu, ARCHITECTURES[getattr(arguments, "arch", DEFAULT.name)])
         module, function = arguments.target.split(":")
         verb = getattr(importlib.import_module(f"common.cli.{module}"), function)
         status = int(verb(arguments))

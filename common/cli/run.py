@@ -25,8 +25,10 @@ from common.run.stage_run import StageRun, begin_run, execute_run
 from common.stage.append import check
 from common.stage.configured import configured, skipped_in_words
 from common.stage.declaration import WORKLOADS, Stage
+from common.stage.kernel_choice import KernelChoice
 from common.stage.layouts import layouts_asked
 from common.stage.loading import all_stages, load_stage
+from common.stage.on_architecture import not_there
 from common.text import printable
 
 
@@ -84,10 +86,9 @@ def demo(arguments: argparse.Namespace) -> int:
     of the controls take longer than all of them.
     """
     choice, options = chosen_kernels(arguments), run_options(arguments)
-    stages = [configured(declared, choice=choice) for declared in all_stages()]
+    stages, skipped = _there(choice)
     check(arguments.append, stages)
     verdicts: dict[str, tuple[Stage, Verdict, Run]] = {}
-    skipped: list[str] = []
     with Hypervisor(arguments.connect) as hypervisor:
         runs: dict[str, StageRun] = {}
         for stage in sorted(stages, key=lambda stage: stage.workload != WORKLOADS[0]):
@@ -119,6 +120,17 @@ def demo(arguments: argparse.Namespace) -> int:
             print(textwrap.fill(f"{stage.label}: {text}", 100, subsequent_indent="   "))
     print(_not_claimed([stage for stage, _, _ in shown]))
     return max((verdict.exit for _, verdict, _ in shown), default=Exit.SKIP)
+
+
+def _there(choice: KernelChoice) -> tuple[list[Stage], list[str]]:
+    """The stages that the architecture has; of the others why it has them not."""
+    stages, skipped = [], []
+    for declared in all_stages():
+        if why := not_there(declared, choice.arch):
+            skipped.append(f"{declared.label}: SKIP, {why}")
+        else:
+            stages.append(configured(declared, choice=choice))
+    return stages, skipped
 
 
 _WORD = {"PASS": "ok", "XFAIL": "xfail", "XPASS": "XPASS", "N/A": "n/a"}

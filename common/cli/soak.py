@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.cli.kernel_options import chosen_kernels
 from common.cli.options import run_options
 from common.cli.run import told_runnable
@@ -28,6 +30,7 @@ from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import all_stages, load_stage, stage_workloads
+from common.stage.on_architecture import not_there
 from common.suites.soak.rounds import Judged, RunOne, go_on, judged
 from common.suites.soak.state import Chosen, Soak, State, exit_of, opened, report, stored
 
@@ -39,7 +42,7 @@ PlanOf = dict[tuple[str, str], TrialPlan]
 def soak(arguments: argparse.Namespace) -> int:
     """Rounds, until there were enough or Ctrl-C; then the table, on stdout."""
     choice = chosen_kernels(arguments)
-    stages = [configured(stage, choice=choice) for stage in _stages(arguments)]
+    stages = [configured(stage, choice=choice) for stage in _stages(arguments, choice.arch)]
     check(arguments.append, stages)
     asked = _asked(arguments, choice, stages)
     name = _name(arguments, asked)
@@ -75,14 +78,16 @@ def soak(arguments: argparse.Namespace) -> int:
         return _told(store)
 
 
-def _stages(arguments: argparse.Namespace) -> list[Stage]:
+def _stages(arguments: argparse.Namespace, arch: Architecture) -> list[Stage]:
     """What was named, with each of its workloads. Raises UsageError for what there is not."""
     if arguments.stage is None:
-        found = list(all_stages())
+        found = [stage for stage in all_stages() if not not_there(stage, arch)]
     else:
         numbers = sorted(set(arguments.stage))
         own = [load_stage(number) for number in numbers]  # raises for a number there is not
-        found = [load_stage(s.number, w) for s in own for w in stage_workloads(s.number)]
+        workloads = [(s.number, w) for s in own for w in stage_workloads(s.number)]
+        found = [load_stage(n, w) for n, w in workloads]
+        found = [s for s in found if not not_there(s, arch)] or found
     kept = [stage for stage in found if arguments.workload in (None, stage.workload)]
     if not kept:
         raise UsageError(f"no stage of these has a workload {arguments.workload!r}")
@@ -94,7 +99,9 @@ def _asked(arguments: argparse.Namespace, choice: KernelChoice, stages: Sequence
     others = {o.flag: getattr(arguments, o.parameter) for o in options}
     others |= {"--accel": None if arguments.accel == "auto" else arguments.accel}
     others |= {"--append": " ".join(arguments.append) or None}
-    others |= {"kernels": None if choice == KernelChoice() else choice}
+    others |= {"--arch": None if choice.arch is DEFAULT else choice.arch.name}
+    others |= {"--cpu": arguments.cpu}
+    others |= {"kernels": None if choice == KernelChoice(arch=choice.arch) else choice}
     return Chosen(
         stages=tuple(stage.label for stage in stages),
         controls=not arguments.no_controls,

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from tabulate import tabulate
 
+from common.arch.known import ARCHITECTURES
 from common.cli.options import known_splats
 from common.errors import Exit, UsageError
 from common.judge.bundle import pack
@@ -38,6 +39,7 @@ from common.report.text import report_text
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import default_origin, origin_of, series_of
 from common.stage.loading import all_stages
+from common.stage.on_architecture import not_there, on_architecture
 from common.text import printable
 
 
@@ -252,8 +254,13 @@ def list_stages(arguments: argparse.Namespace) -> int:
         origin = origin_of(named) if named else default_origin()
         print(promised(origin, series_of(arguments.series)), end="")
         return Exit.PASS
-    for stage in all_stages():
-        print(f"Stage {stage.number}: {stage.title}\n")
+    arch = ARCHITECTURES[arguments.arch]
+    for declared in all_stages():
+        print(f"Stage {declared.number}: {declared.title}\n")
+        if why := not_there(declared, arch):
+            print(f"{why}\n")
+            continue
+        stage = on_architecture(declared, arch)
         rows = [
             [f"{n}. {claim.text}" if check is claim.checks[0] else "", check.name, check.question]
             for n, claim in enumerate(stage.claims, start=1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from common.arch.known import ARCHITECTURES
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
 from common.checks.model import Check, Outcome
 from common.record.dialogue import Side
@@ -68,7 +69,7 @@ def ram_equal(trial: Trial) -> Outcome:
     )
 
 
-def _extents(side: Side) -> list[tuple[int, int, int]] | None:
+def extents(side: Side) -> list[tuple[int, int, int]] | None:
     """(page, pfn, count) of each run of pages, None when the list is not whole."""
     number = side.number("pfn.extents")
     if number is None:
@@ -85,7 +86,7 @@ def same_pages(trial: Trial) -> Outcome:
     sides = both(trial)
     if sides is None:
         return no_data("one side never spoke", expected="the same page frames")
-    before, after = (_extents(side) for side in sides)
+    before, after = (extents(side) for side in sides)
     pages = sides[0].number("guest.pages")
     moved = sides[1].facts.get("pfn.moved")
     if before is None or after is None or pages is None or moved is None:
@@ -125,7 +126,7 @@ def registers(kind: str) -> Callable[[Trial], Outcome]:
 def counter(trial: Trial, vcpu: int) -> Outcome:
     """Pause, load and the guest's own log agree on the counter to the step.
 
-    The guest logs the counter at the two TSC readings around its longest gap; it may
+    The guest logs the counter at the two readings of the clock around its longest gap; it may
     have been paused on either side of the increment between them.
     """
     sides = both(trial)
@@ -229,12 +230,13 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
     if gap is None or usual is None or paused is None or resumed is None or not khz:
         return no_data(f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume", expected="a gap")
     ms, outside = gap / khz, (resumed - paused) / khz
+    counter = ARCHITECTURES[trial.setting.architecture].counter
     # What the vCPU's thread waits for a CPU at either end depends on the host's load.
     most = outside * 1.25 + 200
     return outcome(
         gap > usual and outside <= ms <= most,
         expected=f"{outside:.0f} ms (VMM: paused to resume), at most {most:.0f} ms",
-        seen=f"{ms:.0f} ms (guest's TSC); longest before: {usual / khz:.1f} ms",
+        seen=f"{ms:.0f} ms (guest's {counter}); longest before: {usual / khz:.1f} ms",
         evidence=f"facts guest.{vcpu}.resume.gap_tsc, t.paused, t.resume",
     )
 

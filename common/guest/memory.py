@@ -11,13 +11,16 @@ can tell whether this guest is still at work in them.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Annotated
 
 from pydantic import Field
 
-from common.record.cpus.page_tables import Ram, read_virtual, walk
+from common.arch.known import ARCHITECTURES, DEFAULT
+from common.record.cpus import arm64
+from common.record.cpus.page_tables import Ram, Walk, read_virtual, walk
 from common.record.stored_file import Strict
 
 PAGE = 4096
@@ -27,7 +30,8 @@ MOST_GUEST_PAGES = 1 << 32
 MOST_PAGES = 1 << 16
 """Pages of a vCPU's share that are looked at, at most; all of them up to 256 MiB."""
 
-PAGE_TABLES, CODE, CODE_END = 0x2000, 0x40000, 0x41000
+PAGE_TABLES, CODE, CODE_END = 0x2000, 0x40000, 0x42000
+_ARM64_BITS = 39
 VCPUS, VCPU_SIZE, MAX_VCPUS = 0x80000, 0x8000, 8
 _CODE_BYTES = 64
 # self, id, nonce, first_page, nr_pages; then version, cursor and counter at their offsets
@@ -93,33 +97,46 @@ def vcpu_blocks(read: Callable[[int], bytes]) -> list[VcpuBlock]:
 class _GuestPhysical:
     """The guest's memory by its own physical addresses; `page` gives a page, b"" if unknown."""
 
-    def __init__(self, page: Callable[[int], bytes]) -> None:
-        self._page = page
+    def __init__(self, page: Callable[[int], bytes], base: int) -> None:
+        self._page, self._base = page, base
 
     def read(self, address: int, length: int) -> bytes:
-        found = self._page(address // PAGE)[address % PAGE :][:length]
+        number = (address - self._base) // PAGE
+        found = self._page(number)[address % PAGE :][:length] if number >= 0 else b""
         if len(found) < length:
             raise ValueError(f"{address:#x} is not known")
         return found
 
 
 class GuestTables(Strict):
-    """What the guest's CR3 leads to, for the address of its code."""
+    """What the guest's root table leads to, for the address of its code."""
 
     nested: Annotated[str, Field(pattern="^0x[0-9a-f]+$", max_length=20)] | None
     """By the guest's memory: its guest-physical address; None where it leads nowhere."""
     flat: bool
-    """The machine's own memory has the same code behind the same CR3: then no nested page tables
+    """The machine's own memory has the same code behind the same root: then no nested page tables
     are needed to run it."""
 
 
-def guest_tables(ram: Ram, page: Callable[[int], bytes]) -> GuestTables:
+def guest_tables(ram: Ram, page: Callable[[int], bytes], arch: str = DEFAULT.name) -> GuestTables:
     """Look at them now."""
-    guest = _GuestPhysical(page)
-    nested = walk(guest, PAGE_TABLES, CODE).physical
-    code = read_virtual(guest, PAGE_TABLES, CODE, _CODE_BYTES)
-    flat = code is not None and read_virtual(ram, PAGE_TABLES, CODE, _CODE_BYTES) == code
+    base = ARCHITECTURES[arch].guest_ram
+    guest = _GuestPhysical(page, base)
+
+    def lead(memory: Ram, virtual: int) -> int | None:
+        return _WALKS[arch](memory, base + PAGE_TABLES, virtual).physical
+
+    nested = lead(guest, CODE)
+    code = read_virtual(guest, partial(lead, guest), CODE, _CODE_BYTES)
+    flat = code is not None and read_virtual(ram, partial(lead, ram), CODE, _CODE_BYTES) == code
     return GuestTables(nested=None if nested is None else hex(nested), flat=flat)
+
+
+_WALKS: Mapping[str, Callable[[Ram, int, int], Walk]] = {
+    "x86_64": walk,
+    "arm64": partial(arm64.walk, bits=_ARM64_BITS),
+}
+"""Architecture -> walk by the guest's own tables (workload/arch/MACHINE/vm/vm.c)."""
 
 
 def count_written(

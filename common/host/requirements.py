@@ -14,12 +14,14 @@ import platform
 import shutil
 import subprocess
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from enum import Enum
 from importlib import metadata
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host import accel
 from common.host.debian import DEFAULT_PACKAGE
@@ -61,11 +63,12 @@ class Requirement:
     mend: str = ""
 
 
-def requirements() -> list[Requirement]:
-    """All that `demo` needs, as it is on this machine now."""
-    found = [processor(platform.machine()), *host_programs(_look())]
+def requirements(arch: Architecture = DEFAULT) -> list[Requirement]:
+    """All that `demo` needs for that architecture, as it is on this machine now."""
+    groups = ("base", "machine", arch.name)
+    found = [processor(platform.machine()), *host_programs(_look(), groups)]
     found.append(python_packages((CHECKOUT / "pyproject.toml").read_text()))
-    found += [_kernel_source(), _accelerator()]
+    found += [_kernel_source(), _accelerator(arch)]
     found += [memory(available_memory_mib()), *_kernels_and_disk()]
     return found
 
@@ -85,11 +88,16 @@ def _look() -> str:
     return done.stdout
 
 
-def host_programs(look: str) -> list[Requirement]:
-    """The requirements that `make-ready look` printed, one a line, fields separated by tabs."""
+def host_programs(look: str, groups: Collection[str]) -> list[Requirement]:
+    """Of the requirements that `make-ready look` printed those of these groups.
+
+    One a line, fields separated by tabs.
+    """
     found = []
     for line in look.splitlines():
-        _, _, state, seen, _, _, minimum, name, _, mend = line.split("\t")
+        _, group, state, seen, _, _, minimum, name, _, mend = line.split("\t")
+        if group not in groups:
+            continue
         found.append(
             Requirement(
                 need=name if minimum == "-" else f"{name} {minimum} or later",
@@ -102,8 +110,8 @@ def host_programs(look: str) -> list[Requirement]:
 
 
 def processor(machine: str) -> Requirement:
-    """Whether the host is of the only architecture that kernels and workloads are built for."""
-    if machine == "x86_64":
+    """Whether the host is of the only architecture on which kernels and workloads are built."""
+    if machine == DEFAULT.host:
         return Requirement("x86-64 processor", machine, State.OK)
     return Requirement("x86-64 processor", machine, State.MISSING, "use an x86-64 machine")
 
@@ -167,10 +175,10 @@ def _is_default(record: Path) -> bool:
         return False
 
 
-def _accelerator() -> Requirement:
+def _accelerator(arch: Architecture) -> Requirement:
     need = "accelerator (KVM, else TCG)"
     try:
-        found = accel.probe()
+        found = accel.probe(arch)
     except HarnessError:
         return Requirement(need, "", State.NOT_YET, "(is probed with QEMU)")
     return Requirement(need, f"{found.name}: {found.reason}", State.OK)

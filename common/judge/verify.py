@@ -35,6 +35,11 @@ from common.stage.loading import load_stage
 _TOLD = re.compile(r"(?:Kernel c|C)ommand line: (.*)")
 _TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\+00:00", re.ASCII)
 _MOST_TOLD = 20
+# What all trials of a run have in common.
+_OF_THE_RUN = (
+    *("stage", "workload", "lane", "series", "one_kernel", "guest_image", "options"),
+    *("architecture", "cpu_model"),
+)
 # Between the run's start and its first machine's: initramfs are packed, workloads compiled.
 _SETUP_SECONDS = 3600
 
@@ -79,7 +84,7 @@ def _stage_of(folder: Path, made: Made, settings: Sequence[Setting]) -> Stage:
     # of a chain only the main runs and its own controls say that it is one
     longest = max(settings, key=lambda setting: setting.chain)
     for setting in settings:
-        for key in ("stage", "workload", "lane", "series", "one_kernel", "guest_image", "options"):
+        for key in _OF_THE_RUN:
             if getattr(setting, key) != getattr(longest, key):
                 raise UsageError(
                     f"{folder.name}: {setting.name} and {longest.name} differ in {key}: they are"

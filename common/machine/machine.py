@@ -284,7 +284,8 @@ class Machine:
         an interrupt which never comes. Asked twice, so that what stands still can be told.
         """
         questions = ["info status", "info registers -a"]
-        questions += [f"info lapic {cpu}" for cpu in range(self.spec.cpus)]
+        for cpu in range(self.spec.cpus):
+            questions += [question.format(cpu=cpu) for question in self.spec.arch.cpu_questions]
         with (self.folder / "qemu-state.txt").open("w") as state:
             for look in range(_LOOKS):
                 if look:
@@ -354,6 +355,17 @@ class Machine:
         self.console.cut()
         self.dialogue.forget()
         self._heard.clear()
+
+    def physical(self, cpu: int, virtual: int) -> int | None:
+        """Where that CPU's MMU leads to from a virtual address now; None where nowhere."""
+        command = {"command-line": f"gva2gpa {virtual:#x}", "cpu-index": cpu}
+        question = {"execute": "human-monitor-command", "arguments": command}
+        try:
+            answer = libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(question), 0)
+        except libvirt.libvirtError:
+            return None
+        found = re.match(r"gpa: (0x[0-9a-f]+)", json.loads(answer).get("return", ""))
+        return int(found[1], 16) if found else None
 
     def _ask_qemu(self, question: str) -> str:
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP

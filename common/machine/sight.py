@@ -15,16 +15,19 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host.qemu_binary import qemu_version
 from common.machine.domain import MachineSpec
-from common.machine.ram import MachineRam
+from common.machine.ram import PAGE, MachineRam
 from common.record.qemu import trace as qemu_trace
 from common.record.qemu.process import QemuProcess
 from common.record.qemu.trace import TraceLog, config_write
 from common.record.raw import TRACE
 from common.record.witnesses import told_of_start, unread
 
+_FDT_MAGIC, _MOST_FDT, _VIRT = b"\xd0\x0d\xfe\xed", 2 << 20, b"linux,dummy-virt"
 _RSDP_BEGIN, _RSDP_END, _RSDP_STEP = 0xE0000, 0x100000, 16
 # How often to look whether a machine that does not answer is ending.
 _GOING = 20
@@ -88,7 +91,7 @@ def prove(machine: Seen, *, now: int) -> None:
                 f"no event of QEMU {qemu}'s monitor came through libvirt (qmp.jsonl): not even that"
                 " the machine was started"
             )
-        prove_ram(machine.process.pid)
+        prove_ram(machine.process.pid, machine.spec.arch)
 
 
 @contextmanager
@@ -114,25 +117,52 @@ def _trace_so_far(machine: Seen) -> TraceLog:
     )
 
 
-def prove_ram(pid: int) -> None:
-    """See the firmware's ACPI tables where they belong in the RAM of the machine of QEMU `pid`.
+def prove_ram(pid: int, arch: Architecture = DEFAULT) -> None:
+    """See what QEMU or its firmware put into the RAM of the machine of QEMU `pid`.
+
+    Raises HarnessError.
+    """
+    with MachineRam(pid, arch.ram) as ram:
+        if arch.firmware:
+            _prove_tables(ram)
+        else:
+            _prove_device_tree(ram)
+
+
+def _prove_device_tree(ram: MachineRam) -> None:
+    """Without firmware QEMU leaves a device tree in RAM, which the kernel keeps.
+
+    A page begins with its magic and size (Devicetree Specification 0.4, 5.2), both big-endian.
+    """
+    for address in range(ram.begin, ram.end, PAGE):
+        if ram.read(address, 4) != _FDT_MAGIC:
+            continue
+        size = int.from_bytes(ram.read(address + 4, 4), "big")
+        if size <= _MOST_FDT and address + size <= ram.end and _VIRT in ram.read(address, size):
+            return
+    raise HarnessError(
+        "what the host takes for the machine's RAM is not: QEMU's device tree is not in it"
+    )
+
+
+def _prove_tables(ram: MachineRam) -> None:
+    """See the firmware's ACPI tables where they belong.
 
     The pointer stands below 1 MiB, on a boundary of 16 bytes, and leads to a table near the end
-    of low memory; both have a checksum (ACPI 6.5, 5.2.5 and 5.2.6). Raises HarnessError.
+    of low memory; both have a checksum (ACPI 6.5, 5.2.5 and 5.2.6).
     """
-    with MachineRam(pid) as ram:
-        for address in range(_RSDP_BEGIN, _RSDP_END, _RSDP_STEP):
-            pointer = ram.read(address, 20)
-            if not pointer.startswith(b"RSD PTR ") or sum(pointer) & 0xFF:
-                continue
-            table = int.from_bytes(pointer[16:], "little")
-            try:
-                length = int.from_bytes(ram.read(table + 4, 4), "little")
-                content = ram.read(table, min(length, 1 << 16))
-            except ValueError:
-                continue
-            if content.startswith(b"RSDT") and not sum(content) & 0xFF:
-                return
+    for address in range(_RSDP_BEGIN, _RSDP_END, _RSDP_STEP):
+        pointer = ram.read(address, 20)
+        if not pointer.startswith(b"RSD PTR ") or sum(pointer) & 0xFF:
+            continue
+        table = int.from_bytes(pointer[16:], "little")
+        try:
+            length = int.from_bytes(ram.read(table + 4, 4), "little")
+            content = ram.read(table, min(length, 1 << 16))
+        except ValueError:
+            continue
+        if content.startswith(b"RSDT") and not sum(content) & 0xFF:
+            return
     raise HarnessError(
         "what the host takes for the machine's RAM is not: the firmware's ACPI tables"
         f" (RSDP between {_RSDP_BEGIN:#x} and {_RSDP_END - 1:#x}) are not in it"

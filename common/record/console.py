@@ -16,7 +16,9 @@ _PREFIX = re.compile(r"^(?:<\d+>)?\[ *\d+\.\d+\](?:\[[ TC]*\d+\])? ?")
 
 FATAL = re.compile(
     r"Kernel panic - not syncing|^Oops: |Oops\[#|BUG: unable to handle|"
-    r"general protection fault|double fault|kernel BUG at|Unable to mount root fs"
+    r"general protection fault|double fault|kernel BUG at|Unable to mount root fs|"
+    # arm64: arch/arm64/mm/fault.c, kernel/traps.c
+    r"Unable to handle kernel |^Internal error: "
 )
 SPLAT = re.compile(
     FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
@@ -24,7 +26,7 @@ SPLAT = re.compile(
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
     r"unreferenced object|pagealloc: |page dumped because: |is uninitialized and poisoned|"
     r"INFO: trying to register non-static key|"
-    r"INFO: lockdep is turned off|Call Trace:"
+    r"INFO: lockdep is turned off|Call [Tt]race:"
 )
 # What a kernel says when time passes and it did not: on a host that does not run the machine, too.
 OF_TIME = re.compile(

@@ -8,6 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.record.cpus.kernel_layout import KernelLayout
 from common.record.dialogue import Stored
 from common.record.qemu.process import QemuProcess
@@ -124,6 +125,10 @@ class Setting(Strict):
     """The user's own words on both kernels' command lines; see common/stage/append.py."""
     load: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Busy processes that the harness ran beside the trial; see common/host/processes/load.py."""
+    architecture: Name = DEFAULT.name
+    """Of the machine and its kernels; see common/arch/."""
+    cpu_model: Name | None = None
+    """The emulated CPU that the user chose; None: the architecture's first."""
     nonce: Nonce
     host: Host
     outgoing: KernelFacts
@@ -148,6 +153,8 @@ class Setting(Strict):
 
     @model_validator(mode="after")
     def _of_one_machine(self) -> Setting:
+        if self.architecture not in ARCHITECTURES:
+            raise ValueError(f"architecture {self.architecture} is unknown here")
         if not self.started_ns < self.ended_ns:
             raise ValueError("ended_ns is not after started_ns")
         if not any(f"guest=stages-{self.nonce}," in word for word in self.argv):

@@ -12,8 +12,10 @@ from typing import Literal, get_args
 
 from tabulate import tabulate
 
+from common.arch.known import DEFAULT
 from common.judge.verdict import Answer, RunStatus, Verdict
 from common.record.evidence import Run
+from common.report.host import machine_words
 from common.stage.declaration import Stage
 from common.text import printable
 
@@ -137,7 +139,8 @@ def _ground(run: Run) -> str:
         return "nothing"
     load = f", load {setting.load}" if setting.load else ""
     append = f", append {' '.join(setting.append)}" if setting.append else ""
-    return f"{setting.host.accelerator}, {setting.lane} lane{append}{load}"
+    machine = f"{words}, " if (words := machine_words(setting)) else ""
+    return f"{machine}{setting.host.accelerator}, {setting.lane} lane{append}{load}"
 
 
 def _settings(before: Run, after: Run) -> str:
@@ -160,6 +163,7 @@ def _described(run: Run) -> dict[str, str]:
             f" {kernel.config}, {kernel.source}, {len(kernel.patches)} patches"
         )
     described["host"] = f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"
+    described["machine"] = machine_words(setting) or DEFAULT.title
     described["accelerator"] = host.accelerator
     described["lane"] = setting.lane
     described["append"] = " ".join(setting.append)

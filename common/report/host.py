@@ -8,13 +8,24 @@ from itertools import pairwise
 
 from tabulate import tabulate
 
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.judge.verdict import ControlVerdict, TrialVerdict, Verdict
 from common.record.evidence import Trial
+from common.record.setting import Setting
 
 _ORDINALS = ("first", "second", "third")
 # Where the outgoing side stops the guest or the reader of the ring, and the incoming one goes on.
 _PAUSED = ("await.pause", "t.unread", "await.reboot")
 _RESUMED = ("t.resume", "t.adopted", "t.retrieved")
+
+
+def machine_words(setting: Setting) -> str:
+    """Architecture and emulated CPU, of a machine that is not the default one; else empty."""
+    arch = ARCHITECTURES[setting.architecture]
+    if arch is DEFAULT:
+        return ""
+    cpu = arch.cpu(setting.cpu_model)
+    return f"{arch.title}, {cpu.name}: {cpu.what}"
 
 
 def attempts(verdict: Verdict) -> Iterator[str]:

@@ -24,7 +24,7 @@ from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
 from common.report.charts.slices import draw, panel
-from common.report.host import attempts, host_lines
+from common.report.host import attempts, host_lines, machine_words
 from common.report.phase_table import HEADERS, phase_rows
 from common.stage.chain import updates
 from common.stage.layouts import tried
@@ -171,6 +171,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("lane", setting.lane),
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
+        *([("machine", words)] if (words := machine_words(setting)) else []),
         *([("load", in_words(setting.load))] if setting.load else []),
         ("layouts", tried(one.run.trials)),
         *([("append", " ".join(setting.append))] if setting.append else []),

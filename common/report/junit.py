@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 from common.judge.stored_run import StoredRun
 from common.judge.verdict import Answer, ControlVerdict, TrialVerdict, Verdict
 from common.record.evidence import Run
+from common.report.host import machine_words
 from common.stage.layouts import tried
 
 # What XML 1.0 cannot say, not even escaped; a console can.
@@ -84,6 +85,8 @@ def _properties(run: Run, verdict: Verdict) -> Iterable[tuple[str, str]]:
             yield "append", " ".join(setting.append)
         yield "from", f"{setting.outgoing.release} {setting.outgoing.build_id}"
         yield "to", f"{setting.incoming.release} {setting.incoming.build_id}"
+        if words := machine_words(setting):
+            yield "machine", words
         yield "accelerator", f"{setting.host.accelerator} ({setting.host.accelerator_reason})"
 
 

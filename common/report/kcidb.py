@@ -65,10 +65,16 @@ def report_kcidb(runs: Sequence[StoredRun], *, origin: str = ORIGIN) -> str:
         for trial in one.run.trials
         for kernel in (trial.setting.outgoing, trial.setting.incoming)
     ]
+    built = {
+        kernel.build_id: trial.setting.architecture
+        for one in runs
+        for trial in one.run.trials
+        for kernel in (trial.setting.outgoing, trial.setting.incoming)
+    }
     report = {
         "version": VERSION,
         "checkouts": _unlike(_checkout(kernel, origin) for kernel in kernels),
-        "builds": _unlike(_build(kernel, origin) for kernel in kernels),
+        "builds": _unlike(_build(kernel, origin, built[kernel.build_id]) for kernel in kernels),
         "tests": [test for one in runs for test in _tests(one, origin)],
     }
     return json.dumps(report, indent=2, ensure_ascii=False) + "\n"
@@ -97,12 +103,12 @@ def _checkout(kernel: KernelFacts, origin: str) -> Object:
     return found
 
 
-def _build(kernel: KernelFacts, origin: str) -> Object:
+def _build(kernel: KernelFacts, origin: str, architecture: str) -> Object:
     found: Object = {
         "id": f"{origin}:{kernel.build_id}",
         "origin": origin,
         "checkout_id": _checkout_id(kernel, origin),
-        "architecture": "x86_64",
+        "architecture": architecture,
         "comment": _text(kernel.release),
         "misc": {
             "release": kernel.release,

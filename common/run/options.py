@@ -15,6 +15,8 @@ class RunOptions:
     """What the user chose of a run, beside its stage and kernels."""
 
     accelerator: Literal["auto", "kvm", "tcg"] = "auto"
+    cpu: str | None = None
+    """Of the architecture's emulated CPUs the one to be used; None: the first."""
     numbers: Mapping[str, int] = field(default_factory=dict)
     """Parameter of a stage's option -> value, of those that were given."""
     load: int = 0

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from common.arch.architecture import Architecture
 from common.checks.model import Control
 from common.errors import CannotRunHere, UsageError
 from common.host.accel import Accelerator, probe
@@ -37,6 +38,8 @@ class RunSetup:
     on_progress: Callable[[str], None] = field(default=lambda _text: None)
     nonce: Callable[[str], str] = field(default=lambda _name: secrets.token_hex(8))
     """The nonce of the trial of that name."""
+    cpu: str | None = None
+    """The emulated CPU; None: the architecture's first."""
     guest_image: GuestImage | None = None
     """The user's own guest, instead of ours."""
     load: int = 0
@@ -89,10 +92,19 @@ def setup_of(
         hypervisor=hypervisor,
         options=options,
         folder=hypervisor.folder,
+        cpu=chosen_cpu(stage.arch, chosen.cpu),
         guest_image=chosen.guest_image,
         load=chosen.load,
         append=chosen.append,
     )
+
+
+def chosen_cpu(arch: Architecture, name: str | None) -> str | None:
+    """That name. Raises UsageError for a CPU that the architecture has not."""
+    known = [cpu.name for cpu in arch.cpus]
+    if name is not None and name not in known:
+        raise UsageError(f"--cpu {name}: for {arch.title} there is {', '.join(known)}")
+    return name
 
 
 def options_of(stage: Stage, numbers: Mapping[str, int]) -> dict[str, int]:

@@ -52,6 +52,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             memory_mib=size.machine_mib,
             cpus=stage.cpus,
             arch=stage.arch,
+            cpu=setup.cpu,
             emulator=qemu_path(stage.arch),
             accelerator=setup.accelerator,
             kernel=outgoing.image,
@@ -66,7 +67,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
         prove_start(machine)
         ram = stack.enter_context(MachineRam(machine.process.pid, stage.arch.ram))
         watch = DeathWatch(
-            machine.registers, ram, (outgoing, incoming), folder, stage.guest_runs_at
+            machine, ram, (outgoing, incoming), folder, stage.guest_runs_at, stage.arch
         )
         helper = stack.enter_context(stage.helper(machine))
         ended, detail = _converse(machine, setup, helper, watch, chain)
@@ -82,6 +83,8 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             one_kernel=stage.config.one_kernel,
             chain=chain,
             append=setup.append,
+            architecture=stage.arch.name,
+            cpu_model=setup.cpu,
             load=setup.load,
             nonce=nonce,
             host=describe_host(
@@ -202,7 +205,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
         words += (f"stage.chain={chain}",)
     if gap := gap_of(setup.stage.gaps, [offers_of(kernel) for kernel in setup.pair(None)]):
         words += (f"stage.lacks={gap.name}",)
-    if setup.accelerator.name == "tcg":
+    if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)
     if plan.control:

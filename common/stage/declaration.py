@@ -55,6 +55,18 @@ class LinuxGuest:
     """A folder with a Makefile; see common/run/initramfs.py:build_workload."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Elsewhere:
+    """What of a stage is otherwise on another architecture than the default one."""
+
+    not_there: Mapping[str, str] = field(default_factory=dict)
+    """Check or control -> why it does not apply."""
+    checks: Mapping[str, Check] = field(default_factory=dict)
+    """Check -> what is asked in its place."""
+    controls: Mapping[str, Control] = field(default_factory=dict)
+    """Control -> what is run in its place."""
+
+
 GUEST_SOURCES = CHECKOUT / "common" / "workload" / "linux_guest"
 """The /init that every stage's Linux guest has."""
 GUEST_CONFIG = GUEST_SOURCES / "kernel.config"
@@ -103,6 +115,8 @@ class Stage:
     """The controls that a chain has beside the others; none where there is no chain."""
     arch: Architecture = DEFAULT
     """Of the machine; set by the choice of kernels."""
+    elsewhere: Mapping[str, Elsewhere | str] = field(default_factory=dict)
+    """Name of another architecture -> what is otherwise there, or why the stage is not there."""
     cpus: int = 2
     devices: Callable[[Mapping[str, int]], tuple[ET.Element, ...]] = lambda _options: ()
     """libvirt elements, for given options."""

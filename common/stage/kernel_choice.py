@@ -15,11 +15,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
+from common.arch.architecture import Architecture
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.checks.model import Control
 from common.errors import UsageError
 from common.host.debian import DEFAULT_PACKAGE
 from common.record.setting import Setting
 from common.stage.declaration import Stage
+from common.stage.on_architecture import on_architecture
 from common.stage.one_image import with_one_image
 from common.stage.series_folder import Series, given_series
 
@@ -68,6 +71,8 @@ class KernelChoice:
     series: Series = "ours"
     config: tuple[Path, ...] = ()
     """Kconfig fragments of the user's, which come last."""
+    arch: Architecture = field(default=DEFAULT, repr=False)
+    """What they are built for, and the machine that boots them."""
     line_tables: bool = False
     """Kernels of the same code whose vmlinux tells file and line of each instruction."""
 
@@ -118,6 +123,7 @@ def series_of(text: str) -> Series:
 
 def with_kernels(stage: Stage, choice: KernelChoice) -> Stage:
     """The stage as it is run on those kernels: its patches, fragments, and possible controls."""
+    stage = on_architecture(stage, choice.arch)
     config = replace(
         stage.config,
         series=choice.series,
@@ -135,6 +141,7 @@ def with_recorded_kernels(stage: Stage, setting: Setting) -> Stage:
         series = "ours"
     prebuilt = setting.outgoing.prebuilt or setting.incoming.prebuilt
     skipped_controls = _unbuildable(stage.controls, series, prebuilt=prebuilt)
+    stage = on_architecture(stage, ARCHITECTURES[setting.architecture])
     config = replace(stage.config, series=series, skipped_controls=skipped_controls)
     stage = replace(stage, config=config)
     return with_one_image(stage) if setting.one_kernel else stage

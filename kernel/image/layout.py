@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import re
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 from common.record.cpus.kernel_layout import KernelLayout
-from kernel.image.elf import NT_GNU_BUILD_ID, Section, sections
+from kernel.image.elf import NT_GNU_BUILD_ID, Section, sections, symbols
 
+_EM_AARCH64 = 183
 _BANNER = re.compile(rb"Linux version \d[^\n\0]*\n\0")
 
 
@@ -33,7 +35,29 @@ def layout_of(vmlinux: Path) -> KernelLayout | None:
         text_ranges=tuple((s.address, s.address + s.size) for s in code),
         note=note,
         banner=banner,
+        root=_root(data),
+        page_bits=_page_bits(data, loaded),
     )
+
+
+def _root(data: bytes) -> int | None:
+    """Of an arm64 kernel: see KernelLayout.root."""
+    if not _is_arm64(data):
+        return None
+    return next((s.address for s in symbols(data) if s.name == "swapper_pg_dir"), None)
+
+
+def _page_bits(data: bytes, loaded: Sequence[Section]) -> int | None:
+    """Of an arm64 kernel, by its image's header (Documentation/arch/arm64/booting.rst)."""
+    head = next((s for s in loaded if s.name == ".head.text"), None)
+    if not _is_arm64(data) or head is None:
+        return None
+    flags = int.from_bytes(data[head.offset + 24 :][:8], "little")
+    return {1: 12, 2: 14, 3: 16}.get(flags >> 1 & 3)
+
+
+def _is_arm64(data: bytes) -> bool:
+    return int.from_bytes(data[18:20], "little") == _EM_AARCH64
 
 
 def _note(data: bytes, section: Section) -> int | None:

@@ -28,20 +28,28 @@ LOOK = """\
 python3\tbase\tok\t3.11.2\t/usr/bin/python3.11\tstable\t3.11\tPython\twhy\t-
 qemu\tmachine\ttoo old\t7.2.19\t/usr/bin/qemu\tsrc:qemu\t10.0\tQEMU\twhy\tsudo apt-get install qemu
 flex\tmachine\tmissing\t-\t-\tstable\t-\tflex\twhy\tinstall flex
+gcc\tarm64\tmissing\t-\t-\tstable\t-\tgcc for arm64\twhy\tinstall it
 """
+GROUPS = ("base", "machine")
 
 
 def test_rows_of_the_look() -> None:
-    assert host_programs(LOOK) == [
+    assert host_programs(LOOK, GROUPS) == [
         Requirement("Python 3.11 or later", "3.11.2", State.OK),
         Requirement("QEMU 10.0 or later", "7.2.19", State.TOO_OLD, "sudo apt-get install qemu"),
         Requirement("flex", "", State.MISSING, "install flex"),
     ]
 
 
+def test_what_an_architecture_needs_is_asked_for_with_it_only() -> None:
+    found = {row.need: row for row in host_programs(LOOK, (*GROUPS, "arm64"))}
+    assert found["gcc for arm64"].state is State.MISSING
+    assert "gcc for arm64" not in {row.need for row in host_programs(LOOK, GROUPS)}
+
+
 def test_an_unknown_state_is_an_error() -> None:
     with pytest.raises(ValueError, match="well enough"):
-        host_programs(LOOK.replace("too old", "well enough"))
+        host_programs(LOOK.replace("too old", "well enough"), GROUPS)
 
 
 def test_the_table_shows_versions_and_commands_as_they_are() -> None:
@@ -61,7 +69,7 @@ def test_the_table_shows_versions_and_commands_as_they_are() -> None:
 
 
 def test_the_summary_names_what_stops_demo_once() -> None:
-    found = [*host_programs(LOOK), Requirement("flex", "", State.MISSING), kernel_cache([])]
+    found = [*host_programs(LOOK, GROUPS), Requirement("flex", "", State.MISSING), kernel_cache([])]
     assert summary(found) == "Stops ./kexec-stages demo: QEMU 10.0 or later, flex."
     assert "All that" in summary([kernel_cache([])])
 
@@ -125,7 +133,7 @@ def test_no_qemu_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 def test_the_look_of_this_machine() -> None:
     """The real prober, on whatever machine this is: every row is understood."""
-    rows = host_programs(requirements._look())
+    rows = host_programs(requirements._look(), GROUPS)
     assert {"static libc", "QEMU with the igb device model"} <= {row.need for row in rows}
     assert all(bool(row.mend) == (row.state is not State.OK) for row in rows)
 

@@ -74,6 +74,19 @@ class Ram:
         return bytes(self.bytes[address : address + length])
 
 
+class Told:
+    """A monitor that answers so."""
+
+    def __init__(self, answer: Callable[[], str]) -> None:
+        self._answer = answer
+
+    def registers(self) -> str:
+        return self._answer()
+
+    def physical(self, cpu: int, virtual: int) -> int | None:
+        raise AssertionError(f"CPU {cpu} is asked for {virtual:#x}")
+
+
 def registers(*, rip: int = IMAGE + 0x10, cpl: int = 0, hlt: int = 0, cr3: int = CR3) -> str:
     return REGISTERS.format(rip=rip, cpl=cpl, hlt=hlt, cr3=cr3)
 
@@ -135,7 +148,7 @@ def test_notes() -> None:
 def test_samples_are_taken_until_a_kernel_is_seen(tmp_path: Path) -> None:
     """First the CPU is in a guest, whose CR3 leads nowhere here."""
     answers = [registers(cr3=0x600000, rip=0x40780), registers(rip=0x401000, cpl=3), registers()]
-    witness = CpuWitness(lambda: answers.pop(0), Ram(), [LAYOUT, LAYOUT], tmp_path)
+    witness = CpuWitness(Told(lambda: answers.pop(0)), Ram(), [LAYOUT, LAYOUT], tmp_path)
     witness.note("await pause")
     assert not answers
     samples = read_samples(tmp_path)
@@ -146,7 +159,7 @@ def test_samples_are_taken_until_a_kernel_is_seen(tmp_path: Path) -> None:
 
 
 def test_a_guest_that_never_leaves_the_cpu_ends_the_look(tmp_path: Path) -> None:
-    witness = CpuWitness(lambda: registers(cr3=0x600000), Ram(), [LAYOUT], tmp_path)
+    witness = CpuWitness(Told(lambda: registers(cr3=0x600000)), Ram(), [LAYOUT], tmp_path)
     witness.note("await pause")
     assert not any(sample.shows(ID.hex()) for sample in read_samples(tmp_path))
 

@@ -129,7 +129,7 @@ def test_a_halt_before_there_is_a_kernel(tmp_path: Path) -> None:
 def faulting(turns: int) -> LastLook:
     """A CPU that goes to and fro between an instruction and its exception, `turns` times."""
     loop = look("loop")
-    at, handler = loop.samples[0].cpus[0].cpu.rip, 0xFFFF_FFFF_A30F_0000
+    at, handler = loop.samples[0].cpus[0].cpu.pc, 0xFFFF_FFFF_A30F_0000
     samples = []
     for number in range(max(12, turns + 1)):
         sample = loop.samples[0]

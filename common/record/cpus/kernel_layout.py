@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import struct
+from typing import Annotated
+
+from pydantic import Field
 
 from common.record.stored_file import U64, Strict
 
 NT_GNU_BUILD_ID = 3
 _NOTE_HEAD = struct.Struct("<III4s")
 BANNER_BYTES = 256
+NOTE_BYTES = 36
 
 
 class KernelLayout(Strict):
@@ -23,6 +27,10 @@ class KernelLayout(Strict):
     """The GNU build-id note: its header of 16 bytes, then the id."""
     banner: U64
     """linux_banner, "Linux version …"."""
+    root: U64 | None = None
+    """swapper_pg_dir, the root page table; None where the CPU's register tells it (x86)."""
+    page_bits: Annotated[int, Field(ge=12, le=16)] | None = None
+    """Of its pages, where these may have several sizes."""
 
     def in_text(self, link: int) -> bool:
         """Whether this link address is code."""

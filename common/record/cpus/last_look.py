@@ -25,9 +25,12 @@ from common.record.stored_file import Hex, Stamp, Strict, read_json
 
 FILE = "last-look.json"
 LOG = "log-from-ram.txt"
-_AT = re.compile(r"^RIP: [0-9a-f]+:([A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)")
+_AT = re.compile(r"^(?:RIP: [0-9a-f]+:|pc : )([A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+)")
 _BUG_AT = re.compile(r"kernel BUG at (\S+?)!?$")
-_FAULT = re.compile(r"BUG: .*(?:page fault for address|dereference, address): (?:0x)?([0-9a-f]+)")
+_FAULT = re.compile(
+    r"(?:BUG: .*(?:page fault for address|dereference, address):"
+    r"|Unable to handle kernel .* at virtual address) (?:0x)?([0-9a-f]+)"
+)
 _PANIC = re.compile(r"Kernel panic - not syncing: (.*)")
 FAULT_SAMPLES, _TURNS = 12, 4
 """Looks at an instruction that faults for good, and how often they must come and go between it
@@ -131,7 +134,7 @@ def standing(look: LastLook) -> str | None:
             more = f" and {len(known) - _PLACES} more" if len(known) > _PLACES else ""
             places = " and ".join(known[:_PLACES]) + more
             off = "" if cpu.cpu.interrupts else ", interrupts off"
-            where = f"in {places}" if places else f"at {cpu.cpu.rip:#x}, in no kernel's text"
+            where = f"in {places}" if places else f"at {cpu.cpu.pc:#x}, in no kernel's text"
             told.append(f"CPU {cpu.cpu.number} was {where}{off}")
     return "; ".join(told) or None
 
@@ -181,7 +184,7 @@ def _stopped_for_good(samples: Sequence[Sample]) -> bool:
     """Every CPU halted with interrupts off, at the same instruction in two looks at least."""
     if len(samples) < 2 or not all(sample.cpus for sample in samples):
         return False
-    stands = [[(c.cpu.number, c.cpu.rip) for c in sample.cpus] for sample in samples]
+    stands = [[(c.cpu.number, c.cpu.pc) for c in sample.cpus] for sample in samples]
     return all(stand == stands[0] for stand in stands) and all(
         cpu.cpu.stopped for sample in samples for cpu in sample.cpus
     )
@@ -199,14 +202,16 @@ def _faults_for_good(look: LastLook) -> Death | None:
     others = [c for s in look.samples for c in s.cpus if c.cpu.number != look.cpu]
     if len(seen) < FAULT_SAMPLES or not all(c.cpu.stopped for c in others):
         return None
-    for rip in dict.fromkeys(c.cpu.rip for c in seen):
-        at = [c.cpu.rip == rip for c in seen]
+    for rip in dict.fromkeys(c.cpu.pc for c in seen):
+        at = [c.cpu.pc == rip for c in seen]
         turns = sum(a != b for a, b in itertools.pairwise(at))
         stays = all(here or rip in c.trapped for here, c in zip(at, seen, strict=True))
-        same = {(c.cpu.cr2, c.cpu.interrupts) for c in seen}
+        same = {(c.cpu.fault_address, c.cpu.interrupts) for c in seen}
         if stays and turns >= _TURNS and len(same) == 1 and same.pop()[1] is False:
             name = look.names.get(f"{rip:#x}")
-            return Death(what=f"page fault at {seen[0].cpu.cr2:#x} again and again", place=name)
+            return Death(
+                what=f"page fault at {seen[0].cpu.fault_address:#x} again and again", place=name
+            )
     return None
 
 
@@ -216,9 +221,9 @@ def _stands_in(look: LastLook) -> str | None:
 
 def _rip(look: LastLook) -> int:
     cpus = look.samples[-1].cpus
-    return next((c.cpu.rip for c in cpus if c.cpu.number == look.cpu), cpus[0].cpu.rip)
+    return next((c.cpu.pc for c in cpus if c.cpu.number == look.cpu), cpus[0].cpu.pc)
 
 
 def _name(look: LastLook, sample: Sample, number: int | None) -> str | None:
     cpu = next((c.cpu for c in sample.cpus if c.cpu.number == number), None)
-    return look.names.get(f"{cpu.rip:#x}") if cpu else None
+    return look.names.get(f"{cpu.pc:#x}") if cpu else None

@@ -7,6 +7,7 @@ A walk never raises: what it leads to may be anything, because CR3 may be a gues
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from common.record.stored_file import U64, Strict
@@ -34,6 +35,13 @@ class Walk(Strict):
     physical: U64 | None
     """None where nothing is mapped."""
 
+    def read(self, address: int, length: int) -> bytes:
+        """RAM of which nothing is known but these entries. Raises ValueError elsewhere."""
+        entries = dict(self.entries)
+        if length != 8 or address not in entries:
+            raise ValueError(f"{address:#x} is not recorded")
+        return (entries[address] & (1 << 64) - 1).to_bytes(8, "little")
+
 
 def walk(ram: Ram, root: int, virtual: int, *, levels: int = 4) -> Walk:
     """Follow the tables from `root` (CR3) for `virtual`; `levels` is 5 with CR4.LA57."""
@@ -58,20 +66,7 @@ def walk(ram: Ram, root: int, virtual: int, *, levels: int = 4) -> Walk:
 
 def follows(path: Walk, root: int, *, levels: int = 4) -> bool:
     """Whether the stored entries are a walk from `root`, and lead to what it says."""
-    ram = _Recorded(path)
-    return path.physical is not None and walk(ram, root, path.virtual, levels=levels) == path
-
-
-class _Recorded:
-    """RAM of which nothing is known but the entries of a walk."""
-
-    def __init__(self, path: Walk) -> None:
-        self._entries = dict(path.entries)
-
-    def read(self, address: int, length: int) -> bytes:
-        if length != 8 or address not in self._entries:
-            raise ValueError(f"{address:#x} is not recorded")
-        return (self._entries[address] & (1 << 64) - 1).to_bytes(8, "little")
+    return path.physical is not None and walk(path, root, path.virtual, levels=levels) == path
 
 
 def image_start(ram: Ram, root: int, *, levels: int = 4) -> int | None:
@@ -97,13 +92,16 @@ def image_start(ram: Ram, root: int, *, levels: int = 4) -> int | None:
 
 
 def read_virtual(
-    ram: Ram, root: int, virtual: int, length: int, *, levels: int = 4
+    ram: Ram, lead: Callable[[int], int | None], virtual: int, length: int
 ) -> bytes | None:
-    """Bytes by virtual address, across pages; None where something of it is not mapped."""
+    """Bytes by virtual address, across pages; None where something of it is not mapped.
+
+    `lead` gives the physical address of a virtual one.
+    """
     found = b""
     while len(found) < length:
         at = virtual + len(found)
-        physical = walk(ram, root, at, levels=levels).physical
+        physical = lead(at)
         if physical is None:
             return None
         try:

@@ -1,39 +1,42 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """Which kernel runs, seen from outside: the CPUs' registers, and what their page tables lead to.
 
-The host asks QEMU for the registers of each CPU, follows CR3 through the page tables in the
-machine's RAM to where the running kernel's image begins, and reads there, in physical memory, the
-build-id note and the banner. Nothing in this asks the kernel. The samples are kept raw in
-FILE: registers, each page-table entry walked, the bytes found.
+The host asks QEMU for the registers of each CPU, follows the page tables in the machine's RAM to
+where the running kernel's image begins, and reads there, in physical memory, the build-id note and
+the banner. The CPU's class says how (state.py for x86, arm64.py). Nothing in this asks the kernel.
+The samples are kept raw in FILE: registers, each page-table entry walked, the bytes found.
 
 With KVM as the accelerator it is the same; QEMU stops each CPU for some microseconds then.
 """
 
 from __future__ import annotations
 
-import itertools
-import struct
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import TypeAdapter
 
-from common.record.cpus.kernel_layout import BANNER_BYTES, KernelLayout, build_id_of_note
-from common.record.cpus.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, walk
+from common.arch.known import DEFAULT
+from common.record.cpus import arm64
+from common.record.cpus.arm64 import Arm64Cpu
+from common.record.cpus.kernel_layout import (
+    BANNER_BYTES,
+    NOTE_BYTES,
+    KernelLayout,
+    build_id_of_note,
+)
+from common.record.cpus.page_tables import Ram, Walk
 from common.record.cpus.state import Cpu, parse_registers
 from common.record.stored_file import U64, Hex, Stamp, Strict, Text, read_rows
 
 FILE = "cpu-samples.jsonl"
-NOTE_BYTES = 36
 TRIES, TRIES_FOR_GUEST = 12, 60
 """Looks at one point: a CPU that is inside a guest of KVM's shows the guest's registers, and one
 that is on its way there or back the kernel's."""
 _BETWEEN_SECONDS = 0.004
-_STACK_BYTES = 2048
-_KERNEL_CS = 0x10
-# PTI: the tables for user mode stand in the page after those of the kernel (PTI_USER_PGTABLE_BIT).
-_PTI_USER = 1 << 12
+AnyCpu = Cpu | Arm64Cpu
 
 
 class Read(Strict):
@@ -69,12 +72,15 @@ class Look(Strict):
 class CpuSample(Strict):
     """One CPU: registers, and the images that its tables map; `image` is where that begins."""
 
-    cpu: Cpu
+    cpu: AnyCpu
     root: U64 | None = None
-    """The table that was walked: CR3, or with PTI the kernel's beside the user's."""
+    """The table that was walked. On x86 CR3, or with PTI the kernel's beside the user's; on arm64
+    the one in the image."""
     image: U64 | None = None
     looks: tuple[Look, ...] = ()
     """One for each layout; kernels with the same layout share one."""
+    pc: Walk | None = None
+    """The way by the table to the instruction, where the table is not in a register."""
     trapped: tuple[U64, ...] = ()
     """In a look at a silent machine: instructions to which an exception will return, by the
     CPU's stack: what stands there before the kernel's code segment."""
@@ -85,8 +91,7 @@ class CpuSample(Strict):
 
         On the way there and back QEMU may show the registers of both.
         """
-        cpu = self.cpu
-        return cpu.paging and cpu.cpl == 0 and self.root is None and not cpu.in_kernel_half
+        return self.root is None and self.cpu.may_be_guest
 
 
 class Sample(Strict):
@@ -101,56 +106,68 @@ class Sample(Strict):
         return tuple(c for c in self.cpus if any(look.build_id == build_id for look in c.looks))
 
 
-def take(ask: Callable[[], str], ram: Ram, layouts: Sequence[KernelLayout], point: str) -> Sample:
-    """A sample now; `ask` gives QEMU's ``info registers -a``."""
+class Monitor(Protocol):
+    """What QEMU's monitor tells of a machine that runs on meanwhile."""
+
+    def registers(self) -> str:
+        """``info registers -a``."""
+
+    def physical(self, cpu: int, virtual: int) -> int | None:
+        """Where that CPU's MMU leads to from a virtual address; None where nowhere."""
+
+
+def take(
+    monitor: Monitor, ram: Ram, layouts: Sequence[KernelLayout], point: str, arch: str
+) -> Sample:
+    """A sample now, of a machine of that architecture."""
     now = time.monotonic_ns()
-    cpus = tuple(_look(cpu, ram, layouts) for cpu in parse_registers(ask()))
+    cpus = tuple(_look(cpu, ram, layouts) for cpu in _CPUS[arch](monitor))
     return Sample(t=now, point=point, cpus=cpus)
 
 
-def _look(cpu: Cpu, ram: Ram, layouts: Sequence[KernelLayout]) -> CpuSample:
-    if not cpu.paging:
-        return CpuSample(cpu=cpu)
-    for root in dict.fromkeys((cpu.cr3, cpu.cr3 & ~_PTI_USER)):
-        image = image_start(ram, root, levels=cpu.levels)
-        if image is None:
-            continue
-        looks = tuple(
-            Look(
-                note=_read(ram, root, cpu.levels, image + layout.note - layout.text, NOTE_BYTES),
-                banner=_read(
-                    ram, root, cpu.levels, image + layout.banner - layout.text, BANNER_BYTES
-                ),
-            )
-            for layout in layouts
-        )
-        if any(look.build_id for look in looks):
-            return CpuSample(cpu=cpu, root=root, image=image, looks=looks)
+def _x86(monitor: Monitor) -> tuple[AnyCpu, ...]:
+    return parse_registers(monitor.registers())
+
+
+def _arm64(monitor: Monitor) -> tuple[AnyCpu, ...]:
+    return arm64.parse_registers(monitor.registers(), monitor.physical)
+
+
+_CPUS = {"x86_64": _x86, "arm64": _arm64}
+"""Architecture -> how its CPUs are asked for."""
+
+
+def _look(cpu: AnyCpu, ram: Ram, layouts: Sequence[KernelLayout]) -> CpuSample:
+    for known in dict.fromkeys(cpu.of_layout(layout) for layout in layouts):
+        for root, image in known.images(ram, layouts):
+            looks = tuple(_look_at(known, ram, root, image, layout) for layout in layouts)
+            if any(look.build_id for look in looks):
+                pc = known.walk(ram, root, known.pc) if isinstance(known, Arm64Cpu) else None
+                return CpuSample(cpu=known, root=root, image=image, looks=looks, pc=pc)
     return CpuSample(cpu=cpu)
+
+
+def _look_at(cpu: AnyCpu, ram: Ram, root: int, image: int, layout: KernelLayout) -> Look:
+    note = _read(ram, cpu.walk(ram, root, image + layout.note - layout.text), NOTE_BYTES)
+    banner = _read(ram, cpu.walk(ram, root, image + layout.banner - layout.text), BANNER_BYTES)
+    return Look(note=note, banner=banner)
 
 
 def with_trapped(sample: Sample, ram: Ram) -> Sample:
     """The sample with what its CPUs' stacks say of exceptions."""
-    cpus = (cpu.model_copy(update={"trapped": _trapped(cpu, ram)}) for cpu in sample.cpus)
-    return sample.model_copy(update={"cpus": tuple(cpus)})
+    return sample.model_copy(
+        update={
+            "cpus": tuple(
+                cpu
+                if cpu.root is None
+                else cpu.model_copy(update={"trapped": cpu.cpu.trapped(ram, cpu.root)})
+                for cpu in sample.cpus
+            )
+        }
+    )
 
 
-def _trapped(cpu: CpuSample, ram: Ram) -> tuple[int, ...]:
-    if cpu.root is None or cpu.cpu.cpl:
-        return ()
-    stack = b""
-    while len(stack) < _STACK_BYTES:
-        part = read_virtual(ram, cpu.root, cpu.cpu.rsp + len(stack), 256, levels=cpu.cpu.levels)
-        if part is None:
-            break
-        stack += part
-    words = struct.unpack(f"<{len(stack) // 8}Q", stack)
-    found = (ip for ip, cs in itertools.pairwise(words) if cs == _KERNEL_CS and ip >= START_MAP)
-    return tuple(dict.fromkeys(found))
-
-
-def _read(ram: Ram, root: int, levels: int, virtual: int, length: int) -> Read:
-    path = walk(ram, root, virtual, levels=levels)
+def _read(ram: Ram, path: Walk, length: int) -> Read:
     data = b""
     if path.physical is not None:
         try:
@@ -164,27 +181,41 @@ def _read(ram: Ram, root: int, levels: int, virtual: int, length: int) -> Read:
 _SAMPLES = TypeAdapter(list[Sample])
 
 
+class _Told:
+    """In place of a monitor: registers as they were."""
+
+    def __init__(self, registers: str) -> None:
+        self._registers = registers
+
+    def registers(self) -> str:
+        return self._registers
+
+    def physical(self, _cpu: int, _virtual: int) -> int | None:
+        return None
+
+
 class CpuWitness:
     """Takes samples of a machine at points of a trial, into FILE of the trial's folder."""
 
     def __init__(
         self,
-        ask: Callable[[], str],
+        monitor: Monitor,
         ram: Ram,
         layouts: Sequence[KernelLayout],
         folder: Path,
+        arch: str = DEFAULT.name,
     ) -> None:
-        self._ask, self._ram, self._path = ask, ram, folder / FILE
+        self._monitor, self._ram, self._path, self._arch = monitor, ram, folder / FILE, arch
         self._layouts = tuple(dict.fromkeys(layouts))
         self._path.touch()
 
     def look(self, point: str) -> Sample:
         """A sample that is not kept."""
-        return take(self._ask, self._ram, self._layouts, point)
+        return take(self._monitor, self._ram, self._layouts, point, self._arch)
 
     def read(self, registers: str, point: str) -> Sample:
         """A sample, not kept, of CPUs whose registers were told otherwise."""
-        return take(lambda: registers, self._ram, self._layouts, point)
+        return take(_Told(registers), self._ram, self._layouts, point, self._arch)
 
     def note(self, point: str, *, guest: bool = False) -> None:
         """Samples at this point, until a CPU shows a kernel or `TRIES` are used up; all kept.

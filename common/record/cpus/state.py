@@ -7,10 +7,16 @@ Of a CPU that is inside a guest of KVM's, QEMU tells the guest's registers.
 from __future__ import annotations
 
 import re
+import struct
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import pairwise
 from typing import Annotated
 
 from pydantic import Field
 
+from common.record.cpus.kernel_layout import KernelLayout
+from common.record.cpus.page_tables import START_MAP, Ram, Walk, image_start, read_virtual, walk
 from common.record.stored_file import U64, Strict
 
 _CPU = re.compile(r"^CPU#(\d+)\s*$", re.MULTILINE)
@@ -21,6 +27,10 @@ _IDT = re.compile(r"^IDT= +([0-9a-f]+)", re.MULTILINE)
 _GS = re.compile(r"^GS =[0-9a-f]+ ([0-9a-f]+)", re.MULTILINE)
 _INTERRUPTS, _PAGING, _LONG_MODE, _LA57 = 1 << 9, 1 << 31, 1 << 10, 1 << 12
 KERNEL_HALF = 1 << 63
+_STACK_BYTES = 2048
+_KERNEL_CS = 0x10
+# PTI: the tables for user mode stand in the page after those of the kernel (PTI_USER_PGTABLE_BIT).
+_PTI_USER = 1 << 12
 
 
 class Cpu(Strict):
@@ -64,9 +74,82 @@ class Cpu(Strict):
         return 5 if self.cr4 & _LA57 else 4
 
     @property
+    def pc(self) -> int:
+        """The address of the instruction that it is at."""
+        return self.rip
+
+    @property
+    def sp(self) -> int:
+        """The stack pointer."""
+        return self.rsp
+
+    @property
+    def fault_address(self) -> int:
+        """What the last page fault was about."""
+        return self.cr2
+
+    @property
+    def per_cpu(self) -> int | None:
+        """Where its own data lie; 0 where it has none yet."""
+        return self.gs
+
+    @property
     def in_kernel_half(self) -> bool:
         """Whether it runs, privileged, where only a kernel's own text is."""
         return self.cpl == 0 and bool(self.rip & KERNEL_HALF)
+
+    @property
+    def may_be_guest(self) -> bool:
+        """Whether it is where a guest of KVM's runs, if no kernel is in its tables."""
+        return self.paging and self.cpl == 0 and not self.in_kernel_half
+
+    def by_guest_tables(self, root: int, _frame: int | None) -> bool:
+        """Whether it runs by the guest's tables, whose root is at guest-physical `root`."""
+        return self.cr3 == root
+
+    def images(self, ram: Ram, _layouts: Sequence[KernelLayout]) -> Iterator[tuple[int, int]]:
+        """Root table and first virtual address of the kernel's image that it may run."""
+        if not self.paging:
+            return
+        for root in self._roots:
+            image = image_start(ram, root, levels=self.levels)
+            if image is not None:
+                yield root, image
+
+    def of_layout(self, _layout: KernelLayout) -> Cpu:
+        """The same: its registers tell of its tables all that there is to know."""
+        return self
+
+    def walk(self, ram: Ram, root: int, virtual: int) -> Walk:
+        """Follow the tables from `root` for `virtual`."""
+        return walk(ram, root, virtual, levels=self.levels)
+
+    def runs_by(self, root: int, _note: Walk, _pc: Walk | None, _layout: KernelLayout) -> bool:
+        """Whether `root` is its own."""
+        return self.paging and root in self._roots
+
+    def trapped(self, ram: Ram, root: int) -> tuple[int, ...]:
+        """Instructions to which an exception will return, by its stack."""
+        if self.cpl:
+            return ()
+        stack = b""
+        while len(stack) < _STACK_BYTES:
+            lead = partial(_lead, self, ram, root)
+            part = read_virtual(ram, lead, self.rsp + len(stack), 256)
+            if part is None:
+                break
+            stack += part
+        words = struct.unpack(f"<{len(stack) // 8}Q", stack)
+        found = (ip for ip, cs in pairwise(words) if cs == _KERNEL_CS and ip >= START_MAP)
+        return tuple(dict.fromkeys(found))
+
+    @property
+    def _roots(self) -> tuple[int, ...]:
+        return tuple(dict.fromkeys((self.cr3, self.cr3 & ~_PTI_USER)))
+
+
+def _lead(cpu: Cpu, ram: Ram, root: int, virtual: int) -> int | None:
+    return cpu.walk(ram, root, virtual).physical
 
 
 def parse_registers(text: str) -> tuple[Cpu, ...]:

@@ -19,7 +19,7 @@ from common.judge.stored_run import StoredRun
 from common.judge.verdict import Answer, TrialVerdict
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
-from common.report.host import attempts
+from common.report.host import attempts, machine_words
 from common.report.mail.series import applied_series
 from common.report.mail.words import (
     NOT_RECORDED,
@@ -140,8 +140,9 @@ def _accelerator(one: StoredRun) -> str:
     main = shown_trial(one)
     if main is None:
         return NOT_RECORDED
-    host = main.setting.host
-    return f"{host.accelerator} ({shorten(host.accelerator_reason, _REASON, placeholder=' ...')})"
+    host, machine = main.setting.host, machine_words(main.setting).partition(":")[0]
+    said = f"{host.accelerator} ({shorten(host.accelerator_reason, _REASON, placeholder=' ...')})"
+    return f"{said}; {machine}" if machine else said
 
 
 def _host(one: StoredRun) -> str:

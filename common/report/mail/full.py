@@ -18,7 +18,7 @@ from common.judge.stored_run import StoredRun
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
-from common.report.host import attempts, host_lines
+from common.report.host import attempts, host_lines, machine_words
 from common.report.mail.words import (
     NOT_RECORDED,
     WIDTH,
@@ -104,6 +104,7 @@ def _host(one: StoredRun) -> Iterable[str]:
     load = main.setting.load
     return [
         *wrap(text, "host    ", " " * 8),
+        *(wrap(words, "machine ", " " * 8) if (words := machine_words(main.setting)) else []),
         *(wrap(in_words(load), "load    ", " " * 8) if load else []),
         *wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *(wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),
@@ -206,7 +207,7 @@ def _timing(one: StoredRun) -> Iterable[str]:
     return [
         *wrap(f"{accelerator}, {note}. No outlier is left out."),
         *wrap(
-            "Clock over the kexec: the machine's TSC, which runs through it"
+            f"Clock over the kexec: the machine's {one.stage.arch.counter}, which runs through it"
             f" ({fact(side, 'tsc.khz')} kHz); the host's CLOCK_MONOTONIC where it says host."
         ),
         "",

@@ -27,8 +27,10 @@ _DECODE_SECONDS = 120.0
 # In a crash nearly every line is about registers; these say what happened, where, and to whom.
 _MATTERS = re.compile(
     r"BUG: |Oops|Kernel panic|general protection|double fault|kernel BUG at|WARNING: |KASAN"
-    r"|#PF: |RIP: \d+:|CPU: \d+ |Comm: |Workqueue: |Unable to mount"
+    r"|#PF: |RIP: \d+:|pc : |Internal error: |Unable to handle kernel|Unable to mount"
+    r"|CPU: \d+ |Comm: |Workqueue: "
 )
+_TRACE, _PLACE = ("Call Trace:", "Call trace:"), ("RIP: ", "pc : ")
 _FRAME = re.compile(r"^ *(?:\? )?[A-Za-z_][\w.]*\+0x[0-9a-f]+/0x[0-9a-f]+")
 _END = re.compile(r"</TASK>|---\[ end|Kernel Offset:|^RIP: ")
 
@@ -54,10 +56,10 @@ def lines_that_matter(window: Sequence[str]) -> tuple[str, ...]:
 
 def call_trace(window: Sequence[str]) -> tuple[str, ...]:
     """Where it happened, and the first call trace, as the kernel printed them."""
-    start = next((n for n, text in enumerate(window) if text.startswith("Call Trace:")), None)
+    start = next((n for n, text in enumerate(window) if text.startswith(_TRACE)), None)
     if start is None:
         return ()
-    place = [text for text in window[:start] if text.startswith("RIP: ")][:1]
+    place = [text for text in window[:start] if text.startswith(_PLACE)][:1]
     end = next((n for n, text in enumerate(window) if n > start and _END.search(text)), None)
     frames = [text for text in window[start:end] if _FRAME.match(text)]
     return (*place, window[start], *frames)
@@ -85,7 +87,7 @@ def describe_unheard(phase: str, look: LastLook, kernels: Sequence[Bootable]) ->
     lines = [Line(t=look.t, text=text) for text in look.texts]
     window = crash_window(lines)
     if not window:  # before there are handlers, registers are all that is told
-        first = next((n for n, text in enumerate(look.texts) if text.startswith("RIP: ")), None)
+        first = next((n for n, text in enumerate(look.texts) if text.startswith(_PLACE)), None)
         window = look.texts[first:] if first is not None else ()
     crash = _described(phase, window, died, died.release if died else "", "in its log in RAM")
     return crash if crash.stack else crash.model_copy(update={"stack": look.stack})

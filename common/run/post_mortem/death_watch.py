@@ -4,17 +4,19 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from common.arch.architecture import Architecture
+from common.arch.known import DEFAULT
 from common.machine.ram import MachineRam
-from common.record.cpus.kernel_layout import KernelLayout, build_id_of_note
+from common.record.cpus.kernel_layout import NOTE_BYTES, KernelLayout, build_id_of_note
 from common.record.cpus.kernel_symbols import KernelSymbols, symbols_of
 from common.record.cpus.last_look import FAULT_SAMPLES, FILE, LOG, LastLook, death
 from common.record.cpus.page_tables import START_MAP, read_virtual
 from common.record.cpus.ram_log import RamLog, Reader, read_log
-from common.record.cpus.samples import NOTE_BYTES, CpuSample, CpuWitness, Sample, with_trapped
+from common.record.cpus.samples import CpuSample, CpuWitness, Monitor, Sample, with_trapped
 from common.record.qemu.reset import registers_at_triple_fault
 from common.record.raw import TRACE
 from common.run.post_mortem.source_lines import lines_of
@@ -22,7 +24,7 @@ from kernel.image.layout import layout_of
 from kernel.image.prebuilt import Bootable, Prebuilt
 
 _ALIGN = 2 << 20
-"""CONFIG_PHYSICAL_ALIGN is no less on x86-64."""
+"""CONFIG_PHYSICAL_ALIGN is no less on x86-64, nor MIN_KIMG_ALIGN on arm64."""
 _STACK_BYTES = 2048
 _MOST_FRAMES = 24
 _BURST, _IN_BURST_SECONDS, _BETWEEN_SECONDS = 6, 0.003, 1.0
@@ -32,23 +34,24 @@ _KEPT = FAULT_SAMPLES
 class DeathWatch:
     """Looks at a machine at its workload's rendezvous, in its silence, and after a reset.
 
-    `kernels` are the outgoing and the incoming one; `registers` asks QEMU for those of all CPUs;
+    `kernels` are the outgoing and the incoming one; `monitor` is QEMU's;
     at the rendezvous of `guest_runs_at` a CPU has to be seen inside the guest, too.
     """
 
     def __init__(
         self,
-        registers: Callable[[], str],
+        monitor: Monitor,
         ram: MachineRam,
         kernels: Sequence[Bootable],
         folder: Path,
         guest_runs_at: frozenset[str] = frozenset(),
+        arch: Architecture = DEFAULT,
     ) -> None:
         self._guest_runs_at = guest_runs_at
         self._ram, self._folder = ram, folder
         self._kernels = [(k, layout) for k in kernels if (layout := layout_of_kernel(k))]
         layouts = [layout for _, layout in self._kernels]
-        self._witness = CpuWitness(registers, ram, layouts, folder)
+        self._witness = CpuWitness(monitor, ram, layouts, folder, arch.name)
         self._samples: list[Sample] = []
         self._leaving = False
 
@@ -124,16 +127,19 @@ class DeathWatch:
         moved, root = (cpu.image or 0) - layout.text, cpu.root or 0
         symbols = symbols_of(kernel.vmlinux)
 
+        def lead(virtual: int) -> int | None:
+            return cpu.cpu.walk(self._ram, root, virtual).physical
+
         def read(link: int, length: int) -> bytes | None:
-            return read_virtual(self._ram, root, link + moved, length, levels=cpu.cpu.levels)
+            return read_virtual(self._ram, lead, link + moved, length)
 
         names = {
-            f"{c.cpu.rip:#x}": name
+            f"{c.cpu.pc:#x}": name
             for sample in self._samples
             for c in sample.cpus
-            if c.image == cpu.image and (name := symbols.function_at(c.cpu.rip - moved))
+            if c.image == cpu.image and (name := symbols.function_at(c.cpu.pc - moved))
         }
-        stack = read(cpu.cpu.rsp - moved, _STACK_BYTES) or b""
+        stack = read(cpu.cpu.sp - moved, _STACK_BYTES) or b""
         return _look(
             why,
             self._samples,
@@ -159,10 +165,10 @@ class DeathWatch:
         image = (physical - value + START_MAP) % (1 << 64)
         moved = image - layout.text
         names = {
-            f"{c.cpu.rip:#x}": name
+            f"{c.cpu.pc:#x}": name
             for sample in samples
             for c in sample.cpus
-            if (name := symbols.function_at(c.cpu.rip - physical + layout.text))
+            if (name := symbols.function_at(c.cpu.pc - physical + layout.text))
         }
         log = read_log(read, symbols, moved)
         return _look("reset", samples, cpu, kernel, log=log, names=names)
@@ -170,7 +176,7 @@ class DeathWatch:
     def _images(self, layout: KernelLayout) -> list[tuple[int, str]]:
         """Where in RAM an image of that layout begins, and its build id; each 2 MiB is asked."""
         found = []
-        for physical in range(0, self._ram.end, _ALIGN):
+        for physical in range(self._ram.begin, self._ram.end, _ALIGN):
             try:
                 note = self._ram.read(physical + layout.note - layout.text, NOTE_BYTES)
             except ValueError:

@@ -165,7 +165,7 @@ class _Watch(DeathWatch):
 
     def __init__(self, bench: Bench, machine: Machine, ram: MachineRam, folder: Path) -> None:
         kernels = (bench.kernels.outgoing, bench.kernels.incoming)
-        super().__init__(machine.registers, ram, kernels, folder)
+        super().__init__(machine, ram, kernels, folder)
         self.was_reset = False
         self.on_line("# kexec")
 
@@ -329,7 +329,7 @@ def _kernel_of(bench: Bench, machine: Machine, ram: MachineRam) -> str:
     """
     pair: tuple[Bootable, ...] = (bench.kernels.outgoing, bench.kernels.incoming)
     layouts = [layout for kernel in pair if (layout := layout_of_kernel(kernel))]
-    sample = CpuWitness(machine.registers, ram, layouts, machine.folder).look("jump")
+    sample = CpuWitness(machine, ram, layouts, machine.folder).look("jump")
     if sample.shows(bench.kernels.incoming.build_id):
         raise HarnessError("the machine was stopped too late: its CPU is in the incoming kernel")
     outgoing = bench.kernels.outgoing.build_id

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,7 @@ def cells_of(
     """
     found: list[Cell] = []
     for number, (a, b) in product(stages, product(kernels, kernels)):
-        choice = KernelChoice(
-            outgoing=kernels[a], incoming=kernels[b], series=base.series, config=base.config
-        )
+        choice = replace(base, outgoing=kernels[a], incoming=kernels[b])
         updates = chain if load_stage(number).chain_controls else 1
         main = Cell(number, a, b, None, choice, updates)
         found.append(main)

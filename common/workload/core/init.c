@@ -13,6 +13,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "machine.h"
 #include "workload.h"
 
 /* The holder's end of a pipe; one byte on it asks PID 1 for SIGKILL. */
@@ -136,9 +137,9 @@ int main(void)
 		reboot(RB_AUTOBOOT);
 
 	update_uncounted();
-	ret = dialogue_open("/dev/ttyS1");
+	ret = dialogue_open(DIALOGUE_TTY);
 	if (ret < 0) {
-		printf("init: /dev/ttyS1: %s\n", errno_name(ret));
+		printf("init: " DIALOGUE_TTY ": %s\n", errno_name(ret));
 		power_off();
 	}
 	ktap_plan(stage.tests[param_side()]);

@@ -13,14 +13,13 @@
 #include <linux/kexec.h>
 #include <linux/reboot.h>
 
+#include "machine.h"
 #include "workload.h"
 
 #define INCOMING_KERNEL "/incoming/kernel"
 #define INCOMING_INITRD "/incoming/initrd"
-/* x86: COMMAND_LINE_SIZE */
+/* COMMAND_LINE_SIZE, of x86 and arm64 */
 #define CMDLINE_SIZE 2048
-/* Any page of ordinary memory. */
-#define IMAGE_WITHOUT_KHO 0x2000000ul
 
 /* What a kernel that came by kexec has behind the words of the first one. */
 #define INCOMING_WORDS " stage.side=incoming"
@@ -135,11 +134,11 @@ int kexec_load_without_kho(void)
 	struct kexec_segment segment = {
 		.buf = nothing,
 		.bufsz = sizeof(nothing),
-		.mem = (void *)IMAGE_WITHOUT_KHO,
+		.mem = (void *)ORDINARY_PAGE,
 		.memsz = sizeof(nothing),
 	};
 
-	return sys(syscall(SYS_kexec_load, IMAGE_WITHOUT_KHO, 1ul, &segment, KEXEC_ARCH_DEFAULT));
+	return sys(syscall(SYS_kexec_load, ORDINARY_PAGE, 1ul, &segment, KEXEC_ARCH_DEFAULT));
 }
 
 int kexec_unload_without_kho(void)

@@ -17,7 +17,7 @@
 #define GUEST_PAGE_TABLES	0x2000
 #define GUEST_PAGE_TABLES_END	0x40000
 #define GUEST_CODE		0x40000
-#define GUEST_CODE_END		0x41000
+#define GUEST_CODE_END		0x42000
 #define GUEST_VCPUS		0x80000
 #define GUEST_VCPU_SIZE		0x8000
 #define GUEST_MAX_VCPUS		8
@@ -50,9 +50,10 @@ enum guest_error {
 enum guest_vector_kind {
 	GUEST_VECTOR_SSE = 1,
 	GUEST_VECTOR_AVX,
+	GUEST_VECTOR_NEON,
 };
 
-/* Lanes of two vector registers; SSE has the first two of each. */
+/* Lanes of two vector registers; SSE and NEON have the first two of each. */
 struct guest_vector {
 	u64 sum[4];
 	u64 fold[4];

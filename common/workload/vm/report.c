@@ -57,6 +57,7 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 	static const char * const vectors[] = {
 		[GUEST_VECTOR_SSE] = "sse",
 		[GUEST_VECTOR_AVX] = "avx",
+		[GUEST_VECTOR_NEON] = "neon",
 	};
 
 	fact("guest.vector", "%s", vectors[vmm->vcpus[0].block->vector_kind]);

@@ -88,7 +88,10 @@ def frames(text: str) -> list[tuple[int, int]]:
 @contextmanager
 def witnesses(machine: MachineView) -> Iterator[HostHelper]:
     """The helper of stage 1: the witness of the guest's RAM, and this one."""
-    with ram_witness(machine) as beside, MachineRam(machine.process.pid) as ram:
+    with (
+        ram_witness(machine) as beside,
+        MachineRam(machine.process.pid, machine.spec.arch.ram) as ram,
+    ):
         witness = FilesWitness(ram, beside)
         yield witness
         (machine.folder / FILE).write_bytes(_SEEN.dump_json(witness.result()) + b"\n")

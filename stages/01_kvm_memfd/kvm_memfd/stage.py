@@ -8,6 +8,7 @@ from pathlib import Path
 
 from common.stage.declaration import Option, Size, Stage
 from common.stage.options import guest_memory, vcpus
+from kvm_memfd.arm64 import ARM64
 from kvm_memfd.checks import CLAIMS
 from kvm_memfd.controls import CHAIN_CONTROLS, CONTROLS
 from kvm_memfd.files_controls import CONTROLS as FILES_CONTROLS
@@ -71,6 +72,7 @@ STAGE = Stage(
     files=FILES,
     helper=witnesses,
     witness=read_witnesses,
+    elsewhere={"arm64": ARM64},
     guest_runs_at=frozenset({"pause", "files"}),
     progress_messages={
         "kernel.release": "kernel {} is up",

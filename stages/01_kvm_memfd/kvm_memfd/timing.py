@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+from common.arch.known import ARCHITECTURES
 from common.checks.live_update import INCOMING, OUTGOING
 from common.record.evidence import Trial
 from common.record.timing import (
@@ -18,11 +19,13 @@ from common.record.timing import (
     us_fact_ms,
 )
 
-_GUEST_BLACKOUT = "blackout (guest's TSC)"
+
+def _guest_blackout(trial: Trial) -> str:
+    return f"blackout (guest's {ARCHITECTURES[trial.setting.architecture].counter})"
 
 
 def phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
+    """Phases in ms, by the machine's counter, which runs on, but where marked "host"."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     found: dict[str, float | None] = {
         "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),
@@ -34,7 +37,7 @@ def phases(trial: Trial) -> dict[str, float]:
         "compare (proof)": tsc_ms(after, "retrieved", "compared"),
         "restore": tsc_ms(after, "compared", "resume"),
         "blackout (VMM)": tsc_across_ms(trial, "paused", "resume"),
-        _GUEST_BLACKOUT: guest_gap_ms(trial),
+        _guest_blackout(trial): guest_gap_ms(trial),
         "blackout (host)": host_ms(
             stamp(trial, OUTGOING, "t.paused"), stamp(trial, INCOMING, "t.resume")
         ),
@@ -59,6 +62,6 @@ def blackout(trial: Trial) -> dict[str, float]:
 
 def headline(trial: Trial) -> dict[str, str]:
     return {
-        "blackout": f"{phases(trial)[_GUEST_BLACKOUT]:.0f} ms",
+        "blackout": f"{phases(trial)[_guest_blackout(trial)]:.0f} ms",
         "preserved": f"2 memfds, {trial.setting.options['guest_memory']} MiB",
     }

@@ -26,6 +26,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
+from common.arch.known import DEFAULT
 from common.guest.evidence import Point, RamSeen, VcpuLook
 from common.guest.memory import (
     MOST_PAGES,
@@ -57,8 +58,8 @@ _SEEN = TypeAdapter(RamSeenInTurn)
 class _OneUpdate:
     """Collects the frames and has them hashed when the workload says that they are still."""
 
-    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
-        self._ram, self._pool = ram, pool
+    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor, arch: str) -> None:
+        self._ram, self._pool, self._arch = ram, pool, arch
         self._extents: list[tuple[int, int]] = []
         self._first_pages: list[int] = []
         self._running: dict[Point, Future[str]] = {}
@@ -75,7 +76,7 @@ class _OneUpdate:
             name: Point = "captured" if text.endswith("captured") else "retrieved"
             if name == "captured":
                 self._look(name, SAMPLES)  # the guest waits for it
-                self._tables = guest_tables(self._ram, self._page)
+                self._tables = guest_tables(self._ram, self._page, self._arch)
             self._running[name] = self._pool.submit(self._ram.sha256, tuple(self._extents))
         elif text.startswith("# await "):
             for digest in self._running.values():
@@ -135,14 +136,14 @@ class _OneUpdate:
 class RamWitness:
     """The witness of one update after the other; there are more than one in a chain only."""
 
-    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor) -> None:
-        self._ram, self._pool = ram, pool
-        self._updates = [_OneUpdate(ram, pool)]
+    def __init__(self, ram: MachineRam, pool: ThreadPoolExecutor, arch: str = DEFAULT.name) -> None:
+        self._ram, self._pool, self._arch = ram, pool, arch
+        self._updates = [_OneUpdate(ram, pool, arch)]
 
     def on_line(self, text: str) -> None:
         """Take a line of the dialogue; an outgoing side that follows another begins an update."""
         if text == "# side=outgoing" and self._updates[-1].begun:
-            self._updates.append(_OneUpdate(self._ram, self._pool))
+            self._updates.append(_OneUpdate(self._ram, self._pool, self._arch))
         self._updates[-1].on_line(text)
 
     def changed(self, seconds: float = 1.0) -> int:
@@ -159,8 +160,9 @@ class RamWitness:
 @contextmanager
 def ram_witness(machine: MachineView) -> Iterator[HostHelper]:
     """The helper of stage 1; leaves FILE in the trial's folder."""
-    with MachineRam(machine.process.pid) as ram, ThreadPoolExecutor(1) as pool:
-        witness = RamWitness(ram, pool)
+    arch = machine.spec.arch
+    with MachineRam(machine.process.pid, arch.ram) as ram, ThreadPoolExecutor(1) as pool:
+        witness = RamWitness(ram, pool, arch.name)
         yield witness
         witness.store(machine.folder)
 

@@ -1,0 +1,59 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Stage 1 on arm64: what is otherwise there, and what does not apply."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from common.checks import live_update as checks
+from common.checks.controls import reason
+from common.checks.live_update import INCOMING, facts_are
+from common.checks.model import Check
+from common.stage.declaration import Elsewhere
+from kvm_memfd.controls import CONTROLS
+
+_NAMED = {control.name: control for control in CONTROLS}
+_NO_REGISTER = "0x603000000013bfff"
+
+REGISTERS_TAKEN = Check(
+    "registers_taken",
+    "Did KVM accept every register that it names, and give it back as it was?",
+    facts_are(
+        INCOMING,
+        {
+            "restore.registers_refused": "0",
+            "restore.registers_unlike": "0",
+            "restore.vgic_unlike": "0",
+        },
+    ),
+)
+
+ARM64 = Elsewhere(
+    not_there={
+        "slow-clock": "a kernel reads the counter's rate in CNTFRQ_EL0, and no word of its command"
+        " line changes that; so no control sets a clock wrong there",
+    },
+    checks={"msrs_taken": REGISTERS_TAKEN},
+    controls={
+        "register-corrupted": replace(
+            _NAMED["register-corrupted"], what="one bit of x22 is flipped in the restored registers"
+        ),
+        "msr-corrupted": replace(
+            _NAMED["msr-corrupted"],
+            what="one bit of a system register (TPIDR_EL0) is flipped in the restored state",
+        ),
+        "msr-unknown": replace(
+            _NAMED["msr-unknown"],
+            what="one register of the restored state (TPIDR_EL0) is given a nonexistent number",
+            reason=reason(
+                checks.fact_is(INCOMING, "restore.registers_refused", f"1 {_NO_REGISTER}")
+            ),
+        ),
+        "timer-dropped": replace(
+            _NAMED["timer-dropped"], what="the virtual timer is masked in the restored state"
+        ),
+        "tsc-frozen": replace(
+            _NAMED["tsc-frozen"], what="the guest's counter is set back to its value at the pause"
+        ),
+    },
+)
