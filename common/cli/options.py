@@ -113,7 +113,7 @@ def workload_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def lane_option(parser: argparse.ArgumentParser) -> None:
+def lane_option(parser: argparse._ActionsContainer) -> None:
     parser.add_argument(
         "--lane",
         choices=LANES,
@@ -145,6 +145,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--damage", action="store_true", help="damage what is handed over")
     damage = parser.add_argument_group("with --damage")
+    lane_option(damage)
     damage.add_argument("--random", type=positive, metavar="K", help="K bytes more, at random")
     damage.add_argument("--seed", type=positive, metavar="S", help="which bits, bytes (default 1)")
     damage.add_argument(

@@ -32,8 +32,8 @@ def sweep(arguments: argparse.Namespace) -> int:
     """All points of a stage's sweep, or the one that is asked for; 1 where one is violated."""
     if arguments.damage:
         return _damage(arguments)
-    if arguments.random or arguments.seed or arguments.resume:
-        raise UsageError("--random, --seed and --resume go with --damage")
+    if arguments.random or arguments.seed or arguments.resume or arguments.lane != "default":
+        raise UsageError("--random, --seed, --resume and --lane go with --damage")
     stage = load_stage(arguments.stage)
     point = checked_point(arguments.point) if arguments.point else None
     stage, choice = sweep_choice(stage, chosen_kernels(arguments))
@@ -72,7 +72,8 @@ def _damage(arguments: argparse.Namespace) -> int:
     """Every field of every record, or the point that is asked for; 1 where one is violated."""
     asked = _asked(arguments)
     choice = chosen_kernels(arguments)
-    stage = configured(checked_stage(load_stage(arguments.stage)), choice=choice)
+    stage = checked_stage(load_stage(arguments.stage))
+    stage = configured(stage, lane=arguments.lane, choice=choice)
     folder = arguments.resume
     begun = time.monotonic()
     try:

@@ -24,7 +24,7 @@ def image_args(path: Path) -> tuple[str, ...]:
 
 
 def make_image(path: Path) -> None:
-    """An empty qcow2 image (QEMU, docs/interop/qcow2.rst, version 2) of one cluster.
+    """An empty qcow2 image (QEMU's format, of version 2) of one cluster.
 
     By hand, because the program for it may not be installed. Header, refcount table, one block of
     refcounts, and the table of level 1, each a cluster.

@@ -319,6 +319,7 @@ def test_a_stored_sweep_is_judged_again_and_nothing_is_run(
     [
         (["--random", "3"], "go with --damage"),
         (["--seed", "3"], "go with --damage"),
+        (["--lane", "debug"], "go with --damage"),
         (["--damage", "--point", "finish:slab:3"], "give RECORD"),
         (["--damage", "--resume", str(RUN), "--seed", "2"], "was asked for then"),
     ],

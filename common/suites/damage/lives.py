@@ -119,7 +119,7 @@ class Standing:
         watch = _Watch(self._bench, machine, self.ram, folder)
         machine.watch = watch
         machine.go_on()
-        ended, detail = _converse(machine, looks, watch, self._bench.on_line)
+        ended, detail = _converse(machine, looks, watch, self._bench)
         if ended != "gone":
             looks.at("end")
             machine.stop()
@@ -223,14 +223,13 @@ class _Looks:
         return FileSeen(pages=len(frames), sha256=digest, moved=moved)
 
 
-def _converse(
-    machine: Machine, looks: _Looks, watch: _Watch, on_line: Callable[[str], None]
-) -> tuple[Ended, str]:
-    deadline = machine.deadline(_LIFE_SECONDS)
+def _converse(machine: Machine, looks: _Looks, watch: _Watch, bench: Bench) -> tuple[Ended, str]:
+    patience = bench.stage.patience
+    deadline = machine.deadline(_LIFE_SECONDS * patience)
     try:
         while True:
-            text = machine.next_line(silence=_SILENCE_SECONDS, deadline=deadline)
-            on_line(text)
+            text = machine.next_line(silence=_SILENCE_SECONDS * patience, deadline=deadline)
+            bench.on_line(text)
             looks.on_line(text)
             if name := awaited(text):
                 if name == "end":
@@ -263,7 +262,7 @@ def standing(bench: Bench, folder: Path) -> Iterator[Standing]:
         spec = _spec(bench, workspace, image)
         machine = stack.enter_context(Machine(spec, hypervisor=bench.hypervisor, folder=folder))
         ram = stack.enter_context(MachineRam(machine.process.pid))
-        _go_to_the_jump(machine, bench.on_line)
+        _go_to_the_jump(machine, bench)
         try:
             there = Standing(bench, machine, ram)
         except ValueError as error:
@@ -300,14 +299,14 @@ def _spec(bench: Bench, workspace: Path, image: Path) -> MachineSpec:
     )
 
 
-def _go_to_the_jump(machine: Machine, on_line: Callable[[str], None]) -> None:
-    jumps = threading.Event()
+def _go_to_the_jump(machine: Machine, bench: Bench) -> None:
+    jumps, patience = threading.Event(), bench.stage.patience
     machine.on_console = lambda text: jumps.set() if _JUMP in text else None
     try:
-        deadline = machine.deadline(_LIFE_SECONDS)
+        deadline = machine.deadline(_LIFE_SECONDS * patience)
         while True:
-            text = machine.next_line(silence=_SILENCE_SECONDS, deadline=deadline)
-            on_line(text)
+            text = machine.next_line(silence=_SILENCE_SECONDS * patience, deadline=deadline)
+            bench.on_line(text)
             if text == "# kexec":
                 break
             if text.startswith("# bail ") or text == "# done":
