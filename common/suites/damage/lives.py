@@ -224,7 +224,7 @@ class _Looks:
 
 
 def _converse(machine: Machine, looks: _Looks, watch: _Watch, bench: Bench) -> tuple[Ended, str]:
-    patience = bench.stage.patience
+    patience = bench.stage.config.patience
     deadline = machine.deadline(_LIFE_SECONDS * patience)
     try:
         while True:
@@ -300,7 +300,7 @@ def _spec(bench: Bench, workspace: Path, image: Path) -> MachineSpec:
 
 
 def _go_to_the_jump(machine: Machine, bench: Bench) -> None:
-    jumps, patience = threading.Event(), bench.stage.patience
+    jumps, patience = threading.Event(), bench.stage.config.patience
     machine.on_console = lambda text: jumps.set() if _JUMP in text else None
     try:
         deadline = machine.deadline(_LIFE_SECONDS * patience)
