@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from common.checks.model import Outcome
-from common.checks.promise import Gap, gap_of
+from common.checks.promise import Gap
 from common.record.evidence import Trial
 from common.record.setting import Setting
 from common.stage.declaration import Stage
@@ -55,9 +55,7 @@ def expected_of(trial: Trial, stage: Stage) -> Expected | None:
     """What is expected of a main run's kernels beside a pass; None where they promise all of it."""
     setting = trial.setting
     kernels = (setting.outgoing, setting.incoming)
-    if any(one.offers is None and one.patches for one in kernels):
-        return None  # an older record: what patches there were, were our series
-    gap = gap_of(stage.gaps, [one.offers or () for one in kernels])
+    gap = stage.gap(setting.series, [(one.offers, bool(one.patches)) for one in kernels])
     if gap is None:
         return None
     cause = gap.cause.ask(trial)

@@ -113,6 +113,18 @@ def test_a_kernel_that_promises_all_of_it_is_held_to_it(stock: Trial) -> None:
     assert not {"XFAIL", "XPASS", "N/A"} & {*statuses(verdict).values()}
 
 
+def test_our_series_is_held_to_all_of_it_whatever_became_of_it(stock: Trial) -> None:
+    """With an option off its kernels are no others: that is our failure."""
+    kernels = of(stock, ("luo-v5", "memfd-v2")).setting
+    patched = kernels.outgoing.model_copy(update={"patches": ("0001-x.patch 0",)})
+    setting = kernels.model_copy(update={"series": "ours", "outgoing": patched})
+    verdict = judge_trial(stock.model_copy(update={"setting": setting}), STAGE)
+    assert verdict.status == "FAIL"
+    theirs = setting.model_copy(update={"series": "/a/series"})
+    verdict = judge_trial(stock.model_copy(update={"setting": theirs}), STAGE)
+    assert verdict.status == "XFAIL"
+
+
 def test_what_another_series_promises_it_is_held_to(stock: Trial) -> None:
     """A kernel with VFIO's handler that did not preserve the file fails at it."""
     verdict = judge_trial(of(stock, THEIRS), STAGE)
