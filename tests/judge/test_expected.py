@@ -95,6 +95,7 @@ def test_a_stock_kernel_fails_as_expected_claim_by_claim(stock: Trial) -> None:
     assert by_name["dma_in_gap"].whose == "our 02"
     assert "PCI_COMMAND of 03:00.0 <-" in (by_name["dma_in_gap"].cause or "")
     assert by_name["ram_equal"].cause is None
+    assert by_name["device_retrieved"].cause == "preserve.device=-2 (ENOENT)"
 
 
 def test_without_its_cause_nothing_is_expected(stock: Trial) -> None:

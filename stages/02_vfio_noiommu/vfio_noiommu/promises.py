@@ -7,7 +7,7 @@ from datetime import date
 
 from common.checks.controls import reason
 from common.checks.live_update import OUTGOING, fact_is, no_data, outcome
-from common.checks.model import Check, Outcome
+from common.checks.model import Check, Control, Outcome
 from common.checks.promise import (
     LINUX,
     LIVE_UPDATE,
@@ -82,9 +82,24 @@ def _stopped_at_kexec(trial: Trial) -> Outcome:
     )
 
 
-STOCK = next(control for control in CONTROLS if control.stock)
+def _control(name: str) -> Control:
+    return next(control for control in CONTROLS if control.name == name)
+
+
+STOCK = _control("stock-kernel")
 _OUR_RULES = "the errnos are those of our series; file_rules asks for what others promise as well"
 _RULES = ("outgoing_rules", "incoming_rules")
+# What is asked of the file, and falls by the errno for it.
+_OF_FILE = (
+    "device_retrieved",
+    "same_place",
+    "same_config",
+    "same_registers",
+    "head_went_on",
+    "dma_after",
+    "file_rules",
+    "aborts_unnoticed",
+)
 _NO_FILE = STOCK.breaks | {"same_place", "dma_after", "file_rules"}
 _STOPPED = frozenset(
     {
@@ -109,6 +124,7 @@ GAPS = (
         may_break=frozenset(name for name, whose in PROMISES.items() if whose.marks),
         unasked=dict.fromkeys(_RULES, "no file of a device can be preserved"),
         cause=STOCK.reason,
+        causes=dict.fromkeys(_OF_FILE, STOCK.holds[0]),
         holds=STOCK.holds,
         until=Expiry(release=(7, 6)),
     ),
@@ -122,6 +138,10 @@ GAPS = (
         ),
         unasked=dict.fromkeys(_RULES, _OUR_RULES),
         cause=reason(_stopped_at_kexec, timed=True),
+        causes={
+            "same_pages": _control("pin-patch-off").reason,
+            "stayed_in_d0": _control("d0-patch-off").reason,
+        },
         holds=(
             Check(
                 "preserved", "Was the file preserved?", fact_is(OUTGOING, "preserve.device", "0")
