@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from common.checks.controls import reason
-from common.checks.live_update import OUTGOING, fact_is, no_data, outcome
-from common.checks.model import Check, Control, Outcome
+from common.checks.live_update import OUTGOING, fact_is
+from common.checks.model import Check, Control
 from common.checks.promise import (
     LINUX,
     LIVE_UPDATE,
@@ -19,7 +18,7 @@ from common.checks.promise import (
     Gap,
     Promise,
 )
-from common.record.evidence import Trial
+from common.dma.controls import STOPPED_AT_KEXEC
 from vfio_noiommu.controls import CONTROLS
 
 PROMISES: dict[str, Promise] = {
@@ -60,26 +59,6 @@ PROMISES: dict[str, Promise] = {
     "aborts_unnoticed": VFIO,
     "session_finished": LINUX,
 }
-
-
-def _stopped_at_kexec(trial: Trial) -> Outcome:
-    """A reset of the device, or the loss of its bus mastering, from when the host let the outgoing
-    side go to "Starting new kernel": QEMU saw it, and nobody asked for it but the kernel."""
-    left, trace = trial.witness["left_ms"], trial.witness["trace"]
-    if left is None:
-        return no_data("await reboot, and a kexec", expected="the device is stopped")
-    resets = [f"{what} at {ms:+.1f} ms" for ms, what in trace["resets"] if left < ms <= 0]
-    clears = [
-        f"PCI_COMMAND of {bdf} <- {value:#x} at {ms:+.1f} ms"
-        for ms, bdf, value in trace["command"]
-        if left < ms <= 0
-    ]
-    return outcome(
-        bool(resets or clears),
-        expected="the device is reset, or loses bus mastering, before 'Starting new kernel'",
-        seen="; ".join([*resets[:1], *clears[:1]]) or "neither",
-        evidence="qemu-trace.log",
-    )
 
 
 def _control(name: str) -> Control:
@@ -137,7 +116,7 @@ GAPS = (
             {"ring_went_round", "stayed_in_d0", "never_gated", "same_config", "same_pages"}
         ),
         unasked=dict.fromkeys(_RULES, _OUR_RULES),
-        cause=reason(_stopped_at_kexec, timed=True),
+        cause=STOPPED_AT_KEXEC,
         causes={
             "same_pages": _control("pin-patch-off").reason,
             "stayed_in_d0": _control("d0-patch-off").reason,
