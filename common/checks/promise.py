@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 
 from common.checks.model import Check
@@ -115,6 +115,8 @@ class Gap:
     """Checks that nobody can ask there, with why: N/A."""
     cause: Check
     """What the host's witness, or the kernel's own errno, has to show: else it is a FAIL."""
+    causes: Mapping[str, Check] = field(default_factory=dict)
+    """The same for checks that fall for a cause of their own."""
     holds: tuple[Check, ...] = ()
     """Has to hold as well."""
     until: Expiry

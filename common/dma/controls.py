@@ -98,3 +98,27 @@ def aborts_were_silent(trial: Trial) -> Outcome:
         seen=seen,
         evidence="outgoing fact aborts.closed",
     )
+
+
+def _stopped_at_kexec(trial: Trial) -> Outcome:
+    """A reset of the device, or the loss of its bus mastering, from when the host let the outgoing
+    side go to "Starting new kernel": QEMU saw it, and nobody asked for it but the kernel."""
+    seen = trial.seen(DmaEvidence)
+    left, trace = seen.left_ms, seen.trace
+    if left is None:
+        return no_data("await reboot, and a kexec", expected="the device is stopped")
+    resets = [f"{one.text} at {one.ms:+.1f} ms" for one in trace.resets if left < one.ms <= 0]
+    clears = [
+        f"PCI_COMMAND of {one.bdf} <- {one.value:#x} at {one.ms:+.1f} ms"
+        for one in trace.command
+        if left < one.ms <= 0
+    ]
+    return outcome(
+        bool(resets or clears),
+        expected="the device is reset, or loses bus mastering, before 'Starting new kernel'",
+        seen="; ".join([*resets[:1], *clears[:1]]) or "neither",
+        evidence="qemu-trace.log",
+    )
+
+
+STOPPED_AT_KEXEC = reason(_stopped_at_kexec, timed=True)

@@ -9,11 +9,12 @@ expected any more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 
 from common.checks.model import Outcome
-from common.checks.promise import Gap, gap_of
+from common.checks.promise import Gap
 from common.record.evidence import Trial
 from common.record.setting import Setting
 from common.stage.declaration import Stage
@@ -25,6 +26,8 @@ class Expected:
 
     gap: Gap
     cause: Outcome
+    causes: Mapping[str, Outcome]
+    """Of checks that have one of their own."""
     holds: bool
     """True where the cause was seen, with all that goes with it."""
     expired: bool
@@ -33,6 +36,10 @@ class Expected:
     def why(self) -> str:
         """What the kernels do instead, as it was seen."""
         return f"{self.gap.what}: {self.cause.seen}"
+
+    def cause_of(self, check: str) -> Outcome:
+        """What was seen of why that check fell."""
+        return self.causes.get(check, self.cause)
 
     def of(self, check: str, outcome: Outcome) -> Outcome:
         """The check's outcome in the light of it."""
@@ -46,7 +53,8 @@ class Expected:
                 outcome.model_copy(update={"status": "XPASS"}) if check in gap.breaks else outcome
             )
         doubtful = outcome.status == "DISTURBED" and check in gap.breaks
-        if self.holds and not doubtful and check in gap.breaks | gap.may_break:
+        caused = self.holds and self.cause_of(check).status == "PASS"
+        if caused and not doubtful and check in gap.breaks | gap.may_break:
             return outcome.model_copy(update={"status": "XFAIL"})
         return outcome
 
@@ -55,9 +63,7 @@ def expected_of(trial: Trial, stage: Stage) -> Expected | None:
     """What is expected of a main run's kernels beside a pass; None where they promise all of it."""
     setting = trial.setting
     kernels = (setting.outgoing, setting.incoming)
-    if any(one.offers is None and one.patches for one in kernels):
-        return None  # an older record: what patches there were, were our series
-    gap = gap_of(stage.gaps, [one.offers or () for one in kernels])
+    gap = stage.gap(setting.series, [(one.offers, bool(one.patches)) for one in kernels])
     if gap is None:
         return None
     cause = gap.cause.ask(trial)
@@ -65,6 +71,7 @@ def expected_of(trial: Trial, stage: Stage) -> Expected | None:
     return Expected(
         gap=gap,
         cause=cause,
+        causes={name: check.ask(trial) for name, check in gap.causes.items()},
         holds=all(outcome.status == "PASS" for outcome in holds),
         expired=gap.until.past(setting.outgoing.release, day_of(setting)),
     )

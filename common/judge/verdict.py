@@ -208,7 +208,7 @@ def _promised(answer: Answer, stage: Stage, expected: Expected | None) -> Answer
     if expected is None:
         return answer.model_copy(update=found)
     outcome = expected.of(answer.check, answer.outcome)
-    cause = expected.cause.seen if outcome.status == "XFAIL" else None
+    cause = expected.cause_of(answer.check).seen if outcome.status == "XFAIL" else None
     return answer.model_copy(update={**found, "outcome": outcome, "cause": cause})
 
 

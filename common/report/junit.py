@@ -105,7 +105,7 @@ def _trial(stage: str, trial: TrialVerdict, seconds: float) -> Iterable[ET.Eleme
 def _not_passed(case: ET.Element, answer: Answer) -> None:
     outcome = answer.outcome
     if not outcome.fell:
-        why = f"promised by {answer.whose} only: {answer.cause or outcome.seen}"
+        why = f"promise of {answer.whose}: {answer.cause or outcome.seen}"
         _add(case, "skipped", f"{outcome.status}: {why}", outcome.status)
         return
     kind = "error" if outcome.status == "DISTURBED" else "failure"

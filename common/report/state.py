@@ -33,7 +33,7 @@ def _run(one: StoredRun) -> Iterator[str]:
     setting = run.trials[0].setting
     yield f"## Stage {run.stage}, {setting.workload}: {verdict.status}"
     yield ""
-    yield f"{run.started[:10]}, commit {run.commit}, series {_series(setting)}. {verdict.why}."
+    yield f"{run.started[:10]}, commit {run.commit}, series {_series(setting)}. {_cell(verdict.why)}."
     yield ""
     yield f"- from {_kernel(setting.outgoing)}"
     yield f"- to {_kernel(setting.incoming)}"
@@ -42,7 +42,7 @@ def _run(one: StoredRun) -> Iterator[str]:
         return
     yield from ("", *_counts(trial), "", "| check | whose | found | seen |", "|---|---|---|---|")
     for answer in trial.answers:
-        yield _row(answer)
+        yield _row(answer, _usual_cause(trial))
 
 
 def _series(setting: Setting) -> str:
@@ -63,13 +63,20 @@ def _counts(trial: TrialVerdict) -> Iterator[str]:
     found = [answer.outcome.status for answer in trial.answers]
     parts = [f"{found.count(status)} {status}" for status in dict.fromkeys(found)]
     yield f"{len(found)} checks: {', '.join(parts)}."
-    if causes := dict.fromkeys(answer.cause for answer in trial.answers if answer.cause):
-        yield f"Cause of each XFAIL, as the host's witness saw it: {_cell('; '.join(causes))}."
+    if cause := _usual_cause(trial):
+        yield f"XFAIL where no other cause is given, as the host's witness saw it: {_cell(cause)}."
 
 
-def _row(answer: Answer) -> str:
+def _usual_cause(trial: TrialVerdict) -> str | None:
+    causes = [answer.cause for answer in trial.answers if answer.cause]
+    return max(causes, key=causes.count, default=None)
+
+
+def _row(answer: Answer, usual: str | None) -> str:
     outcome = answer.outcome
     seen = outcome.seen if len(outcome.seen) <= _MOST else f"{outcome.seen[: _MOST - 1]}…"
+    if answer.cause and answer.cause != usual:
+        seen += f" (cause: {answer.cause})"
     return f"| `{answer.check}` | {answer.whose} | {outcome.status} | {_cell(seen)} |"
 
 

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from pathlib import Path
 from xml.etree import ElementTree as ET
 
-from common.checks.promise import gap_of
 from common.errors import HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.host.facts import describe_host
@@ -203,7 +202,8 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
         words += ("stage.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:
         words += (f"stage.chain={chain}",)
-    if gap := gap_of(setup.stage.gaps, [offers_of(kernel) for kernel in setup.pair(None)]):
+    kernels = [(offers_of(kernel), bool(kernel.patches)) for kernel in setup.pair(None)]
+    if gap := setup.stage.gap(str(setup.stage.series), kernels):
         words += (f"stage.lacks={gap.name}",)
     if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.

@@ -3,7 +3,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -12,7 +12,7 @@ from xml.etree import ElementTree as ET
 from common.arch.architecture import Architecture
 from common.arch.known import DEFAULT
 from common.checks.model import Check, Claim, Control
-from common.checks.promise import SUITE, Gap, Promise
+from common.checks.promise import SUITE, Gap, Promise, gap_of
 from common.errors import UsageError
 from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
@@ -163,6 +163,16 @@ class Stage:
     def promised_by(self, check: str) -> Promise:
         """Whose promise the check is."""
         return self.promises.get(check, SUITE)
+
+    def gap(
+        self, series: str, kernels: Sequence[tuple[Collection[str] | None, bool]]
+    ) -> Gap | None:
+        """What is expected of these two kernels, by what each offers (None: not recorded) and
+        whether it was patched. None where they are held to everything, as with our series on them
+        they are, whatever became of it."""
+        if any(patched and (series == "ours" or offers is None) for offers, patched in kernels):
+            return None
+        return gap_of(self.gaps, [offers or () for offers, _ in kernels])
 
     def shows(self, control: Control) -> bool:
         """True for the controls that `demo` runs."""

@@ -60,7 +60,7 @@ def anew(keep: Callable[[int], bool] = lambda _number: True) -> Callable[[Path],
 
 
 def on_theirs(trial: Trial) -> TrialVerdict:
-    setting = trial.setting
+    setting = trial.setting.model_copy(update={"series": "none"})
     kernels = {
         side: getattr(setting, side).model_copy(update={"offers": THEIRS})
         for side in ("outgoing", "incoming")

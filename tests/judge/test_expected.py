@@ -16,7 +16,7 @@ from common.judge.verdict import TrialVerdict, judge_trial
 from common.record.evidence import Trial, collect
 from common.stage.declaration import Stage
 from common.stage.loading import all_stages, load_stage
-from tests.recorded_trial import VFIO_NOIOMMU, fallen_checks
+from tests.recorded_trial import IOMMUFD, VFIO_NOIOMMU, fallen_checks
 from tests.stored import store_run
 
 STAGE = load_stage(2)
@@ -96,6 +96,7 @@ def test_a_stock_kernel_fails_as_expected_claim_by_claim(stock: Trial) -> None:
     assert by_name["dma_in_gap"].whose == "our 02"
     assert "PCI_COMMAND of 03:00.0 <-" in (by_name["dma_in_gap"].cause or "")
     assert by_name["ram_equal"].cause is None
+    assert by_name["device_retrieved"].cause == "preserve.device=-2 (ENOENT)"
 
 
 def test_without_its_cause_nothing_is_expected(stock: Trial) -> None:
@@ -113,6 +114,18 @@ def test_a_kernel_that_promises_all_of_it_is_held_to_it(stock: Trial) -> None:
     assert verdict.status == "FAIL"
     assert statuses(verdict)["outgoing_rules"] == "NO DATA"
     assert not {"XFAIL", "XPASS", "N/A"} & {*statuses(verdict).values()}
+
+
+def test_our_series_is_held_to_all_of_it_whatever_became_of_it(stock: Trial) -> None:
+    """With an option off its kernels are no others: that is our failure."""
+    kernels = of(stock, ("luo-v5", "memfd-v2")).setting
+    patched = kernels.outgoing.model_copy(update={"patches": ("0001-x.patch 0",)})
+    setting = kernels.model_copy(update={"series": "ours", "outgoing": patched})
+    verdict = judge_trial(stock.model_copy(update={"setting": setting}), STAGE)
+    assert verdict.status == "FAIL"
+    theirs = setting.model_copy(update={"series": "/a/series"})
+    verdict = judge_trial(stock.model_copy(update={"setting": theirs}), STAGE)
+    assert verdict.status == "XFAIL"
 
 
 def test_what_another_series_promises_it_is_held_to(stock: Trial) -> None:
@@ -163,6 +176,18 @@ def test_past_its_expiry_an_expected_failure_is_one(
     if expired:
         assert verdict.status == "FAIL"
         assert verdict.why.endswith(f"; expected until {until} only")
+
+
+def test_stage_3_that_passes_on_kernels_without_a_promise_is_an_xpass(tmp_path: Path) -> None:
+    stage = load_stage(3)
+    folder = store_run(tmp_path / "run", (IOMMUFD / "main", "main"), stage=3)
+    trial = collect(folder / "main", witness=stage.witness)
+    setting = trial.setting.model_copy(update={"series": "none"})
+    verdict = judge_trial(of(trial.model_copy(update={"setting": setting}), THEIRS), stage)
+    assert verdict.status == "XPASS", verdict.why
+    found = statuses(verdict)
+    assert {name for name, one in found.items() if one == "XPASS"} == stage.gaps[0].breaks
+    assert found["outgoing_rules"] == "N/A"
 
 
 def test_an_old_record_says_by_its_patches_what_its_kernels_promised(stock: Trial) -> None:

@@ -126,7 +126,7 @@ def test_it_is_asked_for_where_the_cpu_is_emulated(
 ) -> None:
     nothing: Any = None
     (tmp_path / "vmlinux").write_bytes(b"memfd-v2\0")
-    kernel: Any = SimpleNamespace(config=None, vmlinux=tmp_path / "vmlinux")
+    kernel: Any = SimpleNamespace(config=None, patches=(), vmlinux=tmp_path / "vmlinux")
     setup = RunSetup(
         stage=load_stage(1),
         kernels=Kernels(outgoing=kernel, incoming=kernel),

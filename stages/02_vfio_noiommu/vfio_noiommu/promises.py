@@ -5,9 +5,8 @@ from __future__ import annotations
 
 from datetime import date
 
-from common.checks.controls import reason
-from common.checks.live_update import OUTGOING, fact_is, no_data, outcome
-from common.checks.model import Check, Outcome
+from common.checks.live_update import OUTGOING, fact_is
+from common.checks.model import Check, Control
 from common.checks.promise import (
     LINUX,
     LIVE_UPDATE,
@@ -19,8 +18,7 @@ from common.checks.promise import (
     Gap,
     Promise,
 )
-from common.dma.evidence import DmaEvidence
-from common.record.evidence import Trial
+from common.dma.controls import STOPPED_AT_KEXEC
 from vfio_noiommu.controls import CONTROLS
 
 PROMISES: dict[str, Promise] = {
@@ -63,30 +61,24 @@ PROMISES: dict[str, Promise] = {
 }
 
 
-def _stopped_at_kexec(trial: Trial) -> Outcome:
-    """A reset of the device, or the loss of its bus mastering, from when the host let the outgoing
-    side go to "Starting new kernel": QEMU saw it, and nobody asked for it but the kernel."""
-    seen = trial.seen(DmaEvidence)
-    left, trace = seen.left_ms, seen.trace
-    if left is None:
-        return no_data("await reboot, and a kexec", expected="the device is stopped")
-    resets = [f"{one.text} at {one.ms:+.1f} ms" for one in trace.resets if left < one.ms <= 0]
-    clears = [
-        f"PCI_COMMAND of {one.bdf} <- {one.value:#x} at {one.ms:+.1f} ms"
-        for one in trace.command
-        if left < one.ms <= 0
-    ]
-    return outcome(
-        bool(resets or clears),
-        expected="the device is reset, or loses bus mastering, before 'Starting new kernel'",
-        seen="; ".join([*resets[:1], *clears[:1]]) or "neither",
-        evidence="qemu-trace.log",
-    )
+def _control(name: str) -> Control:
+    return next(control for control in CONTROLS if control.name == name)
 
 
-STOCK = next(control for control in CONTROLS if control.stock)
+STOCK = _control("stock-kernel")
 _OUR_RULES = "the errnos are those of our series; file_rules asks for what others promise as well"
 _RULES = ("outgoing_rules", "incoming_rules")
+# What is asked of the file, and falls by the errno for it.
+_OF_FILE = (
+    "device_retrieved",
+    "same_place",
+    "same_config",
+    "same_registers",
+    "head_went_on",
+    "dma_after",
+    "file_rules",
+    "aborts_unnoticed",
+)
 _NO_FILE = STOCK.breaks | {"same_place", "dma_after", "file_rules"}
 _STOPPED = frozenset(
     {
@@ -111,6 +103,7 @@ GAPS = (
         may_break=frozenset(name for name, whose in PROMISES.items() if whose.marks),
         unasked=dict.fromkeys(_RULES, "no file of a device can be preserved"),
         cause=STOCK.reason,
+        causes=dict.fromkeys(_OF_FILE, STOCK.holds[0]),
         holds=STOCK.holds,
         until=Expiry(release=(7, 6)),
     ),
@@ -123,7 +116,11 @@ GAPS = (
             {"ring_went_round", "stayed_in_d0", "never_gated", "same_config", "same_pages"}
         ),
         unasked=dict.fromkeys(_RULES, _OUR_RULES),
-        cause=reason(_stopped_at_kexec, timed=True),
+        cause=STOPPED_AT_KEXEC,
+        causes={
+            "same_pages": _control("pin-patch-off").reason,
+            "stayed_in_d0": _control("d0-patch-off").reason,
+        },
         holds=(
             Check(
                 "preserved", "Was the file preserved?", fact_is(OUTGOING, "preserve.device", "0")

@@ -46,7 +46,7 @@ def turned_off(trial: Trial) -> Outcome:
     return outcome(
         bool(off),
         expected="translation disabled",
-        seen=f"disabled at {off[0]:+.0f} ms" if off else "never disabled",
+        seen=f"translation disabled at {off[0]:+.0f} ms" if off else "never disabled",
         evidence="qemu-trace.log, vtd_dmar_enable",
     )
 

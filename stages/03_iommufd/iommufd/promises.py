@@ -18,6 +18,7 @@ from common.checks.promise import (
     Gap,
     Promise,
 )
+from common.dma.controls import STOPPED_AT_KEXEC
 from common.record.evidence import Trial
 from iommufd.controls import turned_off
 
@@ -84,6 +85,18 @@ _OTHERS = frozenset(name for name, whose in PROMISES.items() if whose.marks)
 _BEFORE = {"preserved_meanwhile", "above_ram", "aborts_unnoticed"}
 _RULES = ("outgoing_rules", "incoming_rules")
 _TABLES = frozenset({"never_off", "root_taken_over", "same_entry", "same_table"})
+# What is asked of the iommufd, and falls by the errno for it.
+_OF_IOMMUFD = (
+    "device_retrieved",
+    "reuse_faults",
+    "unmap_faults",
+    "map_lands",
+    "pinned",
+    "pages_in_place",
+    "aborts_unnoticed",
+    "session_finished",
+)
+_NO_IOMMUFD = reason(fact_is(OUTGOING, "preserve.iommufd", "-2"))
 GAPS = (
     Gap(
         name="translation",
@@ -93,6 +106,12 @@ GAPS = (
         may_break=_OTHERS,
         unasked=dict.fromkeys(_RULES, "no iommufd can be preserved"),
         cause=reason(turned_off, timed=True),
+        causes={
+            **dict.fromkeys(
+                ("no_device_reset", "bus_mastering_kept", "never_gated"), STOPPED_AT_KEXEC
+            ),
+            **dict.fromkeys(_OF_IOMMUFD, _NO_IOMMUFD),
+        },
         until=Expiry(release=(7, 7)),
     ),
     Gap(
