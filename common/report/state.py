@@ -33,8 +33,8 @@ def _run(one: StoredRun) -> Iterator[str]:
     setting = run.trials[0].setting
     yield f"## Stage {run.stage}, {setting.workload}: {verdict.status}"
     yield ""
-    series, why = _series(setting), _cell(verdict.why)
-    yield f"{run.started[:10]}, commit {run.commit}, series {series}. {why}."
+    made = f"{run.started[:10]}, commit {run.commit}, series {_series(setting)}"
+    yield f"{made}. {_cell(verdict.why)}."
     yield ""
     yield f"- from {_kernel(setting.outgoing)}"
     yield f"- to {_kernel(setting.incoming)}"
