@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from common.cli import sweep as verb
 from common.cli.parser import main
 from common.errors import Exit, HarnessError, UsageError
-from common.suites.damage import layouts
+from common.suites.damage import layouts, run
 from common.suites.damage.layouts import Record
+from common.suites.damage.lives import TooLate
 from common.suites.damage.points import (
     Point,
     checked_name,
@@ -329,3 +330,35 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     assert main(["sweep", "2", *words]) == Exit.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_a_machine_that_was_stopped_too_late_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    @contextmanager
+    def standing(_bench: object, folder: Path) -> Iterator[str]:
+        folder.mkdir()
+        made.append(folder.name)
+        if len(made) < 3:
+            raise TooLate("too late")
+        yield "there"
+
+    monkeypatch.setattr(run, "standing", standing)
+    with run._in_time(cast(Any, None), tmp_path) as machine:
+        assert cast(Any, machine) == "there"
+    assert made == ["machine-1", "machine-2", "machine-3"]
+
+
+def test_one_that_never_is_in_time_is_the_harness_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def standing(_bench: object, folder: Path) -> None:
+        folder.mkdir()
+        raise TooLate("too late")
+
+    monkeypatch.setattr(run, "standing", standing)
+    with pytest.raises(TooLate), run._in_time(cast(Any, None), tmp_path):
+        pass
+    assert len(list(tmp_path.iterdir())) == 5
