@@ -28,7 +28,7 @@ from common.suites.damage.points import (
 from common.suites.damage.record import read_point
 from common.suites.damage.run import check_controls, judged, stored
 from common.suites.damage.table import line, summary
-from common.suites.damage.verdict import Verdict, as_it_should, judge
+from common.suites.damage.verdict import Verdict, as_it_should, judge, of_the_next_kernel
 from tests.recorded_trial import RECORDED
 
 RUN = RECORDED / "damage"
@@ -236,17 +236,32 @@ def test_what_makes_a_life_a_violation(tmp_path: Path, file: str, edit: Edit, wh
     assert why in verdict.why
 
 
+def traced(tmp_path: Path, event: str, *, before: bool = False) -> Path:
+    """A copy in which QEMU has traced this after the next kernel's first line, or before it."""
+    recorded = read_point(RUN, "pci.crc.bit")
+    first = of_the_next_kernel(recorded.console)[0].t + (-1_000_000 if before else 1_000_000)
+    us = (first + recorded.life.clock_offset_ns) // 1000
+    said = f"1@{us // 10**6}.{us % 10**6:06}:{event}\n"
+    return copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + said)
+
+
+def test_the_kernel_that_leaves_hands_over_its_iommu(tmp_path: Path) -> None:
+    event = "vtd_reg_dmar_root addr 0x6e4000 scalable 0"
+    folder = traced(tmp_path, event, before=True)
+    assert verdict_on(folder, "pci.crc.bit").status == "REFUSED"
+    shutil.rmtree(folder)
+    assert verdict_on(traced(tmp_path, event), "pci.crc.bit").status == "VIOLATION"
+
+
 def test_a_panic_after_the_hardware_was_touched_is_a_violation(tmp_path: Path) -> None:
-    written = "1@1.000000:pci_cfg_write igb 03:00.0 @0x4 <- 0x100\n"
-    folder = copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + written)
+    folder = traced(tmp_path, "pci_cfg_write igb 03:00.0 @0x4 <- 0x100")
     verdict = verdict_on(folder, "pci.crc.bit")
     assert verdict.status == "VIOLATION"
     assert "it touched the hardware before its panic (pci_cfg_write igb 03:00.0" in verdict.why
 
 
 def test_another_device_may_be_touched(tmp_path: Path) -> None:
-    written = "1@1.000000:pci_cfg_write igb 04:00.0 @0x4 <- 0x100\n"
-    folder = copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + written)
+    folder = traced(tmp_path, "pci_cfg_write igb 04:00.0 @0x4 <- 0x100")
     assert verdict_on(folder, "pci.crc.bit").status == "REFUSED"
 
 

@@ -137,6 +137,7 @@ class Standing:
                 for c in point.changes
             ),
             handed_over=self._handed_over,
+            clock_offset_ns=time.time_ns() - time.monotonic_ns(),
             begun=begun,
             ended_at=time.monotonic_ns(),
             ended=ended,
