@@ -5,18 +5,19 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from common.cli import sweep as verb
 from common.cli.parser import main
 from common.errors import Exit, HarnessError, UsageError
-from common.suites.damage import layouts
+from common.suites.damage import layouts, run
 from common.suites.damage.layouts import Record
+from common.suites.damage.lives import TooLate
 from common.suites.damage.points import (
     Point,
     checked_name,
@@ -27,7 +28,7 @@ from common.suites.damage.points import (
 from common.suites.damage.record import read_point
 from common.suites.damage.run import check_controls, judged, stored
 from common.suites.damage.table import line, summary
-from common.suites.damage.verdict import Verdict, as_it_should, judge
+from common.suites.damage.verdict import Verdict, as_it_should, judge, of_the_next_kernel
 from tests.recorded_trial import RECORDED
 
 RUN = RECORDED / "damage"
@@ -235,17 +236,32 @@ def test_what_makes_a_life_a_violation(tmp_path: Path, file: str, edit: Edit, wh
     assert why in verdict.why
 
 
+def traced(tmp_path: Path, event: str, *, before: bool = False) -> Path:
+    """A copy in which QEMU has traced this after the next kernel's first line, or before it."""
+    recorded = read_point(RUN, "pci.crc.bit")
+    first = of_the_next_kernel(recorded.console)[0].t + (-1_000_000 if before else 1_000_000)
+    us = (first + recorded.life.clock_offset_ns) // 1000
+    said = f"1@{us // 10**6}.{us % 10**6:06}:{event}\n"
+    return copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + said)
+
+
+def test_the_kernel_that_leaves_hands_over_its_iommu(tmp_path: Path) -> None:
+    event = "vtd_reg_dmar_root addr 0x6e4000 scalable 0"
+    folder = traced(tmp_path, event, before=True)
+    assert verdict_on(folder, "pci.crc.bit").status == "REFUSED"
+    shutil.rmtree(folder)
+    assert verdict_on(traced(tmp_path, event), "pci.crc.bit").status == "VIOLATION"
+
+
 def test_a_panic_after_the_hardware_was_touched_is_a_violation(tmp_path: Path) -> None:
-    written = "1@1.000000:pci_cfg_write igb 03:00.0 @0x4 <- 0x100\n"
-    folder = copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + written)
+    folder = traced(tmp_path, "pci_cfg_write igb 03:00.0 @0x4 <- 0x100")
     verdict = verdict_on(folder, "pci.crc.bit")
     assert verdict.status == "VIOLATION"
     assert "it touched the hardware before its panic (pci_cfg_write igb 03:00.0" in verdict.why
 
 
 def test_another_device_may_be_touched(tmp_path: Path) -> None:
-    written = "1@1.000000:pci_cfg_write igb 04:00.0 @0x4 <- 0x100\n"
-    folder = copied(tmp_path, "pci.crc.bit", "qemu-trace.log", lambda text: text + written)
+    folder = traced(tmp_path, "pci_cfg_write igb 04:00.0 @0x4 <- 0x100")
     assert verdict_on(folder, "pci.crc.bit").status == "REFUSED"
 
 
@@ -329,3 +345,35 @@ def test_bad_input_is_one_sentence(
 ) -> None:
     assert main(["sweep", "2", *words]) == Exit.USAGE
     assert said in capsys.readouterr().err
+
+
+def test_a_machine_that_was_stopped_too_late_is_followed_by_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[str] = []
+
+    @contextmanager
+    def standing(_bench: object, folder: Path) -> Iterator[str]:
+        folder.mkdir()
+        made.append(folder.name)
+        if len(made) < 3:
+            raise TooLate("too late")
+        yield "there"
+
+    monkeypatch.setattr(run, "standing", standing)
+    with run._in_time(cast(Any, None), tmp_path) as machine:
+        assert cast(Any, machine) == "there"
+    assert made == ["machine-1", "machine-2", "machine-3"]
+
+
+def test_one_that_never_is_in_time_is_the_harness_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def standing(_bench: object, folder: Path) -> None:
+        folder.mkdir()
+        raise TooLate("too late")
+
+    monkeypatch.setattr(run, "standing", standing)
+    with pytest.raises(TooLate), run._in_time(cast(Any, None), tmp_path):
+        pass
+    assert len(list(tmp_path.iterdir())) == 5

@@ -49,8 +49,9 @@ from common.suites.damage.walk import Handover, Memfd, find_root, walk
 from kernel.image.prebuilt import Bootable
 
 PROGRAM = "damage_workload"
-# Words before the console is up, of a kernel that dies there.
-_EARLY = "earlycon=uart8250,io,0x3f8,115200n8"
+# Words before the console is up, of a kernel that dies there. And things lie in the same place from
+# machine to machine, as far as that can be: where an address has changed, it decides what is hit.
+_WORDS = ("earlycon=uart8250,io,0x3f8,115200n8", "nokaslr")
 _JUMP = "kexec_core: Starting new kernel"
 _JUMP_SECONDS = 30.0
 # An emulated CPU boots in 2 s; the rest is for a host that is busy.
@@ -58,6 +59,10 @@ _SILENCE_SECONDS, _LIFE_SECONDS = 40.0, 240.0
 _LOW = 2 << 30
 # A few frames now and then, of which none waits for a reader.
 _OPTIONS = {"ring": 2048, "rate": 50}
+
+
+class TooLate(HarnessError):
+    """The next kernel had begun when the machine was stopped; another machine may be in time."""
 
 
 @dataclass(frozen=True)
@@ -132,6 +137,7 @@ class Standing:
                 for c in point.changes
             ),
             handed_over=self._handed_over,
+            clock_offset_ns=time.time_ns() - time.monotonic_ns(),
             begun=begun,
             ended_at=time.monotonic_ns(),
             ended=ended,
@@ -252,7 +258,7 @@ def _converse(machine: Machine, looks: _Looks, watch: _Watch, bench: Bench) -> t
 def standing(bench: Bench, folder: Path) -> Iterator[Standing]:
     """A machine that has come to the jump; all that it leaves goes to `folder`, which is new.
 
-    Raises HarnessError where it does not come there.
+    Raises TooLate, and HarnessError where it does not come there.
     """
     folder.mkdir(parents=True)
     with ExitStack() as stack:
@@ -272,7 +278,7 @@ def standing(bench: Bench, folder: Path) -> Iterator[Standing]:
 
 def _spec(bench: Bench, workspace: Path, image: Path) -> MachineSpec:
     stage, kernels = bench.stage, bench.kernels
-    words = [*own_words(stage, bench.accelerator, (kernels.outgoing, kernels.incoming)), _EARLY]
+    words = [*own_words(stage, bench.accelerator, (kernels.outgoing, kernels.incoming)), *_WORDS]
     options = {o.parameter: _OPTIONS.get(o.parameter, o.default) for o in stage.options}
     words += [f"stage.{name}={value}" for name, value in options.items()]
     if bench.accelerator.name == "tcg":
@@ -324,13 +330,13 @@ def _go_to_the_jump(machine: Machine, bench: Bench) -> None:
 def _kernel_of(bench: Bench, machine: Machine, ram: MachineRam) -> str:
     """The build id of the kernel that the CPU is in: the outgoing one, or none on its way out.
 
-    Raises HarnessError where it is the incoming one: that may have read what is to be changed.
+    Raises TooLate where it is the incoming one: that may have read what is to be changed.
     """
     pair: tuple[Bootable, ...] = (bench.kernels.outgoing, bench.kernels.incoming)
     layouts = [layout for kernel in pair if (layout := layout_of_kernel(kernel))]
     sample = CpuWitness(machine, ram, layouts, machine.folder).look("jump")
     if sample.shows(bench.kernels.incoming.build_id):
-        raise HarnessError("the machine was stopped too late: its CPU is in the incoming kernel")
+        raise TooLate("the machine was stopped too late: its CPU is in the incoming kernel")
     outgoing = bench.kernels.outgoing.build_id
     return outgoing if sample.shows(outgoing) else ""
 

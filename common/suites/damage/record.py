@@ -79,6 +79,8 @@ class Life(Strict):
     point: _Text
     changed: tuple[Changed, ...]
     handed_over: HandedOver
+    clock_offset_ns: Count
+    """CLOCK_REALTIME, by which QEMU stamps its trace, minus CLOCK_MONOTONIC."""
     begun: Stamp
     ended_at: Stamp
     ended: Ended

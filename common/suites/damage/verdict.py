@@ -228,11 +228,17 @@ def _device_faults(recorded: Recorded, side: Side) -> Iterator[str]:
 
 
 def _touched(recorded: Recorded) -> str | None:
-    """What the next kernel wrote to the devices that are handed over, or told their IOMMU."""
-    devices = recorded.life.handed_over.devices
-    for event in qemu_trace.parse(recorded.trace, clock_offset_ns=0):
+    """What the next kernel wrote to the devices that are handed over, or told their IOMMU.
+
+    Its first line parts it from the kernel that leaves, which hands over the IOMMU's root after it
+    has said that it starts another one.
+    """
+    life, first = recorded.life, next((line.t for line in recorded.console), 0)
+    for event in qemu_trace.parse(recorded.trace, clock_offset_ns=life.clock_offset_ns):
         write = qemu_trace.config_write(event)
-        if (write and write.bdf in devices) or event.name.startswith(("vtd_reg_", "vtd_dmar_en")):
+        of_devices = write is not None and write.bdf in life.handed_over.devices
+        of_iommu = event.name in ("vtd_reg_dmar_root", "vtd_dmar_enable")
+        if event.t >= first and (of_devices or of_iommu):
             return f"{event.name} {event.text}"
     return None
 
