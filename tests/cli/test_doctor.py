@@ -76,16 +76,16 @@ def test_the_summary_names_what_stops_demo_once() -> None:
 
 @pytest.mark.parametrize(("state", "status"), [(state, 3) for state in State if state.stops_demo])
 def test_gaps_are_exit_status_3(monkeypatch: pytest.MonkeyPatch, state: State, status: int) -> None:
-    monkeypatch.setattr(verb, "requirements", lambda: [Requirement("x", "", state, "mend x")])
-    assert verb.doctor(argparse.Namespace()) == status
+    monkeypatch.setattr(verb, "requirements", lambda _arch: [Requirement("x", "", state, "mend x")])
+    assert verb.doctor(argparse.Namespace(arch="x86_64")) == status
 
 
 def test_what_demo_makes_itself_is_exit_status_0(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     states = [Requirement("x", "1", State.OK), Requirement("y", "", State.NOT_YET, "demo")]
-    monkeypatch.setattr(verb, "requirements", lambda: states)
-    assert verb.doctor(argparse.Namespace()) == 0
+    monkeypatch.setattr(verb, "requirements", lambda _arch: states)
+    assert verb.doctor(argparse.Namespace(arch="x86_64")) == 0
     assert "not yet" in capsys.readouterr().out
 
 
@@ -119,7 +119,7 @@ machine = ["tabulate==0.10.0"]
 
 
 def test_no_qemu_is_no_error(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def no_qemu() -> None:
+    def no_qemu(_arch: object) -> None:
         raise HarnessError("qemu-system-x86_64 is not installed")
 
     monkeypatch.setattr("common.host.accel.probe", no_qemu)
