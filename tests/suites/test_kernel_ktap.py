@@ -105,7 +105,7 @@ def without_machine(
     monkeypatch: pytest.MonkeyPatch, folder: Path, suites: Sequence[Suites]
 ) -> None:
     monkeypatch.setattr(verbs, "Hypervisor", lambda _uri: nullcontext())
-    monkeypatch.setattr(verbs, "probe", lambda **_words: None)
+    monkeypatch.setattr(verbs, "probe", lambda *_given, **_words: None)
     monkeypatch.setattr(stage_run, "new_run_folder", lambda *_words: folder)
     monkeypatch.setattr(verbs, "run_selftests", lambda *_words: suites)
 

@@ -353,7 +353,7 @@ def test_the_exit_status_says_what_was_found(
     folder.mkdir()
     monkeypatch.setattr(verb, "Hypervisor", lambda _uri: nullcontext())
     monkeypatch.setattr(stage_run, "new_run_folder", lambda *_words: folder)
-    monkeypatch.setattr(verb, "probe", lambda **_words: Accelerator("tcg", "a test"))
+    monkeypatch.setattr(verb, "probe", lambda *_given, **_words: Accelerator("tcg", "a test"))
     monkeypatch.setattr(verb, "run_sweep", lambda *_words, **_more: (found, ended))
     assert main(["sweep", "1"]) == status
     assert told in capsys.readouterr().out
