@@ -44,7 +44,7 @@ static void fact_from_file(const char *key, const char *path)
 }
 
 /* True and the text after "@field:" in a file of such lines. */
-bool field_of_file(const char *path, const char *field, char *value, size_t size)
+static bool field_of_file(const char *path, const char *field, char *value, size_t size)
 {
 	char line[256];
 	bool found = false;

@@ -82,7 +82,6 @@ void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 /* facts.c */
 void print_common_facts(enum side side);
 void print_last_facts(void);
-bool field_of_file(const char *path, const char *field, char *value, size_t size);
 u64 meminfo_kb(const char *field);
 u64 available_kb(void);
 

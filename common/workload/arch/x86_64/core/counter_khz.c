@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <stdlib.h>
+#include <stdio.h>
 
 #include "workload.h"
 
@@ -9,9 +9,15 @@
  */
 u64 counter_khz(void)
 {
-	char value[64];
+	double mhz = 0;
+	char line[256];
+	FILE *file;
 
-	if (!field_of_file("/proc/cpuinfo", "cpu MHz", value, sizeof(value)))
-		return 0;
-	return strtod(value, NULL) * 1000 + 0.5;
+	file = fopen("/proc/cpuinfo", "re");
+	while (file && fgets(line, sizeof(line), file))
+		if (sscanf(line, "cpu MHz : %lf", &mhz) == 1)
+			break;
+	if (file)
+		fclose(file);
+	return mhz * 1000 + 0.5;
 }
