@@ -517,7 +517,7 @@ def test_the_real_list_is_well_formed() -> None:
     rows = [line.split("\t") for line in done.stdout.splitlines()]
     assert len(rows) > 15
     assert {len(row) for row in rows} == {10}
-    assert {row[1] for row in rows} == {"base", "machine"}
+    assert {row[1] for row in rows} == {"base", "machine", "arm64"}
     assert all(row[5] == "stable" or row[5].startswith("src:") for row in rows)
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from common.arch.known import DEFAULT
 from common.errors import HarnessError
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine import sight
@@ -75,7 +76,7 @@ class Machine:
     started_ns: int = 10**9
     spec: Any = field(
         default_factory=lambda: SimpleNamespace(
-            traces=("runstate_set", "pci_cfg_write"), emulator=qemu_path()
+            traces=("runstate_set", "pci_cfg_write"), emulator=qemu_path(), arch=DEFAULT
         )
     )
 
