@@ -104,7 +104,7 @@ def without_machine(
     monkeypatch: pytest.MonkeyPatch, folder: Path, suites: Sequence[Suites]
 ) -> None:
     monkeypatch.setattr(verbs, "Hypervisor", lambda _uri: nullcontext())
-    monkeypatch.setattr(verbs, "probe", lambda **_words: None)
+    monkeypatch.setattr(verbs, "probe", lambda _arch, **_words: None)
     monkeypatch.setattr(verbs, "new_run_folder", lambda *_words: folder)
     monkeypatch.setattr(verbs, "run_selftests", lambda *_words: suites)
 
