@@ -103,6 +103,10 @@ class Architecture:
     cpu_questions: tuple[str, ...] = ()
     """What QEMU's monitor is asked of each CPU of a silent machine beside its registers."""
 
+    # its ABI
+    o_largefile: int
+    """O_LARGEFILE (asm/fcntl.h): a flag of each file that a 64-bit kernel opens."""
+
     # time
     counter: str
     """What the counter that userspace and guest read is called."""

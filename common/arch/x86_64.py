@@ -33,6 +33,7 @@ X86_64 = Architecture(
     pointer="RIP",
     cpu_questions=("info lapic {cpu}",),
     guest_ram=0,
+    o_largefile=0o100000,
     counter="TSC",
     counter_parameter="tsc_early_khz",
 )

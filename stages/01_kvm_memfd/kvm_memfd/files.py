@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from common.arch.known import ARCHITECTURES
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.record.dialogue import Side
@@ -27,7 +28,7 @@ _FORBIDS = {
     0x10: {"map", "write"},
     0x20: {"chmod"},
 }
-_FLAGS = "0x8002"  # O_RDWR | O_LARGEFILE
+_O_RDWR = 2
 _PAGE_FLAGS = ("locked", "not-uptodate", "not-dirty", "not-lru", "not-swapbacked")
 
 
@@ -106,11 +107,16 @@ def _sealed(before: File, after: File) -> str | None:
     return f"with seals {before['seals']} {', '.join(sorted(wrong))}"
 
 
-def _flags(_before: File, after: File) -> str | None:
+def _flags(trial: Trial) -> Outcome:
     """The same for every file, whatever it had before; retrieve sets close-on-exec itself."""
-    wanted = {"flags": _FLAGS, "cloexec": "1", "mode": "777"}
-    wrong = [f"{key}={after[key]}" for key, value in wanted.items() if after[key] != value]
-    return ", ".join(wrong) or None
+    flags = _O_RDWR | ARCHITECTURES[trial.setting.architecture].o_largefile
+    wanted = {"flags": hex(flags), "cloexec": "1", "mode": "777"}
+
+    def differ(_before: File, after: File) -> str | None:
+        wrong = [f"{key}={after[key]}" for key, value in wanted.items() if after[key] != value]
+        return ", ".join(wrong) or None
+
+    return _each("flags O_RDWR|O_LARGEFILE, close-on-exec, mode 777", differ)(trial)
 
 
 def _kept(_before: File, after: File) -> str | None:
@@ -199,7 +205,7 @@ CLAIM = Claim(
         Check(
             "files_flags",
             "Are status flags, close-on-exec and mode those of a new memfd?",
-            _each("flags O_RDWR|O_LARGEFILE, close-on-exec, mode 777", _flags),
+            _flags,
         ),
         Check(
             "files_kept",
