@@ -462,7 +462,7 @@ CONTROLS = (
     _skew(
         "memfd",
         "whose preserved memfds have another format",
-        "'memfd-v2'",
+        "'memfd-v3'",
         with_patch="faults/another-memfd.patch",
     ),
     _skew(
