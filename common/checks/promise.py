@@ -79,6 +79,23 @@ LIVE_UPDATE: Mapping[str, Promise] = {
     "clock_rate": SUITE,
     "not_tainted": LINUX,
 }
+# What is asked of a device that does DMA meanwhile, by every stage that has one.
+DMA: Mapping[str, Promise] = {
+    "preserved_meanwhile": VFIO,
+    "dma_in_gap": RUNNING,
+    "no_silence": RUNNING,
+    "never_held_up": RUNNING,
+    "host_saw_all": RUNNING,
+    "device_counted_all": RUNNING,
+    "no_device_reset": RUNNING,
+    "bus_mastering_kept": RUNNING,
+    "stayed_in_d0": RUNNING,
+    "never_gated": RUNNING,
+    "same_config": RUNNING,
+    "same_registers": RUNNING,
+    "head_went_on": RUNNING,
+    "other_silent": LINUX,
+}
 
 
 @dataclass(frozen=True)

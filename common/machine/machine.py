@@ -291,7 +291,7 @@ class Machine:
                 if look:
                     time.sleep(_BETWEEN_LOOKS_SECONDS)
                 for question in questions:
-                    state.write(f"(qemu) {question}\n{self._ask_qemu(question)}\n")
+                    state.write(f"(qemu) {question}\n{self.ask_qemu(question)}\n")
 
     def note_jit(self, word: str) -> None:
         """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.
@@ -301,7 +301,7 @@ class Machine:
         meanwhile.
         """
         begin, cpu_s = time.monotonic_ns(), _cpu_seconds(self.process.pid)
-        answer = self._ask_qemu("info jit")
+        answer = self.ask_qemu("info jit")
         entry = {"t": begin, "ms": (time.monotonic_ns() - begin) / 1e6, "cpu_s": cpu_s}
         with (self.folder / "jit.jsonl").open("a") as file:
             file.write(json.dumps({**entry, "word": word, "said": answer}) + "\n")
@@ -327,11 +327,7 @@ class Machine:
 
     def registers(self) -> str:
         """What QEMU's monitor says of all CPUs' registers now; the machine runs on meanwhile."""
-        return self._ask_qemu("info registers -a")
-
-    def tell_qemu(self, command: str) -> str:
-        """What QEMU's monitor (HMP) answers to a command, of most that succeed nothing."""
-        return self._ask_qemu(command)
+        return self.ask_qemu("info registers -a")
 
     def stop(self) -> None:
         """Let the machine stand still; it may do so already."""
@@ -367,7 +363,8 @@ class Machine:
         found = re.match(r"gpa: (0x[0-9a-f]+)", json.loads(answer).get("return", ""))
         return int(found[1], 16) if found else None
 
-    def _ask_qemu(self, question: str) -> str:
+    def ask_qemu(self, question: str) -> str:
+        """What QEMU's monitor (HMP) answers; to most commands that succeed nothing."""
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
         try:
             answer = libvirt_qemu.qemuMonitorCommand(self._domain, question, human)

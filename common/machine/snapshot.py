@@ -60,5 +60,5 @@ class Snapshot:
         self._machine.begin_again()
 
     def _do(self, command: str) -> None:
-        if said := self._machine.tell_qemu(command).strip():
+        if said := self._machine.ask_qemu(command).strip():
             raise HarnessError(f"QEMU: {command}: {said}")

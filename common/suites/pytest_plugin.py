@@ -16,15 +16,21 @@ from typing import Protocol
 import pytest
 
 from common.checks.model import Control
+from common.host.accel import probe
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.record.evidence import Trial
+from common.run.kernels import Kernels, kernels_of
 from common.run.options import RunOptions
 from common.run.setup import RunSetup, TrialPlan, setup_of
 from common.run.stage_run import run_attempts
+from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import load_stage
+from common.suites.damage.lives import Bench
+from common.suites.damage.run import try_point
 
 
 @pytest.fixture(scope="session")
@@ -62,6 +68,30 @@ def quiet_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
         folder = setup.folder / trial.setting.name
         warnings.warn(f"{plan.name} was disturbed, and run again: {folder}", stacklevel=2)
     return last
+
+
+class Damaged(Protocol):
+    """See `damaged`."""
+
+    def __call__(self, stage: int, point: str, control: Control | None = None) -> str:
+        """The verdict on that point of the stage's handover, and why; with a control's kernels."""
+
+
+@pytest.fixture
+def damaged(hypervisor: Hypervisor, tmp_path: Path) -> Damaged:
+    """Damages one point for real: `sweep N --damage --point NAME`."""
+
+    def damage(stage: int, point: str, control: Control | None = None) -> str:
+        choice = KernelChoice()
+        declared = configured(load_stage(stage), choice=choice)
+        kernels = kernels_of(declared, choice, controls=[control] if control else [])
+        if control:
+            outgoing, incoming = kernels.controls[control.name]
+            kernels = Kernels(outgoing=outgoing, incoming=incoming)
+        verdict = try_point(Bench(declared, kernels, probe(), hypervisor), point, tmp_path)
+        return f"{verdict.status}: {verdict.why}"
+
+    return damage
 
 
 @pytest.fixture(scope="session")

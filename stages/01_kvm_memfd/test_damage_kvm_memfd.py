@@ -3,21 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from common.host.accel import probe
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import kernels_of
-from common.stage.configured import configured
-from common.stage.kernel_choice import KernelChoice
-from common.stage.loading import load_stage
-from common.suites.damage.lives import Bench
-from common.suites.damage.run import try_point
-
-CHOICE = KernelChoice()
-STAGE = configured(load_stage(1), choice=CHOICE)
+from common.suites.pytest_plugin import Damaged
 
 
 @pytest.mark.parametrize(
@@ -30,9 +18,5 @@ STAGE = configured(load_stage(1), choice=CHOICE)
         ("memfd.folios.huge", "VIOLATION: BUG: unable to handle page fault"),
     ],
 )
-def test_what_linux_makes_of_it(
-    hypervisor: Hypervisor, tmp_path: Path, point: str, said: str
-) -> None:
-    bench = Bench(STAGE, kernels_of(STAGE, CHOICE), probe(), hypervisor)
-    verdict = try_point(bench, point, tmp_path)
-    assert f"{verdict.status}: {verdict.why}".startswith(said)
+def test_what_linux_makes_of_it(damaged: Damaged, point: str, said: str) -> None:
+    assert damaged(1, point).startswith(said)

@@ -3,23 +3,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from common.checks.controls import panicked, reason
 from common.checks.model import Control
-from common.host.accel import probe
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import Kernels, kernels_of
-from common.stage.configured import configured
-from common.stage.kernel_choice import KernelChoice
-from common.stage.loading import load_stage
-from common.suites.damage.lives import Bench
-from common.suites.damage.run import try_point
-
-CHOICE = KernelChoice()
-STAGE = configured(load_stage(2), choice=CHOICE)
+from common.suites.pytest_plugin import Damaged
 
 
 @pytest.mark.parametrize(
@@ -33,12 +21,8 @@ STAGE = configured(load_stage(2), choice=CHOICE)
         ("metadata.count.plus", "TAKEN OVER: it is printed"),
     ],
 )
-def test_a_damage_is_refused_or_has_no_meaning(
-    hypervisor: Hypervisor, tmp_path: Path, point: str, said: str
-) -> None:
-    bench = Bench(STAGE, kernels_of(STAGE, CHOICE), probe(), hypervisor)
-    verdict = try_point(bench, point, tmp_path)
-    assert f"{verdict.status}: {verdict.why}".startswith(said)
+def test_a_damage_is_refused_or_has_no_meaning(damaged: Damaged, point: str, said: str) -> None:
+    assert damaged(2, point).startswith(said)
 
 
 def without(patch: str) -> Control:
@@ -60,10 +44,6 @@ def without(patch: str) -> Control:
     ],
 )
 def test_without_the_patch_that_looks_for_it_it_is_a_violation(
-    hypervisor: Hypervisor, tmp_path: Path, patch: str, point: str, said: str
+    damaged: Damaged, patch: str, point: str, said: str
 ) -> None:
-    control = without(patch)
-    pair = kernels_of(STAGE, CHOICE, controls=[control]).controls[control.name]
-    kernels = Kernels(outgoing=pair[0], incoming=pair[1])
-    verdict = try_point(Bench(STAGE, kernels, probe(), hypervisor), point, tmp_path)
-    assert f"{verdict.status}: {verdict.why}".startswith(said)
+    assert damaged(2, point, without(patch)).startswith(said)

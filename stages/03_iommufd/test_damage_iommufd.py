@@ -3,21 +3,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
-from common.host.accel import probe
-from common.machine.hypervisor import Hypervisor
-from common.run.kernels import kernels_of
-from common.stage.configured import configured
-from common.stage.kernel_choice import KernelChoice
-from common.stage.loading import load_stage
-from common.suites.damage.lives import Bench
-from common.suites.damage.run import try_point
-
-CHOICE = KernelChoice()
-STAGE = configured(load_stage(3), choice=CHOICE)
+from common.suites.pytest_plugin import Damaged
 
 
 @pytest.mark.parametrize(
@@ -29,9 +17,5 @@ STAGE = configured(load_stage(3), choice=CHOICE)
         ("metadata.count.plus", "TAKEN OVER: it is printed"),
     ],
 )
-def test_a_damage_is_refused_or_has_no_meaning(
-    hypervisor: Hypervisor, tmp_path: Path, point: str, said: str
-) -> None:
-    bench = Bench(STAGE, kernels_of(STAGE, CHOICE), probe(), hypervisor)
-    verdict = try_point(bench, point, tmp_path)
-    assert f"{verdict.status}: {verdict.why}".startswith(said)
+def test_a_damage_is_refused_or_has_no_meaning(damaged: Damaged, point: str, said: str) -> None:
+    assert damaged(3, point).startswith(said)

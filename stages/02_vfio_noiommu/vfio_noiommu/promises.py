@@ -8,6 +8,7 @@ from datetime import date
 from common.checks.live_update import OUTGOING, fact_is
 from common.checks.model import Check, Control
 from common.checks.promise import (
+    DMA,
     LINUX,
     LIVE_UPDATE,
     PCI,
@@ -23,23 +24,11 @@ from vfio_noiommu.controls import CONTROLS
 
 PROMISES: dict[str, Promise] = {
     **LIVE_UPDATE,
-    "preserved_meanwhile": VFIO,
-    "dma_in_gap": RUNNING,
-    "no_silence": RUNNING,
-    "never_held_up": RUNNING,
-    "host_saw_all": RUNNING,
-    "device_counted_all": RUNNING,
+    **DMA,
     "guest_saw_all": RUNNING,
     "ring_went_round": RUNNING,
-    "no_device_reset": RUNNING,
-    "bus_mastering_kept": RUNNING,
-    "stayed_in_d0": RUNNING,
-    "never_gated": RUNNING,
     "device_retrieved": VFIO,
     "same_place": PCI,
-    "same_config": RUNNING,
-    "same_registers": RUNNING,
-    "head_went_on": RUNNING,
     "dma_after": VFIO,
     "memfds_retrieved": LINUX,
     "same_pages": RUNNING,
@@ -52,7 +41,6 @@ PROMISES: dict[str, Promise] = {
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,
-    "other_silent": LINUX,
     "file_rules": VFIO,
     "outgoing_rules": RUNNING,
     "incoming_rules": RUNNING,
