@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether a device that was taken over can do DMA, into the same memory: whoever says so first.
+"""Whether a device that was taken over can do DMA, into the same memory, and stops in the end.
 
 A device that never stopped goes on in its ring. One that was stopped for the live update is
 initialised anew: its ring is placed anew in the memory that was preserved, and the host watches
@@ -14,7 +14,7 @@ from pathlib import Path
 from common.checks.live_update import INCOMING, no_data, outcome
 from common.checks.model import Check, Outcome
 from common.dma.checks import AT_LEAST_LANDED
-from common.dma.evidence import AfterTakeover, DmaEvidence
+from common.dma.evidence import BUS_MASTER, AfterTakeover, DmaEvidence
 from common.dma.frames import Landing, look_at, read_landed
 from common.guest.checks import both
 from common.record.dialogue import Side
@@ -72,6 +72,21 @@ def _same_place(trial: Trial) -> Outcome:
     )
 
 
+def _let_go(trial: Trial) -> Outcome:
+    """In its own configuration, as QEMU saw it written when the traffic was over."""
+    trace = trial.seen(DmaEvidence).trace
+    if not trace.config_writes:
+        return no_data("no write to the device's configuration in qemu-trace.log", expected="off")
+    last = trace.last_command
+    return outcome(
+        last is not None and not last.value & BUS_MASTER,
+        expected="the last PCI_COMMAND written to it is one without bus mastering",
+        seen=f"{last.value:#x} at {last.ms:+.0f} ms" if last else "none was written",
+        evidence="qemu-trace.log, pci_cfg_write; times from 'Starting new kernel'",
+    )
+
+
+LET_GO = Check("let_go", "Was it stopped when its owner let go of it?", _let_go)
 LANDS_AFTER = Check(
     "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after
 )

@@ -291,11 +291,12 @@ def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
 
 
 def _same_config(trial: Trial) -> Outcome:
-    """Of the device, of the port, and of every bridge where there are more."""
+    """Of the device all of it, of the port and of every bridge above it the header."""
     more = (
         ("device.path", "bridges.config") if len(places(trial.setting.options).bridges) > 1 else ()
     )
-    return _same_facts("device.bdf", "device.config", "port.config", *more)(trial)
+    keys = ("device.bdf", "device.config", "device.capabilities", "port.config", *more)
+    return _same_facts(*keys)(trial)
 
 
 def _head_went_on(trial: Trial) -> Outcome:
@@ -365,7 +366,7 @@ LEFT_ALONE = (
 SAME_DEVICE = (
     Check(
         "same_config",
-        "Are BDF and configuration headers of device and bridges unchanged?",
+        "Are BDF and configuration of the device, and the headers of bridges, unchanged?",
         _same_config,
     ),
     Check(

@@ -87,16 +87,17 @@ def silent_from_jump(trial: Trial) -> Outcome:
 
 
 def aborts_were_silent(trial: Trial) -> Outcome:
-    """No frame came after an abort."""
-    side = trial.side(OUTGOING)
+    """No frame came after an abort, and QEMU says why: the receiver was off."""
+    side, trace = trial.side(OUTGOING), trial.seen(DmaEvidence).trace
     seen = side.facts.get("aborts.closed") if side else None
     if seen is None:
         return no_data("fact aborts.closed", expected="silent aborts")
+    off = sum(entry.text.startswith("e1000x_rx_disabled") for entry in trace.gated)
     return outcome(
-        not seen.endswith(" 0 silent"),
-        expected="silent aborts",
-        seen=seen,
-        evidence="outgoing fact aborts.closed",
+        not seen.endswith(" 0 silent") and off > 0,
+        expected="silent aborts, frames kept back with the receiver off",
+        seen=f"{seen}, {off} of the first {len(trace.gated)} kept back so",
+        evidence="outgoing fact aborts.closed; qemu-trace.log, e1000x_rx_disabled",
     )
 
 

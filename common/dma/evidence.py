@@ -11,6 +11,9 @@ from common.record.evidence import Trial
 from common.record.stored_file import Count, Strict
 from common.record.witnesses import Witnessed
 
+BUS_MASTER = 0x4
+"""Of PCI_COMMAND: the device may write to memory."""
+
 
 class Socket(Strict):
     """socket.json: of QEMU's socket, frames that the host dropped there, and its size in bytes."""
@@ -48,6 +51,9 @@ class DeviceTrace(Stored):
     command: tuple[CommandWritten, ...] = ()
     """Bus mastering cleared in the device, or in a bridge above it."""
     command_count: int = 0
+    last_command: CommandWritten | None = None
+    """The last write to the device's own PCI_COMMAND after the traffic, until its owner said that
+    it had let go of it; None for none."""
     other_master_off: tuple[CommandWritten, ...] = ()
     """The same in the second device."""
     other_master_off_count: int = 0

@@ -15,7 +15,7 @@ import sys
 import time
 from bisect import bisect_left, bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from pydantic import TypeAdapter
@@ -24,7 +24,15 @@ from common.dma import socket_buffer
 from common.dma.after import LOG as ANEW
 from common.dma.after import after
 from common.dma.credit import Credit
-from common.dma.evidence import CommandWritten, DeviceTrace, DmaEvidence, Noted, OtherDevice, Socket
+from common.dma.evidence import (
+    BUS_MASTER,
+    CommandWritten,
+    DeviceTrace,
+    DmaEvidence,
+    Noted,
+    OtherDevice,
+    Socket,
+)
 from common.dma.frames import Away, Landing, Window, judge, look_at, read_landed, read_sent
 from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
@@ -34,7 +42,7 @@ from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side, Stored
 from common.record.host.away import settled, unproved
-from common.record.qemu.trace import ConfigWrite, TraceEvent, config_write
+from common.record.qemu.trace import ConfigWrite, config_write
 from common.record.raw import RawTrial
 from common.record.stored_file import read_json
 from common.record.trial_files import TrialFile
@@ -67,11 +75,13 @@ FILES = (
     TrialFile("away-sender.jsonl", needed=False),
     TrialFile("away-watcher.jsonl", needed=False),
 )
-_COMMAND, _BUS_MASTER = 0x04, 0x4
+_COMMAND = 0x04
 # Frames are on their way from the sender's socket to RAM; then nothing more will come.
 _DRAIN_SECONDS = 0.2
 # The last rendezvous before the kexec, of stages 2 and 3.
 _LEFT = ("await.reboot", "await.snapshot-outgoing")
+# The rendezvous at which the incoming side has let go of the device, of stages 2 and 3.
+_LET_GO = ("await.released", "await.snapshot-released")
 # The host's time of a look at the device is known to so much.
 _CLOCK_NS = 20_000_000
 # A frame is written so long after it was sent, once the host has run who has a part in it.
@@ -253,7 +263,7 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
     incoming = next((side for side in sides if side.name == "incoming"), None)
     left = _left(sides)
     found = DmaEvidence(
-        trace=_look_at_trace(raw.trace, traffic_window(sides), kexec, places(raw.setting.options)),
+        trace=_look_at_trace(raw, traffic_window(sides), kexec),
         left_ms=(left - kexec) / 1e6 if left and kexec else None,
     )
     if not (folder / "device-landed.bin").exists():
@@ -343,22 +353,27 @@ def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
     return begins[0], ends[-1] if ends else sides[-1].ended
 
 
-def _look_at_trace(
-    events: Iterable[TraceEvent], window: tuple[int, int] | None, kexec: int | None, at: Places
-) -> DeviceTrace:
+def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | None) -> DeviceTrace:
     """Counts of what must not be, with the first of each, between start and end of traffic."""
     if window is None:
         return DeviceTrace()
-    zero = kexec or window[0]
+    zero, at = kexec or window[0], places(raw.setting.options)
+    # When its owner ends, the kernel lets go of it.
+    stamps = raw.sides[-1].stamps
+    end = next((stamps[key] for key in _LET_GO if key in stamps), window[1])
     counts: Counter[str] = Counter()
     noted: dict[str, list[Noted]] = {"power": [], "resets": [], "gated": []}
     cleared: dict[str, list[CommandWritten]] = {"command": [], "other_master_off": []}
-    for event in events:
+    last: CommandWritten | None = None
+    for event in raw.trace:
+        ms = round((event.t - zero) / 1e6, 1)
+        write = config_write(event)
+        if window[1] < event.t <= end and write and _is_command(write, at.device):
+            last = CommandWritten(ms=ms, bdf=write.bdf, value=write.value)
         if not window[0] <= event.t <= window[1]:
             continue
         counts["events"] += 1
-        ms = round((event.t - zero) / 1e6, 1)
-        if write := config_write(event):
+        if write:
             ours = write.bdf in (at.device, *at.bridges)
             counts["config_writes"] += ours
             counts["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
@@ -372,15 +387,16 @@ def _look_at_trace(
             noted[kind].append(Noted(ms=ms, text=f"{event.name} {event.text}".strip()))
     found: dict[str, Sequence[Stored]] = {**noted, **cleared}
     return DeviceTrace.model_validate(
-        {**counts}
+        {**counts, "last_command": last}
         | {f"{kind}_count": len(entries) for kind, entries in found.items()}
         | {kind: tuple(entries[:_NAMED]) for kind, entries in found.items()}
     )
 
 
 def _clears_master(write: ConfigWrite, at: Places) -> bool:
-    return (
-        write.bdf in (at.device, *at.bridges, at.other)
-        and write.offset == _COMMAND
-        and not write.value & _BUS_MASTER
-    )
+    off = not write.value & BUS_MASTER
+    return off and _is_command(write, at.device, *at.bridges, at.other)
+
+
+def _is_command(write: ConfigWrite, *bdfs: str) -> bool:
+    return write.bdf in bdfs and write.offset == _COMMAND

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks.live_update import outcome
+from common.checks.live_update import OUTGOING, no_data, outcome
 from common.checks.model import Outcome
 from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_checks import NOT_BOOTED_AGAIN, WORK_GOES_ON
@@ -28,6 +28,25 @@ def failed(side: str, what: str, text: str) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         wrong = qemu_of(trial, side).failed
         return said(text, wrong.get(what, ""), f"guest-qmp.jsonl, {what}")
+
+    return ask
+
+
+def stopped_before(stamp: str) -> Callable[[Trial], Outcome]:
+    """The host had the outgoing QEMU stop the guest before the workload came to `stamp`."""
+
+    def ask(trial: Trial) -> Outcome:
+        side = trial.side(OUTGOING)
+        until = side.stamps.get(stamp) if side else None
+        stop = qemu_of(trial, OUTGOING).commands.get("stop")
+        if until is None:
+            return no_data(f"stamp {stamp}", expected="a guest that was stopped")
+        return outcome(
+            stop is not None and stop < until,
+            expected=f"the command stop, before {stamp}",
+            seen=f"{(until - stop) / 1e6:.0f} ms before it" if stop else "no such command",
+            evidence="guest-qmp.jsonl; outgoing stamps",
+        )
 
     return ask
 

@@ -334,9 +334,10 @@ def _control_status(
         spared = control.breaks | control.may_break
         required |= {check.name for check in stage.checks} - spared
     wrong = [a for a in answers if a.check in required and not a.outcome.held]
-    # What it is to break must be broken by the control, not by the host.
-    doubtful = [by_name[name] for name in sorted(control.breaks)]
-    doubtful = [a for a in (*wrong, *doubtful) if a.outcome.status == "DISTURBED"]
+    # What it is to break must be broken by the control, not by the host: for certain where its
+    # reason is no matter of time.
+    broken = [by_name[name] for name in sorted(control.breaks)] if control.reason.timed else []
+    doubtful = [a for a in (*wrong, *broken) if a.outcome.status == "DISTURBED"]
     for answer in wrong:
         if answer.outcome.status != "DISTURBED":
             return "WRONG REASON", in_order(trial, _sentence(answer))

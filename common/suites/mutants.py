@@ -17,6 +17,7 @@ kernels of the stage.
     Origin: WORDS             the commit or report that it is after, where there is one
     Caught-by: same_pages     the check that must fail; "status CRASHED" for a run that ends so; or
     Refused-with: TEXT        what the judge must say
+    Says: TEXT                what the verdict must name as well
     May-break: a, b           checks that may fail as well
     Claims: PASS              the copy itself must end with exit status 0
 
@@ -57,6 +58,7 @@ _FIELDS = {
     "Origin",
     "Caught-by",
     "Refused-with",
+    "Says",
     "May-break",
     "Claims",
 }
@@ -73,6 +75,7 @@ class Mutant:
     options: tuple[str, ...]
     caught_by: str | None
     refused_with: str | None
+    says: str
     may_break: frozenset[str]
     claims_pass: bool
     checkout_diff: str
@@ -133,6 +136,7 @@ def read_mutant(file: Path) -> Mutant:
         options=tuple(run[1:]),
         caught_by=caught_by,
         refused_with=refused_with,
+        says=fields.get("Says", ""),
         may_break=may_break,
         claims_pass=fields.get("Claims") == "PASS",
         checkout_diff="".join(diff for diff in diffs if diff not in kernel),
@@ -160,6 +164,7 @@ def foreign_mutant(where: Path, stage: int) -> Mutant:
         options=tuple(word for f in fragments for word in ("--config", str(f.resolve()))),
         caught_by=None,
         refused_with=None,
+        says="",
         may_break=frozenset(),
         claims_pass=False,
         checkout_diff="",
@@ -248,7 +253,16 @@ def find_out(mutant: Mutant, run: Path) -> Finding:
 
 
 def evaluate(mutant: Mutant, verdict: Verdict) -> Finding:
-    """Whether the verdict is what the mutant's file says: its check fails, none that may not."""
+    """Whether the verdict is what the mutant's file says, and in the words that it gives."""
+    finding = _evaluate(mutant, verdict)
+    if finding.caught and mutant.says not in verdict.why:
+        seen = f"does not name {mutant.says!r}; {verdict.status}: {verdict.why}"
+        return replace(finding, caught=False, seen=seen)
+    return finding
+
+
+def _evaluate(mutant: Mutant, verdict: Verdict) -> Finding:
+    """Its check fails, and none that may not."""
     answers = {a.check: a.outcome for trial in verdict.trials for a in trial.answers}
     broken = [
         name for name, outcome in answers.items() if outcome.status not in ("PASS", "DISTURBED")

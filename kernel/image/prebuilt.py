@@ -9,6 +9,7 @@ lies between the markers of kernel/configs.c.
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import struct
 import tempfile
@@ -17,13 +18,14 @@ from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
+from pydantic import BaseModel, ValidationError
+
 from common.paths import cache_root
 from common.record.cpus.kernel_layout import KernelLayout
 from kernel.cache import KEY_DIGITS, Kernel, file_sha256
 from kernel.errors import MissingKconfig, SourceError
-from kernel.image import elf
+from kernel.image import elf, offers
 from kernel.image.layout import layout_of
-from kernel.image.offers import offers_of_image
 from kernel.make import config
 from kernel.make.config import Loss
 from kernel.system.process import clean_environment, run_captured
@@ -77,12 +79,33 @@ Bootable = Kernel | Prebuilt
 
 def offers_of(kernel: Bootable) -> tuple[str, ...]:
     """Names of the formats in the kernel's image; see kernel/image/offers.py."""
-    return kernel.offers if isinstance(kernel, Prebuilt) else _offers(kernel.vmlinux)
+    return kernel.offers if isinstance(kernel, Prebuilt) else kept_offers(kernel.vmlinux)
+
+
+class _Offers(BaseModel):
+    """offers.json beside a kernel of the cache; `by` is the digest of what has looked."""
+
+    by: str
+    names: tuple[str, ...]
 
 
 @lru_cache(maxsize=8)
-def _offers(vmlinux: Path) -> tuple[str, ...]:
-    return offers_of_image(vmlinux.read_bytes())
+def kept_offers(vmlinux: Path) -> tuple[str, ...]:
+    """Those of a kernel of the cache, looked for once: that takes longer than to find the kernel.
+
+    Kept beside it, until what looks for them changes.
+    """
+    kept, by = vmlinux.with_name("offers.json"), file_sha256(Path(offers.__file__))
+    try:
+        found = _Offers.model_validate_json(kept.read_text())
+    except (OSError, ValidationError):
+        found = None
+    if found is None or found.by != by:
+        found = _Offers(by=by, names=offers.offers_of_image(vmlinux.read_bytes()))
+        part = kept.with_name(f".{kept.name}-{os.getpid()}")
+        part.write_text(found.model_dump_json())
+        part.replace(kept)
+    return found.names
 
 
 def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: Path) -> Prebuilt:
@@ -112,7 +135,7 @@ def prebuilt(image: Path, fragments: Sequence[Path], *, tools: Kernel, scripts: 
         losses=tuple(config.losses(wanted.values(), text, set(wanted))) if text else (),
         tools=tools,
         layout=layout,
-        offers=offers_of_image(content),
+        offers=offers.offers_of_image(content),
     )
 
 

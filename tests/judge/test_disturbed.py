@@ -9,6 +9,7 @@ from __future__ import annotations
 import array
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -413,10 +414,26 @@ def test_a_control_is_not_broken_by_the_host(trial_2: Loader, corrupted: Trial) 
         what="nothing",
         breaks=frozenset({"dma_in_gap"}),
         may_break=frozenset({"no_silence"}),
-        reason=reason(fact_is("incoming", "finish", "0")),
+        reason=reason(fact_is("incoming", "finish", "0"), timed=True),
     )
     assert judge_control(corrupted, control, STAGE_2).status == "DISTURBED"
     assert judge_control(trial_2(), control, STAGE_2).status == "PASSED"
+
+
+def test_a_control_whose_reason_is_no_matter_of_time_needs_no_quiet_host(
+    trial_2: Loader, corrupted: Trial
+) -> None:
+    control = Control(
+        name="nothing-done",
+        what="nothing",
+        breaks=frozenset({"dma_in_gap"}),
+        may_break=frozenset({"no_silence"}),
+        reason=reason(fact_is("incoming", "finish", "0")),
+    )
+    assert judge_control(corrupted, control, STAGE_2).status == "FAILED AS EXPECTED"
+    assert judge_control(trial_2(), control, STAGE_2).status == "PASSED"
+    other = replace(control, reason=reason(fact_is("incoming", "finish", "-16")))
+    assert judge_control(corrupted, other, STAGE_2).status == "WRONG REASON"
 
 
 def test_a_control_that_the_host_corrupted_elsewhere_is_not_judged(corrupted: Trial) -> None:

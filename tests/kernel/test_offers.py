@@ -6,6 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from kernel.image.offers import offers_of_image, offers_of_patches, offers_of_tree
+from kernel.image.prebuilt import kept_offers
 
 
 def test_a_name_is_found_behind_a_pointer_and_as_a_whole() -> None:
@@ -28,3 +29,19 @@ def test_a_tree_and_patches_define_them(tmp_path: Path) -> None:
     patch = tmp_path / "1.patch"
     patch.write_text('-#define A_COMPATIBLE "pci-v1"\n+#define A_COMPATIBLE "pci-v3"\n')
     assert offers_of_patches([patch]) == ("pci-v3",)
+
+
+def test_an_image_is_looked_into_once(tmp_path: Path) -> None:
+    image = tmp_path / "vmlinux"
+    image.write_bytes(b"\0luo-v5\0")
+    assert kept_offers(image) == ("luo-v5",)
+    image.write_bytes(b"\0luo-v6\0")
+    kept_offers.cache_clear()
+    assert kept_offers(image) == ("luo-v5",)
+    kept = tmp_path / "offers.json"
+    kept.write_text(kept.read_text().replace('"by":"', '"by":"0'))
+    kept_offers.cache_clear()
+    assert kept_offers(image) == ("luo-v6",)
+    kept.write_text("{")
+    kept_offers.cache_clear()
+    assert kept_offers(image) == ("luo-v6",)

@@ -13,27 +13,31 @@
 #define HEAD_LOOKS 5
 
 #define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
+/* An igb has no capability behind that. */
+#define CONFIG_MAX 512
 #define BRIDGES_MAX 8
 
-static void read_config(const char *bdf, char text[HEADER_TEXT])
+/* Bytes @from to @to of the configuration, as hexadecimal digits. */
+static void read_config(const char *bdf, size_t from, size_t to, char *text)
 {
-	u8 header[PCI_STD_HEADER_SIZEOF];
+	u8 config[CONFIG_MAX];
 	char path[128];
 	int fd;
 
 	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
 	fd = must(sys(open(path, O_RDONLY | O_CLOEXEC)));
-	must(sys(read(fd, header, sizeof(header))));
+	must_be(must(sys(pread(fd, config, to - from, from))) == (ssize_t)(to - from),
+		"the configuration of %s ends before %zu", bdf, to);
 	close(fd);
-	for (size_t i = 0; i < sizeof(header); i++)
-		sprintf(text + 2 * i, "%02x", header[i]);
+	for (size_t i = 0; i < to - from; i++)
+		sprintf(text + 2 * i, "%02x", config[i]);
 }
 
-static void report_config(const char *bdf, const char *key)
+static void report_config(const char *bdf, const char *key, size_t from, size_t to)
 {
-	char text[HEADER_TEXT];
+	char text[2 * CONFIG_MAX + 1];
 
-	read_config(bdf, text);
+	read_config(bdf, from, to, text);
 	fact(key, "%s", text);
 }
 
@@ -57,7 +61,7 @@ static void report_path(const char *bdf)
 		must_be(used + HEADER_TEXT < sizeof(configs), "too many bridges above %s", bdf);
 		if (used)
 			configs[used++] = '/';
-		read_config(step, configs + used);
+		read_config(step, 0, PCI_STD_HEADER_SIZEOF, configs + used);
 	}
 	fact("bridges.config", "%s", configs);
 }
@@ -100,7 +104,8 @@ void igb_report(const struct igb *igb, const char *bdf)
 	     state.scratch);
 	report_head(igb);
 	fact("device.tail", "%u", igb_rx_tail(igb));
-	report_config(bdf, "device.config");
-	report_config(PORT, "port.config");
+	report_config(bdf, "device.config", 0, PCI_STD_HEADER_SIZEOF);
+	report_config(bdf, "device.capabilities", PCI_STD_HEADER_SIZEOF, CONFIG_MAX);
+	report_config(PORT, "port.config", 0, PCI_STD_HEADER_SIZEOF);
 	report_path(bdf);
 }

@@ -271,7 +271,7 @@ CONTROLS = (
         name="paused-early",
         what="the guest is paused before the memfds are preserved",
         breaks=frozenset({"guest_ran_on"}),
-        reason=reason(checks.fact_is(OUTGOING, "load.guest_steps", "0")),
+        reason=reason(checks.facts_are(OUTGOING, {"paused_early": "yes", "load.guest_steps": "0"})),
     ),
     TAINTED,
     SLOW_CLOCK,

@@ -126,6 +126,30 @@ def _kept(_before: File, after: File) -> str | None:
     return ", ".join(wrong) or None
 
 
+_each_kept = _each("each folio unlocked, up to date, dirty, on an LRU list, swap-backed", _kept)
+
+
+def _all_kept(trial: Trial) -> Outcome:
+    """Caches are dropped, then what is left is swapped out, and read once more."""
+    answer = _each_kept(trial)
+    sides = trial.side(OUTGOING), trial.side(INCOMING)
+    swap = sides[1].facts.get("files.swap") if sides[1] else None
+    before, after = (side.number("files.swapped") if side else None for side in sides)
+    if answer.status != "PASS":
+        return answer
+    if swap is None:
+        return no_data("fact files.swap", expected=answer.expected)
+    if swap != "0":
+        return _adding(answer, f"no swap in this kernel ({swap})")
+    if not before or not after:
+        return no_data("facts files.swapped: nothing was swapped out", expected=answer.expected)
+    return _adding(answer, f"{before} pages were swapped out when preserved, {after} after FINISH")
+
+
+def _adding(answer: Outcome, words: str) -> Outcome:
+    return answer.model_copy(update={"seen": f"{answer.seen}; {words}"})
+
+
 def _same_pages(trial: Trial) -> Outcome:
     """The page frames of each file, and which of them are parts of large folios."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
@@ -210,7 +234,7 @@ CLAIM = Claim(
         Check(
             "files_kept",
             "Can reclaim scan them, and does it lose nothing?",
-            _each("each folio unlocked, up to date, dirty, on an LRU list, swap-backed", _kept),
+            _all_kept,
         ),
         Check("files_same_pages", "Do they occupy the same page frames?", _same_pages),
         Check("host_saw_files", "Did the host see the same bytes from outside?", _host_saw),

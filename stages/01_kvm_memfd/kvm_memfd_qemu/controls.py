@@ -8,7 +8,7 @@ from common.checks.controls import reason
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Check, Control, Outcome
 from common.guest.evidence import guest_of, qemu_of
-from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
+from common.guest.linux_controls import GUEST, corrupted, failed, fault, said, stopped_before
 from common.record.evidence import Trial
 from kvm_memfd.controls import (
     FIRMWARE_REBOOT,
@@ -186,7 +186,7 @@ CONTROLS = (
         what="the guest is paused before its memory is preserved",
         breaks=frozenset({"guest_ran_on"}),
         may_break=frozenset({"qemu_saved"}),
-        reason=reason(failed(OUTGOING, "preserved", "did not run on")),
+        reason=reason(stopped_before("t.preserve")),
     ),
     Control(
         name="session-unfinished",

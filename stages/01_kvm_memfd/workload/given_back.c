@@ -160,6 +160,7 @@ void given_back_outgoing(int luo_fd)
 	int session, file;
 
 	say_kho_tree();
+	ledger_enter_cgroup();
 	file = ledger_file(LEDGER_FILE);
 	ledger_for_host("made");
 	session = must(luo_create_session(luo_fd, "memory-aborted"));
@@ -223,6 +224,7 @@ void given_back_incoming(int luo_fd)
 {
 	int session;
 
+	ledger_enter_cgroup();
 	/* Control holder-killed carries nothing over. */
 	session = luo_retrieve_session(luo_fd, UNRETRIEVED);
 	if (session < 0) {

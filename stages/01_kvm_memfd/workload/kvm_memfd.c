@@ -92,8 +92,10 @@ static void preserve(struct outgoing *out)
 	u64 steps, start;
 
 	ram_read_pfns(out->vmm->ram, out->state->pages, pfns_before);
-	if (param_control("paused-early"))
+	if (param_control("paused-early")) {
 		vmm_pause(out->vmm);
+		fact("paused_early", "yes");
+	}
 	steps = vmm_steps(out->vmm);
 	fact("mem.available_kb.before_preserve", "%llu", available_kb());
 	out->session_fd = must(luo_create_session(out->luo_fd, SESSION));

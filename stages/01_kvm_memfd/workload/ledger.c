@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A line for each point: MemAvailable (with the CPUs' own lists), MemTotal,
- * Shmem, Committed_AS, pins, the vmalloc areas that LUO and KHO made, and the
- * taint flags, which tell whether the kernel has warned by then. The counters
+ * Shmem, what of it is charged to our memory cgroup, Committed_AS, pins, the
+ * vmalloc areas that LUO and KHO made, and the taint flags, which tell whether
+ * the kernel has warned by then. The counters
  * are exact once vm.stat_refresh has added up what CPUs keep for themselves
  * (mm/vmstat.c); MemAvailable is not.
  */
@@ -10,12 +11,58 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "ledger.h"
 
 #define OUT_FDT "/sys/kernel/debug/kho/out/fdt"
 #define FDT_MAX 1024
+
+#define CGROUPS "/sys/fs/cgroup"
+#define OURS CGROUPS "/ledger"
+
+static bool in_cgroup;
+
+static void write_to(const char *path, const char *text)
+{
+	int fd = must(sys(open(path, O_WRONLY | O_CLOEXEC)));
+
+	must(sys(write(fd, text, strlen(text))));
+	close(fd);
+}
+
+/*
+ * What this process allocates from now on is charged to a cgroup of its own, in
+ * which there is nothing yet. A kernel may have no memory cgroups.
+ */
+void ledger_enter_cgroup(void)
+{
+	int ret = in_cgroup ? 0 : sys(mount("cgroup", CGROUPS, "cgroup2", 0, NULL));
+
+	fact("memory.cgroup", "%d", ret);
+	if (ret < 0 || in_cgroup)
+		return;
+	write_to(CGROUPS "/cgroup.subtree_control", "+memory");
+	must(sys(mkdir(OURS, 0700)));
+	write_to(OURS "/cgroup.procs", "0");
+	in_cgroup = true;
+}
+
+/* Of /sys/fs/cgroup/ledger/memory.stat, in KiB. */
+static u64 charged_kb(void)
+{
+	unsigned long long bytes = 0;
+	char line[128];
+	FILE *file = fopen(OURS "/memory.stat", "re");
+
+	must_be(file, "%s/memory.stat cannot be read", OURS);
+	while (fgets(line, sizeof(line), file) && sscanf(line, "shmem %llu", &bytes) != 1)
+		;
+	fclose(file);
+	return bytes / 1024;
+}
 
 /* Pages that are there and were never written to, as fallocate() leaves them. */
 int ledger_file(u64 size)
@@ -29,10 +76,7 @@ int ledger_file(u64 size)
 
 static void refresh_counters(void)
 {
-	int fd = must(sys(open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC)));
-
-	must(sys(write(fd, "1", 1)));
-	close(fd);
+	write_to("/proc/sys/vm/stat_refresh", "1");
 }
 
 /* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
@@ -87,6 +131,7 @@ void ledger_read(struct ledger_counters *now)
 	now->available = available_kb();
 	now->total = meminfo_kb("MemTotal");
 	now->shmem = meminfo_kb("Shmem");
+	now->charged = in_cgroup ? charged_kb() : 0;
 	now->committed = meminfo_kb("Committed_AS");
 	now->pins = pins();
 	now->areas = areas();
@@ -100,9 +145,10 @@ void ledger(const char *point)
 
 	ledger_read(&now);
 	snprintf(key, sizeof(key), "memory.%s", point);
-	fact(key, "available=%llu total=%llu shmem=%llu committed=%llu pins=%lld areas=%lld"
-	     " taint=%llu",
-	     now.available, now.total, now.shmem, now.committed, now.pins, now.areas, now.taint);
+	fact(key, "available=%llu total=%llu shmem=%llu charged=%llu committed=%llu pins=%lld"
+	     " areas=%lld taint=%llu",
+	     now.available, now.total, now.shmem, now.charged, now.committed, now.pins, now.areas,
+	     now.taint);
 }
 
 /* At the rendezvous the host reads what is registered with KHO in the machine's RAM. */

@@ -26,6 +26,7 @@ enum pages {
  * @private: it is mapped privately, and that mapping is written to
  * @large: put into one large folio before it is preserved
  * @medium: made of folios between the small and the large ones
+ * @swapped: its pages are swapped out when it is preserved
  * @inherited: not close-on-exec
  * @unsealable: made without MFD_ALLOW_SEALING
  * @opened_twice: what is preserved is a second open file of it
@@ -36,7 +37,7 @@ struct memfd_state {
 	const char *name;
 	u64 size;
 	enum pages early, late;
-	bool allocated, by_map, read_early, stays_mapped, private, large, medium;
+	bool allocated, by_map, read_early, stays_mapped, private, large, medium, swapped;
 	bool inherited, unsealable, opened_twice, duplicated;
 	u32 seals, status_flags;
 	u64 position, late_position;

@@ -14,6 +14,7 @@
 
 #include "memfd_look.h"
 #include "memfd_states.h"
+#include "memfd_swap.h"
 
 #define SESSION "states"
 #define PAGES 8
@@ -61,6 +62,7 @@ static const struct memfd_state states[] = {
 	STATE("not-close-on-exec", SIZE, .early = ALL_PAGES, .inherited = true),
 	STATE("large-folio", LARGE - 4567, .early = ALL_PAGES, .late = ODD_PAGES, .large = true),
 	STATE("medium-folios", 4 * MEDIUM, .early = ALL_PAGES, .medium = true),
+	STATE("swapped-out", SIZE, .early = ALL_PAGES, .late = ODD_PAGES, .swapped = true),
 	STATE("unsealable", SIZE, .early = ALL_PAGES, .unsealable = true),
 	STATE("seal-seal", SIZE, .early = ALL_PAGES, .seals = F_SEAL_SEAL),
 	STATE("seal-shrink", SIZE, .early = ALL_PAGES, .seals = F_SEAL_SHRINK),
@@ -95,6 +97,15 @@ static int open_again(int fd)
 	return must(sys(open(path, O_RDWR | O_CLOEXEC)));
 }
 
+/* What is swapped out is not in the next kernel's memory: to preserve it is to swap it in. */
+static void swap_out(int fd, u64 size)
+{
+	u64 before = swapped_pages();
+
+	memfd_page_out(fd, size);
+	fact("files.swapped", "%llu", swapped_pages() - before);
+}
+
 static int new_state(const struct memfd_state *state, u64 seed)
 {
 	unsigned int flags = state->inherited ? 0 : MFD_CLOEXEC;
@@ -115,6 +126,8 @@ static int new_state(const struct memfd_state *state, u64 seed)
 		memfd_collapse(fd, LARGE);
 	if (state->read_early)
 		memfd_touch(fd, state->size);
+	if (state->swapped)
+		swap_out(fd, state->size);
 	if (state->seals && !param_control("files-unlike"))
 		must(sys(fcntl(fd, F_ADD_SEALS, state->seals)));
 	if (state->status_flags)
@@ -168,13 +181,16 @@ static void say_before(int fd, const struct memfd_state *state, u64 seed)
 
 void states_outgoing(int luo_fd, u64 nonce)
 {
-	int session = must(luo_create_session(luo_fd, SESSION)), fds[ARRAY_SIZE(states)];
+	int session = must(luo_create_session(luo_fd, SESSION)), fds[ARRAY_SIZE(states)], swap;
 
 	leave_stale_pages();
+	swap = swap_on();
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		fds[i] = new_state(&states[i], seed_of(nonce, i + 1));
 		must(luo_preserve_fd(session, fds[i], i + 1));
 	}
+	if (!swap)
+		swap_off();
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		change_late(fds[i], &states[i], seed_of(nonce, i + 1));
 		say_before(fds[i], &states[i], seed_of(nonce, i + 1));
@@ -219,6 +235,24 @@ static void lose(int fd, unsigned int token)
 		must(sys(fallocate(fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, PAGE_SIZE)));
 }
 
+/* More pressure: what is not clean is swapped out, and has to come back as it was. */
+static void swap_all(const int *fds, u64 nonce, struct memfd_look *looks)
+{
+	int ret = swap_on();
+
+	fact("files.swap", "%d", ret);
+	if (ret < 0)
+		return;
+	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++)
+		if (fds[i] >= 0)
+			memfd_page_out(fds[i], looks[i].size);
+	fact("files.swapped", "%llu", swapped_pages());
+	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++)
+		if (fds[i] >= 0)
+			memfd_compare_again(fds[i], &states[i], seed_of(nonce, i + 1), &looks[i]);
+	swap_off();
+}
+
 void states_incoming(int luo_fd, u64 nonce)
 {
 	int session = luo_retrieve_session(luo_fd, SESSION), fds[ARRAY_SIZE(states)];
@@ -247,6 +281,7 @@ void states_incoming(int luo_fd, u64 nonce)
 	}
 	/* From here on they are written to: the host has to be done with its look. */
 	await("files");
+	swap_all(fds, nonce, looks);
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		if (fds[i] >= 0) {
 			memfd_try(fds[i], &looks[i]);

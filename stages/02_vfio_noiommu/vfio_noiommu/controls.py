@@ -585,7 +585,7 @@ CONTROLS = (
     Control(
         name="session-left",
         what="the session is closed with a device that is not taken over: it keeps running forever",
-        breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round"}),
+        breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "finish", "-9")),
         holds=(Check("ran_on", "Does the device keep running?", _ran_on_unfinished),),

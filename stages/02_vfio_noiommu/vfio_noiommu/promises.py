@@ -30,6 +30,7 @@ PROMISES: dict[str, Promise] = {
     "device_retrieved": VFIO,
     "same_place": PCI,
     "dma_after": VFIO,
+    "let_go": VFIO,
     "memfds_retrieved": LINUX,
     "same_pages": RUNNING,
     "iommufd_agrees": LINUX,
@@ -64,10 +65,11 @@ _OF_FILE = (
     "same_registers",
     "head_went_on",
     "dma_after",
+    "let_go",
     "file_rules",
     "aborts_unnoticed",
 )
-_NO_FILE = STOCK.breaks | {"same_place", "dma_after", "file_rules"}
+_NO_FILE = STOCK.breaks | {"same_place", "dma_after", "let_go", "file_rules"}
 _STOPPED = frozenset(
     {
         "dma_in_gap",

@@ -630,6 +630,7 @@ static void let_go(struct incoming *in)
 	nic_stop_bell(nic);
 	fact("device.good_packets", "%u", igb_rx_good_packets(&nic->igb));
 	rules_after_finish(nic);
+	await("released");
 }
 
 static int after_kexec(void)

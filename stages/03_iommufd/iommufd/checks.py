@@ -10,45 +10,17 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome, Said
 from common.dma import checks as frame_checks
 from common.dma import said
-from common.dma.evidence import frames_of
+from common.dma.evidence import BUS_MASTER, frames_of
 from common.dma.igb import DEVICE, OTHER
 from common.guest.checks import both
 from common.record.evidence import Trial
-from iommufd.evidence import Faults, Look, Table, Translation, TranslationEvidence
+from iommufd.evidence import Table, TranslationEvidence
+from iommufd.looks import faults, snapshot, snapshots, tables, translation_of
+from iommufd.released import RELEASED
 
 PAGE = 4096
-_SNAPSHOTS = ("outgoing", "booted", "refused", "adopted", "finished")
 PROBE_FRAMES = 50
 """So many frames have to fault, and then to land, at least."""
-_BUS_MASTER = 4
-
-
-def snapshots(trial: Trial) -> tuple[str, ...]:
-    """Where the host looked at tables that must not change; with QEMU nothing is refused."""
-    qemu = trial.setting.workload == "qemu"
-    return tuple(when for when in _SNAPSHOTS if not (qemu and when == "refused"))
-
-
-def snapshot(trial: Trial, when: str) -> Look | None:
-    """The host's look at the tables at that point, None when there was none."""
-    looks = trial.seen(TranslationEvidence).tables
-    return next((look for look in looks if look.when == when), None)
-
-
-def tables(trial: Trial, when: str) -> Table | None:
-    """What the IOMMU had for the device at that point, None when that is not known."""
-    look = snapshot(trial, when)
-    return look.device if look else None
-
-
-def translation_of(trial: Trial) -> Translation:
-    """What QEMU's trace has of the IOMMU."""
-    return trial.seen(TranslationEvidence).translation
-
-
-def faults(trial: Trial, when: str, bdf: str) -> Faults | None:
-    """Faults of a device while `when` was going on, None for none."""
-    return translation_of(trial).faults[when].get(bdf)
 
 
 def _never_off(trial: Trial) -> Outcome:
@@ -371,7 +343,7 @@ def _other_blocked(trial: Trial) -> Outcome:
         return no_data("fact other.command", expected="bus mastering off, then faults")
     by_hand = (booted - trial.console.kexecs[0]) / 1e6
     return outcome(
-        not command & _BUS_MASTER and found is not None and found.first[0] >= by_hand,
+        not command & BUS_MASTER and found is not None and found.first[0] >= by_hand,
         expected=f"bus mastering off, and faults of {OTHER} when it is turned on by hand, after"
         f" {by_hand:+.0f} ms",
         seen=f"PCI_COMMAND {command:#x}, "
@@ -567,6 +539,7 @@ CLAIMS = (
             Said(r"no page of the memfd moved when memory was compacted", ("pages_in_place",)),
         ),
     ),
+    RELEASED,
     Claim(
         "a device not preserved is blocked",
         "Preservation is selective: a second, unpreserved device of the same type is blocked.",

@@ -12,8 +12,9 @@ from common.checks.model import Check, Control, Outcome
 from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
-from iommufd.checks import CLAIMS, PAGE, faults, snapshot, tables, translation_of, unmapped_page
+from iommufd.checks import CLAIMS, PAGE, unmapped_page
 from iommufd.evidence import TranslationEvidence
+from iommufd.looks import faults, snapshot, tables, translation_of
 
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -166,6 +167,20 @@ def _goes_on_faulting(trial: Trial) -> Outcome:
         expected="faults after the time of the map",
         seen=f"{found.count}" if found else "none",
         evidence="qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _still_there(trial: Trial) -> Outcome:
+    """The host found the device's page table at the very end, and frames had landed by it."""
+    side, after = trial.side(INCOMING), tables(trial, "released")
+    landed = side.number("release.frames") if side else None
+    if landed is None or snapshot(trial, "released") is None:
+        return no_data("fact release.frames, tables.json", expected="its table, and frames")
+    return outcome(
+        after is not None and after.mapped > 0 and landed > 0,
+        expected="its page table in the end, and frames that landed",
+        seen=f"{after.mapped if after else 0} bytes mapped, {landed} frames",
+        evidence="tables.json, released; incoming fact release.frames",
     )
 
 
@@ -442,6 +457,9 @@ CONTROLS = (
                 "unmap_faults",
                 "map_lands",
                 "reuse_faults",
+                "detached_blocked",
+                "all_given_back",
+                "let_go",
             }
         ),
         reason=reason(_tail_left),
@@ -467,6 +485,12 @@ CONTROLS = (
         what="what was unmapped after FINISH is not mapped again",
         breaks=frozenset({"map_lands"}),
         reason=reason(_goes_on_faulting),
+    ),
+    Control(
+        name="kept",
+        what="in the end the device is neither detached nor closed, and HWPT and IOAS stay",
+        breaks=frozenset({"detached_blocked", "all_given_back", "let_go"}),
+        reason=reason(_still_there),
     ),
     Control(
         name="other-left",

@@ -71,7 +71,7 @@ class Translation(Stored):
     """The incoming kernel's first line."""
     faults: dict[str, dict[str, Faults]]
     """By part of the trial ("proof", as long as every frame counts, then "reused", "unmapped",
-    "mapped") and by device."""
+    "mapped", "detached") and by device."""
     at_reused: int | None
     """Faults where the device had just written, and was led again; None when nobody led it."""
 

@@ -52,6 +52,7 @@ _WINDOWS = (
     ("reused", "again.first"),
     ("unmapped", "unmap.first"),
     ("mapped", "await.snapshot-mapped"),
+    ("detached", "await.detaching"),
 )
 _WINDOWS_BEFORE_REUSE = (("unmapped", "again.first"), ("mapped", "await.snapshot-mapped"))
 

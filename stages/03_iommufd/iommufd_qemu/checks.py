@@ -20,7 +20,8 @@ from common.guest.linux_checks import (
     same_qemu,
 )
 from common.record.evidence import Trial
-from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER, tables
+from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER
+from iommufd.looks import tables
 from iommufd_qemu.witness import NicEvidence
 
 DELIVERED_MS = 500.0

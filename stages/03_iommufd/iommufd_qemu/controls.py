@@ -10,7 +10,7 @@ from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
 from common.checks.model import Control, Outcome
 from common.guest.evidence import guest_of, qemu_of
-from common.guest.linux_controls import GUEST, corrupted, failed, fault, said
+from common.guest.linux_controls import GUEST, corrupted, fault, said, stopped_before
 from common.record.evidence import Trial
 from iommufd_qemu.checks import CLAIMS, ledger, made_up
 from iommufd_qemu.witness import NicEvidence
@@ -189,7 +189,7 @@ CONTROLS: tuple[Control, ...] = (
         breaks=frozenset({"guest_ran_on"}),
         # The host waits a while for it to run; it stands still for longer than QEMU's STOP says.
         may_break=frozenset({"qemu_saved", "guest_time"}),
-        reason=reason(failed(OUTGOING, "loaded", "did not run on")),
+        reason=reason(stopped_before("t.loaded")),
     ),
     Control(
         name="other-version",

@@ -17,6 +17,7 @@
 #include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
+#include "release.h"
 #include "reuse.h"
 #include "rules.h"
 #include "vfio.h"
@@ -393,6 +394,7 @@ static void change_mapping(struct nic *nic)
 	frames = nic->reader->frames;
 	if (frames_come(nic, PROBE_FRAMES))
 		fact("map.landed", "%llu", nic->reader->frames - frames);
+	release_translation(nic);
 	await("silence-again");
 }
 
@@ -426,6 +428,8 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 	if (!param_control("tail-left"))
 		change_mapping(nic);
 	assigned_end(nic);
+	if (!param_control("tail-left"))
+		release_device(nic);
 	return 0;
 }
 

@@ -1,0 +1,76 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Questions about the end of a device that was taken over. Pure functions of a Trial.
+
+workload/release.c detaches it while the host sends, destroys HWPT and IOAS, and closes it.
+"""
+
+from __future__ import annotations
+
+from common.checks.live_update import INCOMING, no_data, outcome
+from common.checks.model import Check, Claim, Outcome
+from common.dma.after import LET_GO
+from common.dma.igb import DEVICE
+from common.record.evidence import Trial
+from iommufd.looks import faults, snapshot, tables
+
+_RELEASED = ("hwpt", "unmap", "ioas", "open")
+_UNPINNED = "VmPin=0 VmLck=0"
+
+
+def _detached_blocked(trial: Trial) -> Outcome:
+    """No entry for it in the IOMMU's own tables, no frame in its ring, and what is sent faults."""
+    side, look = trial.side(INCOMING), snapshot(trial, "detached")
+    landed = side.number("release.frames") if side else None
+    expected = f"no translation for {DEVICE}, no frame, faults"
+    if landed is None or look is None:
+        return no_data("tables.json, detached; fact release.frames", expected=expected)
+    found = faults(trial, "detached", DEVICE)
+    return outcome(
+        look.device is None and landed == 0 and found is not None,
+        expected=expected,
+        seen=f"{f'table {look.device.top}' if look.device else 'no translation'}, {landed} frames,"
+        f" {found.count if found else 0} faults",
+        evidence="tables.json; incoming fact release.frames; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _all_given_back(trial: Trial) -> Outcome:
+    """The kernel counts as many pages less as the host saw in the device's page table."""
+    side, table = trial.side(INCOMING), tables(trial, "mapped")
+    adopted, released = (
+        side.number(f"iommu_pages.{when}") if side else None for when in ("adopted", "released")
+    )
+    if side is None or table is None or adopted is None or released is None:
+        return no_data("facts iommu_pages.*, tables.json", expected="all given back")
+    said = {key: side.facts.get(f"release.{key}") for key in _RELEASED}
+    pins = side.facts.get("pins.released")
+    freed, wanted = len(table.pages), dict.fromkeys(_RELEASED, "0")
+    return outcome(
+        said == wanted and pins == _UNPINNED and adopted - released == freed,
+        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} pages of tables less, the device"
+        " opened again",
+        seen=", ".join(f"{key}={value}" for key, value in said.items())
+        + f", {pins}, {adopted - released} pages less",
+        evidence="incoming facts release.*, pins.released, iommu_pages.*; tables.json",
+    )
+
+
+RELEASED = Claim(
+    "all of it can be given back",
+    "The end is an ordinary one: detached, the device is led nowhere; tables, pins and the device"
+    " itself are given back.",
+    (
+        Check(
+            "detached_blocked",
+            "Does nothing land once it is detached?",
+            _detached_blocked,
+            timed=True,
+        ),
+        Check(
+            "all_given_back",
+            "Are page tables and pins given back, and can it be opened again?",
+            _all_given_back,
+        ),
+        LET_GO,
+    ),
+)

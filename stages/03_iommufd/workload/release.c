@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * What was taken over is given back as if it had been made here: page tables,
+ * pins, the device. Nothing of it may outlive its owner, DMA least of all.
+ */
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "evidence.h"
+#include "hwpt.h"
+#include "iommufd.h"
+#include "release.h"
+#include "vfio.h"
+
+#define SENT_MS 50
+/*
+ * Where the ring cannot be read QEMU goes on to the next descriptor, nine faults
+ * for each, until none is left: half a second of frames.
+ */
+#define DESCRIPTORS_LEFT (RATE / 2)
+
+/* Frames that are there, or come within the time; nobody gives their buffers back. */
+static u64 frames_within(struct nic *nic, u64 ms)
+{
+	struct deadline deadline = deadline_in_ms(ms);
+	u64 before = descriptors_read(nic);
+
+	while (!deadline_passed(deadline)) {
+		if (!nic->guest)
+			reader_take(nic->memory);
+		poll_pause();
+	}
+	return descriptors_read(nic) - before;
+}
+
+/* While frames are sent: detached, the device is led nowhere. */
+void release_translation(struct nic *nic)
+{
+	/* Faults are told apart by when the host has heard of this. */
+	await("detaching");
+	igb_rx_set_tail(&nic->igb, (igb_rx_head(&nic->igb) + DESCRIPTORS_LEFT) % COUNT);
+	if (!param_control("kept"))
+		fact("release.detach", "%d", vfio_detach(nic->device));
+	frames_within(nic, SENT_MS);
+	fact("release.frames", "%llu", frames_within(nic, SENT_MS));
+	await("snapshot-detached");
+}
+
+/* Nobody but this program may use any of it now. */
+void release_device(struct nic *nic)
+{
+	int again;
+
+	if (!param_control("kept")) {
+		fact("release.hwpt", "%d", iommufd_destroy(nic->iommufd, nic->hwpt));
+		fact("release.unmap", "%d", iommufd_unmap(nic->iommufd, nic->ioas, 0, ~0ull));
+		fact("release.ioas", "%d", iommufd_destroy(nic->iommufd, nic->ioas));
+	}
+	report_pins("pins.released");
+	if (!param_control("kept")) {
+		must(sys(munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE)));
+		close(nic->device);
+		close(nic->iommufd);
+		again = vfio_cdev_open(nic->bdf);
+		fact("release.open", "%d", again < 0 ? again : 0);
+		if (again >= 0)
+			close(again);
+	}
+	report_iommu_pages("iommu_pages.released");
+	await("snapshot-released");
+}
