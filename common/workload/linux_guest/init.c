@@ -4,6 +4,7 @@
  * console how far each of them is. A line is "beat key=value key=value …" and
  * one write(). A line in the other direction corrupts something: see corrupt().
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
@@ -369,8 +370,15 @@ static u64 nonce(void)
 
 int main(void)
 {
+	char module[64];
+	int error;
+
 	mount_all();
+	error = load_modules(module, sizeof(module));
 	open_console();
+	errno = error;
+	if (error)
+		die("module %s", module);
 	loopback_up();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);

@@ -113,6 +113,9 @@ void __noreturn receive_frames(void);
 bool nic_present(void);
 u64 nic_counted(void);
 
+/* modules.c */
+int load_modules(char *failed, size_t size);
+
 /* kernel_says.c */
 void say_interrupts(void (*say)(const char *format, ...));
 bool kernel_complains(char *text, size_t size);
