@@ -12,6 +12,7 @@ from common.dma.igb import OTHER
 from common.dma.sections import SECTIONS
 from common.dma.witness import FILES as DMA_FILES
 from common.dma.witness import frame_logs
+from common.guest import talk
 from common.guest.lines import FILES as GUEST_FILES
 from common.guest.lines import PORTS
 from common.host.qemu_image import disk_and_ports, qemu_with_cpr
@@ -118,7 +119,10 @@ STAGE = replace(
     traces=TRACES,
     phases=phases,
     blackout=blackout,
-    files=(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin"), TABLES_FILE),
+    files=(
+        *(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin")),
+        *(TABLES_FILE, talk.FILE),
+    ),
     helper=_helper,
     sections=SECTIONS,
     witness=read_witness,
