@@ -149,7 +149,7 @@ CONTROLS: tuple[Control, ...] = (
         name="interrupts-left",
         what="nobody sets up the NIC's interrupts again",
         breaks=frozenset({"interrupts_go_on", "guest_saw_all"}),
-        # The guest goes on sending, and its driver resets a device that never says that it has sent.
+        # The guest's driver resets a device that never says that it has sent what it was given.
         may_break=frozenset(
             {
                 "no_device_reset",
