@@ -233,32 +233,44 @@ def guest_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--guest-initrd", type=Path, metavar="FILE", help="with a bzImage")
     group.add_argument(
-        "--guest-cmdline", metavar="WORDS", help=f"with a bzImage (default: {GUEST_CMDLINE})"
+        "--guest-modules",
+        type=Path,
+        metavar="DIR",
+        help="run 3: lib/modules/RELEASE of the bzImage, for its igb and its console",
+    )
+    group.add_argument(
+        "--guest-cmdline",
+        metavar="WORDS",
+        help=f"with a bzImage (default: {GUEST_CMDLINE}; run 3: beside ours)",
     )
 
 
 def chosen_guest(arguments: argparse.Namespace) -> GuestImage | None:
     """The guest that the options name, None without. Raises UsageError naming what is wrong."""
-    given, initrd, cmdline = (
+    given, initrd, cmdline, modules = (
         arguments.guest_image,
         arguments.guest_initrd,
         arguments.guest_cmdline,
+        arguments.guest_modules,
     )
     if given is None:
-        if initrd or cmdline:
-            raise UsageError("--guest-initrd and --guest-cmdline go with --guest-image BZIMAGE")
+        if initrd or cmdline or modules:
+            raise UsageError(
+                "--guest-initrd, --guest-cmdline and --guest-modules go with --guest-image BZIMAGE"
+            )
         return None
     where, magic = DEFAULT.image_magic
     if not _head(given).startswith(magic, where):
-        if initrd or cmdline:
-            raise UsageError(f"{given} is a disk: it has its own initrd and command line")
+        if initrd or cmdline or modules:
+            raise UsageError(f"{given} is a disk: it has its own initrd, modules and command line")
         return GuestImage(disk=given.expanduser().resolve())
     if initrd:
         _head(initrd)
     return GuestImage(
         kernel=given.expanduser().resolve(),
         initrd=initrd.expanduser().resolve() if initrd else None,
-        cmdline=cmdline or GUEST_CMDLINE,
+        cmdline=cmdline or "",
+        modules=modules.expanduser().resolve() if modules else None,
     )
 
 

@@ -56,6 +56,12 @@ def udp_ports(elements: Iterable[ET.Element]) -> tuple[int, ...]:
     return tuple(int(local.get("port", "")) for local in locals_ if local is not None)
 
 
+def sender_port(elements: Iterable[ET.Element]) -> int:
+    """Where the first device's own frames go to."""
+    sources = (e.find("source") for e in elements if e.tag == "interface")
+    return next(int(source.get("port", "")) for source in sources if source is not None)
+
+
 def _free_ports(number: int) -> list[int]:
     sockets = [socket.socket(socket.AF_INET, socket.SOCK_DGRAM) for _ in range(number)]
     try:

@@ -158,13 +158,15 @@ class DriverRing(Ring):
 
     What the driver's reader has read it frees, and anybody may write there: where the watcher did
     not run for some ms, a frame may be gone from its buffer. When the frames around it are in the
-    descriptors around its own, that one was used for it, and so it is noted, as `UNREAD`.
+    descriptors around its own, or there is a descriptor more, for a frame of somebody else's, one
+    was used for it, and so it is noted, as `UNREAD`.
     """
 
     _used_at, _used = _LENGTH, 0xFFFF
     _AT_ONCE = 64
-    _FAR, _FAR_LOOKS = 1024, 16
-    """So many descriptors ahead it looks, each time that it has found nothing so often."""
+    _NEAR, _FAR, _FAR_LOOKS = 4, 1024, 16
+    """So many descriptors ahead it looks: past some that have frames of somebody else's, and each
+    time that it has found nothing so often."""
 
     def __init__(
         self, ram: Ram, nonce: int, physical: Physical, address: int, count: int, log: Path
@@ -178,25 +180,30 @@ class DriverRing(Ring):
     def look(self) -> bool:
         """As any ring; when nothing is new, a part of it is read anew."""
         self._idle += 1
-        if self._take(0) or (self._idle % self._FAR_LOOKS == 0 and self._take_ahead()):
+        if self._take_ahead(self._NEAR if self._idle % self._FAR_LOOKS else self._FAR):
             self._idle = 0
             return True
         self._read_a_part()
         return False
 
-    def _take_ahead(self) -> bool:
+    def _take_ahead(self, most: int) -> bool:
         """The next frame that is in its buffer, and those before it that are not."""
-        for ahead in range(1, min(self._FAR, self.count)):
-            if (landed := self._landed(ahead)) is None:
-                continue
-            if self._take(0):  # it came meanwhile
-                return True
-            if landed[0] == self._expected + ahead:
-                seen = time.monotonic_ns()
-                for number in range(self._expected, landed[0]):
-                    self._rows.extend((number, UNREAD, seen))
-            return self._take(ahead)
-        return False
+        found = self._first_landed(min(most, self.count))
+        if found is None:
+            return False
+        # It may not have been the first, but what is before it has been written by now.
+        ahead = self._first_landed(found + 1)
+        landed = None if ahead is None else self._landed(ahead)
+        if ahead is None or landed is None:
+            return False  # the guest has read it meanwhile: the next one will tell
+        if landed[0] <= self._expected + ahead:
+            seen = time.monotonic_ns()
+            for number in range(self._expected, landed[0]):
+                self._rows.extend((number, UNREAD, seen))
+        return self._take(ahead)
+
+    def _first_landed(self, most: int) -> int | None:
+        return next((n for n in range(most) if self._landed(n) is not None), None)
 
     def limit(self) -> int:
         """As any ring; when the driver has given something back, that is noted as well."""

@@ -23,6 +23,8 @@ CORRUPTS = {
     "clock-turned-back": "clock",
     "frame-corrupted": "frame",
     "log-corrupted": "log",
+    "answer-corrupted": "answer",
+    "connection-renewed": "connection",
 }
 
 # Until the guest has booted, or has gone round its memory; less than the workload itself waits

@@ -16,6 +16,7 @@ from common.errors import HarnessError
 from common.host.processes.how_ended import how_ended
 from common.paths import CHECKOUT, cache_root
 from common.run.setup import RunSetup
+from common.stage.declaration import LinuxGuest
 from kernel.image.prebuilt import Bootable
 
 _SKELETON = """\
@@ -100,18 +101,29 @@ def pack(
             setup.stage.sources, headers=outgoing.headers, arch=setup.stage.arch
         )
     }
-    if setup.stage.guest and setup.kernels.guest:
-        program = build_workload(
-            setup.stage.guest.sources,
-            headers=setup.kernels.guest.headers,
-            arch=setup.stage.arch,
-        )
-        initrd = workspace / "guest.cpio"
-        make_initramfs({"/init": program}, gen_init_cpio=tool, target=initrd)
-        files |= {"/guest/kernel": setup.kernels.guest.image, "/guest/initrd": initrd}
-    if setup.guest_image:
+    if setup.stage.guest:
+        files |= _linux_guest(setup, setup.stage.guest, outgoing, workspace)
+    elif setup.guest_image:
         files |= setup.guest_image.initramfs_files(workspace)
     return nested(files, following, gen_init_cpio=tool, workspace=workspace)
+
+
+def _linux_guest(
+    setup: RunSetup, guest: LinuxGuest, outgoing: Bootable, workspace: Path
+) -> dict[str, Path]:
+    """A kernel, ours or the user's, and an initramfs with our /init."""
+    ours, image = setup.kernels.guest, setup.guest_image
+    headers = (ours or outgoing).headers
+    inside = {"/init": build_workload(guest.sources, headers=headers, arch=setup.stage.arch)}
+    if image:
+        files = image.kernel_files(workspace)
+        inside |= image.module_files(workspace, guest.modules(setup.options))
+    else:
+        assert ours
+        files = {"/guest/kernel": ours.image}
+    initrd = workspace / "guest.cpio"
+    make_initramfs(inside, gen_init_cpio=outgoing.gen_init_cpio, target=initrd)
+    return files | {"/guest/initrd": initrd}
 
 
 def nested(

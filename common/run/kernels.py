@@ -99,7 +99,7 @@ class _Getter:
 
     def guest(self) -> Kernel | None:
         """Of the outgoing kernel's source, or of the default one where that is an image."""
-        if self.stage.guest is None:
+        if self.stage.guest is None or self.stage.config.guest_image:
             return None
         image = self.choice.outgoing.kind == "image"
         spec = KernelSpec(

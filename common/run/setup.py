@@ -17,7 +17,7 @@ from common.host.facts import available_memory_mib
 from common.host.tsc import watch_tsc
 from common.machine.hypervisor import Hypervisor
 from common.record.qemu import jit
-from common.run.guest_image import GuestImage
+from common.run.guest_image import GuestImage, check_guest
 from common.run.kernels import Kernels, kernels_of
 from common.run.options import RunOptions
 from common.stage.declaration import Option, Stage
@@ -85,6 +85,8 @@ def setup_of(
         watch_tsc()  # by the time its frequency is asked for, it was watched for long enough
     options = options_of(stage, chosen.numbers)
     check_size(stage, options)
+    if chosen.guest_image:
+        check_guest(chosen.guest_image, stage.guest, options)
     return RunSetup(
         stage=stage,
         kernels=kernels_of(stage, choice, controls=controls),

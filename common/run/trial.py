@@ -95,7 +95,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             outgoing=_facts(outgoing),
             incoming=_facts(incoming),
             guest=_facts(setup.kernels.guest) if setup.kernels.guest else None,
-            guest_image=setup.guest_image.facts() if setup.guest_image else None,
+            guest_image=_image_facts(setup),
             inner_qemu=inner_qemu(stage.inner_qemu()) if stage.inner_qemu else None,
             cmdline=cmdline,
             argv=machine.argv,
@@ -198,7 +198,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     words = (*behind(ours, setup.append), f"stage.nonce={nonce}")
     for option in setup.stage.options:
         words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)
-    if setup.guest_image:
+    if setup.guest_image and not setup.stage.guest:
         words += ("stage.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:
         words += (f"stage.chain={chain}",)
@@ -215,6 +215,13 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
 
 def _guest_disk(setup: RunSetup, workspace: Path) -> tuple[ET.Element, ...]:
     return setup.guest_image.devices(workspace) if setup.guest_image else ()
+
+
+def _image_facts(setup: RunSetup) -> dict[str, str] | None:
+    if setup.guest_image is None:
+        return None
+    guest = setup.stage.guest
+    return setup.guest_image.facts(guest.modules(setup.options) if guest else ())
 
 
 def _facts(kernel: Bootable) -> KernelFacts:

@@ -30,7 +30,7 @@ def _with_guest(stage: Stage, *, own: bool) -> Stage:
     if stage.own_guest is None:
         raise UsageError(
             f"stage {stage.number} boots no guest here that could be another: --guest-image goes"
-            " with run 1 --workload qemu"
+            " with run 1 and run 3, with --workload qemu"
         )
     return stage.own_guest(stage)
 

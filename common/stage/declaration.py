@@ -53,6 +53,8 @@ class LinuxGuest:
     """Kconfig, on top of tinyconfig."""
     sources: Path
     """A folder with a Makefile; see common/run/initramfs.py:build_workload."""
+    modules: Callable[[Mapping[str, int]], tuple[str, ...]] = lambda _options: ()
+    """What /init loads into a kernel of the user's, unless it is built in, for given options."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -102,7 +104,8 @@ class Stage:
     inner_qemu: Callable[[], Path] | None = None
     """The program of the QEMU that the workload runs in the machine."""
     own_guest: Callable[[Stage], Stage] | None = None
-    """The stage with a guest of the user's own; None where it cannot have one."""
+    """The stage with a guest of the user's own; None where it cannot have one. Where `guest` stays,
+    its /init runs in the user's kernel."""
     demo_controls: frozenset[str] | None = None
     """The controls that `demo` shows; None: all of them."""
     debug_options: Mapping[str, int] = field(default_factory=dict)

@@ -102,9 +102,23 @@ def other_qemu() -> Path:
     """
     own = int(qemu_version(qemu_path()).partition(".")[0])
     suite = "trixie-backports" if own < 11 else "trixie"
-    command = ["sh", str(CHECKOUT / "common" / "host" / "other-qemu"), suite]
+    return _from_debian("other-qemu", suite)
+
+
+@pytest.fixture(scope="session")
+def debian_kernel() -> Path:
+    """A folder with Debian 13's kernel as it comes: vmlinuz, and modules/.
+
+    Skipped like `other_qemu`.
+    """
+    return _from_debian("debian-kernel", "trixie")
+
+
+def _from_debian(script: str, suite: str) -> Path:
+    """What that script of common/host unpacks into the cache."""
+    command = ["sh", str(CHECKOUT / "common" / "host" / script), suite]
     done = subprocess.run(command, capture_output=True, text=True, timeout=600, check=False)
     if done.returncode:
         said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        pytest.skip(f"no QEMU of {suite}: {said[-1]} (it needs apt-get and a Debian mirror)")
+        pytest.skip(f"{script} {suite}: {said[-1]} (it needs apt-get and a Debian mirror)")
     return Path(done.stdout.strip())

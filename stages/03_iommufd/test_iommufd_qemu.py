@@ -4,12 +4,16 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from common.checks.model import Control
 from common.judge.verdict import judge_control, judge_trial
+from common.run.guest_image import GuestImage
 from common.run.setup import RunSetup, TrialPlan
+from common.stage.configured import configured
 from common.stage.loading import load_stage, unbroken
 from common.suites.pytest_plugin import SetupFor, quiet_trial
 
@@ -39,6 +43,20 @@ def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control)
     trial = quiet_trial(run_setup, TrialPlan(f"control-{control.name}", control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS EXPECTED", verdict.why
+
+
+def test_a_distributions_kernel_passes(run_setup: RunSetup, debian_kernel: Path) -> None:
+    """Debian's, with its own igb."""
+    stage = configured(STAGE, own_guest=True)
+    kernel, modules = debian_kernel / "vmlinuz", debian_kernel / "modules"
+    setup = replace(
+        run_setup,
+        stage=stage,
+        kernels=replace(run_setup.kernels, guest=None),
+        guest_image=GuestImage(kernel=kernel, modules=modules),
+    )
+    verdict = judge_trial(quiet_trial(setup, TrialPlan("distribution")), stage)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(stage.checks)} checks")
 
 
 def test_every_check_is_broken_by_a_control() -> None:

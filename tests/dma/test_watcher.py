@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from common.dma.frames import HEADER_LENGTH, build, read_landed, read_returned
+from common.dma.frames import HEADER_LENGTH, UNREAD, build, read_landed, read_returned
 from common.dma.watcher import DriverRing, Ring
 
 NONCE, COUNT, DESCRIPTORS, BUFFERS, SIZE = 0x5AFE, 4, 0, 4096, 2048
@@ -122,8 +122,8 @@ class DriversRam(Ram):
         for index in range(COUNT):
             struct.pack_into("<QQ", self.view, index * 16, self.buffers[index], 0)
 
-    def land(self, number: int, *, length: int | None = None) -> None:
-        index = number % COUNT
+    def land(self, number: int, *, length: int | None = None, index: int | None = None) -> None:
+        index = number % COUNT if index is None else index
         frame = build(NONCE, number, sent_ns=1000 + number)[:length]
         begin = self.buffers[index]
         self.view[begin : begin + len(frame)] = frame
@@ -135,11 +135,14 @@ class DriversRam(Ram):
         struct.pack_into("<QIHH", self.view, index * 16, self.buffers[index], 1, 0, 0)
 
 
+def drivers_ring(ram: Ram, folder: Path) -> DriverRing:
+    log = folder / "device-landed.bin"
+    return DriverRing(ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, log)
+
+
 def test_a_drivers_other_buffers_are_found(tmp_path: Path) -> None:
     ram = DriversRam()
-    ring = DriverRing(
-        ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, tmp_path / "device-landed.bin"
-    )
+    ring = drivers_ring(ram, tmp_path)
     for number in range(12):
         ram.land(number)
         assert ring.look()
@@ -155,12 +158,30 @@ def test_a_drivers_other_buffers_are_found(tmp_path: Path) -> None:
 
 def test_a_driver_that_gives_nothing_back_gets_no_more_than_its_ring(tmp_path: Path) -> None:
     ram = DriversRam()
-    ring = DriverRing(
-        ram, NONCE, lambda address: address, DESCRIPTORS, COUNT, tmp_path / "device-landed.bin"
-    )
+    ring = drivers_ring(ram, tmp_path)
     for number in range(3):
         ram.land(number)
         assert ring.look()
     assert ring.limit() == 3
     ring.close()
     assert read_returned(tmp_path / "device-returned.bin") == []
+
+
+def test_frames_of_somebody_else_are_passed_over(tmp_path: Path) -> None:
+    """One that is gone from its buffer is known by its neighbours, others' between them or not."""
+    ram = DriversRam()
+    ring = drivers_ring(ram, tmp_path)
+    ram.land(0)
+    ram.land(1, index=2)
+    assert ring.look() and ring.look()
+    assert not ring.look()
+    ram.land(3, index=1)  # 2 was before it, and somebody else's
+    assert ring.look() and not ring.look()
+    ring.close()
+    landed = read_landed(tmp_path / "device-landed.bin")
+    assert [(one.number, one.sent == UNREAD) for one in landed] == [
+        (0, False),
+        (1, False),
+        (2, True),
+        (3, False),
+    ]

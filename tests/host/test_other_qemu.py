@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-import os
-import shutil
 import subprocess
 import time
 from pathlib import Path
@@ -13,20 +11,6 @@ import pytest
 
 from common.host import qemu_image
 from common.host.qemu_binary import VARIABLE, choose, qemu_path, qemu_version
-from common.paths import CHECKOUT
-
-SCRIPT = CHECKOUT / "common" / "host" / "other-qemu"
-
-
-def run(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        ["sh", str(SCRIPT), *words],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
 
 
 def test_it_is_another_and_says_so(other_qemu: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,33 +55,3 @@ def test_it_travels_into_the_machine_with_its_own_libraries(
         command = [str(debugfs), "-R", f"cat {inside}", str(image)]
         found = subprocess.run(command, capture_output=True, check=True).stdout
         assert found == (other_qemu.parent / file).read_bytes(), inside
-
-
-def test_what_is_in_the_cache_is_used_without_apt(tmp_path: Path) -> None:
-    program = tmp_path / "other-qemu" / "trixie" / "qemu-system-x86_64"
-    program.parent.mkdir(parents=True)
-    program.write_text("#!/bin/sh\n")
-    program.chmod(0o755)
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("dirname", "readlink", "mkdir", "flock", "sh"):
-        (tools / tool).symlink_to(shutil.which(tool) or "")
-    done = run("trixie", KEXEC_STAGES_CACHE=str(tmp_path), PATH=str(tools))
-    assert (done.returncode, done.stdout) == (0, f"{program}\n"), done.stderr
-
-
-def test_where_there_is_no_apt_nothing_is_left(tmp_path: Path) -> None:
-    tools = tmp_path / "bin"
-    tools.mkdir()
-    for tool in ("dirname", "readlink", "mkdir", "flock", "sh", "mktemp", "rm", "uname"):
-        (tools / tool).symlink_to(shutil.which(tool) or "")
-    done = run("trixie", KEXEC_STAGES_CACHE=str(tmp_path), PATH=str(tools))
-    assert done.returncode == 3 and "there is no apt-get here" in done.stderr
-    assert done.stdout == ""
-    assert [path.name for path in (tmp_path / "other-qemu").iterdir()] == ["lock"]
-
-
-@pytest.mark.parametrize("words", [(), ("trixie", "x"), ("",), ("../x",)])
-def test_usage(words: tuple[str, ...]) -> None:
-    done = run(*words)
-    assert done.returncode == 2 and done.stderr.startswith("other-qemu: ")

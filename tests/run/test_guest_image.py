@@ -69,7 +69,9 @@ def test_what_cannot_be_a_guest_is_named(tmp_path: Path, words: list[str], said:
 
 def test_our_own_vmm_boots_no_image(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["run", "1", "--guest-image", str(bzimage(tmp_path / "bz"))]) == Exit.USAGE
-    assert "--guest-image goes with run 1 --workload qemu" in capsys.readouterr().err
+    assert (
+        "--guest-image goes with run 1 and run 3, with --workload qemu" in capsys.readouterr().err
+    )
 
 
 STAGE = load_stage(1, "qemu")

@@ -4,6 +4,7 @@
  * console how far each of them is. A line is "beat key=value key=value …" and
  * one write(). A line in the other direction corrupts something: see corrupt().
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <net/if.h>
 #include <poll.h>
@@ -36,7 +37,7 @@ struct process {
 	bool told;
 };
 
-static struct process processes[MAX_CPUS + 5];
+static struct process processes[MAX_CPUS + 6];
 static unsigned int nr_processes, nr_cpus;
 
 static pid_t start(const char *name)
@@ -57,6 +58,8 @@ static pid_t start(const char *name)
 		send_tcp();
 	if (!strcmp(name, "nic"))
 		receive_frames();
+	if (!strcmp(name, "talker"))
+		talk_to_host();
 	write_file();
 }
 
@@ -82,8 +85,10 @@ static void start_all(void)
 	add(&shared->receiver.faults, "receiver");
 	add(&shared->sender.faults, "sender");
 	add(&shared->writer.faults, "writer");
-	if (nic_present())
+	if (nic_present()) {
 		add(&shared->nic.faults, "nic");
+		add(&shared->talk.faults, "talker");
+	}
 	add(&shared->checker.faults, "checker");
 	for (unsigned int i = 0; i < nr_processes; i++) {
 		processes[i].pid = start(processes[i].name);
@@ -213,8 +218,8 @@ static void say_nic(u64 number)
 	if (!nic_present())
 		return;
 	say(" nic.up=%llu nic.frames=%llu nic.next=%llu nic.lost=%llu nic.repeated=%llu"
-	    " nic.damaged=%llu", nic->up, nic->frames, nic->next, nic->lost, nic->repeated,
-	    nic->damaged);
+	    " nic.damaged=%llu talker.blocks=%llu", nic->up, nic->frames, nic->next, nic->lost,
+	    nic->repeated, nic->damaged, shared->talk.blocks);
 	say_interrupts(say);
 	/* All of the device's counters are read for it. */
 	if (number % BEATS_PER_COUNT == 0)
@@ -288,54 +293,13 @@ static void hello(void)
 	write_out();
 }
 
-static void corrupt_file(void)
-{
-	int fd = open(FILE_NAME, O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || pwrite(fd, "x", 1, FILE_BLOCK_SIZE / 2) != 1)
-		die("corrupt %s", FILE_NAME);
-	close(fd);
-}
-
-static void turn_clock_back(void)
-{
-	struct timespec now;
-
-	clock_gettime(CLOCK_REALTIME, &now);
-	now.tv_sec -= 3600;
-	clock_settime(CLOCK_REALTIME, &now);
-}
-
-/* Without an end of line, the record stays open until there is another one. */
-static void make_kernel_complain(void)
-{
-	static const char complaint[] = "<4>corrupted by /init\n";
-	int fd = open("/dev/kmsg", O_WRONLY | O_CLOEXEC);
-
-	if (fd < 0 || write(fd, complaint, strlen(complaint)) < 0)
-		die("/dev/kmsg");
-	close(fd);
-}
-
 /* For controls: each of these has to be noticed. */
 static void corrupt(const char *what)
 {
 	if (!strcmp(what, "process")) {
 		kill(processes[0].pid, SIGKILL);
 		processes[0].pid = start(processes[0].name);
-	} else if (!strcmp(what, "count")) {
-		shared->stamper[0].count /= 2;
-	} else if (!strcmp(what, "tcp")) {
-		shared->corrupt_tcp = true;
-	} else if (!strcmp(what, "file")) {
-		corrupt_file();
-	} else if (!strcmp(what, "clock")) {
-		turn_clock_back();
-	} else if (!strcmp(what, "frame")) {
-		shared->nic.corrupt = true;
-	} else if (!strcmp(what, "log")) {
-		make_kernel_complain();
-	} else {
+	} else if (!corrupt_something(what)) {
 		return;
 	}
 	say("corrupted %s", what);
@@ -369,8 +333,15 @@ static u64 nonce(void)
 
 int main(void)
 {
+	char module[64];
+	int error;
+
 	mount_all();
+	error = load_modules(module, sizeof(module));
 	open_console();
+	errno = error;
+	if (error)
+		die("module %s", module);
 	loopback_up();
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS,
 		      -1, 0);

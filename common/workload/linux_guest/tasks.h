@@ -79,12 +79,27 @@ struct writer {
  */
 struct nic {
 	volatile u64 up;
-	u64 frames;
+	volatile u64 frames;
 	u64 next;
 	u64 lost;
 	u64 repeated;
 	u64 damaged;
 	volatile bool corrupt;
+	struct faults faults;
+};
+
+/**
+ * struct talk - what was said over the connection to the host
+ * @blocks: blocks that were asked, and answered
+ * @next: number of the block that is expected next
+ * @corrupt: set by PID 1 for a control: one bit of the next answer is flipped
+ * @renew: the same, another connection takes the place of this one
+ */
+struct talk {
+	u64 blocks;
+	u64 next;
+	volatile bool corrupt;
+	volatile bool renew;
 	struct faults faults;
 };
 
@@ -98,6 +113,7 @@ struct shared {
 	struct tcp_end sender;
 	struct writer writer;
 	struct nic nic;
+	struct talk talk;
 };
 
 extern struct shared *shared;
@@ -108,10 +124,17 @@ void __noreturn receive_tcp(void);
 void __noreturn send_tcp(void);
 void __noreturn write_file(void);
 void __noreturn receive_frames(void);
+void __noreturn talk_to_host(void);
 
 /* nic.c */
 bool nic_present(void);
 u64 nic_counted(void);
+
+/* corrupt.c */
+bool corrupt_something(const char *what);
+
+/* modules.c */
+int load_modules(char *failed, size_t size);
 
 /* kernel_says.c */
 void say_interrupts(void (*say)(const char *format, ...));

@@ -190,22 +190,30 @@ static void add_kernel(struct arguments *a)
 	add(a, INITRD);
 }
 
+/* The user's words for the guest's kernel; none where the kernel is ours. */
+static const char *own_words(void)
+{
+	static char line[2048];
+	FILE *file = fopen(CMDLINE, "re");
+
+	if (!file)
+		return "";
+	if (!fgets(line, sizeof(line), file))
+		line[0] = '\0';
+	fclose(file);
+	return line;
+}
+
 static void add_own_guest(struct arguments *a)
 {
-	char line[2048] = "";
-	FILE *file;
-
 	if (access(KERNEL, F_OK)) {
 		add(a, "-drive");
 		add(a, "file=" GUEST_DISK ",format=raw,if=virtio");
 		return;
 	}
 	add_kernel(a);
-	file = fopen(CMDLINE, "re");
-	must_be(file && fgets(line, sizeof(line), file), CMDLINE ": %s", errno_name(-errno));
-	fclose(file);
 	add(a, "-append");
-	add(a, "%s", line);
+	add(a, "%s", own_words());
 }
 
 static void add_guest(struct arguments *a, const struct qemu_config *config)
@@ -216,7 +224,7 @@ static void add_guest(struct arguments *a, const struct qemu_config *config)
 	}
 	add_kernel(a);
 	add(a, "-append");
-	add(a, "console=hvc0 quiet nonce=%016llx", config->nonce);
+	add(a, "console=hvc0 quiet nonce=%016llx %s", config->nonce, own_words());
 }
 
 /* A port is read and written like a pair of pipes. */

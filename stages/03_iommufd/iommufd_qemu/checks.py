@@ -29,6 +29,7 @@ DELIVERED_MS = 500.0
 itself igb does not look at all."""
 _LATE_MS = 500.0
 _LATE_PART = 0.02
+_ANSWERS = 10
 _USED = 5  # igb has a vector for changes of the link, too: one interrupt, or none
 
 
@@ -40,13 +41,15 @@ def number(beat: Beat, key: str) -> int | None:
 
 def _guest_counted(trial: Trial) -> Outcome:
     """The device's own counter, which the guest's driver reads and sums up."""
-    frames = frames_of(trial)
+    frames, talk = frames_of(trial), trial.seen(NicEvidence).talk
     counted = guest_of(trial).counted
     if frames is None or not frames.sent or counted is None:
         return no_data("guest.jsonl, nic.counted", expected="every frame once")
+    others = talk.frames if talk else 0
     return outcome(
-        counted == frames.sent,
-        expected=f"{frames.sent} frames since the guest's driver started the device",
+        counted == frames.sent + others,
+        expected=f"{frames.sent} frames, and {others} of the guest's peer, since its driver started"
+        " the device",
         seen=f"{counted} in the device's own counter",
         evidence="guest.jsonl, nic.counted (GPRC, by ethtool)",
     )
@@ -206,6 +209,25 @@ def _guest_time(trial: Trial) -> Outcome:
     return _excused(trial, answer, before.t, last.t, abs(own - ran) - bound)
 
 
+def _tcp_to_host(trial: Trial) -> Outcome:
+    """One connection, and each answer on it is one that only this guest can give."""
+    talk, last = trial.seen(NicEvidence).talk, guest_of(trial).last
+    if talk is None or last is None:
+        return no_data("peer.jsonl, guest.jsonl", expected="questions answered")
+    faults = [text for text in guest_of(trial).faults if " talker:" in text]
+    return outcome(
+        talk.connections == 1
+        and not (talk.ended or talk.damaged or talk.wrong or faults)
+        and min(talk.before, talk.after) >= _ANSWERS,
+        expected=f"one connection, at least {_ANSWERS} questions answered before the guest stopped"
+        " and after it was resumed, none wrongly",
+        seen=f"{talk.connections} opened, {talk.ended} ended; {talk.before} answered before,"
+        f" {talk.across} of the time between, {talk.after} after; {talk.wrong} wrong,"
+        f" {talk.damaged} damaged" + (f"; {faults[0]}" if faults else ""),
+        evidence="peer.jsonl; guest.jsonl, talker",
+    )
+
+
 _IO_SPACE = 0x1
 
 
@@ -294,6 +316,12 @@ CLAIMS = (
                 _interrupt_ledger,
             ),
         ),
+    ),
+    Claim(
+        "a TCP connection through the NIC survives",
+        "The guest's TCP connection to the host, through the NIC, opened before the kexec, is used"
+        " after it.",
+        (Check("tcp_to_host", "Does the guest answer on the same TCP connection?", _tcp_to_host),),
     ),
     Claim(
         "translation never off",

@@ -11,6 +11,7 @@ from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outc
 from common.checks.model import Control, Outcome
 from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_controls import GUEST, corrupted, fault, said, stopped_before
+from common.guest.talk import Talk
 from common.record.evidence import Trial
 from iommufd_qemu.checks import CLAIMS, ledger, made_up
 from iommufd_qemu.witness import NicEvidence
@@ -28,6 +29,7 @@ OF_THE_GUEST = GUEST | {
     "gap_delivered",
     "interrupts_go_on",
     "interrupt_ledger",
+    "tcp_to_host",
     "same_qemu",
     "qemu_loaded",
     "guest_time",
@@ -77,6 +79,23 @@ def _stopped_again(trial: Trial) -> Outcome:
         seen="it was" if at is not None else "it was not",
         evidence="guest-qmp.jsonl",
     )
+
+
+def _talked(so: Callable[[Talk], bool], words: str) -> Callable[[Trial], Outcome]:
+    """The guest's peer saw that of the connection."""
+
+    def ask(trial: Trial) -> Outcome:
+        talk = trial.seen(NicEvidence).talk
+        if talk is None:
+            return no_data("peer.jsonl", expected=words)
+        return outcome(
+            so(talk),
+            expected=words,
+            seen=f"{talk.connections} opened, {talk.wrong} wrong",
+            evidence="peer.jsonl",
+        )
+
+    return ask
 
 
 def _woken_by_a_frame(trial: Trial) -> Outcome:
@@ -130,10 +149,13 @@ CONTROLS: tuple[Control, ...] = (
         name="interrupts-left",
         what="nobody sets up the NIC's interrupts again",
         breaks=frozenset({"interrupts_go_on", "guest_saw_all"}),
+        # The guest's driver resets a device that never says that it has sent what it was given.
         may_break=frozenset(
             {
+                "no_device_reset",
                 "gap_delivered",
                 "interrupt_ledger",
+                "tcp_to_host",
                 "device_counted_all",
                 "never_held_up",
                 "never_gated",
@@ -164,6 +186,18 @@ CONTROLS: tuple[Control, ...] = (
         what="one bit of a frame is flipped in the guest before its reader looks at it",
         breaks=frozenset({"guest_saw_all"}),
         reason=reason(fault("nic", "is not as it was sent")),
+    ),
+    Control(
+        name="answer-corrupted",
+        what="one bit of an answer over TCP is flipped in the guest",
+        breaks=frozenset({"tcp_to_host"}),
+        reason=reason(_talked(lambda talk: talk.wrong == 1, "one wrong answer")),
+    ),
+    Control(
+        name="connection-renewed",
+        what="the guest closes its TCP connection after the resume, and opens another one",
+        breaks=frozenset({"tcp_to_host"}),
+        reason=reason(_talked(lambda talk: talk.connections == 2, "a second connection")),
     ),
     Control(
         name="log-corrupted",

@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """The host's part in stage 3 with QEMU: frames, a look at the IOMMU's tables, and the guest.
 
-It sends and watches as for stage 3's own program, and beside that tells QEMU what to do at each
-rendezvous, over QMP: to become the workload's program by cpr-exec, or to load and go on.
+It sends and watches as for stage 3's own program, and talks to the guest over TCP. Beside that it
+tells QEMU what to do at each rendezvous, over QMP: to become the workload's program by cpr-exec, or
+to load and go on.
 """
 
 from __future__ import annotations
@@ -14,17 +15,19 @@ from contextlib import contextmanager
 from qemu.qmp import QMPError
 
 from common.checks.live_update import INCOMING
+from common.dma.igb import sender_port, udp_ports
 from common.guest.evidence import Beat
 from common.guest.lines import GUEST
 from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, OurGuest
+from common.guest.talk import PeerProcess
 from common.machine.helper import HostHelper, MachineView
 from common.record.dialogue import awaited
 from iommufd.witness import TranslationWitness
 
 HELPER = "/init"
 """What QEMU becomes: the workload's own program (qemu_workload/take.h)."""
-_WARM_UP_FRAMES = 200
+_WARM_UP_FRAMES, _WARM_UP_ANSWERS = 200, 10
 # Less than the workload waits (qemu_workload/qemu_nic.c).
 _QMP_SECONDS_PER_GIB = 100.0
 _SECONDS = 110.0
@@ -59,6 +62,7 @@ class NicHost(TranslationWitness):
             seconds=_SECONDS,
         )
         self._frames_at_save = 0
+        self._peer: PeerProcess | None = None
         self._uri, self._lost = "", ""
         self._due: Mapping[str, Callable[[], None]] = {
             "qmp": self._qemus.connect,
@@ -76,8 +80,14 @@ class NicHost(TranslationWitness):
 
     def on_line(self, text: str) -> None:
         """Take a line of the dialogue; at a rendezvous, do what is due before it is answered."""
+        if text == "# await silence":
+            self._end_peer()
         super().on_line(text)
-        if text == "# side=incoming":
+        if text == "# await traffic":
+            self._start_peer()
+        elif text == "# at gap-read" and self._peer:
+            self._peer.tell("go")
+        elif text == "# side=incoming":
             self._qemus.side = INCOMING
         elif text.startswith("# qemu.uri="):
             self._uri = text.partition("=")[2]
@@ -95,8 +105,23 @@ class NicHost(TranslationWitness):
         """Buffers are where the guest's driver puts them, and it may put them elsewhere."""
         return [*super().watcher_options(), "--driver"]
 
+    def _start_peer(self) -> None:
+        devices = self.machine.spec.devices
+        self._peer = PeerProcess(
+            self.machine.folder,
+            nonce=self._parameter("nonce"),
+            port=sender_port(devices),
+            device_port=udp_ports(devices)[0],
+        )
+
+    def _end_peer(self) -> None:
+        if self._peer:
+            self._peer.close()
+            self._peer = None
+
     def close(self) -> None:
         """Everything heard until now is on disk."""
+        self._end_peer()
         self.stop()
         self._guest.close()
         self._qemus.close()
@@ -116,14 +141,19 @@ class NicHost(TranslationWitness):
 
     def _received(self) -> None:
         self._guest.wait(
-            lambda beat: beat.number("nic.frames") >= _WARM_UP_FRAMES,
-            what=f"receive {_WARM_UP_FRAMES} frames",
+            lambda beat: (
+                beat.number("nic.frames") >= _WARM_UP_FRAMES
+                and beat.number("talker.blocks") >= _WARM_UP_ANSWERS
+            ),
+            what=f"receive {_WARM_UP_FRAMES} frames and answer {_WARM_UP_ANSWERS} questions",
         )
         if self._control == "paused-early":
             self._qemus.now.do("stop")
 
     def _hold(self) -> None:
         """What fell into the gap has to reach the guest though no frame follows."""
+        if self._peer:
+            self._peer.tell("hold")
         if self._running:
             self._tell(self._running[-1], "hold")
 

@@ -22,6 +22,7 @@ PROMISES: dict[str, Promise] = {
     "gap_delivered": RUNNING,
     "interrupts_go_on": RUNNING,
     "interrupt_ledger": RUNNING,
+    "tcp_to_host": RUNNING,
     "own_ram_only": SUITE,
     "same_pages": RUNNING,
     "guest_ran_on": SUITE,

@@ -12,11 +12,12 @@ from common.dma.igb import OTHER
 from common.dma.sections import SECTIONS
 from common.dma.witness import FILES as DMA_FILES
 from common.dma.witness import frame_logs
+from common.guest import talk
 from common.guest.lines import FILES as GUEST_FILES
 from common.guest.lines import PORTS
 from common.host.qemu_image import disk_and_ports, qemu_with_cpr
 from common.machine.helper import HostHelper, MachineView
-from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size
+from common.stage.declaration import GUEST_CONFIG, GUEST_SOURCES, LinuxGuest, Option, Size, Stage
 from common.stage.options import qemu_guest
 from iommufd.machine import devices
 from iommufd.stage import STAGE as PROGRAM
@@ -68,13 +69,29 @@ NOT_CLAIMED = (
     "Times measured under TCG say nothing about hardware.",
 )
 
+# A distribution's kernel is large, and unpacks itself while it is emulated twice over.
+_PATIENCE_OF_ANOTHER = 3
+
+
+def _modules(_options: Mapping[str, int]) -> tuple[str, ...]:
+    """What a kernel of the user's needs for our guest's console and its NIC."""
+    return ("virtio_mmio", "virtio_console", "igb")
+
+
+def with_own_guest(stage: Stage) -> Stage:
+    """The stage with a kernel of the user's for the guest: our /init and all checks stay."""
+    patience = max(stage.config.patience, _PATIENCE_OF_ANOTHER)
+    return replace(stage, config=replace(stage.config, guest_image=True, patience=patience))
+
+
 STAGE = replace(
     PROGRAM,
     name="iommufd_qemu",
     title="QEMU, its Linux guest and the guest's NIC survive a kexec",
     workload="qemu",
     seconds_per_gib=600,  # the guest goes round its memory three times
-    guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES),
+    guest=LinuxGuest(fragments=(GUEST_CONFIG,), sources=GUEST_SOURCES, modules=_modules),
+    own_guest=with_own_guest,
     claims=CLAIMS,
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
@@ -102,7 +119,10 @@ STAGE = replace(
     traces=TRACES,
     phases=phases,
     blackout=blackout,
-    files=(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin"), TABLES_FILE),
+    files=(
+        *(*DMA_FILES, *GUEST_FILES, *frame_logs("device-returned.bin")),
+        *(TABLES_FILE, talk.FILE),
+    ),
     helper=_helper,
     sections=SECTIONS,
     witness=read_witness,

@@ -4,17 +4,21 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
 from common.dma.frames import read_landed, read_returned, read_sent
 from common.guest.evidence import LinuxGuestEvidence, QemuSeen
 from common.guest.lines import read_guest
+from common.guest.talk import Entry, Talk, frames_within, read_entries, talk_of
+from common.record.clocks import host_times
 from common.record.dialogue import Stored
 from common.record.qemu.trace import INTERRUPTS, TEXTS, TraceEvent
 from common.record.raw import RawTrial
 from iommufd import witness as iommufd_witness
 from iommufd.evidence import TranslationEvidence
 
+# As exactly as the host knows the time of a look at the device.
+_CLOCK_NS = 20_000_000
 TRACES = (*iommufd_witness.TRACES, *INTERRUPTS)
 
 
@@ -41,6 +45,8 @@ class NicEvidence(TranslationEvidence, LinuxGuestEvidence):
     """How long after the resume the host sent another frame."""
     while_stopped: int | None
     """Frames that were seen in RAM while the guest stood still; None when that is not known."""
+    talk: Talk | None
+    """Of the guest's TCP connection to the host; None where nobody listened there."""
 
 
 def read_witness(raw: RawTrial) -> NicEvidence:
@@ -48,13 +54,27 @@ def read_witness(raw: RawTrial) -> NicEvidence:
     device, guest = iommufd_witness.read_witness(raw), read_guest(raw)
     stopped = _event(guest.qemu, "outgoing", "stop")
     resumed = _event(guest.qemu, "incoming", "resume")
+    entries = read_entries(raw)
     return NicEvidence(
-        **dict(device) | dict(guest),
+        **dict(device) | dict(guest) | {"between_heads": _between_heads(raw, device, entries)},
+        talk=talk_of(entries, stopped, resumed),
         interrupts=_interrupts(raw.trace, stopped, resumed),
         returned_ms=_returned(raw, resumed),
         next_sent_ms=_next_sent(raw, resumed),
         while_stopped=_while_stopped(raw, stopped, resumed),
     )
+
+
+def _between_heads(
+    raw: RawTrial, device: TranslationEvidence, entries: Sequence[Entry]
+) -> tuple[int, int] | None:
+    """The least and the most frames that the device can have written between both looks at its
+    head: those of the guest's peer may be among them."""
+    times = host_times(raw.sides, "t.head")
+    if device.between_heads is None or len(times) != 2:
+        return None
+    least, most = device.between_heads
+    return least, most + frames_within(entries, times[0] - _CLOCK_NS, times[1] + _CLOCK_NS)
 
 
 def _event(qemu: Mapping[str, QemuSeen], side: str, name: str) -> int | None:
