@@ -188,7 +188,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="[NAME=]WHERE",
-        help="linux-source-X.Y, a tree, or a bzImage; every pair is run, both ways",
+        help="linux-source-X.Y[@SUITE], a tree, or a bzImage; every pair is run, both ways",
     )
     matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
     matrix.add_argument("--controls", action="store_true", help="run each control as a cell, too")
@@ -200,6 +200,14 @@ def build_parser() -> argparse.ArgumentParser:
         help="do not fail on an incoming kernel that refuses the handover",
     )
     matrix.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
+    matrix.add_argument(
+        "--formats",
+        nargs="?",
+        const="text",
+        choices=("text", "json", "page"),
+        help="which formats each kernel writes, and what each pair should do and did"
+        " (docs/formats.md)",
+    )
     what = matrix.add_mutually_exclusive_group()
     what.add_argument(
         "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
