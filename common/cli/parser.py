@@ -205,8 +205,7 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="text",
         choices=("text", "json", "page"),
-        help="which formats each kernel writes, and what each pair should do and did"
-        " (docs/formats.md)",
+        help="which formats each kernel writes, and what each pair should do and did",
     )
     what = matrix.add_mutually_exclusive_group()
     what.add_argument(
