@@ -14,7 +14,7 @@ from common.dma.evidence import DmaEvidence
 from common.judge.expected import day_of, expected_of
 from common.judge.verdict import TrialVerdict, judge_trial
 from common.record.evidence import Trial, collect
-from common.stage.declaration import Stage
+from common.stage.declaration import Stage, Workload
 from common.stage.loading import all_stages, load_stage
 from tests.recorded_trial import IOMMUFD, RECORDED, VFIO_NOIOMMU, fallen_checks
 from tests.stored import store_run
@@ -186,7 +186,7 @@ def test_past_its_expiry_an_expected_failure_is_one(
     ],
 )
 def test_stage_3_that_passes_on_kernels_without_a_promise_is_an_xpass(
-    tmp_path: Path, workload: str, recording: Path, unasked: set[str]
+    tmp_path: Path, workload: Workload, recording: Path, unasked: set[str]
 ) -> None:
     stage = load_stage(3, workload)
     folder = store_run(tmp_path / "run", (recording, "main"), stage=3)
