@@ -35,7 +35,7 @@ from common.suites.soak.state import (
     stored,
     upper_end,
 )
-from tests.conftest import sentence
+from tests.conftest import FakeHypervisor, sentence
 
 MAIN, CONTROL = ("01_a", "main"), ("01_a", "control-b")
 STATE = State(
@@ -319,22 +319,6 @@ def test_controls_of_kernels_that_promise_less_are_left_out(
     assert [label for label, _ in kept] == ["01_a"] * 4 + ["02_b"]
     assert kept.keys() & {("02_b", "main")}
     assert f"02_b: {gap.what}: its 3 controls are left out" in capsys.readouterr().err
-
-
-class FakeHypervisor:
-    """What the verb asks of one, without libvirt; it is its own cleanup."""
-
-    def __init__(self, _uri: str | None) -> None:
-        self.cleanup = self
-
-    def __enter__(self) -> FakeHypervisor:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-    def remove_folder(self, _folder: Path) -> None:
-        pass
 
 
 Command = Callable[..., int]
