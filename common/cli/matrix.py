@@ -139,8 +139,7 @@ def _told(names: Sequence[str], folders: Sequence[Path], arguments: argparse.Nam
     if not arguments.collect:
         print(f"\nResults: {folders[0]}", file=sys.stderr)
     if arguments.formats:
-        asked = read_asked(folders)
-        found = formats(results, read_written(folders), command=asked.command, day=asked.day)
+        found = formats(results, read_written(folders), read_asked(folders))
         sys.stdout.write(RENDERED[arguments.formats](found))
         return exit_of_formats(found)
     sys.stdout.write(table(results))

@@ -44,6 +44,13 @@ CARRIED: Mapping[str, tuple[str, ...]] = {
     "3": ("kho", "luo", "memfd", "pci", "vfio-pci", "iommu", "iommufd"),
 }
 """What a stage's handover consists of, in the order in which an incoming kernel looks at it."""
+SORTS: Mapping[str, tuple[str, ...]] = {
+    "KHO": ("kho",),
+    "sessions": ("luo",),
+    "files": ("memfd", "vfio-pci", "iommufd"),
+    "FLBs": ("pci", "iommu"),
+}
+"""What has such a format: KHO's tree, LUO's sessions, a handler of files, data of several files."""
 # The words of common/record/console.py's refusals, by what they are about.
 _ABOUT = {"kho": "KHO:", "luo": "luo: LUO state is incompatible"}
 _CONTENT = frozenset(
@@ -118,11 +125,12 @@ class Pair(Stored):
 class Formats(Stored):
     """All of it, as `matrix --formats json` prints it."""
 
-    command: str
-    day: str
-    """UTC, YYYY-MM-DD."""
+    asked: tuple[Asked, ...]
+    """The commands that ran it, or whose job this is a part of."""
     tools: tuple[str, ...]
     """What ran the machines."""
+    sorts: Mapping[str, tuple[str, ...]] = SORTS
+    """Which kinds of formats are of KHO, of sessions, of file handlers, of FLBs."""
     kernels: tuple[Kernel, ...]
     pairs: tuple[Pair, ...]
 
@@ -183,9 +191,7 @@ def agrees(foreseen: str, what: Ran, said: str) -> bool | None:
     return word != "refuses" or _ABOUT.get(kind(name), f"'{name}'") in said
 
 
-def formats(
-    results: Iterable[Result], notes: Iterable[Written], *, command: str, day: str
-) -> Formats:
+def formats(results: Iterable[Result], notes: Iterable[Written], asked: Sequence[Asked]) -> Formats:
     """What kernels and pairs came to; the cells of controls are none of them."""
     mains = [result for result in results if parts(result.cell)[2] == "main"]
     written = {(one.stage, one.kernel): one for one in sorted(notes, key=lambda n: not n.why)}
@@ -193,8 +199,7 @@ def formats(
     hosts = [result.main.setting.host for result in mains if result.main]
     tools = [f"{h.accelerator}, {', '.join(map(' '.join, h.versions.items()))}" for h in hosts]
     return Formats(
-        command=command,
-        day=day,
+        asked=tuple(dict.fromkeys(asked)),
         tools=tuple(dict.fromkeys(tools)),
         kernels=tuple(_kernels(mains, written, pairs)),
         pairs=pairs,
@@ -277,12 +282,12 @@ def write_asked(folder: Path, asked: Asked) -> None:
     (folder / ASKED).write_text(asked.model_dump_json() + "\n")
 
 
-def read_asked(folders: Sequence[Path]) -> Asked:
-    """The first such note in these folders. Raises UsageError where there is none."""
+def read_asked(folders: Sequence[Path]) -> list[Asked]:
+    """All such notes in these folders. Raises UsageError where there is none."""
     there = found(folders, ASKED)
     if not there:
         raise UsageError(f"no {ASKED} is there: `matrix --formats` leaves it beside its cells")
-    return _read(Asked, there[0])
+    return [_read(Asked, path) for path in there]
 
 
 M = TypeVar("M", bound=Stored)

@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
-from common.suites.matrix.formats import CARRIED, WORSE, Formats, Kernel, Pair
+from common.suites.matrix.formats import CARRIED, SORTS, WORSE, Formats, Kernel, Pair, kind
 from common.text import printable, without_home
 
 _PAGE = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
-<!-- Made by the command below. -->
+<!-- Made by the commands below, and `matrix --formats page --collect DIR…`. -->
 # Which kernel reads what another wrote
 
 Each kernel hands over to each, both ways. **Writes**: the names of formats that the host found in
@@ -31,7 +31,7 @@ than a refusal."""
 def text(found: Formats) -> str:
     """Two tables, and below them what was said on each pair that did not simply hand over."""
     kernels = [
-        [one.stage, one.name, *(" ".join(cell) for cell in (one.releases, *_lists(one)))]
+        [one.stage, one.name, " ".join(one.releases), *map(_grouped, _lists(one))]
         for one in found.kernels
     ]
     pairs = [
@@ -56,8 +56,9 @@ def json(found: Formats) -> str:
 
 def page(found: Formats) -> str:
     """The same in Markdown: a grid for each stage, rows hand over, columns take."""
-    lines = [_PAGE, f"{found.day}; {'; '.join(found.tools)}. {_count(found)}", ""]
-    lines += [f"    {without_home(found.command)}", "", _LEGEND]
+    days = ", ".join(dict.fromkeys(one.day for one in found.asked))
+    lines = [_PAGE, f"{days}; {'; '.join(found.tools)}. {_count(found)}", ""]
+    lines += [*(f"    {without_home(one.command)}" for one in found.asked), "", _LEGEND]
     for stage in dict.fromkeys(one.stage for one in found.pairs):
         kernels = [one for one in found.kernels if one.stage == stage]
         pairs = [one for one in found.pairs if one.stage == stage]
@@ -84,7 +85,16 @@ def _count(found: Formats) -> str:
 def _lists(kernel: Kernel) -> tuple[Sequence[str], Sequence[str], Sequence[str]]:
     """Writes, image without that, took."""
     rest = [name for name in kernel.image if name not in kernel.writes]
-    return kernel.writes or ("-",), rest or ("-",), kernel.took or ("-",)
+    return kernel.writes, rest, kernel.took
+
+
+def _grouped(names: Sequence[str]) -> str:
+    """The names by what has such a format: "KHO kho-v4; sessions luo-v5; files memfd-v2"."""
+    parts = []
+    for sort, kinds in SORTS.items():
+        if own := [name for name in names if kind(name) in kinds]:
+            parts.append(f"{sort} {' '.join(own)}")
+    return "; ".join(parts) or "-"
 
 
 def _ran(pair: Pair) -> str:
@@ -104,7 +114,7 @@ def _kernels(kernels: Iterable[Kernel]) -> Iterator[str]:
     yield "| kernel | release | writes | image | took |"
     yield "|---|---|---|---|---|"
     for one in kernels:
-        cells = (", ".join(cell) for cell in (one.releases, *_lists(one)))
+        cells = (", ".join(one.releases), *map(_grouped, _lists(one)))
         yield f"| {one.name} | {' | '.join(map(_cell, cells))} |"
 
 
