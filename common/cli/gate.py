@@ -152,8 +152,8 @@ def gate_mail(
     and the answer. One of them on stdout, all of them in a folder."""
     path = Path(arguments.from_mail).expanduser()
     series = read_series(path)
-    if arguments.series != "ours" or choice.prebuilt:
-        raise UsageError("--from-mail is the series, on a source: no --series, no --image")
+    if arguments.series != "ours" or choice.prebuilt or arguments.baseline:
+        raise UsageError("--from-mail is the series, on a source: no --series, --image, --baseline")
     envelope = Envelope(sender=arguments.sender or git_identity())
     choice = replace(choice, series=given_series(str(path)))
     with (
@@ -164,14 +164,16 @@ def gate_mail(
         entries = [check_base(series, choice.outgoing.path if _is_tree(choice) else None)]
         walked = _walked(arguments, stages, choice, hypervisor)
         entries.append(of_steps(walked.steps, walked.error, len(series.subjects)))
-        gated = _Gated(error=walked.error, status=walked.exit)
-        if not walked.fell:
+        if walked.fell:
+            gated = _Gated(error=walked.error, status=walked.exit)
+            out.write("KTAP version 1\n1..1\nnot ok 1 each_patch\n")
+        else:
             gated = _in_order(arguments, stages, choice, held, hypervisor, out)
+        out.writelines(f"# {one.tool}: {ktap.one_line(one.summary)}\n" for one in entries)
         entries += [of_stage(stage, judged.verdict) for stage, judged, _ in gated.seen]
         if gated.error and gated.at:
             entries.append(of_error(gated.at.label, gated.error))
         (folder / "review.json").write_text(review_json(entries))
-        out.flush()
         _write_reply(folder, [run for _, _, run in gated.seen], envelope, series)
     folder = final_name(folder)
     told = folder / _PRINTED[arguments.print or "ktap"]

@@ -243,7 +243,7 @@ def test_a_series_that_is_good(gate: Gate, runs: Path, capsys: pytest.CaptureFix
     said = capsys.readouterr()
     folder = left(runs)
     assert said.out == (folder / "gate.ktap").read_text()
-    assert "ok 1 01_kvm_memfd\n" in said.out
+    assert "\nok 1 01_kvm_memfd\n# base: " in said.out
     assert f"gate.ktap, reply.mail, review.json: {folder}" in said.err
     entries = json.loads((folder / "review.json").read_text())
     assert [(one["tool"], one["status"]) for one in entries] == [
@@ -270,7 +270,9 @@ def test_a_patch_that_does_not_build_ends_it(
     entries = json.loads(capsys.readouterr().out)
     assert [(one["tool"], one["status"]) for one in entries][1:] == [("each patch", "fail")]
     assert entries[1]["summary"].startswith("2 of 2: 0002-mm-second")
-    assert not (left(runs) / "reply.mail").exists()
+    folder = left(runs)
+    assert not (folder / "reply.mail").exists()
+    assert "not ok 1 each_patch\n# base: " in (folder / "gate.ktap").read_text()
 
 
 @pytest.mark.parametrize(
@@ -285,7 +287,7 @@ def test_what_cannot_be_meant(
     gate: Gate, runs: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert gate("--series", "none") == Exit.USAGE
-    assert "no --series, no --image" in sentence(capsys)
+    assert "no --series, --image, --baseline" in sentence(capsys)
     assert main(["gate", "--print", "json"]) == Exit.USAGE
     assert "--print and --from go with --from-mail" in sentence(capsys)
     other = tmp_path / "series.txt"

@@ -71,8 +71,8 @@ def _details(verdict: Verdict) -> str:
 
 def of_error(tool: str, error: StagesError) -> Entry:
     """What came to no result: that a kernel does not build is the series's; a host's fault not."""
-    blame = error.exit_status in (CannotRunHere.exit_status, StagesError.exit_status)
-    return Entry(tool, "warn" if blame else "fail", str(error), "\n".join(error.details))
+    of_the_host = error.exit_status in (CannotRunHere.exit_status, StagesError.exit_status)
+    return Entry(tool, "warn" if of_the_host else "fail", str(error), "\n".join(error.details))
 
 
 def of_steps(steps: Iterable[Step], error: StagesError | None, count: int) -> Entry:
