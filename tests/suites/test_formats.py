@@ -6,13 +6,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from common.cli.parser import main
 from common.errors import Exit
 from common.record.evidence import Trial
+from common.run.options import RunOptions
 from common.stage.loading import stage_folders
+from common.suites.matrix import run as matrix_run
 from common.suites.matrix.cells import Result
 from common.suites.matrix.formats import (
     CARRIED,
@@ -28,7 +31,7 @@ from common.suites.matrix.formats import (
     write_written,
 )
 from common.suites.matrix.formats_table import RENDERED
-from tests.conftest import sentence
+from tests.conftest import FakeHypervisor, sentence
 
 STOCK = ("kho-v4", "luo-v5", "memfd-v2")
 OURS = ("kho-v5", "luo-v6", "memfd-v3", "pci-live-v1", "vfio-pci-live-v1")
@@ -250,3 +253,26 @@ def test_collecting_needs_the_notes_of_a_run(
     capsys.readouterr()
     assert main(collect) == Exit.USAGE
     assert "written.stage-1.a.json is damaged" in sentence(capsys)
+
+
+@pytest.mark.parametrize("cells", [1, 3])
+def test_libvirt_is_opened_once_in_a_process(
+    cells: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its embedded driver refuses a second time."""
+    did: list[str] = []
+
+    class Once(FakeHypervisor):
+        def __enter__(self) -> Once:
+            did.append("opened")
+            return self
+
+    monkeypatch.setattr(matrix_run, "Hypervisor", Once)
+    monkeypatch.setattr(matrix_run, "probe", lambda wanted: wanted)
+    monkeypatch.setattr(matrix_run, "_built", lambda wanted, _folder: wanted)
+    monkeypatch.setattr(matrix_run, "note_written", lambda *_words: did.append("looked"))
+    monkeypatch.setattr(matrix_run, "run_cell", lambda *_words: did.append("ran"))
+    monkeypatch.setattr(matrix_run, "_run_side_by_side", lambda *_words: did.append("workers"))
+    wanted: Any = ["cell"] * cells
+    matrix_run.run_cells(wanted, RunOptions(), tmp_path, jobs=1, formats=True)
+    assert did == ["opened", "looked", "ran" if cells == 1 else "workers"]

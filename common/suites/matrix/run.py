@@ -43,13 +43,14 @@ def run_cells(
     note is left on what each outgoing kernel writes.
     """
     runnable = _built(wanted, folder)
-    if formats:
+    alone = len(runnable) == 1
+    if alone or formats:  # one process opens libvirt's embedded driver once
         with Hypervisor(connect) as hypervisor:
-            note_written(runnable, probe(wanted=options.accelerator), hypervisor, folder)
-    if len(runnable) == 1:
-        with Hypervisor(connect) as hypervisor:
-            run_cell(runnable[0], options, hypervisor, folder)
-    elif runnable:
+            if formats:
+                note_written(runnable, probe(wanted=options.accelerator), hypervisor, folder)
+            if alone:
+                run_cell(runnable[0], options, hypervisor, folder)
+    if runnable and not alone:
         _run_side_by_side(runnable, jobs or _jobs(runnable, options), folder)
 
 
