@@ -80,3 +80,19 @@ def sentence(capsys: pytest.CaptureFixture[str]) -> str:
     text = capsys.readouterr().err
     assert text.count("\n") == 1, text
     return text
+
+
+class FakeHypervisor:
+    """What the verb asks of one, without libvirt; it is its own cleanup."""
+
+    def __init__(self, _uri: str | None) -> None:
+        self.cleanup = self
+
+    def __enter__(self) -> FakeHypervisor:
+        return self
+
+    def __exit__(self, *_exception: object) -> None:
+        pass
+
+    def remove_folder(self, _folder: Path) -> None:
+        pass

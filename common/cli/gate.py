@@ -5,12 +5,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TextIO
 
 from common.arch.known import DEFAULT
 from common.cli.kernel_options import chosen_kernels
 from common.cli.options import known_splats, run_options
 from common.cli.run import told_runnable
+from common.cli.stored import git_identity
 from common.errors import Exit, StagesError, UsageError
 from common.host.accel import probe
 from common.judge.known_splats import Judged, KnownSplat, judge_with, unmatched
@@ -19,12 +24,22 @@ from common.judge.verdict import EXIT_OF, RunStatus, Verdict
 from common.machine.hypervisor import Hypervisor
 from common.report import ktap
 from common.report.comparison import worsened
+from common.report.mail.envelope import Envelope, reply_mail
+from common.report.mail.quoted import read_mail
 from common.run.setup import plan_trials
 from common.run.stage_run import execute_run, final_name, run_folder
 from common.stage.append import check
 from common.stage.configured import configured
-from common.stage.loading import all_stages, stage_folders
+from common.stage.declaration import Stage
+from common.stage.kernel_choice import KernelChoice
+from common.stage.loading import all_stages, load_stage, stage_folders
 from common.stage.on_architecture import not_there
+from common.stage.series_folder import given_series
+from common.suites import each_patch
+from common.suites.each_patch import Step
+from common.suites.mailed.base import check_base
+from common.suites.mailed.mailbox import Series, read_series
+from common.suites.mailed.review import of_error, of_stage, of_steps, review_json
 from common.suites.upstream.build import SUITES
 from common.suites.upstream.ktap import suite_result
 from common.suites.upstream.run import run_suites
@@ -37,60 +52,202 @@ def gate(arguments: argparse.Namespace) -> int:
             option = "--append" if arguments.append else "--splats"
             raise UsageError(f"{option} is for the stages' kernels, not for --upstream")
         return gate_upstream(arguments)
-    if arguments.until is None:
-        stages = list(all_stages())
-    elif arguments.until in stage_folders():
-        stages = [stage for stage in all_stages() if stage.number <= arguments.until]
-    else:
-        raise UsageError(f"there is no stage {arguments.until} to gate until")
+    stages = _chosen(arguments)
+    choice = chosen_kernels(arguments)
     check(arguments.append, stages)
-    known = known_splats(arguments)
-    seen: list[Judged] = []
-    baselines = _baselines(arguments.baseline, [stage.label for stage in stages])
-    choice, options = chosen_kernels(arguments), run_options(arguments)
-    print(f"KTAP version 1\n1..{len(stages)}", flush=True)
-    status, error = Exit.PASS, None
+    held = _Held(
+        known_splats(arguments),
+        _baselines(arguments.baseline, [stage.label for stage in stages]),
+    )
+    if arguments.from_mail:
+        return gate_mail(arguments, stages, choice, held)
+    if arguments.print or arguments.sender:
+        raise UsageError("--print and --from go with --from-mail")
     with Hypervisor(arguments.connect) as hypervisor:
-        for position, declared in enumerate(stages, start=1):
-            if status is not Exit.PASS or error:
-                print(f"ok {position} {declared.label} # SKIP an earlier stage fell")
-                continue
-            if why := not_there(declared, choice.arch):
-                print(f"ok {position} {declared.label} # SKIP {why}", flush=True)
-                continue
-            stage = configured(declared, choice=choice)
-            plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
-            try:
-                record, _verdict, _folder = execute_run(stage, plans, choice, options, hypervisor)
-            except StagesError as raised:
-                error = raised
-                print(ktap.not_run(position, stage, error), end="", flush=True)
-                continue
-            judged = judge_with(record, stage, known)
-            verdict = judged.verdict
-            seen.append(judged)
-            for text in judged.told:
-                print(f"# {ktap.one_line(f'{stage.label}: {text}')}")
-            worse = worsened(baselines.get(stage.label), verdict)
-            print(
-                ktap.stage_result(position, stage, record, verdict, worse=worse), end="", flush=True
-            )
-            status = Exit.FAIL if worse and verdict.exit is Exit.PASS else verdict.exit
-    if error:
-        raise error
-    return status if splats_in_date(known, seen) or status is not Exit.PASS else Exit.FAIL
+        gated = _in_order(arguments, stages, choice, held, hypervisor, sys.stdout)
+    return gated.exit
 
 
-def splats_in_date(known: Sequence[KnownSplat], seen: Sequence[Judged]) -> bool:
+def _chosen(arguments: argparse.Namespace) -> list[Stage]:
+    if arguments.until is None:
+        return list(all_stages())
+    if arguments.until in stage_folders():
+        return [stage for stage in all_stages() if stage.number <= arguments.until]
+    raise UsageError(f"there is no stage {arguments.until} to gate until")
+
+
+@dataclass(frozen=True)
+class _Held:
+    """What the stages' verdicts are held against."""
+
+    known: tuple[KnownSplat, ...]
+    baselines: Mapping[str, Verdict]
+    """By the stage's label."""
+
+
+@dataclass
+class _Gated:
+    """What became of the stages. `error` is what kept one from running."""
+
+    status: Exit = Exit.PASS
+    error: StagesError | None = None
+    seen: list[tuple[Stage, Judged, Path]] = field(default_factory=list)
+    at: Stage | None = None
+    """The stage that `error` is of."""
+    in_date: bool = True
+    """No entry of the list of splats has expired."""
+
+    @property
+    def exit(self) -> Exit:
+        """Raises `error`."""
+        if self.error:
+            raise self.error
+        return self.status if self.in_date or self.status is not Exit.PASS else Exit.FAIL
+
+
+def _in_order(
+    arguments: argparse.Namespace,
+    stages: Sequence[Stage],
+    choice: KernelChoice,
+    held: _Held,
+    hypervisor: Hypervisor,
+    out: TextIO,
+) -> _Gated:
+    """Run them; each result is KTAP on `out` at once."""
+    known, options, found = held.known, run_options(arguments), _Gated()
+    print(f"KTAP version 1\n1..{len(stages)}", file=out, flush=True)
+    for position, declared in enumerate(stages, start=1):
+        if found.status is not Exit.PASS or found.error:
+            print(f"ok {position} {declared.label} # SKIP an earlier stage fell", file=out)
+            continue
+        if why := not_there(declared, choice.arch):
+            print(f"ok {position} {declared.label} # SKIP {why}", file=out, flush=True)
+            continue
+        stage = configured(declared, choice=choice)
+        plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
+        try:
+            record, _verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
+        except StagesError as raised:
+            found.error, found.at = raised, stage
+            print(ktap.not_run(position, stage, raised), end="", file=out, flush=True)
+            continue
+        judged = judge_with(record, stage, known)
+        verdict = judged.verdict
+        found.seen.append((stage, judged, folder))
+        for text in judged.told:
+            print(f"# {ktap.one_line(f'{stage.label}: {text}')}", file=out)
+        worse = worsened(held.baselines.get(stage.label), verdict)
+        told = ktap.stage_result(position, stage, record, verdict, worse=worse)
+        print(told, end="", file=out, flush=True)
+        found.status = Exit.FAIL if worse and verdict.exit is Exit.PASS else verdict.exit
+    if not found.error:
+        found.in_date = splats_in_date(known, [judged for _, judged, _ in found.seen], out)
+    return found
+
+
+def gate_mail(
+    arguments: argparse.Namespace, stages: Sequence[Stage], choice: KernelChoice, held: _Held
+) -> int:
+    """A series from its mailbox: looked through, walked patch by patch, run; what b4 reads of it,
+    and the answer. One of them on stdout, all of them in a folder."""
+    path = Path(arguments.from_mail).expanduser()
+    series = read_series(path)
+    if arguments.series != "ours" or choice.prebuilt or arguments.baseline:
+        raise UsageError("--from-mail is the series, on a source: no --series, --image, --baseline")
+    envelope = Envelope(sender=arguments.sender or git_identity())
+    choice = replace(choice, series=given_series(str(path)))
+    with (
+        Hypervisor(arguments.connect) as hypervisor,
+        run_folder("mail", hypervisor) as folder,
+        (folder / "gate.ktap").open("w") as out,
+    ):
+        entries = [check_base(series, choice.outgoing.path if _is_tree(choice) else None)]
+        walked = _walked(arguments, stages, choice, hypervisor)
+        entries.append(of_steps(walked.steps, walked.error, len(series.subjects)))
+        if walked.fell:
+            gated = _Gated(error=walked.error, status=walked.exit)
+            out.write("KTAP version 1\n1..1\nnot ok 1 each_patch\n")
+        else:
+            gated = _in_order(arguments, stages, choice, held, hypervisor, out)
+        out.writelines(f"# {one.tool}: {ktap.one_line(one.summary)}\n" for one in entries)
+        entries += [of_stage(stage, judged.verdict) for stage, judged, _ in gated.seen]
+        if gated.error and gated.at:
+            entries.append(of_error(gated.at.label, gated.error))
+        (folder / "review.json").write_text(review_json(entries))
+        _write_reply(folder, [run for _, _, run in gated.seen], envelope, series)
+    folder = final_name(folder)
+    told = folder / _PRINTED[arguments.print or "ktap"]
+    if told.exists():
+        sys.stdout.write(told.read_text())
+    print(f"{', '.join(sorted(p.name for p in folder.iterdir()))}: {folder}", file=sys.stderr)
+    return gated.exit
+
+
+_PRINTED = {"ktap": "gate.ktap", "json": "review.json", "reply": "reply.mail"}
+
+
+def _is_tree(choice: KernelChoice) -> bool:
+    return choice.outgoing.kind == "tree"
+
+
+@dataclass
+class _Walked:
+    """The patches that were walked over; `error` is what ended it."""
+
+    steps: list[Step] = field(default_factory=list)
+    error: StagesError | None = None
+
+    @property
+    def fell(self) -> bool:
+        return self.error is not None or any(step.fell for step in self.steps)
+
+    @property
+    def exit(self) -> Exit:
+        fallen = [step.verdict.exit or Exit.FAIL for step in self.steps if step.fell]
+        return fallen[0] if fallen else Exit.PASS
+
+
+def _walked(
+    arguments: argparse.Namespace,
+    stages: Sequence[Stage],
+    choice: KernelChoice,
+    hypervisor: Hypervisor,
+) -> _Walked:
+    """Up to the first that does not build without a warning, or does not update live."""
+    found = _Walked()
+    stage = configured(load_stage(max(stage.number for stage in stages)), choice=choice)
+    try:
+        for step in each_patch.steps(stage, choice, run_options(arguments), hypervisor):
+            found.steps.append(step)
+            if step.fell:
+                break
+    except StagesError as error:
+        found.error = error
+    return found
+
+
+def _write_reply(folder: Path, runs: Sequence[Path], envelope: Envelope, series: Series) -> None:
+    """None where there is no run that could answer anything."""
+    if not runs:
+        return
+    with ExitStack() as stack:
+        stored = [stack.enter_context(opened(str(run))) for run in runs]
+        mail = reply_mail(stored, envelope, read_mail(series.answered))
+    (folder / "reply.mail").write_bytes(mail)
+
+
+def splats_in_date(
+    known: Sequence[KnownSplat], seen: Sequence[Judged], out: TextIO | None = None
+) -> bool:
     """Whether no entry has expired; says which have, and which matched nothing.
 
     An entry past its date is a failure even where it matches nothing: nobody looks at it else.
     """
     for text in unmatched(known, seen):
-        print(f"# {ktap.one_line(f'splats: {text}')}")
+        print(f"# {ktap.one_line(f'splats: {text}')}", file=out)
     expired = dict.fromkeys(entry for judged in seen for entry in judged.expired)
     for entry in expired:
-        print(f"# {ktap.one_line(f'splats: EXPIRED, the gate fails: {entry}')}")
+        print(f"# {ktap.one_line(f'splats: EXPIRED, the gate fails: {entry}')}", file=out)
     return not expired
 
 

@@ -53,7 +53,7 @@ def each(arguments: argparse.Namespace) -> int:
             )
             for line in step.warnings:
                 print(f"  {line}")
-            if step.verdict.exit is not Exit.PASS or step.warnings:
+            if step.fell:
                 return step.verdict.exit or Exit.FAIL
     return Exit.PASS
 

@@ -6,11 +6,12 @@ from __future__ import annotations
 import argparse
 import datetime
 import os
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.arch.known import ARCHITECTURES
+from common.arch.known import ARCHITECTURES, DEFAULT
 from common.cli.options import run_options
 from common.errors import Exit, UsageError
 from common.paths import runs_root
@@ -18,6 +19,11 @@ from common.stage.kernel_choice import KernelChoice, Origin, default_origin, ori
 from common.stage.loading import load_stage, stage_folders
 from common.stage.on_architecture import not_there
 from common.suites.matrix.cells import Cell, cells_of, exit_of, names_in, plan_text, result, table
+from common.suites.matrix.formats import Asked, formats, read_asked, read_written, write_asked
+from common.suites.matrix.formats import exit_of as exit_of_formats
+from common.suites.matrix.formats_table import RENDERED
+
+_OF_A_JOB = ("--results", "--cell", "--jobs")
 
 
 def matrix(arguments: argparse.Namespace) -> int:
@@ -28,7 +34,11 @@ def matrix(arguments: argparse.Namespace) -> int:
         sys.stdout.write(plan_text(cells(arguments), arguments.plan))
         return Exit.PASS
     wanted = _chosen_cells(arguments)
+    if arguments.formats:
+        _check_formats(arguments)
     folder = _results_folder(arguments)
+    if arguments.formats:
+        write_asked(folder, _asked())
     from common.suites.matrix.run import run_cells  # libvirt: not needed to plan or to collect
 
     run_cells(
@@ -37,6 +47,7 @@ def matrix(arguments: argparse.Namespace) -> int:
         folder,
         connect=arguments.connect,
         jobs=arguments.jobs,
+        formats=bool(arguments.formats),
     )
     return _told([cell.name for cell in wanted], [folder], arguments)
 
@@ -65,7 +76,7 @@ def _kernels(texts: Sequence[str]) -> dict[str, Origin]:
         name, equals, where = text.partition("=")
         origin = origin_of(where if equals else text)
         if not equals:
-            name = origin.path.resolve().name.removeprefix("linux-source-")
+            name = origin.path.resolve().name.removeprefix("linux-source-").replace("@", "-")
         if not name or "-to-" in name or not all(c.isalnum() or c in "._+-" for c in name):
             raise UsageError(f"--kernel {text}: {name!r} cannot name a job; give NAME=WHERE")
         if name in found:
@@ -102,9 +113,34 @@ def _collected(arguments: argparse.Namespace) -> int:
     return _told(names, folders, arguments)
 
 
+def _check_formats(arguments: argparse.Namespace) -> None:
+    """Raises UsageError for what --formats has no use for."""
+    if arguments.controls or arguments.chain > 1:
+        raise UsageError("--formats looks at one update without controls: no --controls, --chain")
+    if arguments.arch != DEFAULT.name:
+        raise UsageError(f"--formats is there for {DEFAULT.title} only")
+
+
+def _asked() -> Asked:
+    """The command as it was given, but for what a job of it alone has."""
+    kept: list[str] = []
+    words = iter(sys.argv[1:])
+    for word in words:
+        if word in _OF_A_JOB:
+            next(words, None)
+        elif word.partition("=")[0] not in _OF_A_JOB:
+            kept.append(word)
+    day = datetime.datetime.now(datetime.UTC).date().isoformat()
+    return Asked(command=shlex.join(["./kexec-stages", *kept]), day=day)
+
+
 def _told(names: Sequence[str], folders: Sequence[Path], arguments: argparse.Namespace) -> int:
     results = [result(folders, name) for name in names]
-    sys.stdout.write(table(results))
     if not arguments.collect:
         print(f"\nResults: {folders[0]}", file=sys.stderr)
+    if arguments.formats:
+        found = formats(results, read_written(folders), read_asked(folders))
+        sys.stdout.write(RENDERED[arguments.formats](found))
+        return exit_of_formats(found)
+    sys.stdout.write(table(results))
     return exit_of(results, refusal_ok=arguments.refusal_ok)

@@ -123,6 +123,76 @@ def lane_option(parser: argparse._ActionsContainer) -> None:
     )
 
 
+def gate_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the gate verb that no other has."""
+    parser.add_argument("--until", type=int, metavar="N", help="the last stage to run")
+    parser.add_argument(
+        "--baseline",
+        action="append",
+        default=[],
+        metavar="RUN",
+        help="also fail where this run of the stage did better (once for each stage)",
+    )
+    parser.add_argument("--controls", action="store_true", help="run the controls as well")
+    parser.add_argument(
+        "--upstream",
+        action="store_true",
+        help="instead of the stages: the kernel's own live update tests, from the tree under test",
+    )
+    mail = parser.add_argument_group("a series from a list")
+    mail.add_argument(
+        "--from-mail",
+        metavar="MBOX",
+        help="its mailbox, as b4 leaves it: base and prerequisites are looked for in --tree, each"
+        " patch is built, booted and updated live, then the stages are run",
+    )
+    mail.add_argument(
+        "--print",
+        choices=("ktap", "json", "reply"),
+        help="on stdout: the stages' KTAP (default), what `b4 review` reads, or the answer to the"
+        " cover letter; all three are left in a folder with the runs",
+    )
+    mail.add_argument(
+        "--from", dest="sender", metavar="ADDRESS", help="of the answer (default: git's user)"
+    )
+
+
+def matrix_options(parser: argparse.ArgumentParser) -> None:
+    """Those of the matrix verb that no other has."""
+    parser.add_argument(
+        "--kernel",
+        action="append",
+        default=[],
+        metavar="[NAME=]WHERE",
+        help="linux-source-X.Y[@SUITE], a tree, or a bzImage; every pair is run, both ways",
+    )
+    parser.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
+    parser.add_argument("--controls", action="store_true", help="run each control as a cell, too")
+    chain_option(parser)
+    parser.add_argument("--jobs", type=positive, metavar="N", help="cells to run in parallel")
+    parser.add_argument(
+        "--refusal-ok",
+        action="store_true",
+        help="do not fail on an incoming kernel that refuses the handover",
+    )
+    parser.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
+    parser.add_argument(
+        "--formats",
+        nargs="?",
+        const="text",
+        choices=("text", "json", "page"),
+        help="which formats each kernel writes, and what each pair should do and did",
+    )
+    what = parser.add_mutually_exclusive_group()
+    what.add_argument(
+        "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
+    )
+    what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
+    what.add_argument(
+        "--collect", nargs="+", metavar="DIR", help="print the table of what jobs left in --results"
+    )
+
+
 _SWEEP_EPILOG = """\
 The N-th copy, slab object or page of a call fails, for N = 1, 2, 3 and so on. With --damage each
 field of each record that one kernel hands to the next is changed on its way: see docs/sweep.md.

@@ -22,11 +22,13 @@ from common.cli.options import (
     append_option,
     chain_option,
     connect_option,
+    gate_options,
     guest_options,
     hours,
     lane_option,
     load_option,
     machine_options,
+    matrix_options,
     positive,
     qemu_option,
     splats_option,
@@ -133,20 +135,7 @@ def build_parser() -> argparse.ArgumentParser:
     splats_option(run)
 
     gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that fails; KTAP")
-    gate.add_argument("--until", type=int, metavar="N", help="the last stage to run")
-    gate.add_argument(
-        "--baseline",
-        action="append",
-        default=[],
-        metavar="RUN",
-        help="also fail where this run of the stage did better (once for each stage)",
-    )
-    gate.add_argument("--controls", action="store_true", help="run the controls as well")
-    gate.add_argument(
-        "--upstream",
-        action="store_true",
-        help="instead of the stages: the kernel's own live update tests, from the tree under test",
-    )
+    gate_options(gate)
     machine_options(gate)
     append_option(gate)
     splats_option(gate)
@@ -183,31 +172,7 @@ def build_parser() -> argparse.ArgumentParser:
     connect_option(sweep)
 
     matrix = _verb(verbs, "matrix", "matrix:matrix", "kernels x stages x controls; a table")
-    matrix.add_argument(
-        "--kernel",
-        action="append",
-        default=[],
-        metavar="[NAME=]WHERE",
-        help="linux-source-X.Y, a tree, or a bzImage; every pair is run, both ways",
-    )
-    matrix.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
-    matrix.add_argument("--controls", action="store_true", help="run each control as a cell, too")
-    chain_option(matrix)
-    matrix.add_argument("--jobs", type=positive, metavar="N", help="cells to run in parallel")
-    matrix.add_argument(
-        "--refusal-ok",
-        action="store_true",
-        help="do not fail on an incoming kernel that refuses the handover",
-    )
-    matrix.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
-    what = matrix.add_mutually_exclusive_group()
-    what.add_argument(
-        "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
-    )
-    what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
-    what.add_argument(
-        "--collect", nargs="+", metavar="DIR", help="print the table of what jobs left in --results"
-    )
+    matrix_options(matrix)
     machine_options(matrix, sides=False)
 
     report = _verb(verbs, "report", "stored:report", "the report of stored runs")

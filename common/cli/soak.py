@@ -48,10 +48,9 @@ def soak(arguments: argparse.Namespace) -> int:
     name = _name(arguments, asked)
     if arguments.table:
         return _told(stored(name))
-    plans = _plans(stages, controls=asked.controls)
     wanted = State(
         chosen=asked,
-        trials=tuple(plans),
+        trials=(),
         commit=checkout_commit(),
         begun=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
@@ -59,9 +58,11 @@ def soak(arguments: argparse.Namespace) -> int:
         store.check(wanted)
         try:
             with Hypervisor(arguments.connect) as hypervisor:
+                plans = _plans(stages, controls=asked.controls)
                 setups = _setups(stages, plans, choice, run_options(arguments), hypervisor)
+                plans = _telling(plans, setups)
                 kernels = {label: _keys(setup) for label, setup in setups.items()}
-                store.begin(wanted.model_copy(update={"kernels": kernels}))
+                store.begin(wanted.model_copy(update={"kernels": kernels, "trials": tuple(plans)}))
                 hypervisor.cleanup.remove_folder(store.running)
                 run_one = _runner(setups, plans)
                 with busy(arguments.load, hypervisor.cleanup):
@@ -160,6 +161,17 @@ def _setups(
         )
         for stage in stages
     }
+
+
+def _telling(plans: PlanOf, setups: Mapping[str, RunSetup]) -> PlanOf:
+    """Without the controls of stages whose kernels do not promise all that is asked for, as in a
+    run: what a control breaks cannot be told apart where the main run is broken already."""
+    gaps = {label: gap for label, setup in setups.items() if (gap := setup.gap())}
+    kept = {key: plan for key, plan in plans.items() if not plan.control or key[0] not in gaps}
+    for label, gap in gaps.items():
+        if left_out := sum(key[0] == label for key in plans.keys() - kept.keys()):
+            print(f"{label}: {gap.what}: its {left_out} controls are left out", file=sys.stderr)
+    return kept
 
 
 def _keys(setup: RunSetup) -> str:

@@ -96,14 +96,14 @@ def _given_answer(text: str) -> tuple[str, str]:
 
 def _envelope(arguments: argparse.Namespace) -> Envelope:
     return Envelope(
-        sender=arguments.sender or _git_identity(),
+        sender=arguments.sender or git_identity(),
         to=tuple(arguments.to),
         cc=tuple(arguments.cc),
         in_reply_to=arguments.in_reply_to,
     )
 
 
-def _git_identity() -> str:
+def git_identity() -> str:
     """NAME <ADDRESS> of git's configuration, whose send-email is to send the mail."""
     with suppress(OSError):
         done = [

@@ -170,7 +170,8 @@ def kernel_source(named: str | None, *, fetched: bool, debian: bool) -> Requirem
 
 def _is_default(record: Path) -> bool:
     try:
-        return bool(json.loads(record.read_text())["package"] == DEFAULT_PACKAGE)
+        facts = json.loads(record.read_text())
+        return bool(facts["package"] == DEFAULT_PACKAGE) and "suite" not in facts
     except (OSError, ValueError, KeyError, TypeError):
         return False
 

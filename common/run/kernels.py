@@ -24,7 +24,7 @@ from kernel.events import Compiled, Event, Finished, Noted, Progress, Started, W
 from kernel.image.prebuilt import Bootable, Prebuilt, prebuilt, read_header
 from kernel.make import config
 from kernel.source.archive import archive_source
-from kernel.source.source import Source, debian_source, tree_source
+from kernel.source.source import DEFAULT_SUITE, Source, debian_source, tree_source
 
 _CONFIGS = CHECKOUT / "kernel" / "configs"
 
@@ -182,7 +182,8 @@ def default_tree() -> Path:
 def source_of(origin: Origin, progress: Progress) -> Source:
     """The package's, the tarball's or the tree's source; an image has none."""
     if origin.kind == "package":
-        return debian_source(origin.name, progress=progress)
+        package, at, suite = origin.name.partition("@")
+        return debian_source(package, suite=suite if at else DEFAULT_SUITE, progress=progress)
     if origin.kind == "source":
         return archive_source(origin.path, progress=progress)
     return tree_source(origin.path, progress=progress)

@@ -11,6 +11,7 @@ from typing import Literal
 
 from common.arch.architecture import Architecture
 from common.checks.model import Control
+from common.checks.promise import Gap
 from common.errors import CannotRunHere, UsageError
 from common.host.accel import Accelerator, probe
 from common.host.facts import available_memory_mib
@@ -22,7 +23,7 @@ from common.run.kernels import Kernels, kernels_of
 from common.run.options import RunOptions
 from common.stage.declaration import Option, Stage
 from common.stage.kernel_choice import KernelChoice
-from kernel.image.prebuilt import Bootable
+from kernel.image.prebuilt import Bootable, offers_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +58,11 @@ class RunSetup:
             return self.kernels.controls[control.name]
         outgoing = self.kernels.outgoing
         return outgoing, outgoing if control and control.same_kernel else self.kernels.incoming
+
+    def gap(self) -> Gap | None:
+        """What the kernels of a main run do not promise, of what the stage asks for."""
+        kernels = [(offers_of(kernel), bool(kernel.patches)) for kernel in self.pair(None)]
+        return self.stage.gap(str(self.stage.config.series), kernels)
 
 
 @dataclass(frozen=True)

@@ -202,8 +202,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
         words += ("stage.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:
         words += (f"stage.chain={chain}",)
-    kernels = [(offers_of(kernel), bool(kernel.patches)) for kernel in setup.pair(None)]
-    if gap := setup.stage.gap(str(setup.stage.config.series), kernels):
+    if gap := setup.gap():
         words += (f"stage.lacks={gap.name}",)
     if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
         # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.

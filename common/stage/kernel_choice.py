@@ -98,11 +98,12 @@ def is_archive(path: Path) -> bool:
 
 
 def origin_of(text: str) -> Origin:
-    """The origin that `text` names: a package linux-source-X.Y, a folder, a tarball, or an image.
+    """The origin that `text` names: a package, a folder, a tarball, or an image.
 
+    A package is linux-source-X.Y, or linux-source-X.Y@SUITE for that of another suite of Debian's.
     Raises UsageError for what is none of them.
     """
-    if re.fullmatch(r"linux-source-[0-9][0-9.]*", text):
+    if re.fullmatch(r"linux-source-[0-9][0-9.]*(@[a-z][a-z-]*)?", text):
         return Origin("package", text)
     path = Path(text).expanduser()
     if path.is_dir():

@@ -8,6 +8,7 @@ import hashlib
 import mailbox
 import re
 from collections.abc import Iterator
+from dataclasses import dataclass
 from email import message_from_bytes
 from pathlib import Path
 from typing import Literal
@@ -18,10 +19,12 @@ from common.paths import cache_root
 Series = Literal["ours", "none"] | Path
 """What is applied to a kernel's source: our patches, nothing, or the patches of a folder."""
 
-_MAILBOXES = (".mbx", ".mbox")
+MAILBOXES = (".mbx", ".mbox")
 _NUMBERED = re.compile(r"(?:v([0-9]+)-)?([0-9]{4})-")
 _DIFF = re.compile(r"^(?:diff --git |--- (?:a/|/dev/null))", re.M)
-_OF = re.compile(r"\[[^\]]*?\b([0-9]+)/([0-9]+)\]")
+_TAG = re.compile(r"\[([^\]]*)\]")
+_PLACE = re.compile(r"\b([0-9]{1,4})/([0-9]{1,4})$")
+_VERSION = re.compile(r"\bv([0-9]{1,3})\b", re.I)
 _MOST_BYTES = 64 << 20
 
 
@@ -62,12 +65,12 @@ def given_series(text: str) -> Path:
     """
     path = Path(text).expanduser()
     if path.is_dir():
-        boxes = [box for suffix in _MAILBOXES for box in sorted(path.glob(f"*{suffix}"))]
+        boxes = [box for suffix in MAILBOXES for box in sorted(path.glob(f"*{suffix}"))]
         if boxes and not (path / "series").is_file() and not any(path.glob("*.patch")):
             if len(boxes) > 1:
                 raise UsageError(f"--series {text}: {len(boxes)} mailboxes are there: name one")
             path = _taken_apart(boxes[0])
-    elif path.is_file() and path.suffix in _MAILBOXES:
+    elif path.is_file() and path.suffix in MAILBOXES:
         path = _taken_apart(path)
     else:
         raise UsageError(
@@ -92,33 +95,74 @@ def _check(text: str, patch: Path) -> None:
         )
 
 
-def _taken_apart(box: Path) -> Path:
-    """A folder in the cache with a file for each patch of the mailbox, in their order."""
+@dataclass(frozen=True)
+class Mail:
+    """A mail of a series: its cover letter, or a patch."""
+
+    subject: str
+    title: str
+    """The subject without its tag, [PATCH v2 3/5]."""
+    version: int
+    number: int
+    """0: of the cover letter, or where the tag has none."""
+    count: int
+    """Of the series; 0 where the tag has none."""
+    has_diff: bool
+    text: str
+    content: bytes
+
+
+def mails(box: Path) -> list[Mail]:
+    """What a mailbox holds of a series, without the answers, in the order in which they stand.
+
+    With the cover letter that `b4 am` lays beside it, as *.cover. Raises UsageError for one that is
+    too large to be a series.
+    """
     if box.stat().st_size > _MOST_BYTES:
-        raise UsageError(f"--series {box}: {box.stat().st_size >> 20} MiB are no series of patches")
-    content = box.read_bytes()
-    folder = cache_root() / "series" / hashlib.sha256(content).hexdigest()[:24]
-    found = list(_mails(box))
-    if not found:
-        raise UsageError(f"--series {box}: no mail of it holds a patch")
-    if len({number for number, _, _ in found}) != len(found):  # not numbered: in their order
-        found = [(n, subject, text) for n, (_, subject, text) in enumerate(found, start=1)]
-    folder.mkdir(parents=True, exist_ok=True)
-    for number, subject, text in sorted(found):
-        name = re.sub(r"[^A-Za-z0-9]+", "-", subject).strip("-")[:52] or "patch"
-        (folder / f"{number:04}-{name}.patch").write_text(text, encoding="utf-8")
-    return folder
+        raise UsageError(f"{box}: {box.stat().st_size >> 20} MiB are no series of patches")
+    contents = [mail.as_bytes() for mail in mailbox.mbox(box, create=False)]
+    cover = box.with_suffix(".cover")
+    if cover.is_file() and cover.stat().st_size <= _MOST_BYTES:
+        contents.insert(0, cover.read_bytes())
+    return [mail for content in contents if (mail := _mail(content))]
 
 
-def _mails(box: Path) -> Iterator[tuple[int, str, str]]:
-    """(number, subject without its brackets, patch) of each mail that holds a diff."""
-    for mail in mailbox.mbox(box, create=False):
-        message = message_from_bytes(mail.as_bytes(), policy=email.policy.default)
+def _mail(content: bytes) -> Mail | None:
+    message = message_from_bytes(content, policy=email.policy.default)
+    subject = " ".join(str(message["Subject"] or "").split())
+    if re.match("re:", subject, re.I):
+        return None
+    try:
         part = message.get_body(preferencelist=("plain",))
         text = str(part.get_content()).replace("\r\n", "\n") if part else ""
-        if not _DIFF.search(text):
-            continue  # a cover letter, or an answer
-        subject = " ".join(str(message["Subject"] or "").split())
-        place = _OF.search(subject)
-        title = re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject)
-        yield int(place[1]) if place else 0, title, f"Subject: {subject}\n\n{text}"
+    except (LookupError, ValueError):
+        return None  # of a character set or an encoding that there is not
+    tag = match[1] if (match := _TAG.match(subject)) else ""
+    place, version = _PLACE.search(tag), _VERSION.search(tag)
+    return Mail(
+        subject=subject,
+        title=re.sub(r"^(?:\[[^\]]*\]\s*)+", "", subject),
+        version=int(version[1]) if version else 1,
+        number=int(place[1]) if place else 0,
+        count=int(place[2]) if place else 0,
+        has_diff=bool(_DIFF.search(text)),
+        text=text,
+        content=content,
+    )
+
+
+def _taken_apart(box: Path) -> Path:
+    """A folder in the cache with a file for each patch of the mailbox, in their order."""
+    found = [mail for mail in mails(box) if mail.has_diff]
+    folder = cache_root() / "series" / hashlib.sha256(box.read_bytes()).hexdigest()[:24]
+    if not found:
+        raise UsageError(f"--series {box}: no mail of it holds a patch")
+    numbers = [mail.number for mail in found]
+    if len(set(numbers)) != len(found):  # not numbered: in their order
+        numbers = list(range(1, len(found) + 1))
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, mail in zip(numbers, found, strict=True):
+        name = re.sub(r"[^A-Za-z0-9]+", "-", mail.title).strip("-")[:52] or "patch"
+        content = f"Subject: {mail.subject}\n\n{mail.text}"
+        (folder / f"{number:04}-{name}.patch").write_text(content, encoding="utf-8")
+    return folder

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from common.errors import UsageError
+from common.errors import Exit, UsageError
 from common.judge.verdict import Verdict
 from common.machine.hypervisor import Hypervisor
 from common.run.kernels import kernels_of
@@ -45,6 +45,11 @@ class Step:
     """Of what had to be compiled anew: a file is compiled with the first patch that changes it."""
     verdict: Verdict
     run: Path
+
+    @property
+    def fell(self) -> bool:
+        """Whether a list would not take it: it warns, or did not update live."""
+        return bool(self.warnings) or self.verdict.exit is not Exit.PASS
 
 
 def steps(

@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-_NAME = rb"(?:(?:luo|memfd|(?:vfio-)?pci|iommu(?:fd)?)-(?:live-)?v[0-9]{1,3}|iommu-liveupdate)"
+_NAME = rb"(?:(?:kho|luo|memfd|(?:vfio-)?pci|iommu(?:fd)?)-(?:live-)?v[0-9]{1,3}|iommu-liveupdate)"
 # A scan for what all of them end in, and a look back: several times faster than for _NAME itself.
 _END = re.compile(rb"(?:-v[0-9]{1,3}|iommu-liveupdate)\0")
 _LONGEST = 48

@@ -27,6 +27,7 @@ from kernel.system.process import clean_environment, polite, run_captured
 from kernel.system.space import FETCH_BYTES, FULL, disk_errors_told, require_space
 
 PRIVATE_APT = CHECKOUT / "common" / "host" / "private-apt"
+DEFAULT_SUITE = "trixie-backports"
 FETCH_SECONDS = 3600.0
 UNPACK_SECONDS = 1800.0
 GIT_SECONDS = 120.0
@@ -102,7 +103,7 @@ def kernel_version(tree: Path) -> str:
 def debian_source(
     package: str = "linux-source-7.3",
     *,
-    suite: str = "trixie-backports",
+    suite: str = DEFAULT_SUITE,
     refresh: bool = False,
     progress: Progress = quiet,
     private_apt: Path = PRIVATE_APT,
@@ -113,20 +114,26 @@ def debian_source(
     """
     if not re.fullmatch(r"linux-source-[0-9][0-9.]*", package):
         raise SourceError(f"{package} is not the name of a kernel source package")
+    if not re.fullmatch(r"[a-z][a-z-]*", suite):
+        raise SourceError(f"{suite!r} is not the name of a suite of Debian's")
     lock = wait_lock(
-        lock_path(f"fetch-{package}"),
+        lock_path(_fetch_name(package, suite)),
         exclusive=True,
         waiting=lambda pid: progress(Waiting(f"the source package {package}", pid)),
         timeout=FETCH_SECONDS + UNPACK_SECONDS,
     )
     with lock:
-        if not refresh and (found := _unpacked(package)) is not None:
+        if not refresh and (found := _unpacked(package, suite)) is not None:
             return found
         return _fetch(package, suite, progress, private_apt)
 
 
-def _unpacked(package: str) -> Source | None:
-    """The newest unpacked source of `package`, if there is one."""
+def _fetch_name(package: str, suite: str) -> str:
+    return f"fetch-{package}" if suite == DEFAULT_SUITE else f"fetch-{package}-{suite}"
+
+
+def _unpacked(package: str, suite: str) -> Source | None:
+    """The newest unpacked source of `package` that came from the suite, if there is one."""
     newest: tuple[float, Source] | None = None
     for record in sources_root().glob("*/source.json"):
         try:
@@ -134,7 +141,8 @@ def _unpacked(package: str) -> Source | None:
             age = record.stat().st_mtime
         except (OSError, ValueError):
             continue
-        if facts.get("package") == package and (newest is None or age > newest[0]):
+        came = (facts.get("package"), facts.get("suite", DEFAULT_SUITE))
+        if came == (package, suite) and (newest is None or age > newest[0]):
             newest = (age, _debian(record.parent / "tree", facts))
     return newest[1] if newest else None
 
@@ -156,7 +164,7 @@ def _fetch(package: str, suite: str, progress: Progress, private_apt: Path) -> S
     root = sources_root()
     require_space(root, FETCH_BYTES, f"fetching and unpacking {package}")
     # the name is the lock's, so what a killed process left is ours to remove
-    work = root / f".fetch-{package}"
+    work = root / f".{_fetch_name(package, suite)}"
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     try:
@@ -173,11 +181,14 @@ def _fetch(package: str, suite: str, progress: Progress, private_apt: Path) -> S
             raise _failure(f"apt could not fetch {package} from {suite}", said)
         progress(Started(Phase.UNPACK, debs[0].name))
         facts = _unpack(package, debs[0], work)
+        if suite != DEFAULT_SUITE:
+            facts["suite"] = suite
         target = root / facts["identity"][:24]
-        if target.exists():
-            return _debian(target / "tree", facts)
         (work / "source.json").write_text(json.dumps(facts))
-        work.rename(target)
+        if target.exists():  # another suite has the same package
+            (work / "source.json").replace(target / "source.json")
+        else:
+            work.rename(target)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return _debian(target / "tree", facts)

@@ -13,10 +13,10 @@ def test_a_name_is_found_behind_a_pointer_and_as_a_whole() -> None:
     pointer = b"\x80\x12\x34\x81\xff\xff\xff\xff"
     image = (
         pointer + b"vfio-pci-v1\0\0\0" + pointer + b"memfd-v2\0" + b"\0iommu-liveupdate\0"
-        b"my-pci-v1\0xpci-v3\0luo-v5 is old\0pci-v2x\0kho-v4\0iommufd-live-v1\0"
+        b"my-pci-v1\0xpci-v3\0luo-v5 is old\0pci-v2x\0echo-v4\0kho-v4\0iommufd-live-v1\0"
     )
     found = offers_of_image(image)
-    assert found == ("iommu-liveupdate", "iommufd-live-v1", "memfd-v2", "vfio-pci-v1")
+    assert found == ("iommu-liveupdate", "iommufd-live-v1", "kho-v4", "memfd-v2", "vfio-pci-v1")
 
 
 def test_a_tree_and_patches_define_them(tmp_path: Path) -> None:

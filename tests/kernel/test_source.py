@@ -87,6 +87,26 @@ def test_a_refresh_takes_the_newer_package_and_keeps_the_older(tmp_path: Path) -
 
 
 @needs_dpkg
+def test_another_suites_package_is_another_source(tmp_path: Path) -> None:
+    ours = package(tmp_path / "1", "linux-source-7.3", "7.3.4-1~bpo13+1")
+    theirs = package(tmp_path / "2", "linux-source-7.3", "7.3.5-1")
+    first = debian_source(private_apt=apt(tmp_path, f"cp {ours} ."))
+    tool = apt(tmp_path, f'echo "$@" >> {tmp_path}/calls; cp {theirs} .')
+    second = debian_source(suite="sid", private_apt=tool)
+    assert second.identity != first.identity
+    assert ("suite", "sid") in second.facts and dict(first.facts).get("suite") is None
+    none = apt(tmp_path, "exit 1")
+    assert debian_source(private_apt=none) == first
+    assert debian_source(suite="sid", private_apt=none) == second
+    assert (tmp_path / "calls").read_text() == "sid download linux-source-7.3\n"
+
+
+def test_a_suite_that_is_none(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="not the name of a suite"):
+        debian_source(suite="", private_apt=tmp_path)
+
+
+@needs_dpkg
 def test_what_apt_says_is_told(tmp_path: Path) -> None:
     tool = apt(tmp_path, 'echo "E: Unable to locate package linux-source-9.9" >&2; exit 100')
     with pytest.raises(FetchError, match=r"linux-source-9\.9 .*E: Unable to locate package"):

@@ -100,10 +100,13 @@ def test_what_cannot_be_meant(words: list[str], says: str) -> None:
 def test_an_origin_is_told_by_what_it_is(tmp_path: Path) -> None:
     (tmp_path / "bzImage").write_text("")
     assert origin_of("linux-source-7.2").kind == "package"
+    assert origin_of("linux-source-7.2@sid") == Origin("package", "linux-source-7.2@sid")
     assert origin_of(str(tmp_path)).kind == "tree"
     assert origin_of(str(tmp_path / "bzImage")).kind == "image"
     with pytest.raises(UsageError, match=r"no linux-source-X\.Y, kernel tree, tarball or bzImage"):
         origin_of("linux-7.2")
+    with pytest.raises(UsageError, match=r"linux-source-7\.2@ is no"):
+        origin_of("linux-source-7.2@")
 
 
 def stage_2(*words: str) -> Stage:

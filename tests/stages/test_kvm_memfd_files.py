@@ -133,6 +133,32 @@ def series_keeps_memory(folder: Path) -> None:
     (folder / "trial.json").write_text(json.dumps(setting))
 
 
+def an_image_of(*offers: str) -> Edit:
+    """The incoming kernel is an image that names these formats; of its patches nothing is known."""
+
+    def edit(folder: Path) -> None:
+        setting = json.loads((folder / "trial.json").read_text())
+        setting["incoming"] |= {"prebuilt": True, "patches": [], "offers": offers}
+        (folder / "trial.json").write_text(json.dumps(setting))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("offers", "fallen"),
+    [
+        (("kho-v4", "luo-v5", "memfd-v2"), set()),
+        (("kho-v5", "luo-v6", "memfd-v3", "pci-live-v1"), {"finish_gives_back", "failed_retrieve"}),
+    ],
+)
+def test_an_image_is_of_our_series_by_the_formats_that_it_names(
+    recorded: RecordedTrial, offers: tuple[str, ...], fallen: set[str]
+) -> None:
+    """What stock Linux does is a failure with our series."""
+    found = fallen_checks(recorded(an_image_of(*offers)), STAGE)
+    assert found & {"finish_gives_back", "failed_retrieve"} == fallen
+
+
 def available_after_failure(kb: int) -> Edit:
     """MemAvailable after the retrieve that failed: so many kB more than before it."""
 

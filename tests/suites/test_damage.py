@@ -361,12 +361,12 @@ def test_a_machine_that_was_stopped_too_late_is_followed_by_another(
         yield "there"
 
     monkeypatch.setattr(run, "standing", standing)
-    with run._in_time(cast(Any, None), tmp_path) as machine:
+    with run.in_time(cast(Any, None), tmp_path) as machine:
         assert cast(Any, machine) == "there"
     assert made == ["machine-1", "machine-2", "machine-3"]
 
 
-def test_one_that_never_is_in_time_is_the_harness_error(
+def test_one_that_never_isin_time_is_the_harness_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def standing(_bench: object, folder: Path) -> None:
@@ -374,6 +374,6 @@ def test_one_that_never_is_in_time_is_the_harness_error(
         raise TooLate("too late")
 
     monkeypatch.setattr(run, "standing", standing)
-    with pytest.raises(TooLate), run._in_time(cast(Any, None), tmp_path):
+    with pytest.raises(TooLate), run.in_time(cast(Any, None), tmp_path):
         pass
     assert len(list(tmp_path.iterdir())) == 5

@@ -110,6 +110,9 @@ def test_all_records_are_found(sealed: bool) -> None:
     assert (memfd.session, memfd.token, memfd.frames) == ("vm", 5, FRAMES)
     assert memfd.properties == f"77:{2 * PAGE}:4"
     assert found.devices == ()
+    assert found.formats == (
+        ("kho-v4", "luo-v6", "memfd-v3") if sealed else ("kho-v4", "luo-v5", "memfd-v2")
+    )
 
 
 @pytest.mark.parametrize("sealed", [False, True])

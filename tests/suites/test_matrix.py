@@ -59,6 +59,11 @@ def test_every_pair_in_both_directions_and_with_itself() -> None:
     )
 
 
+def test_a_suite_is_part_of_the_name() -> None:
+    (cell,) = matrix("--kernel", "linux-source-7.2@sid", "--stage", "1")
+    assert cell.name == "stage-1.7.2-sid-to-7.2-sid.main"
+
+
 def test_controls_are_cells_where_their_kernels_can_be_built() -> None:
     ours = {cell.control for cell in matrix("--stage", "2", "--controls")}
     none = {cell.control for cell in matrix("--stage", "2", "--controls", "--series", "none")}

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Iterator
 from math import comb
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -20,6 +21,7 @@ from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.paths import CHECKOUT
 from common.record.evidence import Run, Trial
+from common.run.setup import plan_trials
 from common.stage.loading import load_stage
 from common.suites.soak.rounds import Judged, RunOne, go_on, judged
 from common.suites.soak.state import (
@@ -33,7 +35,7 @@ from common.suites.soak.state import (
     stored,
     upper_end,
 )
-from tests.conftest import sentence
+from tests.conftest import FakeHypervisor, sentence
 
 MAIN, CONTROL = ("01_a", "main"), ("01_a", "control-b")
 STATE = State(
@@ -187,7 +189,8 @@ def test_another_soak_under_its_name(soak: Soak, change: dict[str, Any], says: s
     with pytest.raises(UsageError, match=says) as raised:
         Soak("some").begin(other)
     assert "--fresh begins anew, --name NAME keeps both" in str(raised.value)
-    soak.check(STATE.model_copy(update={"kernels": {}}))  # not known yet: no contradiction
+    # not known yet: no contradiction
+    soak.check(STATE.model_copy(update={"kernels": {}, "trials": ()}))
 
 
 def test_two_harnesses_do_not_share_a_soak(soak: Soak) -> None:
@@ -290,20 +293,32 @@ def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[...,
     assert (control.status, control.attempts) == ("FAILED AS EXPECTED", 1)
 
 
-class FakeHypervisor:
-    """What the verb asks of one, without libvirt; it is its own cleanup."""
+def test_what_fails_as_expected_is_right(soak: Soak) -> None:
+    expected = Judged("XFAIL", "a kernel that hands over no device's file: -2; 30 XFAIL")
+    go_on(soak, coming_to(expected, RIGHT["control-b"], Judged("XPASS", "kept")), rounds=2)
+    assert [r.kind for r in soak.results] == ["right"] * 4
+    assert exit_of(soak.results) == 0
+    assert not [r for r in soak.results if r.kept]
 
-    def __init__(self, _uri: str | None) -> None:
-        self.cleanup = self
 
-    def __enter__(self) -> FakeHypervisor:
-        return self
-
-    def __exit__(self, *_exception: object) -> None:
-        pass
-
-    def remove_folder(self, _folder: Path) -> None:
-        pass
+def test_controls_of_kernels_that_promise_less_are_left_out(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    stage = load_stage(2)
+    (gap, _) = stage.gaps
+    plans = {
+        (label, plan.name): plan
+        for label in ("01_a", "02_b")
+        for plan in plan_trials(controls=stage.controls[:3])
+    }
+    setups: Any = {
+        "01_a": SimpleNamespace(gap=lambda: None),
+        "02_b": SimpleNamespace(gap=lambda: gap),
+    }
+    kept = verb._telling(plans, setups)
+    assert [label for label, _ in kept] == ["01_a"] * 4 + ["02_b"]
+    assert kept.keys() & {("02_b", "main")}
+    assert f"02_b: {gap.what}: its 3 controls are left out" in capsys.readouterr().err
 
 
 Command = Callable[..., int]

@@ -74,7 +74,7 @@ def run_points(
     Raises HarnessError where an undamaged life is not taken over, or a byte that the host changed
     in a file is not seen.
     """
-    with _in_time(bench, folder) as machine:
+    with in_time(bench, folder) as machine:
         planned = _planned(machine, asked)
         _write_plan(bench, asked, planned, folder)
         for name in _CONTROLS:
@@ -89,10 +89,11 @@ def run_points(
 
 
 @contextmanager
-def _in_time(bench: Bench, folder: Path) -> Iterator[Standing]:
+def in_time(bench: Bench, folder: Path) -> Iterator[Standing]:
     """A machine that stands at the jump, the first of `_MACHINES` that was stopped in time.
 
-    Nothing has been tried on one that was not; its folder stays.
+    Nothing has been tried on one that was not; its folder, machine-N in `folder`, stays. Raises
+    HarnessError where none comes there, or where what is handed over cannot be found.
     """
     for left in reversed(range(_MACHINES)):
         number = sum(1 for _ in folder.glob("machine-*")) + 1

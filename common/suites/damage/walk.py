@@ -45,6 +45,8 @@ class Handover:
     memfds: tuple[Memfd, ...]
     devices: tuple[str, ...]
     """Addresses (BB:SS.F) of the PCI devices, and of the bridges above them."""
+    formats: tuple[str, ...]
+    """Names of the formats that stand beside what is handed over, each once, KHO's first."""
 
 
 def find_root(ram: bytes, read: Read) -> int:
@@ -89,6 +91,7 @@ class _Walk:
         self._preserved: dict[str, int] = {}
         self._sealed = False
         self._form = layouts.MEMFD
+        self._formats: dict[str, None] = {}
 
     def all(self, root: int) -> Handover:
         tree, blobs = self._device_tree(root)
@@ -100,7 +103,12 @@ class _Walk:
         if self._largest[1]:
             self._memfd(self._largest[1])
         self._tree(tree, {"luo": blobs["LUO"]})
-        return Handover(tuple(self._records), tuple(self._memfds), tuple(self._devices))
+        return Handover(
+            tuple(self._records),
+            tuple(self._memfds),
+            tuple(self._devices),
+            tuple(self._formats),
+        )
 
     def _numbers(self, address: int, layout: tuple[Field, ...]) -> dict[str, int]:
         data = self._read(address, layouts.size_of(layout))
@@ -110,6 +118,12 @@ class _Walk:
 
     def _text(self, address: int, size: int) -> str:
         return self._read(address, size).split(b"\0")[0].decode("ascii", "replace")
+
+    def _format(self, address: int, size: int) -> str:
+        """The name of a format that stands there; it is noted."""
+        name = self._text(address, size)
+        self._formats[name] = None
+        return name
 
     def _add(
         self, name: str, address: int, layout: tuple[Field, ...], neighbour: int | None = None
@@ -142,6 +156,8 @@ class _Walk:
             elif token == _PROP:
                 length, string = struct.unpack_from(">2I", data, offset)
                 name = data[head[3] + string :].split(b"\0")[0].decode("ascii", "replace")
+                if not node and name == "compatible":
+                    self._format(at + offset + 8, length)
                 value = int.from_bytes(data[offset + 8 : offset + 8 + length], "little")
                 found.append(_property(node, name, offset + 8, length))
                 if name == "preserved-memory-map":
@@ -155,8 +171,7 @@ class _Walk:
         return tree, blobs
 
     def _luo(self, at: int) -> None:
-        # "luo-v5" and "memfd-v2" are Linux 7.3's.
-        self._sealed = self._text(at, 8) != "luo-v5"
+        self._sealed = _known(self._format(at, 8), "luo-v5", "luo-v6")
         luo = self._add("luo", at, layouts.LUO_SEALED if self._sealed else layouts.LUO)
         if luo["sessions"]:
             size = layouts.size_of(layouts.SESSION)
@@ -180,13 +195,14 @@ class _Walk:
     def _files(self, session: str, at: int) -> None:
         for address, other in self._block("files", at, layouts.size_of(layouts.FILE)):
             file = self._add("file", address, layouts.FILE, other)
-            kind = self._text(address, 48)
+            kind = self._format(address, 48)
             if kind.startswith("memfd-"):
-                self._form = layouts.MEMFD if kind == "memfd-v2" else layouts.MEMFD_SEALED
+                sealed = _known(kind, "memfd-v2", "memfd-v3")
+                self._form = layouts.MEMFD_SEALED if sealed else layouts.MEMFD
                 self._note_memfd(session, file["token"], file["data"])
-            elif kind.startswith("vfio-pci-"):
+            elif kind.startswith("vfio-pci-live-"):
                 self._add("vfio", file["data"], layouts.VFIO)
-            elif kind.startswith("iommufd-"):
+            elif kind.startswith("iommufd-live-"):
                 self._add("iommufd", file["data"], layouts.IOMMUFD)
                 first = file["data"] + layouts.size_of(layouts.IOMMUFD)
                 self._add("hwpt", first, layouts.HWPT)
@@ -229,10 +245,10 @@ class _Walk:
         entries = [at + 16 + n * size for n in range(min(head["count"], PAGE // size))]
         for address, other in _with_others(entries):
             flb = self._add("flb", address, layouts.FLB, other)
-            kind = self._text(address, 48)
-            if kind.startswith("pci-"):
+            kind = self._format(address, 48)
+            if kind.startswith("pci-live-"):
                 self._pci(flb["data"])
-            elif kind.startswith("iommu-"):
+            elif kind.startswith("iommu-live-"):
                 self._iommu(flb["data"])
 
     def _pci(self, at: int) -> None:
@@ -271,6 +287,13 @@ class _Walk:
                 raise ValueError(f"{name} at {address:#x} is not registered with KHO")
             bit = Field(name, here.bit // 8, 1, "bit", here.bit % 8)
             self._records.append(Record(f"page-{name}", here.leaf, PAGE, (bit,)))
+
+
+def _known(name: str, plain: str, sealed: str) -> bool:
+    """Whether it is the format with checksums, of our series. Raises ValueError where neither."""
+    if name not in (plain, sealed):
+        raise ValueError(f"the layout of {name!r} is not known, only of {plain} and {sealed}")
+    return name == sealed
 
 
 def _property(node: str, name: str, offset: int, length: int) -> Field:

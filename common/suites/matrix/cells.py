@@ -20,6 +20,7 @@ from tabulate import tabulate
 from common.errors import Exit, StagesError, UsageError
 from common.judge.stored_run import opened
 from common.judge.verdict import EXIT_OF
+from common.record.evidence import Trial
 from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice, Origin
@@ -29,7 +30,7 @@ GITHUB_JOBS, GITLAB_JOBS = 256, 200
 """How many jobs one matrix may have: GitHub's limit for a workflow run, GitLab's for a job."""
 
 _OF_ERROR = {Exit.NO_KERNEL: "NO KERNEL", Exit.SKIP: "SKIP"}
-_EXITS: Mapping[str, Exit] = {
+EXITS: Mapping[str, Exit] = {
     **{str(status): exit for status, exit in EXIT_OF.items()},
     "NO KERNEL": Exit.NO_KERNEL,
     "NO RESULT": Exit.HARNESS,
@@ -75,6 +76,10 @@ class Result:
     status: str
     why: str
     headline: Mapping[str, str]
+    main: Trial | None = None
+    """The trial that counts, of a cell that is a main run."""
+    fell: frozenset[str] = frozenset()
+    """The checks that fell in it."""
 
 
 def cells_of(
@@ -133,13 +138,13 @@ def write_result(folder: Path, cell: Cell, content: Mapping[str, Any]) -> None:
 
 def result(folders: Sequence[Path], name: str) -> Result:
     """What the cell left in one of these folders; the verdict on its bundle, where there is one."""
-    bundles = _found(folders, f"{name}.zip")
+    bundles = found(folders, f"{name}.zip")
     if bundles:
         try:
             return _judged(name, bundles[0])
         except StagesError as error:
             return Result(name, "NO RESULT", str(error), {})
-    notes = _found(folders, f"{name}.json")
+    notes = found(folders, f"{name}.json")
     try:
         said = json.loads(notes[0].read_text()) if notes else {}
         status, why = str(said["status"]), str(said["why"])
@@ -153,18 +158,23 @@ def result(folders: Sequence[Path], name: str) -> Result:
 def _judged(name: str, bundle: Path) -> Result:
     with opened(str(bundle)) as one:
         verdict, planned = one.vouched, one.run.planned
-        stage, _, what = _parts(name)
+        stage, _, what = parts(name)
         if (stage, (what if what == "main" else f"control-{what}",)) != (
             str(one.run.stage),
             planned,
         ):
             raise UsageError(f"{bundle}: its run is of stage {one.run.stage}, {planned[0]}")
-        main = one.run.trial(verdict.trials[0].trial) if verdict.trials else None
+        judged = verdict.trials[0] if verdict.trials else None
+        main = one.run.trial(judged.trial) if judged else None
         headline = one.stage.headline(main) if main and verdict.status == "PASS" else {}
-        return Result(name, verdict.status, verdict.why, headline)
+        fell = (
+            frozenset(a.check for a in judged.answers if a.outcome.fell) if judged else frozenset()
+        )
+        return Result(name, verdict.status, verdict.why, headline, main, fell)
 
 
-def _found(folders: Sequence[Path], name: str) -> list[Path]:
+def found(folders: Sequence[Path], name: str) -> list[Path]:
+    """The files of that name, or that match, anywhere in these folders."""
     return [path for folder in folders for path in sorted(folder.rglob(name))]
 
 
@@ -179,7 +189,7 @@ def table(results: Sequence[Result]) -> str:
     rows: dict[tuple[str, str], dict[str, str]] = {}
     controls: dict[tuple[str, str], list[bool]] = {}
     for one in results:
-        stage, pair, what = _parts(one.cell)
+        stage, pair, what = parts(one.cell)
         row = rows.setdefault((stage, pair), {"stage": stage, "kernels": pair, "main": "-"})
         if what == "main":
             row |= {"main": one.status, "blackout": one.headline.get("blackout", "")}
@@ -192,7 +202,8 @@ def table(results: Sequence[Result]) -> str:
     return "\n".join([text, "", *(f"{o.cell}: {o.status}: {o.why}" for o in bad)]).rstrip() + "\n"
 
 
-def _parts(cell: str) -> tuple[str, str, str]:
+def parts(cell: str) -> tuple[str, str, str]:
+    """Stage, "A to B", and "main" or the control, of a cell's name."""
     stage, _, rest = cell.partition(".")
     pair, _, what = rest.rpartition(".")
     return stage.removeprefix("stage-"), pair.replace("-to-", " to "), what
@@ -201,7 +212,12 @@ def _parts(cell: str) -> tuple[str, str, str]:
 def exit_of(results: Iterable[Result], *, refusal_ok: bool) -> Exit:
     """The worst of all; nothing at all is a failure of the harness."""
     passing = ("PASS", "XPASS", "XFAIL", *(("REFUSED",) if refusal_ok else ()))
-    seen = [Exit.PASS if o.status in passing else _EXITS[o.status] for o in results]
+    return worst(Exit.PASS if o.status in passing else EXITS[o.status] for o in results)
+
+
+def worst(exits: Iterable[Exit]) -> Exit:
+    """The worst of all; nothing at all is a failure of the harness."""
+    seen = set(exits)
     if not seen:
         return Exit.HARNESS
     return next((exit for exit in _WORST_FIRST if exit in seen), Exit.PASS)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from common.errors import HarnessError, StagesError
+from common.host.accel import probe
 from common.host.facts import available_memory_mib
 from common.judge.bundle import pack
 from common.machine.hypervisor import Hypervisor
@@ -20,6 +21,7 @@ from common.run.options import RunOptions
 from common.run.setup import TrialPlan, options_of
 from common.run.stage_run import execute_run
 from common.suites.matrix.cells import Cell, result_of_error, write_result
+from common.suites.matrix.written import note_written
 
 _CPUS_EACH = 2
 """Of the host, for a machine: what is watched in time must not wait for another machine."""
@@ -33,16 +35,22 @@ def run_cells(
     *,
     connect: str | None = None,
     jobs: int | None = None,
+    formats: bool = False,
 ) -> None:
     """Each cell leaves its result in `folder`; kernels are built before a machine starts.
 
-    Without `jobs`, as many side by side as the host has cores and memory for.
+    Without `jobs`, as many side by side as the host has cores and memory for. With `formats` a
+    note is left on what each outgoing kernel writes.
     """
     runnable = _built(wanted, folder)
-    if len(runnable) == 1:
+    alone = len(runnable) == 1
+    if alone or formats:  # one process opens libvirt's embedded driver once
         with Hypervisor(connect) as hypervisor:
-            run_cell(runnable[0], options, hypervisor, folder)
-    elif runnable:
+            if formats:
+                note_written(runnable, probe(wanted=options.accelerator), hypervisor, folder)
+            if alone:
+                run_cell(runnable[0], options, hypervisor, folder)
+    if runnable and not alone:
         _run_side_by_side(runnable, jobs or _jobs(runnable, options), folder)
 
 

@@ -82,8 +82,9 @@ class Result(Stored):
 
     @property
     def kind(self) -> Kind:
-        """A main run is right when it passed, a control when it failed as expected."""
-        if self.status in ("PASS", "FAILED AS EXPECTED"):
+        """A main run is right when it passed, or failed where its kernels promise nothing else and
+        for the cause that was expected (XFAIL); a control when it failed as expected."""
+        if self.status in ("PASS", "XPASS", "XFAIL", "FAILED AS EXPECTED"):
             return "right"
         return "disturbed" if self.status == "DISTURBED" else "wrong"
 
@@ -120,12 +121,13 @@ class Soak:
         if self.state is None:
             return
         old, new = self.state, wanted
-        kernels = wanted.kernels or old.kernels  # not known yet when the options are looked at
+        # Neither is known yet when the options are looked at.
+        kernels, trials = wanted.kernels or old.kernels, wanted.trials or old.trials
         if old.commit != new.commit:
             was = f"at commit {old.commit}, and this is {new.commit}"
         elif old.chosen != new.chosen:
             was = f"with {_in_words(old.chosen)}; now it is {_in_words(new.chosen)}"
-        elif (old.trials, old.kernels) != (new.trials, kernels):
+        elif (old.trials, old.kernels) != (trials, kernels):
             was = "with other trials or kernels than these"
         else:
             return

@@ -24,7 +24,7 @@ from iommufd.stage import STAGE as PROGRAM
 from iommufd.witness import TABLES_FILE
 from iommufd_qemu.checks import CLAIMS
 from iommufd_qemu.controls import CONTROLS
-from iommufd_qemu.promises import PROMISES
+from iommufd_qemu.promises import GAPS, PROMISES
 from iommufd_qemu.timing import blackout, headline, phases
 from iommufd_qemu.witness import TRACES, read_witness
 
@@ -96,7 +96,7 @@ STAGE = replace(
     not_claimed=NOT_CLAIMED,
     controls=CONTROLS,
     promises=PROMISES,
-    gaps=(),
+    gaps=GAPS,
     demo_controls=frozenset({"device-not-preserved", "interrupts-left", "not-injected"}),
     debug_options={},
     debug_controls=frozenset({"device-not-preserved"}),
