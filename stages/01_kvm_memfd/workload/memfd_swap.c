@@ -11,6 +11,7 @@
 
 #include "guest_ram.h"
 #include "memfd_swap.h"
+#include "pattern.h"
 
 #define DISK "/dev/ram0"
 #define DISK_PAGES 4096
