@@ -80,7 +80,7 @@ BLIND = {
     "cut off at a line's end": (lambda lines: lines[:-40], "is cut off: qemu-trace.log ends after"),
     "cut off in a line": (
         lambda lines: [*lines[:-1], lines[-1][:-9]],
-        r"cannot be read: .* new_state 11 \(s'$",
+        r"cannot be read: qemu-trace.log has the line '.+'$",
     ),
     "no boot in it": (
         lambda lines: lines[len(lines) * 9 // 10 :],

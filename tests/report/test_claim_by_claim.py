@@ -68,7 +68,7 @@ def test_the_page_on_other_trees_has_no_path_of_this_machine(stock: StoredRun) -
     assert "| `dma_in_gap` | our 02 | XFAIL | 0 frames" in page
     assert "| `outgoing_rules` | our 02 | N/A | no file" in page
     assert "PCI_COMMAND of 03:00.0 &lt;- 0x103" in page
-    assert "its image names luo-v5, memfd-v2" in page
+    assert "its image names kho-v4, luo-v5, memfd-v2" in page
 
 
 def test_about_what_cannot_be_read_is_one_sentence(

@@ -75,7 +75,6 @@ def test_the_recording_passes(trial: Callable[..., Trial]) -> None:
         ("vtd_reg_dmar_root addr 0x1000 scalable 0", 1500, {"one_handover"}),
         ("vtd_reg_dmar_root addr 0x1000 scalable 0", -3000, {"one_handover"}),
         ("vtd_dmar_fault sid 0x100 fault 5 addr 0x10000201000 write 1", 900, {"no_other_fault"}),
-        ("vtd_dmar_fault sid 0x100 fault 5 addr 0x10000201000 write 1", 90000, {"map_lands"}),
         ("vtd_dmar_fault sid 0x200 fault 5 addr 0x10000201000 write 1", 900, set()),
         ("pci_cfg_write igb 01:00.0 @0x4 <- 0x503", -20, {"bus_mastering_kept"}),
         ("e1000e_core_ctrl_sw_reset Doing SW reset", 900, {"no_device_reset"}),
@@ -117,7 +116,7 @@ def test_without_looks_there_is_no_answer(trial: Callable[..., Trial]) -> None:
 
     assert fallen(trial(forget)) == {
         *("root_taken_over", "same_entry", "same_table", "above_ram", "domain_id_reserved"),
-        *("unmap_faults", "map_lands", "pinned"),
+        *("unmap_faults", "map_lands", "pinned", "detached_blocked", "all_given_back"),
     }
 
 
@@ -157,7 +156,20 @@ def without(event: str) -> Edit:
 
 def test_faults_that_never_came_fall(trial: Callable[..., Trial]) -> None:
     found = fallen(trial(without("vtd_dmar_fault sid 0x100 ")))
-    assert found == {"unmapped_faulted", "reuse_faults", "unmap_faults"}
+    assert found == {"unmapped_faulted", "reuse_faults", "unmap_faults", "detached_blocked"}
+
+
+@pytest.mark.parametrize(("sooner", "checks"), [(5, {"map_lands"}), (-5, set())])
+def test_a_fault_after_the_map_is_one_until_it_is_detached(
+    trial: Callable[..., Trial], sooner: int, checks: set[str]
+) -> None:
+    def fault(folder: Path) -> None:
+        spoken = {text: t for t, text in read_stamped(folder / "dialogue.jsonl")}
+        kexec = console.parse(read_stamped(folder / "console.jsonl")).kexecs[0]
+        ms = (spoken["# await detaching"] - kexec) // 1_000_000 - sooner
+        traced("vtd_dmar_fault sid 0x100 fault 5 addr 0x10000201000 write 1", ms=ms)(folder)
+
+    assert fallen(trial(fault)) == checks
 
 
 def test_faults_before_the_gap_are_none_in_it(trial: Callable[..., Trial]) -> None:

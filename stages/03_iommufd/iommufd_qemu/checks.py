@@ -318,7 +318,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "a TCP connection through the NIC survives",
+        "TCP through the NIC survives",
         "The guest's TCP connection to the host, through the NIC, opened before the kexec, is used"
         " after it.",
         (Check("tcp_to_host", "Does the guest answer on the same TCP connection?", _tcp_to_host),),
