@@ -206,7 +206,7 @@ def test_git_send_email_takes_it(demo: Demo, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1"},
+        env={**os.environ, "HOME": str(tmp_path), "GIT_CONFIG_NOSYSTEM": "1", "EMAIL": "j@x.org"},
     )
     if "is not a git command" in done.stderr:
         pytest.skip("git send-email is not installed")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.judge.verdict import judge_trial
 from common.stage.loading import load_stage
 from tests.recorded_trial import KVM_MEMFD, Edit, RecordedTrial, fallen_checks, said
 
@@ -83,6 +84,12 @@ EDITS = {
         word("memory.released", "available", "1"),
         {"finish_gives_back", "unretrieved_given_back"},
     ),
+    "nobody is charged": (word("memory.retrieved", "charged", "0"), {"finish_gives_back"}),
+    "a charge is kept": (
+        word("memory.released", "charged", "2048"),
+        {"finish_gives_back", "unretrieved_given_back"},
+    ),
+    "nothing was swapped out": (said("files.swapped=8", "files.swapped=0"), {"files_kept"}),
     "one page less": (word("memory.end", "total", "1000"), {"all_restored"}),
     "one file of many": (word("many.files", "right", "199"), {"many_came"}),
     "none of none": (word("many.folios", "of", "0"), {"many_came"}),
@@ -107,6 +114,18 @@ def test_the_recording_passes(recorded: RecordedTrial) -> None:
 def test_one_word_one_check(recorded: RecordedTrial, edit: Edit, fallen: set[str]) -> None:
     broken = fallen_checks(recorded(edit), STAGE)
     assert broken == fallen
+
+
+def test_a_kernel_without_cgroups_and_swap_is_asked_for_neither(recorded: RecordedTrial) -> None:
+    def without(folder: Path) -> None:
+        said("memory.cgroup=0", "memory.cgroup=-19")(folder)
+        said("files.swap=0", "files.swap=-2")(folder)
+
+    trial = recorded(without)
+    answers = {answer.check: answer.outcome for answer in judge_trial(trial, STAGE).answers}
+    assert "the kernel has no memory cgroups" in answers["finish_gives_back"].seen
+    assert "no swap in this kernel (-2)" in answers["files_kept"].seen
+    assert fallen_checks(trial, STAGE) == set()
 
 
 def test_without_the_hosts_count_there_is_no_data(recorded: RecordedTrial) -> None:
