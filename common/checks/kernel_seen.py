@@ -77,7 +77,9 @@ def _stayed(trial: Trial) -> str | None:
         found = (_place(cpu, kernel, fixed=trial.update == 1) for cpu in cpus)
         places.append({place for place in found if place})
     common = places[0] & places[1]
-    if not common:
+    left = {number for number, *_ in common}
+    # A CPU that the new kernel does not start stays where it was: all_cpus asks for that.
+    if not common or {number for number, *_ in places[1]} - left:
         return None
     number, image, physical, own = sorted(common)[0]
     data = f" and its per-CPU data at {own:#x}" if own else ""
@@ -147,6 +149,16 @@ def _is_of(look: Look, cpu: CpuSample, kernel: KernelFacts) -> bool:
             for read, link in places
         )
     )
+
+
+def cpus_seen(trial: Trial, side: str) -> int | None:
+    """How many CPUs the host saw in the side's kernel, at one point or another; None where it does
+    not know where to look."""
+    kernel = trial.setting.outgoing if side == "outgoing" else trial.setting.incoming
+    if kernel.layout is None:
+        return None
+    cpus = [cpu for sample in _of_side(trial, side) for cpu in sample.cpus]
+    return len({cpu.cpu.number for cpu in cpus if _shows(cpu, kernel)})
 
 
 def _in_text(cpu: CpuSample, kernel: KernelFacts) -> bool:

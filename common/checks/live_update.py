@@ -11,6 +11,7 @@ import errno
 import re
 from collections.abc import Callable
 
+from common.checks.all_cpus import ALL_CPUS
 from common.checks.kernel_seen import HOST_SAW_KERNELS
 from common.checks.model import Check, Claim, Outcome
 from common.checks.outcomes import disturbed as disturbed
@@ -344,6 +345,7 @@ def live_update(*, taint: int = 0) -> Claim:
                 "build_ids", "Do the build IDs match the two kernels that were built?", _build_ids
             ),
             HOST_SAW_KERNELS,
+            ALL_CPUS,
             Check(
                 "kho_exec_from",
                 "Does KHO name the outgoing kernel, with the right count?",

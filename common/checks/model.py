@@ -37,6 +37,10 @@ class Outcome(Stored):
         return self.status in ("FAIL", "NO DATA", "DISTURBED")
 
 
+def _never(_trial: Trial) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Check:
     """A question to the record. `ask` is pure: the same trial gives the same outcome."""
@@ -49,6 +53,8 @@ class Check:
     timed: bool = False
     """The answer depends on bounds in time inside the machine: where the machine stood still for
     long because the host did, a failure shows nothing."""
+    but: Callable[[Trial], bool] = _never
+    """Of a check that is `timed`: failures that no host explains, as a wrong errno."""
 
 
 @dataclass(frozen=True)

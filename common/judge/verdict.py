@@ -360,7 +360,7 @@ def _answer(check: Check, trial: Trial) -> Outcome:
     A side that said nothing is none: who gave up waiting says so (see `_disturbance`).
     """
     found = ask(check, trial)
-    if not check.timed or found.status != "FAIL" or trial.host is None:
+    if not check.timed or found.status != "FAIL" or trial.host is None or check.but(trial):
         return found
     still = trial.host.stood_still()
     if still is None:

@@ -445,3 +445,28 @@ def test_a_control_that_the_host_corrupted_elsewhere_is_not_judged(corrupted: Tr
     )
     verdict = judge_control(corrupted, control, STAGE_2)
     assert verdict.status == "PASSED", "its own check did not notice, which no host explains"
+
+
+def test_no_host_explains_a_wrong_errno(tmp_path: Path) -> None:
+    def not_ok(seen: str) -> Edit:
+        def edit(folder: Path) -> None:
+            path = folder / "dialogue.jsonl"
+            lines = path.read_text().splitlines()
+            at = next(n for n, line in enumerate(lines) if " open_cdev" in line)
+            stamp = json.loads(lines[at])[0]
+            told = ["# rule.3.expected=-16 EBUSY and frames", f"# rule.3.seen={seen}"]
+            lines[at] = lines[at].replace('"ok ', '"not ok ')
+            lines[at:at] = [json.dumps([stamp, text]) for text in told]
+            path.write_text("\n".join(lines) + "\n")
+
+        return edit
+
+    def status(name: str, seen: str) -> str:
+        (tmp_path / name).mkdir()
+        load = RecordedTrial(STAGE_2, RECORDED / "vfio_noiommu" / "main", tmp_path / name)
+        verdict = judge_trial(load(edited(not_ok(seen), qemu=(299, 1299))), STAGE_2)
+        return next(a.outcome.status for a in verdict.answers if a.check == "incoming_rules")
+
+    assert status("silent", "-16 EBUSY and no frame") == "DISTURBED"
+    assert status("wrong", "0  and frames") == "FAIL"
+    assert status("both", "-22 EINVAL and no frame") == "FAIL"

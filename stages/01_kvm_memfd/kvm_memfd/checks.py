@@ -203,13 +203,11 @@ CLAIMS = (
                 "outgoing_rules",
                 "Does each misuse return the right errno?",
                 results_ok(OUTGOING, OUTGOING_RULES),
-                timed=True,
             ),
             Check(
                 "incoming_rules",
                 "Does each misuse return the right errno?",
                 results_ok(INCOMING, INCOMING_RULES),
-                timed=True,
             ),
             checks.FINISHED,
         ),

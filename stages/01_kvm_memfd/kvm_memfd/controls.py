@@ -287,6 +287,15 @@ CONTROLS = (
     POWER_OFF,
     SAME_KERNEL,
     Control(
+        name="one-cpu",
+        what="the incoming kernel is told maxcpus=1",
+        cmdline=lambda words: (*words, "stage.incoming=maxcpus=1"),
+        breaks=frozenset({"all_cpus"}),
+        # The other one stays in the outgoing kernel, as long as its page tables last.
+        may_break=frozenset({"host_saw_kernels"}),
+        reason=reason(checks.fact_is(INCOMING, "cpus", "1")),
+    ),
+    Control(
         name="session-closed",
         what="the session is closed before the kexec; the guest keeps running unharmed",
         breaks=frozenset({"memfds_retrieved"}),

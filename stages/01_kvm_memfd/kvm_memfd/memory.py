@@ -8,6 +8,7 @@ the host counts what is registered with KHO.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -25,6 +26,7 @@ _LIST_KB = 4
 # A cgroup's counters lack up to 64 pages of each CPU.
 _TOLERANCE_KB = FILE_KB // 2
 _INEXACT = ("available", "charged")
+_MEMMAP = re.compile(r"memmap=0x([0-9a-f]{1,12})\$")
 _NO_CGROUPS = "-19"  # ENODEV, of a kernel without memory cgroups
 _NAMES = {
     "total": "MemTotal kB",
@@ -259,8 +261,41 @@ def _taken_at_boot(trial: Trial) -> int:
     return 1 + int(words(after.facts.get("many.sessions", "")).get("of", 0)) // _SESSIONS_A_PAGE
 
 
+def _kept_off(trial: Trial) -> int:
+    """Memory that the incoming kernel is told to leave alone, in kB: the outgoing one's text."""
+    after = trial.side(INCOMING)
+    found = _MEMMAP.search(after.facts.get("kernel.cmdline", "")) if after else None
+    return int(found[1], 16) // 1024 if found else 0
+
+
+def _all_there(trial: Trial) -> Outcome | None:
+    """In the end the incoming kernel has as much memory as the outgoing one had, None if so.
+
+    A later kernel of a chain says nothing of what was kept off the one before it.
+    """
+    start, end = _counters(trial, OUTGOING, "made"), _counters(trial, INCOMING, "end")
+    if trial.update > 1 or start is None or end is None:
+        return None
+    kept = _kept_off(trial) + 4 * _lost_pages(trial)
+    less = start["total"] - end["total"] - kept
+    expected = f"MemTotal as in the outgoing kernel, {start['total']} kB, less {kept} kB kept off"
+    if abs(less) <= _TOLERANCE_KB:
+        return None
+    seen = f"{end['total']} kB: {less} kB less than that"
+    return outcome(
+        False,
+        expected=expected,
+        seen=seen,
+        evidence="facts memory.made, memory.end, kernel.cmdline",
+    )
+
+
 def _all_restored(trial: Trial) -> Outcome:
     """MemTotal grows by what is restored: by all that was registered, as the host counted it."""
+    return _all_there(trial) or _registered_restored(trial)
+
+
+def _registered_restored(trial: Trial) -> Outcome:
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     end = _counters(trial, INCOMING, "end")
     start = after.number("mem.total_kb") if after else None
@@ -345,7 +380,7 @@ CLAIM = Claim(
         ),
         Check(
             "all_restored",
-            "Is every page registered with KHO given back?",
+            "Is every page registered with KHO given back, and all other memory there?",
             _all_restored,
         ),
     ),

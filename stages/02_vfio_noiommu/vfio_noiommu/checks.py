@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
@@ -53,10 +54,27 @@ def _aborts(trial: Trial) -> Outcome:
     )
 
 
+def _wrong_errno(side: str) -> Callable[[Trial], bool]:
+    """Some misuse returned what it must not, whether or not frames came: rule.N.seen begins with
+    it, and rule.N.expected with what is right."""
+
+    def ask(trial: Trial) -> bool:
+        spoken = trial.side(side)
+        facts = spoken.facts if spoken else {}
+        wanted = {k.removesuffix(".expected"): v for k, v in facts.items() if _EXPECTED.match(k)}
+        return any(
+            text.split()[:1] != facts.get(f"{key}.seen", "").split()[:1]
+            for key, text in wanted.items()
+        )
+
+    return ask
+
+
 def _said(aborts: Mapping[str, str | None]) -> str:
     return "; ".join(f"{how} {said}" for how, said in aborts.items())
 
 
+_EXPECTED = re.compile(r"rule\.[0-9]+\.expected\Z")
 DEVICE_RETRIEVED = Check(
     "device_retrieved",
     "Was the device retrieved and taken over?",
@@ -225,12 +243,14 @@ CLAIMS = (
                 "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
+                but=_wrong_errno(OUTGOING),
             ),
             Check(
                 "incoming_rules",
                 "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
+                but=_wrong_errno(INCOMING),
             ),
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,

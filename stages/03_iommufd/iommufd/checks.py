@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from common.checks import live_update as checks
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
@@ -352,6 +353,30 @@ def _other_blocked(trial: Trial) -> Outcome:
     )
 
 
+def _wrong_errno(side: str) -> Callable[[Trial], bool]:
+    """Some misuse returned what it must not while the device went on: rule.NAME says no more."""
+
+    def ask(trial: Trial) -> bool:
+        spoken = trial.side(side)
+        rules = [v for k, v in (spoken.facts if spoken else {}).items() if k.startswith("rule.")]
+        return any(re.fullmatch(r"-?[0-9]+", text) for text in rules)
+
+    return ask
+
+
+def _landed_by_cache(trial: Trial) -> bool:
+    """Frames landed by a translation whose mapping is gone."""
+    side = trial.side(INCOMING)
+    landed = side.facts.get("reuse.landed", "0 ") if side else "0 "
+    return bool(side and side.facts.get("reuse.unmap") == "0" and not landed.startswith("0 "))
+
+
+def _still_mapped(trial: Trial) -> bool:
+    """The host finds nothing gone from the table."""
+    before, after = tables(trial, "finished"), tables(trial, "unmapped")
+    return bool(before and after and before.mapped == after.mapped)
+
+
 def _aborts(trial: Trial) -> Outcome:
     side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
     wanted, seen = f"{times} times, 0 silent", side.facts.get("aborts.closed") if side else None
@@ -519,12 +544,14 @@ CLAIMS = (
                 "Do frames fault at once where it unmapped memory just in use?",
                 _reuse_faults,
                 timed=True,
+                but=_landed_by_cache,
             ),
             Check(
                 "unmap_faults",
                 "Do frames fault where it unmapped memory?",
                 _unmap_faults,
                 timed=True,
+                but=_still_mapped,
             ),
             Check("map_lands", "Do frames land where it mapped memory?", _map_lands, timed=True),
             Check("pinned", "Is exactly what is mapped pinned, and nothing before that?", _pinned),
@@ -557,12 +584,14 @@ CLAIMS = (
                 "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
+                but=_wrong_errno(OUTGOING),
             ),
             Check(
                 "incoming_rules",
                 "Does each misuse return the right errno while frames keep arriving?",
                 results_ok(INCOMING, INCOMING_RULES),
                 timed=True,
+                but=_wrong_errno(INCOMING),
             ),
             Check("aborts_unnoticed", "Did no abort disturb the device?", _aborts, timed=True),
             checks.FINISHED,

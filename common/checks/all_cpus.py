@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: GPL-2.0-only
+"""Does each kernel run on all CPUs of the machine? A pure function of a Trial."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from itertools import pairwise
+
+from common.checks.kernel_seen import cpus_seen
+from common.checks.model import Check, Outcome
+from common.checks.outcomes import no_data, outcome
+from common.record.evidence import Trial
+
+_FEWER = re.compile(r"(?:(?:nr|max|possible_)cpus=|nosmp)")
+_SIDES = ("outgoing", "incoming")
+
+
+def _all_cpus(trial: Trial) -> Outcome:
+    """As each kernel says, and as the host saw them in it: at one point or another all of them."""
+    told = [(side.number("cpus") if side else None) for side in map(trial.side, _SIDES)]
+    machine = _of_machine(trial.setting.argv)
+    if any(_FEWER.match(word) for word in trial.setting.append):
+        machine = told[0]
+    expected = f"{machine} CPUs on both sides"
+    if machine is None or None in told:
+        return no_data("facts cpus on both sides, -smp in trial.json", expected=expected)
+    seen = [cpus_seen(trial, name) for name in _SIDES]
+    # Of a kernel that somebody else built the host does not know where to look.
+    agreed = all(count in (None, machine) for count in seen)
+    counts = ", then ".join(
+        f"{said}, {'not looked for' if count is None else count} seen by the host"
+        for said, count in zip(told, seen, strict=True)
+    )
+    return outcome(
+        told == [machine, machine] and agreed,
+        expected=expected,
+        seen=counts,
+        evidence="facts cpus; cpu-samples.jsonl",
+    )
+
+
+def _of_machine(argv: Sequence[str]) -> int | None:
+    """QEMU's -smp N,…"""
+    words = (value for option, value in pairwise(argv) if option == "-smp")
+    match = re.match(r"[0-9]{1,4}", next(words, ""))
+    return int(match[0]) if match else None
+
+
+ALL_CPUS = Check("all_cpus", "Does each kernel run all CPUs of the machine?", _all_cpus)
