@@ -15,14 +15,18 @@ _NO_CAUSE = "Call Trace:"
 _OF_OOPS = 5
 
 
-def in_order(trial: Trial, told: str) -> str:
-    """`told`, what is wrong in the end, behind what came before it: "first; then …; then told"."""
-    return "; then ".join([*(text for _, text in sorted(_before(trial, told))), told])
+def in_order(trial: Trial, told: str, *, of_time: bool = False) -> str:
+    """`told`, what is wrong in the end, behind what came before it: "first; then …; then told".
+
+    `of_time`: of a machine that never came on its complaints of time are the cause, too.
+    """
+    before = sorted(_before(trial, told, of_time=of_time))
+    return "; then ".join([*(text for _, text in before), told])
 
 
-def _before(trial: Trial, told: str) -> list[tuple[int, str]]:
+def _before(trial: Trial, told: str, *, of_time: bool) -> list[tuple[int, str]]:
     found: list[tuple[int, str]] = []
-    splat = first_splat(trial)
+    splat = first_splat(trial, of_time=of_time)
     if splat and splat.text not in told:
         found.append((splat.t, f"{splat.text} (console line {splat.number})"))
     bails = [side for side in trial.sides if side.bail and side.bail not in told]
@@ -36,7 +40,7 @@ def _before(trial: Trial, told: str) -> list[tuple[int, str]]:
     return [*found, *broken[:1]]
 
 
-def first_splat(trial: Trial) -> Splat | None:
+def first_splat(trial: Trial, *, of_time: bool = False) -> Splat | None:
     """The first complaint of a kernel that is no part of the oops by which it died."""
     splats = trial.console.splats
     fatal = next((splat.number for splat in splats if splat.fatal), None)
@@ -44,6 +48,6 @@ def first_splat(trial: Trial) -> Splat | None:
         if fatal is not None and splat.number >= fatal - _OF_OOPS:
             return None
         # What a host that stands still brings about is judged elsewhere.
-        if not splat.of_time and not splat.text.startswith(_NO_CAUSE):
+        if (of_time or not splat.of_time) and not splat.text.startswith(_NO_CAUSE):
             return splat
     return None

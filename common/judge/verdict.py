@@ -228,7 +228,7 @@ def _trial_status(
     if ended == "crashed":
         return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
     if ended == "timeout":
-        return "TIMEOUT", in_order(trial, _with_place(trial, detail))
+        return "TIMEOUT", in_order(trial, _with_place(trial, detail), of_time=True)
     if ended in ("gone", "interrupted"):
         return "ERROR", detail
     if trial.witness.blind:
