@@ -359,7 +359,9 @@ LEFT_ALONE = (
         _trace_has_none("command", "PCI_COMMAND without bus mastering"),
     ),
     Check(
-        "stayed_in_d0", "Did it stay in D0?", _trace_has_none("power", "change of its power state")
+        "stayed_in_d0",
+        "Did it stay in D0, and each bridge above it?",
+        _trace_has_none("power", "change of its power state"),
     ),
     Check("never_gated", "Did QEMU never hold a frame back?", _not_gated),
 )

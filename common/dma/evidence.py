@@ -58,7 +58,7 @@ class DeviceTrace(Stored):
     """The same in the second device."""
     other_master_off_count: int = 0
     power: tuple[Noted, ...] = ()
-    """The device's power state was changed."""
+    """The power state of the device, or of a bridge above it, was changed."""
     power_count: int = 0
     resets: tuple[Noted, ...] = ()
     resets_count: int = 0

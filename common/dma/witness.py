@@ -380,7 +380,9 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
             if _clears_master(write, at):
                 kind = "other_master_off" if write.bdf == at.other else "command"
                 cleared[kind].append(CommandWritten(ms=ms, bdf=write.bdf, value=write.value))
-        elif event.name == "pci_pm_transition" and at.device in event.text:
+        elif event.name == "pci_pm_transition" and any(
+            bdf in event.text for bdf in (at.device, *at.bridges)
+        ):
             noted["power"].append(Noted(ms=ms, text=event.text))
         elif event.name in RESETS or event.name in GATED:
             kind = "resets" if event.name in RESETS else "gated"
