@@ -81,6 +81,11 @@ class Beat(Stored):
         """The value, which must be there and be a number. Raises KeyError, ValueError."""
         return int(self.values[key])
 
+    def known(self, key: str) -> int | None:
+        """The value, None where it is not there, or is no number of 64 bits."""
+        text = self.values.get(key, "")
+        return int(text) if _NUMBER.fullmatch(text) else None
+
     def ending(self, end: str) -> dict[str, str]:
         """Those of the values whose keys end so."""
         return {key: value for key, value in self.values.items() if key.endswith(end)}

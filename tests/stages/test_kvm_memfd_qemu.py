@@ -206,3 +206,15 @@ def test_the_blackout_is_the_sum_of_its_phases(trial: Callable[..., Trial]) -> N
     found = trial()
     whole = STAGE.phases(found)["blackout (QEMU's STOP to RESUME)"]
     assert sum(STAGE.blackout(found).values()) == pytest.approx(whole, rel=0.1)
+
+
+def test_a_guest_that_says_less_leaves_phases_out(trial: Callable[..., Trial]) -> None:
+    """A report is made of any run, whatever its guest did not say."""
+
+    def beats_without_values(folder: Path) -> None:
+        path = folder / "guest.jsonl"
+        path.write_text(re.sub(r'(?<="beat )n=[^"]*', "n=a:b:c", path.read_text()))
+
+    phases = STAGE.phases(trial(beats_without_values))
+    assert "retrieve" in phases
+    assert not [phase for phase in phases if "guest's" in phase]

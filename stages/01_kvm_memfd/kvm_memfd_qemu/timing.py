@@ -39,16 +39,17 @@ def phases(trial: Trial) -> dict[str, float]:
 
 def _guest_gap(trial: Trial) -> float | None:
     last = guest_of(trial).last
-    return last.exact("stamper0.gap_mono_ns") / 1e6 if last else None
+    gap = last.known("stamper0.gap_mono_ns") if last else None
+    return None if gap is None else gap / 1e6
 
 
 def _late(trial: Trial) -> float | None:
     """What the guest's clock lost between the two beats around the resume."""
     guest, silence = guest_of(trial), pause_between_beats(trial)
-    before, after = guest.before, guest.after
-    if before is None or after is None or silence is None:
+    times = [beat.known("real_ns") if beat else None for beat in (guest.before, guest.after)]
+    if silence is None or times[0] is None or times[1] is None:
         return None
-    return silence - (after.exact("real_ns") - before.exact("real_ns")) / 1e6
+    return silence - (times[1] - times[0]) / 1e6
 
 
 _IN_THE_BLACKOUT = (
