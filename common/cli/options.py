@@ -249,7 +249,9 @@ def _chain(text: str) -> int:
 
 def _in_range(option: Option) -> Callable[[str], int]:
     def number(text: str) -> int:
-        value = int(text)
+        if option.words and text not in option.words:
+            raise argparse.ArgumentTypeError(f"{text!r} is none of {', '.join(option.words)}")
+        value = option.words.index(text) if option.words else int(text)
         if not option.minimum <= value <= option.maximum:
             raise argparse.ArgumentTypeError(
                 f"{value} is not between {option.minimum} and {option.maximum}"

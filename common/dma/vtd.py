@@ -18,7 +18,7 @@ Read = Callable[[int, int], bytes]
 _PAGE = 4096
 _PAIR = struct.Struct("<QQ")
 _PRESENT = 1
-_READ_WRITE = 3
+_READ_WRITE, _WRITE = 3, 2
 _LARGE = 1 << 7
 _ADDRESS = 0x000F_FFFF_FFFF_F000
 _MULTI_LEVEL = 0
@@ -62,6 +62,7 @@ class Leaf:
     iova: int
     physical: int
     size: int
+    writable: bool = True
 
 
 @dataclass(frozen=True)
@@ -146,6 +147,7 @@ def _leaves(
             continue
         at = iova | index << shift
         if level == 1 or pte & _LARGE:
-            yield Leaf(at, pte & _ADDRESS & ~((1 << shift) - 1), 1 << shift)
+            physical = pte & _ADDRESS & ~((1 << shift) - 1)
+            yield Leaf(at, physical, 1 << shift, writable=bool(pte & _WRITE))
         else:
             yield from _leaves(read, pte & _ADDRESS, level - 1, at, pages, note)

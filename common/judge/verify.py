@@ -110,10 +110,12 @@ def _check_options(folder: Path, setting: Setting, stage: Stage) -> None:
             f" stage {stage.number} has {', '.join(wanted)}"
         )
     for name, option in wanted.items():
-        if not option.minimum <= int(setting.options[name]) <= option.maximum:
+        try:
+            option.value(setting.options[name])
+        except ValueError as error:
             raise UsageError(
                 f"{folder.name}: option {name} is {setting.options[name]}; nobody can choose that"
-            )
+            ) from error
 
 
 def _unlike(raw: RawTrial, made: Made, stage: Stage) -> Iterator[str]:

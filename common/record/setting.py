@@ -112,7 +112,7 @@ class Setting(Strict):
     trial is "main-attempt-2"."""
     attempt: Annotated[int, Field(ge=1, le=ATTEMPTS)] = 1
     control: Name | None
-    options: dict[Name, Annotated[str, Field(pattern=r"^[0-9]{1,9}$")]]
+    options: dict[Name, Annotated[str, Field(pattern=r"^[a-z0-9]{1,16}$")]]
     workload: Literal["vmm", "qemu"] = "vmm"
     lane: Literal["default", "debug", "server"] = "default"
     series: Text = "ours"

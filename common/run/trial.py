@@ -75,7 +75,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             name=plan.folder,
             attempt=plan.attempt,
             control=control.name if control else None,
-            options={name: str(value) for name, value in setup.options.items()},
+            options={o.parameter: o.said(setup.options[o.parameter]) for o in stage.options},
             workload=stage.workload,
             lane=stage.config.lane,
             series=str(stage.config.series),
@@ -197,7 +197,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     ours = own_words(setup.stage, setup.accelerator, setup.pair(plan.control))
     words = (*behind(ours, setup.append), f"stage.nonce={nonce}")
     for option in setup.stage.options:
-        words += (f"stage.{option.parameter}={setup.options[option.parameter]}",)
+        words += (f"stage.{option.parameter}={option.said(setup.options[option.parameter])}",)
     if setup.guest_image and not setup.stage.guest:
         words += ("stage.guest_image=1",)
     if (chain := updates_in(setup.stage, plan.control)) > 1:

@@ -33,7 +33,8 @@ class Size:
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """A number the user may choose; `parameter` is the workload's stage.PARAMETER."""
+    """A number, or one of `words`, the user may choose; `parameter` is the workload's
+    stage.PARAMETER."""
 
     flag: str
     parameter: str
@@ -43,6 +44,19 @@ class Option:
     step: int = 1
     metavar: str = "N"
     help: str
+    words: tuple[str, ...] = ()
+    """What the numbers from 0 on stand for, where the user has words for them."""
+
+    def said(self, value: int) -> str:
+        """The value in the user's words: on command lines, and in the record."""
+        return self.words[value] if self.words else str(value)
+
+    def value(self, text: str) -> int:
+        """What was said. Raises ValueError for what nobody can choose."""
+        value = self.words.index(text) if self.words else int(text)
+        if not self.minimum <= value <= self.maximum:
+            raise ValueError(f"{value} is not between {self.minimum} and {self.maximum}")
+        return value
 
 
 @dataclass(frozen=True)

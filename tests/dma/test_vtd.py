@@ -101,7 +101,7 @@ def test_a_page_table_is_its_pages_and_what_they_map(ram: Ram) -> None:
     assert table.leaves == (
         Leaf(IOVA, 0x7000, 4096),
         Leaf(IOVA + 0x1000, 0x9000, 4096),
-        Leaf(IOVA + 0x2000, 0xB000, 4096),
+        Leaf(IOVA + 0x2000, 0xB000, 4096, writable=False),
         Leaf(IOVA + (3 << 21), 0x4000_0000, 2 << 20),
     )
 

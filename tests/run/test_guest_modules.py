@@ -18,6 +18,7 @@ from common.stage.loading import load_stage
 from tests.run.test_guest_image import bzimage
 
 GUEST = load_stage(3, "qemu").guest
+MICROVM = {"guest_machine": 0}
 
 
 def module(*depends: str) -> bytes:
@@ -113,20 +114,20 @@ def chosen(*words: str) -> GuestImage:
 def test_stage_3_takes_a_kernel_and_nothing_else(tree: Path, tmp_path: Path) -> None:
     kernel, other = str(bzimage(tmp_path / "bz")), tmp_path / "other"
     other.write_bytes(b"x")
-    check_guest(chosen("--guest-image", kernel, "--guest-modules", str(tree)), GUEST, {})
-    check_guest(chosen("--guest-image", kernel), GUEST, {})
+    check_guest(chosen("--guest-image", kernel, "--guest-modules", str(tree)), GUEST, MICROVM)
+    check_guest(chosen("--guest-image", kernel), GUEST, MICROVM)
     for words in (
         ["--guest-image", str(other)],
         ["--guest-image", kernel, "--guest-initrd", kernel],
     ):
         with pytest.raises(UsageError, match="takes a bzImage, and no --guest-initrd"):
-            check_guest(chosen(*words), GUEST, {})
+            check_guest(chosen(*words), GUEST, MICROVM)
     spoil(tree, "kernel/net/igb/igb.ko", None)
     with pytest.raises(UsageError, match="has no module igb"):
-        check_guest(chosen("--guest-image", kernel, "--guest-modules", str(tree)), GUEST, {})
+        check_guest(chosen("--guest-image", kernel, "--guest-modules", str(tree)), GUEST, MICROVM)
 
 
 def test_modules_are_for_a_guest_that_runs_our_init(tree: Path, tmp_path: Path) -> None:
     image = chosen("--guest-image", str(bzimage(tmp_path / "bz")), "--guest-modules", str(tree))
     with pytest.raises(UsageError, match="--guest-modules goes with run 3"):
-        check_guest(image, None, {})
+        check_guest(image, None, MICROVM)

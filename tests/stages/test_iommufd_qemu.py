@@ -128,6 +128,7 @@ def test_the_recording_passes(trial: Callable[..., Trial]) -> None:
         (talked("frame", None), {"device_counted_all"}),
         (without_interrupts, {"interrupt_ledger", "interrupts_go_on"}),
         (said("# cpr.mapped=", "# cpr.mapped=1"), {"own_ram_only"}),
+        (said("# cpr.read_only=0", "# cpr.read_only=4096"), {"own_ram_only"}),
         (said("# pfn.moved=0", "# pfn.moved=1"), {"same_pages"}),
         (said("# restore.hwpt=0", "# restore.hwpt=-22"), {"device_retrieved"}),
     ],

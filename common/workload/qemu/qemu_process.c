@@ -137,6 +137,14 @@ static void __printf(2, 3) add(struct arguments *arguments, const char *format, 
 	arguments->used += len + 1;
 }
 
+/* A guest of the user's may need firmware, PCI and ACPI; one with a device needs the latter. */
+static const char *machine_of(const struct qemu_config *config)
+{
+	if (own_guest() || config->q35)
+		return "q35";
+	return config->nic ? "microvm,acpi=on,pcie=on" : "microvm,acpi=off";
+}
+
 static void add_machine(struct arguments *a, const struct qemu_config *config)
 {
 	add(a, "-nodefaults");
@@ -144,9 +152,7 @@ static void add_machine(struct arguments *a, const struct qemu_config *config)
 	add(a, "-display");
 	add(a, "none");
 	add(a, "-machine");
-	/* A guest of the user's may need firmware, PCI and ACPI; one with a device needs the latter. */
-	add(a, "%s,accel=kvm,memory-backend=ram%s",
-	    own_guest() ? "q35" : config->nic ? "microvm,acpi=on,pcie=on" : "microvm,acpi=off",
+	add(a, "%s,accel=kvm,memory-backend=ram%s", machine_of(config),
 	    config->nic ? ",aux-ram-share=on" : "");
 	add(a, "-cpu");
 	add(a, "host");
@@ -240,7 +246,7 @@ static void add_lines(struct arguments *a, const struct qemu_config *config)
 		add(a, "chardev:guest");
 	} else {
 		add(a, "-device");
-		add(a, "virtio-serial-device");
+		add(a, config->q35 ? "virtio-serial-pci" : "virtio-serial-device");
 		add(a, "-device");
 		add(a, "virtconsole,chardev=guest");
 	}

@@ -30,6 +30,7 @@ struct qemu_fd {
  * @stopped: does not run the guest until it is told to
  * @incoming: waits for a state
  * @nic: PCI address of a device of this machine that is passed through; NULL for none
+ * @q35: the guest is a PC with firmware, no microvm
  * @fds: further descriptors, which QEMU finds by numbers that are in its CPR state
  * @nr_fds: how many
  * @cpr_state: which of those numbers that state has itself; 0 for none
@@ -44,6 +45,7 @@ struct qemu_config {
 	bool stopped;
 	bool incoming;
 	const char *nic;
+	bool q35;
 	const struct qemu_fd *fds;
 	size_t nr_fds;
 	int cpr_state;

@@ -423,6 +423,7 @@ INCOMING_RULES = (
     "restore_with_an_area_twice",
     "restore_with_an_area_a_page_off",
     "restore_with_an_area_read_only",
+    "restore_with_a_read_only_area_writeable",
     "restore_with_another_file",
     "restore_with_an_area_more",
     "restore_with_memory_of_the_process",

@@ -368,6 +368,22 @@ CONTROLS = (
         reason=reason(fact_is(INCOMING, "rule.restore_with_memory_of_the_process", "0")),
     ),
     Control(
+        name="permissions-patch-off",
+        what="kernels without the patch that preserves memory which the device may only read",
+        without_patch="0020-iommufd-Preserve-memory",
+        breaks=frozenset({"outgoing_rules"}),
+        reason=reason(fact_is(OUTGOING, "rule.preserve_with_read_only_memory", "-22")),
+    ),
+    Control(
+        name="permissions-not-compared",
+        what="an incoming kernel in which RESTORE compares addresses and no permissions",
+        with_patch="faults/permissions-not-compared.patch",
+        incoming_only=True,
+        breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "rule.restore_with_an_area_read_only", "0")),
+    ),
+    Control(
         name="device-not-preserved",
         what="memory and iommufd are added to the session, the device is not",
         breaks=WITHOUT_TRANSLATION,

@@ -30,6 +30,8 @@ class Table(Strict):
     """Of their content."""
     mapped: Count
     """Bytes."""
+    read_only: Count = 0
+    """Those of them to which the device may not write."""
     lowest: Count | None
     """The lowest IOVA that is mapped."""
 

@@ -135,6 +135,7 @@ def _table(ram: MachineRam, root: int, bdf: str) -> Table | None:
         pages=[hex(page) for page in table.pages],
         sha256=table.sha256,
         mapped=sum(leaf.size for leaf in table.leaves),
+        read_only=sum(leaf.size for leaf in table.leaves if not leaf.writable),
         lowest=min((leaf.iova for leaf in table.leaves), default=None),
     )
 

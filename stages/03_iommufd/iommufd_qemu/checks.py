@@ -262,17 +262,23 @@ def _without_io(header: str) -> str:
 
 
 def _own_ram_only(trial: Trial) -> Outcome:
-    """The device may use the whole of the guest's memory, and no page else of the machine."""
+    """The device may use the whole of the guest's memory, and no page else of the machine; what of
+    it is firmware it may only read."""
     side, table = trial.side(OUTGOING), tables(trial, "outgoing")
     pages = side.number("guest.pages") if side else None
     areas = side.number("cpr.mapped") if side else None
-    if pages is None or table is None or areas is None:
-        return no_data("tables.json, facts guest.pages, cpr.mapped", expected="the guest's RAM")
+    read_only = side.number("cpr.read_only") if side else None
+    if pages is None or table is None or areas is None or read_only is None:
+        return no_data(
+            "tables.json, facts guest.pages, cpr.mapped, cpr.read_only", expected="the guest's RAM"
+        )
     return outcome(
-        table.mapped == areas and table.lowest == 0 and areas >= pages * 4096,
-        expected=f"{areas} bytes mapped for {DEVICE}, as QEMU asked for: {pages} pages of RAM, and"
-        " firmware, from IOVA 0 on",
-        seen=f"{table.mapped} bytes, lowest IOVA {table.lowest:#x}",
+        (table.mapped, table.read_only, table.lowest) == (areas, read_only, 0)
+        and areas >= pages * 4096,
+        expected=f"{areas} bytes mapped for {DEVICE}, {read_only} of them read-only, as QEMU asked"
+        f" for: {pages} pages of RAM, and firmware, from IOVA 0 on",
+        seen=f"{table.mapped} bytes, {table.read_only} of them read-only, lowest IOVA"
+        f" {table.lowest:#x}",
         evidence="tables.json, read in the machine's RAM",
     )
 
@@ -318,7 +324,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "TCP through the NIC survives",
+        "TCP through the NIC goes on",
         "The guest's TCP connection to the host, through the NIC, opened before the kexec, is used"
         " after it.",
         (Check("tcp_to_host", "Does the guest answer on the same TCP connection?", _tcp_to_host),),

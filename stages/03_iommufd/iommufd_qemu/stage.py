@@ -61,8 +61,6 @@ NOT_CLAIMED = (
     "Interrupt remapping is not handed over: the next kernel sets it up from scratch.",
     "The guest stands still while QEMU saves, while the device is preserved, through the kexec and"
     " until another QEMU has loaded it.",
-    "A guest whose memory is mapped read-only in places (a q35 has three such"
-    " areas) is refused by the kernel; hence the main run is a microvm.",
     "The format in which QEMU passes on its descriptors is private to QEMU 11.1;"
     " no other version is supported.",
     "The two kernels are two builds of one source: the handover format is private.",
@@ -73,9 +71,23 @@ NOT_CLAIMED = (
 _PATIENCE_OF_ANOTHER = 3
 
 
-def _modules(_options: Mapping[str, int]) -> tuple[str, ...]:
+_MICROVM, _Q35 = "microvm", "q35"
+MACHINE = Option(
+    flag="--guest-machine",
+    parameter="guest_machine",
+    default=0,
+    minimum=0,
+    maximum=1,
+    words=(_MICROVM, _Q35),
+    metavar="TYPE",
+    help="what QEMU's guest is: a microvm, or a q35, a PC with firmware (default microvm)",
+)
+
+
+def _modules(options: Mapping[str, int]) -> tuple[str, ...]:
     """What a kernel of the user's needs for our guest's console and its NIC."""
-    return ("virtio_mmio", "virtio_console", "igb")
+    q35 = MACHINE.said(options[MACHINE.parameter]) == _Q35
+    return ("virtio_pci" if q35 else "virtio_mmio", "virtio_console", "igb")
 
 
 def with_own_guest(stage: Stage) -> Stage:
@@ -102,6 +114,7 @@ STAGE = replace(
     debug_controls=frozenset({"device-not-preserved"}),
     options=(
         *qemu_guest(192, minimum=128),
+        MACHINE,
         Option(
             flag="--rate",
             parameter="rate",

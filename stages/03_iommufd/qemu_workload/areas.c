@@ -80,12 +80,13 @@ void areas_read(struct handover *handover)
 	must_be(handover->nr_areas, "QEMU's trace tells of nothing mapped");
 }
 
-/* Bytes that the device may use. */
-u64 areas_size(const struct handover *handover)
+/* Bytes that the device may use; of those to which it may not write with @read_only. */
+u64 areas_size(const struct handover *handover, bool read_only)
 {
 	u64 size = 0;
 
 	for (u32 i = 0; i < handover->nr_areas; i++)
-		size += handover->area[i].size;
+		if (!read_only || handover->area[i].read_only)
+			size += handover->area[i].size;
 	return size;
 }

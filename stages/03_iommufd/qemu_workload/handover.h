@@ -67,6 +67,6 @@ const char *handover_refused(const struct handover *handover, u64 size);
 
 /* areas.c */
 void areas_read(struct handover *handover);
-u64 areas_size(const struct handover *handover);
+u64 areas_size(const struct handover *handover, bool read_only);
 
 #endif

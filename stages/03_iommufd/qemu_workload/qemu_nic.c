@@ -55,6 +55,13 @@ static u64 guest_ram_size(void)
 	return param_u64("guest_memory", 192) << 20;
 }
 
+static bool guest_is_q35(void)
+{
+	char machine[16];
+
+	return param_get("guest_machine", machine, sizeof(machine)) && !strcmp(machine, "q35");
+}
+
 static void await_guest(const char *name)
 {
 	await_within(name, GUEST_MS + GUEST_MS_PER_GIB * guest_ram_size() / (1ull << 30));
@@ -150,6 +157,7 @@ static void start_guest(struct outgoing *out)
 		.vcpus = param_u64("vcpus", 1),
 		.nonce = param_nonce(),
 		.nic = DEVICE,
+		.q35 = guest_is_q35(),
 	};
 
 	must(pci_driver_bind(DEVICE, "vfio-pci"));
@@ -198,7 +206,8 @@ static void save(struct outgoing *out)
 	fact("cpr.bytes", "%zu", handover->state.size);
 	fact("cpr.files", "%u", handover->state.nr_fds);
 	fact("cpr.areas", "%u", handover->nr_areas);
-	fact("cpr.mapped", "%llu", areas_size(handover));
+	fact("cpr.mapped", "%llu", areas_size(handover, false));
+	fact("cpr.read_only", "%llu", areas_size(handover, true));
 	fact("state.bytes", "%llu", handover->stream_size);
 }
 
@@ -511,6 +520,7 @@ static void start_qemu(struct incoming *in)
 		.vcpus = handover->vcpus,
 		.nonce = param_nonce(),
 		.nic = DEVICE,
+		.q35 = guest_is_q35(),
 		.stopped = true,
 		.incoming = true,
 		.fds = fds,

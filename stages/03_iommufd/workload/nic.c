@@ -65,6 +65,12 @@ int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from)
 				chunk_iova(nic, chunk));
 }
 
+int nic_map_read_only(const struct nic *nic, u32 ioas)
+{
+	return iommufd_map_file_read_only(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE,
+					  READ_ONLY_IOVA);
+}
+
 static void map_canary(const struct nic *nic, u32 ioas)
 {
 	if (param_control("canary-mapped") && nic->canary >= 0)
@@ -80,7 +86,10 @@ void nic_map_all(const struct nic *nic, u32 ioas)
 	map_canary(nic, ioas);
 }
 
-/* The same, the first chunk in two pieces: it is the memory that counts, and not how it is mapped. */
+/*
+ * The same, and what has become read-only since; the first chunk in two pieces: it is the memory
+ * that counts, and not how it is mapped.
+ */
 void nic_map_in_halves(const struct nic *nic, u32 ioas)
 {
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
@@ -89,6 +98,8 @@ void nic_map_in_halves(const struct nic *nic, u32 ioas)
 	for (u64 at = 0; at < CHUNK; at += CHUNK / 2)
 		must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + at, CHUNK / 2,
 				      chunk_iova(nic, 0) + at));
+	if (nic->reader->read_only)
+		must(nic_map_read_only(nic, ioas));
 	map_canary(nic, ioas);
 }
 

@@ -38,6 +38,7 @@ enum token {
 #define IOVA iova_base()
 /* Not where the memory is. */
 #define EXTRA_IOVA (3ull << 40)
+#define READ_ONLY_IOVA (5ull << 40)
 
 #define RATE param_u64("rate", 1000)
 
@@ -65,6 +66,7 @@ u64 chunk_iova(const struct nic *nic, u32 chunk);
 void nic_new_memory(struct nic *nic);
 void nic_map_memory(struct nic *nic);
 int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from);
+int nic_map_read_only(const struct nic *nic, u32 ioas);
 void nic_map_all(const struct nic *nic, u32 ioas);
 void nic_map_in_halves(const struct nic *nic, u32 ioas);
 void nic_open(struct nic *nic);

@@ -34,6 +34,7 @@
  * @damaged: frames that are not what was sent
  * @missing: descriptors that were done while their buffers were as before
  * @canary: physical address of a page that no IOVA leads to
+ * @read_only: set when a page is mapped, and handed over, that the device may only read
  * @pfns: stands for where all pages are
  * @kexecs: how often this memory has been handed over
  */
@@ -50,6 +51,7 @@ struct reader {
 	u64 damaged;
 	u64 missing;
 	u64 canary;
+	u64 read_only;
 	u64 pfns;
 	u64 kexecs;
 };

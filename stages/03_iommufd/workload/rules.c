@@ -108,10 +108,19 @@ static void rules_of_memory(const struct nic *nic, int luo)
 	rule(nic, "preserve_with_anonymous_memory", preserve_iommufd(nic, luo), -EINVAL);
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, PAGE));
 	munmap(memory, PAGE);
+}
 
-	must(iommufd_map_file_read_only(nic->iommufd, nic->ioas, nic->memfd, 0, PAGE, EXTRA_IOVA));
-	rule(nic, "preserve_with_read_only_memory", preserve_iommufd(nic, luo), -EINVAL);
-	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, PAGE));
+/* It stays mapped, and is handed over with the rest, unless the kernel refuses it. */
+static void rule_of_read_only_memory(const struct nic *nic, int luo)
+{
+	int ret;
+
+	must(nic_map_read_only(nic, nic->ioas));
+	ret = preserve_iommufd(nic, luo);
+	rule(nic, "preserve_with_read_only_memory", ret, 0);
+	nic->reader->read_only = !ret;
+	if (ret)
+		must(iommufd_unmap(nic->iommufd, nic->ioas, READ_ONLY_IOVA, PAGE));
 }
 
 /* The file has another page there than the one that a device would write to. */
@@ -138,6 +147,7 @@ void rules_of_marked(const struct nic *nic, int luo)
 {
 	rules_of_tokens(nic);
 	rules_of_memory(nic, luo);
+	rule_of_read_only_memory(nic, luo);
 	rules_of_lost_page(nic, luo);
 }
 
@@ -283,6 +293,13 @@ void rules_of_bound(const struct nic *nic, int session)
 	must(iommufd_destroy(nic->iommufd, ioas));
 }
 
+static void map_all_but_last(const struct nic *nic, u32 ioas)
+{
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
+	for (u32 i = 0; i + 1 < CHUNKS; i++)
+		must(nic_map_chunk(nic, ioas, i, i));
+}
+
 /*
  * The last chunk's area is left out, and @map_last says what is there instead. The
  * result is not must(): where nobody compares, it is the HWPT that was asked for.
@@ -292,11 +309,24 @@ static void rule_of_last_area(const struct nic *nic, const char *name,
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
-	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
-	for (u32 i = 0; i + 1 < CHUNKS; i++)
-		must(nic_map_chunk(nic, ioas, i, i));
+	map_all_but_last(nic, ioas);
+	if (nic->reader->read_only)
+		must(nic_map_read_only(nic, ioas));
 	must(map_last(nic, ioas));
 	rule(nic, name, restore(nic, ioas, TOKEN_HWPT), -EINVAL);
+	iommufd_destroy(nic->iommufd, ioas);
+}
+
+/* All is there, and what the device may only read is said to be writeable. */
+static void rule_of_read_only_area(const struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	map_all_but_last(nic, ioas);
+	must(nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 1));
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, PAGE, READ_ONLY_IOVA));
+	rule(nic, "restore_with_a_read_only_area_writeable", restore(nic, ioas, TOKEN_HWPT),
+	     -EINVAL);
 	iommufd_destroy(nic->iommufd, ioas);
 }
 
@@ -357,6 +387,7 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_an_area_twice", map_chunk_before);
 	rule_of_last_area(nic, "restore_with_an_area_a_page_off", map_a_page_off);
 	rule_of_last_area(nic, "restore_with_an_area_read_only", map_read_only);
+	rule_of_read_only_area(nic);
 	rule_of_last_area(nic, "restore_with_another_file", map_another_file);
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
 	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
