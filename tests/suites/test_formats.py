@@ -14,7 +14,7 @@ from common.cli.parser import main
 from common.errors import Exit
 from common.record.evidence import Trial
 from common.run.options import RunOptions
-from common.stage.loading import stage_folders
+from common.stage.loading import load_stage, stage_folders
 from common.suites.matrix import run as matrix_run
 from common.suites.matrix.cells import Result
 from common.suites.matrix.formats import (
@@ -253,6 +253,30 @@ def test_collecting_needs_the_notes_of_a_run(
     capsys.readouterr()
     assert main(collect) == Exit.USAGE
     assert "written.stage-1.a.json is damaged" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("prebuilt", "build_id", "so"),
+    [(True, "ab" * 20, "PASS"), (False, "ab" * 20, "FAIL"), (True, None, "FAIL")],
+)
+def test_two_images_may_be_called_alike(
+    recorded: Load, prebuilt: bool, build_id: str | None, so: str
+) -> None:
+    found = recorded("main")
+    old = found.setting.outgoing
+    other = {"prebuilt": prebuilt, "release": old.release, "build_id": build_id or old.build_id}
+    incoming = found.setting.incoming.model_copy(update=other)
+    outgoing = old.model_copy(update={"prebuilt": prebuilt})
+    update = {"outgoing": outgoing, "incoming": incoming}
+    sides = tuple(
+        side.model_copy(update={"facts": side.facts | {"kernel.release": old.release}})
+        for side in found.sides
+    )
+    alike = found.model_copy(
+        update={"setting": found.setting.model_copy(update=update), "sides": sides}
+    )
+    (check,) = (one for one in load_stage(1).checks if one.name == "other_kernel")
+    assert check.ask(alike).status == so
 
 
 @pytest.mark.parametrize("cells", [1, 3])
