@@ -32,6 +32,8 @@ RECORDINGS = {
     " --series none --no-controls",
     "iommufd": "run 3 --rate 150 --ring 2048 --aborts 2 --no-controls",
     "iommufd_qemu": "run 3 --workload qemu --rate 60 --guest-memory 128 --no-controls",
+    "iommufd_qemu/stock": "run 3 --workload qemu --rate 60 --guest-memory 128 --series none"
+    " --no-controls",
 }
 FAULTS_KEPT = 8
 _LEFT_OUT = {"console.log", "dialogue.log"}

@@ -41,7 +41,7 @@ _LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1
 # kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
 _REFUSAL = re.compile(
     r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
-    r"|luo_\w+: No registered handler for compatible '|luo: LUO state is incompatible with '"
+    r"|luo(?:_\w+)?: No registered handler for compatible '|luo: LUO state is incompatible with '"
 )
 # kernel/panic.c:warn_slowpath_fmt, __warn: what WARN() was told comes before where it is
 _CUT_HERE = "------------[ cut here ]------------"

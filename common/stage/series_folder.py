@@ -158,7 +158,7 @@ def _taken_apart(box: Path) -> Path:
     if not found:
         raise UsageError(f"--series {box}: no mail of it holds a patch")
     numbers = [mail.number for mail in found]
-    if len(set(numbers)) != len(found):  # not numbered: in their order
+    if 0 in numbers or len(set(numbers)) != len(found):  # not numbered: in their order
         numbers = list(range(1, len(found) + 1))
     folder.mkdir(parents=True, exist_ok=True)
     for number, mail in zip(numbers, found, strict=True):

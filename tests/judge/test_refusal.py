@@ -21,6 +21,7 @@ REFUSALS = (
     "KHO: kexec-metadata version 9 not supported (expected 1)",
     "luo: LUO state is incompatible with 'luo-v6'",
     "luo_file: No registered handler for compatible 'memfd-v1'",
+    "luo: No registered handler for compatible 'memfd-v2'",
 )
 
 

@@ -69,6 +69,14 @@ def test_a_mailbox_is_taken_apart(
     assert DIFF in (folder / names[0]).read_text()
 
 
+def test_a_patch_alone_has_no_number(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEXEC_STAGES_CACHE", str(tmp_path / "cache"))
+    box = tmp_path / "a.mbx"
+    box.write_text(mail("[PATCH v2] mm: one thing", f"Why.\n---\n{DIFF}"))
+    folder = given_series(str(box))
+    assert [p.name for p in series_patches(folder)] == ["0001-mm-one-thing.patch"]
+
+
 def test_a_mailbox_without_a_patch(tmp_path: Path) -> None:
     box = tmp_path / "a.mbx"
     box.write_text(mail("hello", "no diff"))

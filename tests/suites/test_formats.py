@@ -12,9 +12,10 @@ import pytest
 
 from common.cli.parser import main
 from common.errors import Exit
+from common.record.console import Splat
 from common.record.evidence import Trial
 from common.run.options import RunOptions
-from common.stage.loading import stage_folders
+from common.stage.loading import load_stage, stage_folders
 from common.suites.matrix import run as matrix_run
 from common.suites.matrix.cells import Result
 from common.suites.matrix.formats import (
@@ -39,6 +40,7 @@ ASKED = Asked(command="./kexec-stages matrix --formats", day="2026-11-29")
 SAID = "KHO: setup: handover FDT (0x543000) is incompatible with 'kho-v5': 1"
 
 Load = Callable[..., Trial]
+STOPPED = Splat(t=0, number=1, text="Kernel panic - not syncing: KHO: cannot be read", fatal=True)
 
 
 def test_each_stage_has_its_formats() -> None:
@@ -68,9 +70,12 @@ def test_the_kind_of_a_format(name: str, of: str) -> None:
         ("1", ("kho-v4", "luo-v5", "memfd-v3"), STOCK, "refuses memfd-v3"),
         ("1", STOCK, ("kho-v4", "luo-v5"), "refuses memfd-v2"),
         ("1", ("kho-v4", "luo-v5"), STOCK, "does not give memfd"),
-        ("2", STOCK, STOCK, "does not give pci, vfio-pci"),
+        ("2", STOCK, STOCK, "does not give vfio-pci, pci"),
+        ("2", STOCK, OURS, "refuses kho-v4"),
+        ("2", (*STOCK, "pci-v2", "vfio-pci-v1"), STOCK, "refuses vfio-pci-v1"),
+        ("1", ("kho-v4", "luo-v5"), OURS, "does not give memfd"),
         ("2", OURS, OURS, "hands over"),
-        ("2", OURS, (*OURS[:3], "pci-v2", "vfio-pci-v1"), "refuses pci-live-v1"),
+        ("2", OURS, (*OURS[:3], "pci-v2", "vfio-pci-v1"), "refuses vfio-pci-live-v1"),
     ],
 )
 def test_what_is_predicted(
@@ -94,7 +99,7 @@ def test_what_is_predicted(
         ("refuses kho-v4", "hands over", "", False),
         ("refuses kho-v4", "crashes", "", False),
         ("does not give memfd", "does not give", "", True),
-        ("does not give pci, vfio-pci", "XFAIL", "", True),
+        ("does not give vfio-pci, pci", "XFAIL", "", True),
         ("hands over", "no result", "", None),
         ("", "hands over", "", None),
     ],
@@ -123,7 +128,8 @@ def trial(load: Load, gives: tuple[str, ...], takes: tuple[str, ...], **setting:
 
 def refused(load: Load, ended: str, gives: tuple[str, ...], takes: tuple[str, ...]) -> Trial:
     found = trial(load, gives, takes, ended=ended)
-    console = found.console.model_copy(update={"refusals": (SAID,)})
+    splats = (STOPPED,) if ended == "crashed" else ()
+    console = found.console.model_copy(update={"refusals": (SAID,), "splats": splats})
     return found.model_copy(update={"console": console})
 
 
@@ -168,7 +174,7 @@ def test_what_was_found(recorded: Load) -> None:
         ("does not give memfd", "does not give", True),
         ("", "no result", None),
     ]
-    assert found.pairs[1].words == f"{SAID} (it stops)"
+    assert found.pairs[1].words == f"{SAID} (it stops: {STOPPED.text})"
     assert found.pairs[2].words == f"{SAID} (it boots on)"
     assert found.pairs[3].words == "preserve of memfd: -2"
     a, b, off = found.kernels
@@ -199,6 +205,22 @@ def test_what_is_worse_is_never_a_pass(
     assert (found.pairs[0].ran, exit_of(found)) == (ran, exit)
 
 
+@pytest.mark.parametrize(
+    "text", ["traps: PANIC: double fault, error_code: 0x0", "Kernel panic - not syncing: Fatal exc"]
+)
+def test_a_crash_behind_a_refusal_is_one(recorded: Load, text: str) -> None:
+    text = text.replace("exc", "exception")
+    dead = refused(recorded, "crashed", STOCK, OURS)
+    console = dead.console.model_copy(
+        update={"splats": (STOPPED.model_copy(update={"text": text}),)}
+    )
+    dead = dead.model_copy(update={"console": console})
+    found = formats([Result("stage-1.a-to-b.main", "REFUSED", "", {}, dead)], [], [])
+    assert (found.pairs[0].ran, found.pairs[0].agrees) == ("crashes", False)
+    assert f"and crashes: {text}" in found.pairs[0].words
+    assert exit_of(found) == Exit.FAIL
+
+
 def test_nothing_that_was_run_is_no_pass() -> None:
     assert exit_of(formats([], [], [])) == Exit.HARNESS
 
@@ -212,7 +234,7 @@ def test_each_form_of_it_tells_the_strings(recorded: Load) -> None:
     page = RENDERED["page"](found)
     assert "| **a** | hands over | refuses kho-v4 |" in page
     assert page.count("    ./kexec-stages matrix --formats\n") == 1
-    assert f"- refuses: `{SAID} (it stops)`: a to b" in page
+    assert f"- refuses: `{SAID} (it stops: {STOPPED.text})`: a to b" in page
     assert Formats.model_validate_json(RENDERED["json"](found)) == found
 
 
@@ -253,6 +275,30 @@ def test_collecting_needs_the_notes_of_a_run(
     capsys.readouterr()
     assert main(collect) == Exit.USAGE
     assert "written.stage-1.a.json is damaged" in sentence(capsys)
+
+
+@pytest.mark.parametrize(
+    ("prebuilt", "build_id", "so"),
+    [(True, "ab" * 20, "PASS"), (False, "ab" * 20, "FAIL"), (True, None, "FAIL")],
+)
+def test_two_images_may_be_called_alike(
+    recorded: Load, prebuilt: bool, build_id: str | None, so: str
+) -> None:
+    found = recorded("main")
+    old = found.setting.outgoing
+    other = {"prebuilt": prebuilt, "release": old.release, "build_id": build_id or old.build_id}
+    incoming = found.setting.incoming.model_copy(update=other)
+    outgoing = old.model_copy(update={"prebuilt": prebuilt})
+    update = {"outgoing": outgoing, "incoming": incoming}
+    sides = tuple(
+        side.model_copy(update={"facts": side.facts | {"kernel.release": old.release}})
+        for side in found.sides
+    )
+    alike = found.model_copy(
+        update={"setting": found.setting.model_copy(update=update), "sides": sides}
+    )
+    (check,) = (one for one in load_stage(1).checks if one.name == "other_kernel")
+    assert check.ask(alike).status == so
 
 
 @pytest.mark.parametrize("cells", [1, 3])

@@ -79,7 +79,7 @@ class Result:
     main: Trial | None = None
     """The trial that counts, of a cell that is a main run."""
     fell: frozenset[str] = frozenset()
-    """The checks that fell in it."""
+    """The checks that said FAIL of it: where there is no data nothing is known to be corrupt."""
 
 
 def cells_of(
@@ -167,9 +167,8 @@ def _judged(name: str, bundle: Path) -> Result:
         judged = verdict.trials[0] if verdict.trials else None
         main = one.run.trial(judged.trial) if judged else None
         headline = one.stage.headline(main) if main and verdict.status == "PASS" else {}
-        fell = (
-            frozenset(a.check for a in judged.answers if a.outcome.fell) if judged else frozenset()
-        )
+        answers = judged.answers if judged else ()
+        fell = frozenset(a.check for a in answers if a.outcome.status == "FAIL")
         return Result(name, verdict.status, verdict.why, headline, main, fell)
 
 

@@ -40,8 +40,8 @@ ASKED = "formats.json"
 
 CARRIED: Mapping[str, tuple[str, ...]] = {
     "1": ("kho", "luo", "memfd"),
-    "2": ("kho", "luo", "memfd", "pci", "vfio-pci"),
-    "3": ("kho", "luo", "memfd", "pci", "vfio-pci", "iommu", "iommufd"),
+    "2": ("kho", "luo", "memfd", "vfio-pci", "pci"),
+    "3": ("kho", "luo", "memfd", "vfio-pci", "iommufd", "pci", "iommu"),
 }
 """What a stage's handover consists of, in the order in which an incoming kernel looks at it."""
 SORTS: Mapping[str, tuple[str, ...]] = {
@@ -51,6 +51,9 @@ SORTS: Mapping[str, tuple[str, ...]] = {
     "FLBs": ("pci", "iommu"),
 }
 """What has such a format: KHO's tree, LUO's sessions, a handler of files, data of several files."""
+_OF_EVERY_VM = {"kho", "luo", "memfd"}
+# An oops ends in a panic, too.
+_BY_ITSELF = re.compile(r"Kernel panic - not syncing: (?!Fatal exception|Attempted to kill)")
 # The words of common/record/console.py's refusals, by what they are about.
 _ABOUT = {"kho": "KHO:", "luo": "luo: LUO state is incompatible"}
 _CONTENT = frozenset(
@@ -145,10 +148,12 @@ def predicted(stage: str, gives: Collection[str], takes: Collection[str]) -> str
     carried = CARRIED[stage]
     given = sorted((carried.index(kind(n)), n) for n in gives if kind(n) in carried)
     places = {place for place, _ in given}
-    if lacking := [one for place, one in enumerate(carried) if place not in places]:
-        return f"does not give {', '.join(lacking)}"
+    lacking = [one for place, one in enumerate(carried) if place not in places]
     unknown = next((name for _, name in given if name not in takes), None)
-    return f"refuses {unknown}" if unknown else "hands over"
+    # Without a VM's memory nothing is handed over; without its device the rest is.
+    if unknown and not _OF_EVERY_VM & set(lacking):
+        return f"refuses {unknown}"
+    return f"does not give {', '.join(lacking)}" if lacking else "hands over"
 
 
 def ran(result: Result) -> Ran:
@@ -160,13 +165,15 @@ def ran(result: Result) -> Ran:
         if main.setting.ended == "bail" and not main.console.kexecs:
             return "does not give"
         return "corrupts" if _CONTENT & result.fell else "fails"
+    if result.status == "REFUSED" and (end := _end(main)) and not _BY_ITSELF.match(end):
+        return "crashes"
     return _RAN.get(result.status, "no result")
 
 
 def words(result: Result) -> str:
     """The kernel's own words on a refusal, and whether it boots on; else the verdict's."""
     main, what = result.main, ran(result)
-    if main and what == "refuses":
+    if main and result.status == "REFUSED":
         said = main.console.refusals or (result.why,)
         return f"{'; '.join(dict.fromkeys(said))} ({_then(main)})"
     if main and what == "does not give":
@@ -174,9 +181,15 @@ def words(result: Result) -> str:
     return result.why
 
 
+def _end(main: Trial) -> str:
+    """What a kernel that died said first; empty where it did not."""
+    return next((splat.text for splat in main.console.splats if splat.fatal), "")
+
+
 def _then(main: Trial) -> str:
     if main.setting.ended in ("crashed", "rebooted"):
-        return "it stops"
+        end = _end(main)
+        return f"it stops: {end}" if _BY_ITSELF.match(end) or not end else f"and crashes: {end}"
     return "it boots on" if main.side(INCOMING) else main.setting.ended
 
 
