@@ -13,6 +13,8 @@
 #include "vfio.h"
 
 #define SENT_MS 50
+/* A guest reads what is there in its own time. */
+#define GUEST_READS_MS 2000
 /*
  * Where the ring cannot be read QEMU goes on to the next descriptor, nine faults
  * for each, until none is left: half a second of frames.
@@ -25,12 +27,22 @@ static u64 frames_within(struct nic *nic, u64 ms)
 	struct deadline deadline = deadline_in_ms(ms);
 	u64 before = descriptors_read(nic);
 
-	while (!deadline_passed(deadline)) {
-		if (!nic->guest)
-			reader_take(nic->memory);
+	do {
+		while (!nic->guest && reader_take(nic->memory) >= 0)
+			;
 		poll_pause();
-	}
+	} while (!deadline_passed(deadline));
 	return descriptors_read(nic) - before;
+}
+
+/* What was written until now is read when this returns. */
+static void read_what_is_there(struct nic *nic)
+{
+	struct deadline deadline = deadline_in_ms(GUEST_READS_MS);
+
+	frames_within(nic, 0);
+	while (nic->guest && frames_within(nic, SENT_MS) && !deadline_passed(deadline))
+		;
 }
 
 /* While frames are sent: detached, the device is led nowhere. */
@@ -41,7 +53,7 @@ void release_translation(struct nic *nic)
 	igb_rx_set_tail(&nic->igb, (igb_rx_head(&nic->igb) + DESCRIPTORS_LEFT) % COUNT);
 	if (!param_control("kept"))
 		fact("release.detach", "%d", vfio_detach(nic->device));
-	frames_within(nic, SENT_MS);
+	read_what_is_there(nic);
 	fact("release.frames", "%llu", frames_within(nic, SENT_MS));
 	await("snapshot-detached");
 }
