@@ -165,12 +165,23 @@ def test_a_suspended_host_stood_still(tmp_path: Path) -> None:
     assert "host suspended for 8000 ms" in (host.stood_still() or "")
 
 
-def state(*, in_service: str, halted: int = 1, later: str | None = None) -> str:
+KERNEL, GUEST, PROGRAM = ("ffffffff81000001", 0), ("000000000004083b", 0), ("00007f0000401000", 3)
+
+
+def state(
+    *,
+    in_service: str,
+    halted: int = 1,
+    later: str | None = None,
+    at: tuple[str, int] = KERNEL,
+) -> str:
+    rip, level = at
+
     def look(vectors: str) -> str:
         return (
             "(qemu) info status\nVM status: running\n\n(qemu) info registers -a\n"
             "CPU#0\nRAX=00 RIP=ffffffff81000000 RFL=00000246 CPL=0 II=0 A20=1 SMM=0 HLT=0\n"
-            f"\nCPU#1\nRAX=00 RIP=ffffffff81000001 RFL=00000246 CPL=0 SMM=0 HLT={halted}\n\n"
+            f"\nCPU#1\nRAX=00\nRIP={rip} RFL=00000246 CPL={level} SMM=0 HLT={halted}\n\n"
             "(qemu) info lapic 0\ndumping local APIC state for CPU 0\n\n"
             "ISR\t (none)\nIRR\t (none)\n\n"
             "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
@@ -182,6 +193,15 @@ def state(*, in_service: str, halted: int = 1, later: str | None = None) -> str:
 
 def test_a_cpu_that_sleeps_with_an_interrupt_in_service_has_lost_its_end() -> None:
     assert "CPU 1 sleeps with vector 236" in (lost_end(state(in_service="236 ")) or "")
+
+
+@pytest.mark.parametrize(("at", "what"), [(GUEST, "runs a guest"), (PROGRAM, "runs a program")])
+def test_a_cpu_that_runs_something_else_with_an_interrupt_in_service_has_lost_it_too(
+    at: tuple[str, int], what: str
+) -> None:
+    said = lost_end(state(in_service="251 ", halted=0, at=at)) or ""
+    assert f"CPU 1 {what} with vector 251" in said
+    assert lost_end(state(in_service="(none)", halted=0, at=at)) is None
 
 
 @pytest.mark.parametrize(

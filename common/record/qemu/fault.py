@@ -3,7 +3,8 @@
 
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
-lost, so that its CPU waits for ever; and an assertion in iotlb_to_section().
+lost, so that its CPU waits for ever, or runs a guest that no interrupt ends any more; and an
+assertion in iotlb_to_section().
 
 Under TCG, now and then, a guest of a QEMU in the machine stands still before its first word.
 """
@@ -19,6 +20,8 @@ _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
 _IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.M)
+_AT = re.compile(r"^RIP=([0-9a-f]{16}) .* CPL=([0-3]) ", re.M)
+_KERNEL_HALF = 1 << 63
 
 
 def read_qemu_fault(folder: Path) -> str | None:
@@ -44,32 +47,43 @@ def _guest_never_spoke(folder: Path) -> str | None:
 
 
 def lost_end(text: str) -> str | None:
-    """The CPU that has an interrupt in service and sleeps, at each look; None without one.
+    """The CPU that has an interrupt in service and is not serving it, at each look; None for none.
 
-    A CPU that serves an interrupt is awake: one that is halted, with the same vector in service
-    at both looks, was never told the end that its kernel wrote.
+    A CPU that serves an interrupt is awake, and in its kernel: one that is halted, in user mode or
+    in a guest, with the same vector in service at both looks, was never told the end that its
+    kernel wrote.
     """
-    looks = [_asleep(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
+    looks = [_elsewhere(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
     if len(looks) < 2:
         return None
-    for cpu, vectors in looks[0].items():
-        if vectors and all(look.get(cpu) == vectors for look in looks[1:]):
+    for cpu, (where, vectors) in looks[0].items():
+        if vectors and all(look.get(cpu) == (where, vectors) for look in looks[1:]):
             return (
-                f"QEMU lost the end of an interrupt: CPU {cpu} sleeps with vector {vectors} in"
+                f"QEMU lost the end of an interrupt: CPU {cpu} {where} with vector {vectors} in"
                 " service for ever (qemu-state.txt)"
             )
     return None
 
 
-def _asleep(look: str) -> dict[int, str]:
-    """Halted CPU -> vectors in service."""
+def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
+    """CPU that serves no interrupt -> what it does instead, and vectors in service."""
     asked = _ANSWER.split(look)
     answers = dict(zip(asked[1::2], asked[2::2], strict=True))
-    halted = [
-        int(n) for n, text in _CPU.findall(answers.get("info registers -a", "")) if "HLT=1" in text
-    ]
     found = {}
-    for cpu in halted:
-        in_service = _IN_SERVICE.search(answers.get(f"info lapic {cpu}", ""))
-        found[cpu] = in_service[1].strip() if in_service else ""
+    for number, text in _CPU.findall(answers.get("info registers -a", "")):
+        if where := _outside_the_kernel(text):
+            in_service = _IN_SERVICE.search(answers.get(f"info lapic {number}", ""))
+            found[int(number)] = where, in_service[1].strip() if in_service else ""
     return found
+
+
+def _outside_the_kernel(registers: str) -> str | None:
+    if "HLT=1" in registers:
+        return "sleeps"
+    at = _AT.search(registers)
+    if at is None:
+        return None
+    if at[2] == "3":
+        return "runs a program"
+    # Linux itself is in the upper half.
+    return None if int(at[1], 16) & _KERNEL_HALF else "runs a guest"

@@ -526,8 +526,8 @@ CONTROLS = (
         without_patch="0031-",
         incoming_only=True,
         breaks=frozenset({"session_finished"}),
-        # No longer refused is what an open session refuses.
-        may_break=frozenset({"incoming_rules"}),
+        # No longer refused is what an open session refuses; and it lets go of no device.
+        may_break=frozenset({"incoming_rules", "let_go"}),
         reason=reason(fact_is(INCOMING, "finish", "-16")),
     ),
     Control(
