@@ -9,6 +9,8 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,8 +26,9 @@ FORMAT = 1
 KEY_DIGITS = 32
 
 # A build folder has about 110 MB, a patched worktree 30 MB of folders: a bisection must not
-# fill the disk, yet the next kernel of each stage should find a seed.
+# fill the disk, yet the next kernel of each stage should find a seed, its own configuration's.
 KEPT_OBJECTS = 8
+KEPT_CONFIGS = 6
 KEPT_WORKTREES = 8
 
 VMLINUX = "vmlinux"
@@ -334,14 +337,25 @@ def prune(*, keep: int | None = None, older_than_days: float | None = None) -> P
 
 def trim() -> None:
     """Only the last few build folders and worktrees are left; finished kernels all stay."""
-    newest = sorted(_object_folders(), key=lambda folder: folder.stat().st_mtime)[-KEPT_OBJECTS:]
-    _remove_objects({_key_of(folder) for folder in newest})
+    newest = sorted(_object_folders(), key=lambda folder: folder.stat().st_mtime, reverse=True)
+    kept = [*newest[:KEPT_OBJECTS], *_of_each_config(newest)[:KEPT_CONFIGS]]
+    _remove_objects({_key_of(folder) for folder in kept})
     trees = sorted(
         (record for record in sources_root().glob("*/source.json") if not _is_package(record)),
         key=lambda record: record.parent.stat().st_mtime,
         reverse=True,
     )
-    _remove_worktrees({r.parent.name for r in trees[:KEPT_WORKTREES]} | _packages())
+    used = {folder.parent.parent.name for folder in kept}
+    _remove_worktrees({r.parent.name for r in trees[:KEPT_WORKTREES]} | used | _packages())
+
+
+def _of_each_config(folders: Iterable[Path]) -> list[Path]:
+    """The first folder of each configuration; one that is not configured yet is none of any."""
+    found: dict[str, Path] = {}
+    for folder in folders:
+        with suppress(OSError):
+            found.setdefault(file_sha256(folder / ".config"), folder)
+    return list(found.values())
 
 
 def _erase(folder: Path) -> int:
