@@ -366,11 +366,13 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
     cleared: dict[str, list[CommandWritten]] = {"command": [], "other_master_off": []}
     last: CommandWritten | None = None
     for event in raw.trace:
+        if not window[0] <= event.t <= max(window[1], end):
+            continue
         ms = round((event.t - zero) / 1e6, 1)
         write = config_write(event)
-        if window[1] < event.t <= end and write and _is_command(write, at.device):
-            last = CommandWritten(ms=ms, bdf=write.bdf, value=write.value)
-        if not window[0] <= event.t <= window[1]:
+        if event.t > window[1]:
+            if write and _is_command(write, at.device):
+                last = CommandWritten(ms=ms, bdf=write.bdf, value=write.value)
             continue
         counts["events"] += 1
         if write:

@@ -74,8 +74,7 @@ class Beat(Stored):
 
     def number(self, key: str) -> int:
         """The value as a number, 0 when it is not there, or is none of 64 bits."""
-        text = self.values.get(key, "")
-        return int(text) if _NUMBER.fullmatch(text) else 0
+        return self.known(key) or 0
 
     def exact(self, key: str) -> int:
         """The value, which must be there and be a number. Raises KeyError, ValueError."""

@@ -67,6 +67,15 @@ static bool field_of_file(const char *path, const char *field, char *value, size
 	return found;
 }
 
+/* One of the kernel's own files, which is there. */
+void write_to(const char *path, const char *text)
+{
+	int fd = must(sys(open(path, O_WRONLY | O_CLOEXEC)));
+
+	must(sys(write(fd, text, strlen(text))));
+	close(fd);
+}
+
 /* Value of a line of /proc/meminfo, 0 when there is none. */
 u64 meminfo_kb(const char *field)
 {

@@ -82,6 +82,7 @@ void __noreturn __printf(1, 2) dialogue_bail(const char *format, ...);
 /* facts.c */
 void print_common_facts(enum side side);
 void print_last_facts(void);
+void write_to(const char *path, const char *text);
 u64 meminfo_kb(const char *field);
 u64 available_kb(void);
 

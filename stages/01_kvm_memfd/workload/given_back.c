@@ -28,14 +28,6 @@
 #define UNFINISHED "memory-unfinished"
 #define FAILED "memory-failed"
 
-static void write_sysctl(const char *path, const char *value)
-{
-	int fd = must(sys(open(path, O_WRONLY | O_CLOEXEC)));
-
-	must(sys(dprintf(fd, "%s", value)));
-	close(fd);
-}
-
 /*
  * Lets half of a file of FAILED_FILE be taken, so that what fails has something
  * to undo: every page of a memfd is accounted for when it is added (mm/shmem.c,
@@ -50,17 +42,17 @@ static void limit_memory(void)
 	char limit[32];
 
 	/* What is kept back for whoever has to mend things is a part of the process' own size. */
-	write_sysctl("/proc/sys/vm/user_reserve_kbytes", "0");
+	write_to("/proc/sys/vm/user_reserve_kbytes", "0");
 	snprintf(limit, sizeof(limit), "%llu",
 		 batch_kb < half_kb ? meminfo_kb("Committed_AS") + half_kb : 4);
-	write_sysctl("/proc/sys/vm/overcommit_kbytes", limit);
-	write_sysctl("/proc/sys/vm/overcommit_memory", "2");
+	write_to("/proc/sys/vm/overcommit_kbytes", limit);
+	write_to("/proc/sys/vm/overcommit_memory", "2");
 }
 
 static void unlimit_memory(void)
 {
-	write_sysctl("/proc/sys/vm/overcommit_memory", "0");
-	write_sysctl("/proc/sys/vm/overcommit_kbytes", "0");
+	write_to("/proc/sys/vm/overcommit_memory", "0");
+	write_to("/proc/sys/vm/overcommit_kbytes", "0");
 }
 
 /* Control memory-kept: somebody takes as much as is looked for, and keeps it. */

@@ -25,14 +25,6 @@
 
 static bool in_cgroup;
 
-static void write_to(const char *path, const char *text)
-{
-	int fd = must(sys(open(path, O_WRONLY | O_CLOEXEC)));
-
-	must(sys(write(fd, text, strlen(text))));
-	close(fd);
-}
-
 /*
  * What this process allocates from now on is charged to a cgroup of its own, in
  * which there is nothing yet. A kernel may have no memory cgroups.

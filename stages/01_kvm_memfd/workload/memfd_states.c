@@ -203,10 +203,7 @@ void states_outgoing(int luo_fd, u64 nonce)
 /* Memory pressure takes what it may: page cache that is clean. */
 static void drop_caches(void)
 {
-	int fd = must(sys(open("/proc/sys/vm/drop_caches", O_WRONLY | O_CLOEXEC)));
-
-	must(sys(write(fd, "1", 1)));
-	close(fd);
+	write_to("/proc/sys/vm/drop_caches", "1");
 }
 
 /* What is done wrong on purpose before the comparison. */

@@ -364,7 +364,7 @@ def _wrong_errno(side: str) -> Callable[[Trial], bool]:
     return ask
 
 
-def _landed_by_cache(trial: Trial) -> bool:
+def landed_by_cache(trial: Trial) -> bool:
     """Frames landed by a translation whose mapping is gone."""
     side = trial.side(INCOMING)
     landed = side.facts.get("reuse.landed", "0 ") if side else "0 "
@@ -545,7 +545,7 @@ CLAIMS = (
                 "Do frames fault at once where it unmapped memory just in use?",
                 _reuse_faults,
                 timed=True,
-                but=_landed_by_cache,
+                but=landed_by_cache,
             ),
             Check(
                 "unmap_faults",

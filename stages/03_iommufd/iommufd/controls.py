@@ -12,7 +12,7 @@ from common.checks.model import Check, Control, Outcome
 from common.dma.controls import CONFIG_UNTOUCHED, aborts_were_silent, master_cleared_at_kexec
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
-from iommufd.checks import CLAIMS, PAGE, unmapped_page
+from iommufd.checks import CLAIMS, PAGE, landed_by_cache, unmapped_page
 from iommufd.evidence import TranslationEvidence
 from iommufd.looks import faults, snapshot, tables, translation_of
 
@@ -153,7 +153,7 @@ def _landed_by_cache(trial: Trial) -> Outcome:
     if side is None or landed is None:
         return no_data("fact reuse.landed", expected="frames that landed")
     return outcome(
-        side.facts.get("reuse.unmap") == "0" and not landed.startswith("0 "),
+        landed_by_cache(trial),
         expected="an unmap that was accepted, and frames that landed after it",
         seen=f"unmap {side.facts.get('reuse.unmap')}, {landed} landed",
         evidence="incoming facts reuse.*",

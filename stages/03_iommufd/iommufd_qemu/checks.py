@@ -11,7 +11,7 @@ from common.dma import said
 from common.dma.evidence import frames_of
 from common.dma.igb import DEVICE
 from common.guest.checks import both, same_pages
-from common.guest.evidence import Beat, guest_of, qemu_of
+from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_checks import (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
@@ -31,12 +31,6 @@ _LATE_MS = 500.0
 _LATE_PART = 0.02
 _ANSWERS = 10
 _USED = 5  # igb has a vector for changes of the link, too: one interrupt, or none
-
-
-def number(beat: Beat, key: str) -> int | None:
-    """The guest's figure, None when it did not say one."""
-    text = beat.values.get(key, "")
-    return int(text) if text.isdecimal() else None
 
 
 def _guest_counted(trial: Trial) -> Outcome:
@@ -59,7 +53,7 @@ def _guest_saw_all(trial: Trial) -> Outcome:
     """By an ordinary process of the guest's, which verifies each frame's CRC."""
     frames, last = frames_of(trial), guest_of(trial).last
     keys = ("frames", "lost", "repeated", "damaged")
-    seen = [number(last, f"nic.{key}") if last else None for key in keys]
+    seen = [last.known(f"nic.{key}") if last else None for key in keys]
     if frames is None or not frames.sent or None in seen:
         return no_data("guest.jsonl, nic.*", expected="every frame once")
     return outcome(

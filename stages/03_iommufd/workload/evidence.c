@@ -41,10 +41,7 @@ static u64 number_in(const char *path, const char *key)
 /* Page tables, root and context tables of all devices; what CPUs count by themselves is added up. */
 void report_iommu_pages(const char *when)
 {
-	int fd = must(sys(open("/proc/sys/vm/stat_refresh", O_WRONLY | O_CLOEXEC)));
-
-	must(sys(write(fd, "1", 1)));
-	close(fd);
+	write_to("/proc/sys/vm/stat_refresh", "1");
 	fact(when, "%llu", number_in("/proc/vmstat", "nr_iommu_pages "));
 }
 
