@@ -11,7 +11,7 @@ from common.errors import Exit
 from common.judge.causes import in_order
 from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
-from common.record.cpus.last_look import death, sentence, standing
+from common.record.cpus.last_look import death, misread, sentence, standing
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
 from common.stage.chain import ask
@@ -297,6 +297,8 @@ def _disturbance(trial: Trial) -> str | None:
         return f"{fatal.text}; {still}"
     if setting.ended in ("timeout", "gone") and trial.qemu_fault:
         return trial.qemu_fault
+    if trial.last_look and (said := misread(trial.last_look)):
+        return said
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
         # An emulated CPU's nested guest may stand still; with KVM it is the kernel that ran it.
         if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
@@ -325,6 +327,8 @@ def _control_status(
         return "DISTURBED", cause
     if trial.witness.blind:
         return "ERROR", trial.witness.blind
+    if trial.last_look and trial.last_look.triple_fault and (why := _died_unheard(trial)):
+        return "WRONG REASON", why  # no control is to end by one
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":

@@ -65,8 +65,9 @@ class Watch(Protocol):
     def silent(self) -> str | None:
         """Look at it; what its kernel died of, None where nothing shows that it is dead."""
 
-    def reset(self) -> None:
-        """Look at it: the platform was reset within the last second."""
+    def reset(self) -> str | None:
+        """Look at it: the platform was reset just now; what it died of, where nothing more is to
+        be heard of it. Called in a thread of its own."""
 
 
 class Machine:
@@ -84,7 +85,7 @@ class Machine:
         self._heard: deque[str] = deque()
         self._console_spoke = False
         self._beginnings = 0
-        self._resets = 0
+        self._looks: list[threading.Thread] = []
         self.watch: Watch | None = None
         self.on_console: Callable[[str], None] | None = None
         """Hears the console too, in a thread of its own: must be quick, and must not raise."""
@@ -134,6 +135,7 @@ class Machine:
     ) -> None:
         if self._last_words:
             self._last_words.cancel()
+        self._end_looks()
         self._stack.close()
 
     def _create(self, xml: str) -> libvirt.virDomain:
@@ -189,7 +191,12 @@ class Machine:
             with self._events_lock:
                 if not self._qmp.closed:
                     self._qmp.write(json.dumps(entry) + "\n")
-                self._resets += event == "RESET"
+            if event == "RESET" and self.watch:
+                # At once, whatever waits meanwhile: what is in RAM will be written over. In a
+                # thread of its own, because here libvirt answers nothing.
+                look = threading.Thread(target=self._look_at_reset, args=(self.watch,))
+                self._looks.append(look)
+                look.start()
 
         return int(
             libvirt_qemu.qemuMonitorEventRegister(
@@ -234,7 +241,7 @@ class Machine:
                     self._console_spoke = False
                     quiet = self._patience.bound(silence)
                     look = self._patience.bound(_SILENT_SECONDS)
-                if look.passed() or self._resets:
+                if look.passed():
                     self._look_at_silence()
                     look = self._patience.bound(_LOOK_AGAIN_SECONDS)
                     continue  # a look may outlast the bounds: what was said meanwhile is read
@@ -256,17 +263,20 @@ class Machine:
         return self._heard.popleft()
 
     def _look_at_silence(self) -> None:
-        if self.watch is None:
-            return
-        if self._resets:
-            self._resets = 0
-            self.watch.reset()
-        elif died := self.watch.silent():
+        if self.watch and (died := self.watch.silent()):
             raise KernelDied(died)
 
     def deadline(self, seconds: float) -> Deadline:
         """A point in time that several waits share; time in which we did not run puts it off."""
         return self._patience.bound(seconds)
+
+    def _look_at_reset(self, watch: Watch) -> None:
+        if died := watch.reset():
+            self.dialogue.wake(KernelDied(died))
+
+    def _end_looks(self) -> None:
+        while self._looks:
+            self._looks.pop().join()
 
     def _last_sign(self, what: str) -> str:
         said = (self.folder / "console.log").read_bytes().splitlines()
@@ -347,7 +357,8 @@ class Machine:
         """Forget what was heard: the machine stands still, and another life of it is to come."""
         if self._last_words:
             self._last_words.cancel()
-        self._last_words, self._resets = None, 0
+        self._last_words = None
+        self._end_looks()
         self.console.cut()
         self.dialogue.forget()
         self._heard.clear()

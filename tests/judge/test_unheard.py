@@ -16,10 +16,13 @@ import pytest
 
 from common.errors import UsageError
 from common.judge.stored_run import opened
-from common.judge.verdict import judge_trial
-from common.record.cpus.last_look import FILE, LOG, LastLook, death, standing
+from common.judge.verdict import judge_control, judge_trial
+from common.record.cpus.last_look import FILE, LOG, LastLook, death, misread, standing
 from common.record.cpus.ram_log import RamLog
+from common.record.cpus.samples import CpuSample, Sample
+from common.record.cpus.state import parse_registers
 from common.record.evidence import Trial, collect
+from common.record.qemu.reset import registers_at_triple_fault
 from common.stage.loading import load_stage
 from tests.recorded_trial import KVM_MEMFD, RECORDED
 from tests.stored import store_run, write_record
@@ -169,6 +172,71 @@ def test_a_triple_fault_is_told_with_its_place(tmp_path: Path) -> None:
     assert verdict.status == "CRASHED"
     assert verdict.why.startswith("incoming kernel: setup_arch (")
     assert "), triple fault; its log" in verdict.why
+
+
+class Tables:
+    """RAM that holds page tables: as many entries of 8 bytes as `entries` has."""
+
+    def __init__(self, entries: dict[int, int]) -> None:
+        self._entries = entries
+
+    def read(self, address: int, length: int) -> bytes:
+        assert length == 8
+        return self._entries.get(address, 0).to_bytes(8, "little")
+
+
+def after_vmrun(mapped: bool) -> LastLook:
+    """A real triple fault, that of test_reset.py; its tables are made up."""
+    log = (RECORDED / "triple_fault" / "vmexit.log").read_text().splitlines()
+    cpus = parse_registers(registers_at_triple_fault(log) or "")
+    entries = {0x11A2FE0: 0x2003, 0x2000: 0x3003, 0x3000: 0x4003, 0x4000: 0x5003 if mapped else 0}
+    return LastLook(
+        t=1,
+        why="reset",
+        samples=(Sample(t=1, point="reset", cpus=tuple(CpuSample(cpu=cpu) for cpu in cpus)),),
+        triple_fault=True,
+        idt_reads={0: cpus[0].walk(Tables(entries), cpus[0].cr3, cpus[0].cr2)},
+        cpu=0,
+        build_id=None,
+        log=RamLog(source="none"),
+        names={f"{cpus[0].rip:#x}": "__svm_vcpu_run+0x9c/0x140"},
+        lines={"__svm_vcpu_run+0x9c/0x140": "arch/x86/kvm/svm/vmenter.S:182"},
+    )
+
+
+@pytest.mark.parametrize("control", [None, "pages-copied"])
+def test_an_idt_that_is_mapped_and_not_found_is_qemus_fault(
+    tmp_path: Path, control: str | None
+) -> None:
+    statuses = {}
+    for mapped in (True, False):
+        folder = tmp_path / str(mapped)
+        trial = collected(unheard(folder, "loop", ended="rebooted", seen=after_vmrun(mapped)))
+        verdict = (
+            judge_control(trial, STAGE.control(control), STAGE)
+            if control
+            else judge_trial(trial, STAGE)
+        )
+        statuses[mapped] = verdict.status
+        assert "triple fault" in verdict.why
+        if mapped:
+            assert verdict.why == (
+                "QEMU: triple fault of CPU 0 at __svm_vcpu_run (arch/x86/kvm/svm/vmenter.S:182): it"
+                " could not read its IDT at 0xfffffe0000000080, which its page tables map to 0x5080"
+                " (last-look.json)"
+            )
+    assert statuses == {True: "DISTURBED", False: "WRONG REASON" if control else "CRASHED"}
+
+
+def test_what_is_no_misreading() -> None:
+    seen = after_vmrun(mapped=True)
+    assert misread(seen)
+    assert misread(seen.model_copy(update={"triple_fault": False})) is None
+    elsewhere = seen.idt_reads[0].model_copy(update={"virtual": 0x1000})
+    assert misread(seen.model_copy(update={"idt_reads": {0: elsewhere}})) is None
+    forged = seen.idt_reads[0].model_copy(update={"physical": 0x6080})
+    assert misread(seen.model_copy(update={"idt_reads": {0: forged}})) is None
+    assert misread(seen.model_copy(update={"idt_reads": {1: seen.idt_reads[0]}})) is None
 
 
 def test_a_crash_that_nothing_shows_is_an_error(tmp_path: Path) -> None:

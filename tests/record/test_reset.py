@@ -31,6 +31,15 @@ def test_qemu_11_logs_the_registers_when_they_are_lost() -> None:
     assert registers_at_triple_fault(lines("qemu-11")) == ""
 
 
+def test_a_cpu_that_has_just_left_a_guest() -> None:
+    """As a trial had it before its kexec: CPU 0 at __svm_vcpu_run()'s instruction after VMRUN."""
+    first, other = parse_registers(registers_at_triple_fault(lines("vmexit")) or "")
+    assert first.rip == 0xFFFFFFFFACB83A0C
+    assert first.cr3 == other.cr3, "the other CPU ran by the same tables, and well"
+    assert first.reads_idt(first.cr2)
+    assert not other.reads_idt(other.cr2)
+
+
 @pytest.mark.parametrize("name", QEMUS)
 def test_a_reset_by_itself_is_none(name: str) -> None:
     """As of every machine's start, and of a reboot."""

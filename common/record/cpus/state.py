@@ -143,6 +143,10 @@ class Cpu(Strict):
         found = (ip for ip, cs in pairwise(words) if cs == _KERNEL_CS and ip >= START_MAP)
         return tuple(dict.fromkeys(found))
 
+    def reads_idt(self, virtual: int) -> bool:
+        """Whether it reads one of its 256 gates, of 16 bytes, there."""
+        return self.paging and 0 <= virtual - self.idt < 256 * 16
+
     @property
     def _roots(self) -> tuple[int, ...]:
         return tuple(dict.fromkeys((self.cr3, self.cr3 & ~_PTI_USER)))

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Sequence
 from functools import lru_cache
@@ -14,9 +15,10 @@ from common.machine.ram import MachineRam
 from common.record.cpus.kernel_layout import NOTE_BYTES, KernelLayout, build_id_of_note
 from common.record.cpus.kernel_symbols import KernelSymbols, symbols_of
 from common.record.cpus.last_look import FAULT_SAMPLES, FILE, LOG, LastLook, death
-from common.record.cpus.page_tables import START_MAP, read_virtual
+from common.record.cpus.page_tables import START_MAP, Walk, read_virtual
 from common.record.cpus.ram_log import RamLog, Reader, read_log
 from common.record.cpus.samples import CpuSample, CpuWitness, Monitor, Sample, with_trapped
+from common.record.cpus.state import Cpu
 from common.record.qemu.reset import registers_at_triple_fault
 from common.record.raw import TRACE
 from common.run.post_mortem.source_lines import lines_of
@@ -54,9 +56,14 @@ class DeathWatch:
         self._witness = CpuWitness(monitor, ram, layouts, folder, arch.name)
         self._samples: list[Sample] = []
         self._leaving = False
+        self._one_at_a_time = threading.Lock()  # a reset is looked at beside all else
 
     def on_line(self, text: str) -> None:
         """Take a line of the dialogue; at a rendezvous, see which kernel it is that runs."""
+        with self._one_at_a_time:
+            self._on_line(text)
+
+    def _on_line(self, text: str) -> None:
         self._samples = []
         if text == "# kexec":
             self._leaving = True
@@ -69,6 +76,10 @@ class DeathWatch:
 
     def silent(self) -> str | None:
         """What the kernel of a machine that says nothing died of; two looks are needed for it."""
+        with self._one_at_a_time:
+            return self._silent()
+
+    def _silent(self) -> str | None:
         first = not self._samples
         self._samples = [*self._samples, *self._burst("silent")][-_KEPT:]
         if first:
@@ -82,14 +93,20 @@ class DeathWatch:
 
     def timeout(self) -> None:
         """Keep where the CPUs stand of a machine that nobody waits for any more."""
-        self._samples = self._burst("timeout")
-        time.sleep(_BETWEEN_SECONDS)
-        self._samples += self._burst("timeout")
-        self._keep(self._see("timeout"))
+        with self._one_at_a_time:
+            self._samples = self._burst("timeout")
+            time.sleep(_BETWEEN_SECONDS)
+            self._samples += self._burst("timeout")
+            self._keep(self._see("timeout"))
 
-    def reset(self) -> None:
+    def reset(self) -> str | None:
         """Keep where a triple fault left the CPUs; or what the incoming kernel left in RAM, where
-        the reset came on the way to it."""
+        the reset came on the way to it. What the machine boots then is listened to: None."""
+        with self._one_at_a_time:
+            self._reset()
+        return None
+
+    def _reset(self) -> None:
         with (self._folder / TRACE).open(errors="replace") as lines:
             registers = registers_at_triple_fault(lines)
         if registers is None and not self._leaving:
@@ -100,7 +117,16 @@ class DeathWatch:
             look = self._see("reset")
         if look is None or not look.build_id:
             look = self._see_incoming(self._samples if registers else ())
-        self._keep(look.model_copy(update={"triple_fault": registers is not None}))
+        update = {"triple_fault": registers is not None, "idt_reads": self._idt_reads(look.samples)}
+        self._keep(look.model_copy(update=update))
+
+    def _idt_reads(self, samples: Sequence[Sample]) -> dict[int, Walk]:
+        return {
+            cpu.number: cpu.walk(self._ram, cpu.cr3, cpu.cr2)
+            for sample in samples
+            for cpu in (c.cpu for c in sample.cpus)
+            if isinstance(cpu, Cpu) and cpu.reads_idt(cpu.cr2)
+        }
 
     def _see_incoming(self, samples: Sequence[Sample]) -> LastLook:
         """The incoming kernel's image in RAM, which no CPU's tables lead to."""
