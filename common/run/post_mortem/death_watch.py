@@ -55,7 +55,7 @@ class DeathWatch:
         layouts = [layout for _, layout in self._kernels]
         self._witness = CpuWitness(monitor, ram, layouts, folder, arch.name)
         self._samples: list[Sample] = []
-        self._leaving = False
+        self._leaving, self._was_reset = False, False
         self._one_at_a_time = threading.Lock()  # a reset is looked at beside all else
 
     def on_line(self, text: str) -> None:
@@ -101,16 +101,19 @@ class DeathWatch:
 
     def reset(self) -> str | None:
         """Keep where a triple fault left the CPUs; or what the incoming kernel left in RAM, where
-        the reset came on the way to it. What the machine boots then is listened to: None."""
+        the reset came on the way to it. What the machine boots then is listened to: None.
+
+        The first counts: SeaBIOS resets the machine once more some 50 ms later.
+        """
         with self._one_at_a_time:
-            self._reset()
+            self._was_reset = self._was_reset or self._reset()
         return None
 
-    def _reset(self) -> None:
+    def _reset(self) -> bool:
         with (self._folder / TRACE).open(errors="replace") as lines:
             registers = registers_at_triple_fault(lines)
         if registers is None and not self._leaving:
-            return
+            return False
         look: LastLook | None = None
         if registers:
             self._samples = [self._witness.read(registers, "reset")]
@@ -119,6 +122,7 @@ class DeathWatch:
             look = self._see_incoming(self._samples if registers else ())
         update = {"triple_fault": registers is not None, "idt_reads": self._idt_reads(look.samples)}
         self._keep(look.model_copy(update=update))
+        return True
 
     def _idt_reads(self, samples: Sequence[Sample]) -> dict[int, Walk]:
         return {
