@@ -86,6 +86,7 @@ class Machine:
         self._console_spoke = False
         self._beginnings = 0
         self._looks: list[threading.Thread] = []
+        self._one_look = threading.Lock()
         self.watch: Watch | None = None
         self.on_console: Callable[[str], None] | None = None
         """Hears the console too, in a thread of its own: must be quick, and must not raise."""
@@ -271,7 +272,14 @@ class Machine:
         return self._patience.bound(seconds)
 
     def _look_at_reset(self, watch: Watch) -> None:
-        if died := watch.reset():
+        with self._one_look:
+            # It stands still meanwhile: its firmware would write over what there is to see.
+            with suppress(HarnessError):
+                self._domain_call("suspend")
+            died = watch.reset()
+            with suppress(HarnessError):  # it may have come to its end
+                self._domain_call("resume")
+        if died:
             self.dialogue.wake(KernelDied(died))
 
     def _end_looks(self) -> None:
@@ -341,6 +349,7 @@ class Machine:
 
     def stop(self) -> None:
         """Let the machine stand still; it may do so already."""
+        self._end_looks()
         self._domain_call("suspend")
 
     def go_on(self) -> None:

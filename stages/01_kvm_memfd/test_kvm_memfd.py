@@ -128,6 +128,19 @@ def test_a_machine_that_starts_over_and_over_is_a_timeout(run_setup: RunSetup) -
     assert "boot of the outgoing kernel: a kernel began 4 times" in verdict.why
 
 
+def test_a_triple_fault_is_no_control_of_ours(run_setup: RunSetup) -> None:
+    """Where it was is told where the host saw RAM before the firmware wrote to it."""
+    control = STAGE.control("firmware-reboot")
+    setup = replace(run_setup, append=("reboot=triple",))
+    trial = quiet_trial(setup, TrialPlan("triple-fault", control))
+    assert trial.last_look
+    assert trial.last_look.triple_fault
+    verdict = judge_control(trial, control, STAGE)
+    assert verdict.status == "WRONG REASON"
+    assert verdict.why.startswith("outgoing kernel: ")
+    assert "triple fault" in verdict.why
+
+
 def test_a_silent_incoming_kernel_is_a_timeout(run_setup: RunSetup) -> None:
     silent = mishap("silent", "the incoming workload never says a word")
     trial = run_trial(run_setup, TrialPlan("silent", silent))

@@ -35,15 +35,17 @@ class Dialogue:
 
 class SlowLook:
     def silent(self) -> str | None:
+        time.sleep(2 * _SILENCE)
         return None
 
-    def reset(self) -> None:
-        time.sleep(2 * _SILENCE)
+    def reset(self) -> str | None:
+        return None
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Iterator[Machine]:
-    """One that was just reset, and whose dialogue a test gives."""
+def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """One that is looked at as soon as it says nothing, and whose dialogue a test gives."""
+    monkeypatch.setattr("common.machine.machine._SILENT_SECONDS", 0)
     (tmp_path / "console.log").write_text("the last line\n")
     with Patience(tmp_path) as patience:
         found = Machine.__new__(Machine)
@@ -51,7 +53,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             "_heard": deque[str](),
             "_patience": patience,
             "_console_spoke": False,
-            "_resets": 1,
             "watch": SlowLook(),
             "folder": tmp_path,
         }
