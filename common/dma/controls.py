@@ -29,11 +29,11 @@ def master_cleared_at_kexec(which: Which = "device") -> Check:
     return reason(ask, timed=True)
 
 
-def master_cleared_later() -> Check:
-    """The same after that, in the incoming kernel, for the device."""
+def master_cleared_later(which: Which = "device") -> Check:
+    """The same after that, in the incoming kernel."""
 
     def ask(trial: Trial) -> Outcome:
-        return _cleared(trial, "device", lambda ms: ms > 0, "after")
+        return _cleared(trial, which, lambda ms: ms > 0, "after")
 
     return reason(ask, timed=True)
 

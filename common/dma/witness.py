@@ -301,7 +301,7 @@ def _other(
     end = max([*sent, *(landing.seen for landing in landed)])
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
     left = _left(sides) or kexec
-    finished = stamps.get("t.finished")
+    finished = stamps.get("t.taker_died", stamps.get("t.finished"))
 
     def look(begin: int, until: int) -> Window:
         return look_at(sent, landed, begin, until, {})

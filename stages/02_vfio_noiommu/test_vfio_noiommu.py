@@ -51,6 +51,29 @@ def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control)
     assert verdict.status == "FAILED AS EXPECTED", verdict.why
 
 
+@pytest.mark.parametrize("last", ["session", "memory", "bind"])
+def test_a_taker_is_killed_after_any_other_step(run_setup: RunSetup, last: str) -> None:
+    """Of those that are no controls by themselves."""
+    control = replace(STAGE.control("taker-killed-map"), name=f"taker-killed-{last}")
+    trial = quiet_trial(run_setup, TrialPlan(control.name, control))
+    verdict = judge_control(trial, control, STAGE)
+    assert verdict.status == "FAILED AS EXPECTED", verdict.why
+
+
+def test_hostile_fixups_do_the_device_no_harm(setup_for: SetupFor) -> None:
+    """The fault of three controls, with every patch: fixups, and a port driver that gives up."""
+    hostile = replace(STAGE.control("fixups-patch-off"), name="hostile", without_patch=None)
+    setup = setup_for(STAGE, OPTIONS, (hostile,))
+    kernels = replace(
+        setup.kernels,
+        outgoing=setup.pair(hostile)[0],
+        incoming=setup.pair(hostile)[1],
+    )
+    trial = quiet_trial(replace(setup, kernels=kernels), TrialPlan("hostile"))
+    verdict = judge_trial(trial, STAGE)
+    assert (verdict.status, verdict.why) == ("PASS", f"{len(STAGE.checks)} checks")
+
+
 def test_every_check_is_broken_by_a_control() -> None:
     assert unbroken(STAGE, earlier=[load_stage(1)]) == []
 

@@ -131,16 +131,49 @@ def _was_missing(trial: Trial) -> Outcome:
     return facts_are(INCOMING, wanted)(trial)
 
 
-def _ran_on_unfinished(trial: Trial) -> Outcome:
-    side = trial.side(INCOMING)
-    frames = side.number("left.frames") if side else None
-    if frames is None:
-        return no_data("fact left.frames", expected="frames in the second after that")
-    return outcome(
-        frames > 0,
-        expected="frames in the second after that",
-        seen=f"{frames} frames",
-        evidence="incoming fact left.frames",
+def _after_close(*, runs: bool) -> Check:
+    """What the device does when the session is closed that holds it, and it is not taken over."""
+    expected = ("some" if runs else "no") + " frames in the second after that"
+
+    def ask(trial: Trial) -> Outcome:
+        side = trial.side(INCOMING)
+        frames = side.number("left.frames") if side else None
+        if frames is None:
+            return no_data("fact left.frames", expected=expected)
+        return outcome(
+            (frames > 0) is runs,
+            expected=expected,
+            seen=f"{frames} frames",
+            evidence="incoming fact left.frames",
+        )
+
+    return Check("after_close", "What does the device do when its session is closed?", ask)
+
+
+def _taker_killed(last: str, *, before: str) -> Control:
+    """The second device's taker dies after `last`; a step of workload/taker.c."""
+    return Control(
+        name=f"taker-killed-{last}",
+        what="the second device is preserved in a session of its own, and the process that takes"
+        f" it over is killed {before}: the device is stopped, and whoever comes next can use it",
+        breaks=frozenset({"other_silent"}),
+        # Neither a reset nor a frame kept back says in QEMU's trace which device it was.
+        may_break=frozenset({"no_device_reset", "never_gated"}),
+        reason=reason(
+            facts_are(
+                INCOMING,
+                {
+                    "taker.signal": "9",
+                    "taker.open": "0",
+                    "taker.bind": "0",
+                    "taker.reset": "0",
+                    "taker.frames": "yes",
+                },
+            )
+        ),
+        holds=(
+            Check("taker_stopped", "Is the device stopped when its taker is dead?", _other_stopped),
+        ),
     )
 
 
@@ -584,11 +617,53 @@ CONTROLS = (
     ),
     Control(
         name="session-left",
-        what="the session is closed with a device that is not taken over: it keeps running forever",
+        what="the session is closed with a device that is not taken over: it is stopped",
         breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "finish", "-9")),
-        holds=(Check("ran_on", "Does the device keep running?", _ran_on_unfinished),),
+        holds=(_after_close(runs=False),),
+    ),
+    Control(
+        name="discard-patch-off",
+        what="the same with an incoming kernel without the patch that stops such a device: it"
+        " keeps running, and nobody can stop it",
+        without_patch="0039-",
+        incoming_only=True,
+        breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "finish", "-9")),
+        holds=(_after_close(runs=True),),
+    ),
+    _taker_killed("device", before="before it has bound the device to an iommufd"),
+    _taker_killed("map", before="before it has attached the device to its memory"),
+    _taker_killed("attach", before="with everything done but FINISH"),
+    Control(
+        name="disable-patch-off",
+        what="kernels whose fixups, and a port driver that gives up, do to the device what they do"
+        " to others, without the patch that disables no preserved device",
+        without_patch="0040-",
+        with_patch="faults/hostile-fixups.patch",
+        breaks=frozenset({"bus_mastering_kept"}),
+        may_break=WITHOUT_DEVICE,
+        reason=master_cleared_later("bridge"),
+    ),
+    Control(
+        name="fixups-patch-off",
+        what="the same kernels without the patch that keeps fixups from a preserved device",
+        without_patch="0041-",
+        with_patch="faults/hostile-fixups.patch",
+        breaks=frozenset({"bus_mastering_kept", "no_device_reset", "same_registers"}),
+        may_break=WITHOUT_DEVICE,
+        reason=master_cleared_later(),
+    ),
+    Control(
+        name="class-patch-off",
+        what="the same kernels without the patch that hands over the class as the device has it",
+        without_patch="0042-",
+        with_patch="faults/hostile-fixups.patch",
+        breaks=frozenset({"bus_mastering_kept", "device_retrieved"}),
+        may_break=WITHOUT_DEVICE,
+        reason=reason(fact_is(INCOMING, "retrieve.device", "-19")),
     ),
     Control(
         name="firmware-reboot",

@@ -15,12 +15,9 @@
 #include "nic.h"
 #include "report.h"
 #include "rules.h"
+#include "taker.h"
 #include "vfio.h"
 #include "vm_state.h"
-
-/* The other device's memory: its ring's description, then what it writes to. */
-#define OTHER_COUNT 1024
-#define OTHER_AREA 0x10000
 
 /* Frames seen before anything is done with the session. */
 #define WARM_UP_FRAMES 100
@@ -34,8 +31,6 @@
 #define AGAIN_FRAMES 64
 #define ANEW_MS 2000
 #define TELL_MS 5000
-
-#define OTHER_SESSION "other"
 
 static u32 ring_count(void)
 {
@@ -59,7 +54,8 @@ static u64 guest_ram_size(void)
 /* The second device has a session of its own, which outlives the first one's. */
 static bool in_two_sessions(void)
 {
-	return param_control("found-again") || param_control("forget-patch-off");
+	return param_control("found-again") || param_control("forget-patch-off") ||
+	       taker_is_killed();
 }
 
 static void report_frames(const struct ring *ring)
@@ -481,10 +477,7 @@ static void compare_pfns(struct incoming *in)
 	free(pfns);
 }
 
-/*
- * The session is closed before it may be finished: the device goes on for ever,
- * into memory that nobody else is ever given.
- */
+/* The session is closed before it may be finished. */
 static void leave_session(struct incoming *in)
 {
 	static const struct timespec second = { .tv_sec = 1 };
@@ -539,7 +532,7 @@ static bool adopt_device(struct incoming *in)
 	device = retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
 	if (device < 0)
 		return false;
-	if (param_control("session-left")) {
+	if (param_control("session-left") || param_control("discard-patch-off")) {
 		leave_session(in);
 		return false;
 	}
@@ -645,6 +638,11 @@ static int after_kexec(void)
 		return 0;
 	}
 	compare_ram(&in);
+	/* Before there is a guest, for the reason that before_kexec() gives. */
+	if (taker_is_killed()) {
+		kill_taker(in.luo_fd);
+		use_killed_takers_device(in.nonce);
+	}
 	resume_guest(&in);
 	adopted = adopt_device(&in);
 	finish_and_watch(&in, adopted);
@@ -652,7 +650,7 @@ static int after_kexec(void)
 		let_go(&in);
 	if (param_lacks_something())
 		ktap_skip_rest(NOT_PROMISED);
-	if (adopted && in_two_sessions())
+	if (adopted && in_two_sessions() && !taker_is_killed())
 		find_again(&in.nic);
 	return 0;
 }

@@ -96,6 +96,42 @@ def _stopped_by_finish(trial: Trial) -> Outcome:
     )
 
 
+_TAKEN_BACK = {
+    "taker.signal": "9",
+    "taker.session": "-2",
+    "taker.open": "0",
+    "taker.reset": "0",
+    "taker.frames": "yes",
+}
+"""The session is gone with the process, and the device is like any other."""
+
+
+def _translated_no_more(trial: Trial) -> Outcome:
+    """The old kernel's table is not the device's any more as soon as the process is dead."""
+    before, after = tables(trial, "booted"), tables(trial, "discarded")
+    if before is None or snapshot(trial, "discarded") is None:
+        return no_data("tables.json", expected="another table, or none")
+    return outcome(
+        after is None or after.top != before.top,
+        expected=f"table {before.top} gone",
+        seen=f"table {after.top if after else 'none'}",
+        evidence="tables.json",
+    )
+
+
+def _taker_killed(last: str, *, before: str) -> Control:
+    """The process that takes over the device dies after `last`; a step of workload/taker.c."""
+    return Control(
+        name=f"taker-killed-{last}",
+        what=f"the process that takes over the device is killed {before}: the device is stopped,"
+        " and whoever comes next can use it",
+        breaks=frozenset({"device_retrieved", "no_device_reset", "host_saw_all"}),
+        may_break=WITHOUT_DEVICE | {"same_entry", "same_table", "clock_rate"},
+        reason=reason(facts_are(INCOMING, _TAKEN_BACK)),
+        holds=(Check("untranslated", "Is the device's translation over?", _translated_no_more),),
+    )
+
+
 def _tail_left(trial: Trial) -> Outcome:
     sides = [trial.side(OUTGOING), trial.side(INCOMING)]
     bells = [side.number("reader.doorbells") if side else None for side in sides]
@@ -414,6 +450,10 @@ CONTROLS = (
         may_break=WITHOUT_DEVICE | {"clock_rate"},
         reason=reason(_stopped_by_finish),
     ),
+    _taker_killed("iommufd", before="with the iommufd retrieved, and the device not"),
+    _taker_killed("device", before="before it has bound the device to the iommufd"),
+    _taker_killed("restore", before="before it has attached the device to the restored HWPT"),
+    _taker_killed("attach", before="with everything done but FINISH"),
     Control(
         name="unmapped-undeclared",
         what="the unmapped descriptors are not declared",

@@ -20,6 +20,7 @@
 #include "release.h"
 #include "reuse.h"
 #include "rules.h"
+#include "taker.h"
 #include "vfio.h"
 
 #define DEVICE "0000:01:00.0"
@@ -443,6 +444,11 @@ static int after_kexec(void)
 	await("snapshot-booted");
 	if (!param_control("other-left"))
 		nic_force_mastering(OTHER_DEVICE);
+	if (taker_is_killed()) {
+		kill_taker(nic.bdf, luo);
+		await("silence");
+		return 0;
+	}
 	session = retrieve_session(luo);
 	if (param_control("nothing-retrieved")) {
 		fact("finish", "%d", luo_finish(session));
