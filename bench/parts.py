@@ -52,12 +52,12 @@ MARKS = (
     _begins(0, "small memfds", "at files-written"),
     _begins(0, "long lists, a sweep of the guest", "t.swept="),
     _begins(0, "preserve, load", "await pause"),
-    _begins(0, "pause, digest, what the host sees", "await reboot"),
-    _begins(0, "last words, others at work", "kexec"),
+    _begins(0, "pause, digest, the host's samples", "await reboot"),
+    _begins(0, "last messages, concurrent LUO users", "kexec"),
     _begins(1, "retrieve, compare, restore", "t.resume="),
     _begins(1, "rules, given back, memfds, lists", "t.files="),
     _begins(1, "sweeps of the guest", "await watched"),
-    _begins(1, "the host sees all pages, reports", "await end"),
+    _begins(1, "the host checks all pages, reports", "await end"),
 )
 
 

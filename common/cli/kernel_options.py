@@ -40,8 +40,8 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
         "--series",
         default="ours",
         metavar="none|ours|DIR|MBX",
-        help="what to apply to the source: our series (default), nothing (the tree brings its own"
-        " support, or has none), a folder of *.patch (in name order, or that of a quilt series)"
+        help="what to apply to the source: our series (default), nothing (for a tree with its own"
+        " support, or none), a folder of *.patch (in order of name, or of a quilt series file)"
         " and *.config, or a mailbox of patches (*.mbx)",
     )
     group.add_argument(
@@ -50,12 +50,12 @@ def kernel_options(parser: argparse.ArgumentParser, *, sides: bool = True) -> No
         default=[],
         type=Path,
         metavar="FRAGMENT",
-        help="your own Kconfig fragment, applied after all others",
+        help="a Kconfig fragment of your own, applied after all others",
     )
     group.add_argument(
         "--line-tables",
         action="store_true",
-        help="decode stacks to file and line; same code, but a separate kernel build",
+        help="decode stacks down to file and line; same code, but a separate kernel build",
     )
 
 
@@ -65,7 +65,7 @@ def arch_option(parser: argparse._ActionsContainer) -> None:
         "--arch",
         choices=tuple(ARCHITECTURES),
         default=DEFAULT.name,
-        help=f"of the machine and its kernels (default: {DEFAULT.name}); docs/arm64.md",
+        help=f"of the machine and its kernels (default: {DEFAULT.name}); see docs/arm64.md",
     )
 
 

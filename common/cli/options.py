@@ -39,7 +39,7 @@ def splats_option(parser: argparse.ArgumentParser) -> None:
         "--splats",
         type=Path,
         metavar="FILE",
-        help="TOML: splats that are known until a date, and fail nothing till then (docs/ci.md)",
+        help="TOML file of known splats, which fail no check before they expire (docs/ci.md)",
     )
 
 
@@ -100,7 +100,7 @@ def chain_option(parser: argparse.ArgumentParser) -> None:
         type=_chain,
         default=1,
         metavar="N",
-        help="N updates in one machine: from A to B, back to A, and so on (stage 1)",
+        help="N live updates in one machine: from A to B, back to A, and so on (stage 1)",
     )
 
 
@@ -118,8 +118,8 @@ def lane_option(parser: argparse._ActionsContainer) -> None:
         "--lane",
         choices=LANES,
         default="default",
-        help="debug: kernels with KASAN, lockdep and kmemleak; server: NUMA, deferred struct page"
-        " init, swap, memcg, modules, as in distributions (default: default)",
+        help="debug: kernels with KASAN, lockdep and kmemleak; server: with NUMA, deferred struct"
+        " page init, swap, memcg and modules, as in distributions (default: default)",
     )
 
 
@@ -131,7 +131,7 @@ def gate_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="RUN",
-        help="also fail where this run of the stage did better (once for each stage)",
+        help="also fail if this earlier run of a stage did better (once for each stage)",
     )
     parser.add_argument("--controls", action="store_true", help="run the controls as well")
     parser.add_argument(
@@ -139,21 +139,21 @@ def gate_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="instead of the stages: the kernel's own live update tests, from the tree under test",
     )
-    mail = parser.add_argument_group("a series from a list")
+    mail = parser.add_argument_group("a series from a mailing list")
     mail.add_argument(
         "--from-mail",
         metavar="MBOX",
-        help="its mailbox, as b4 leaves it: base and prerequisites are looked for in --tree, each"
-        " patch is built, booted and updated live, then the stages are run",
+        help="its mailbox, as made by b4: checks --tree for its base and prerequisites; builds,"
+        " boots and live-updates each patch; then runs the stages",
     )
     mail.add_argument(
         "--print",
         choices=("ktap", "json", "reply"),
-        help="on stdout: the stages' KTAP (default), what `b4 review` reads, or the answer to the"
-        " cover letter; all three are left in a folder with the runs",
+        help="to stdout: the stages' KTAP (default), the JSON for `b4 review`, or the reply to the"
+        " cover letter; all three are kept in a folder with the runs",
     )
     mail.add_argument(
-        "--from", dest="sender", metavar="ADDRESS", help="of the answer (default: git's user)"
+        "--from", dest="sender", metavar="ADDRESS", help="sender of the reply (default: git's user)"
     )
 
 
@@ -164,16 +164,16 @@ def matrix_options(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         metavar="[NAME=]WHERE",
-        help="linux-source-X.Y[@SUITE], a tree, or a bzImage; every pair is run, both ways",
+        help="linux-source-X.Y[@SUITE], a tree, or a bzImage; every pair is run in both directions",
     )
     parser.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
-    parser.add_argument("--controls", action="store_true", help="run each control as a cell, too")
+    parser.add_argument("--controls", action="store_true", help="also run each control, as a cell")
     chain_option(parser)
     parser.add_argument("--jobs", type=positive, metavar="N", help="cells to run in parallel")
     parser.add_argument(
         "--refusal-ok",
         action="store_true",
-        help="do not fail on an incoming kernel that refuses the handover",
+        help="do not fail if an incoming kernel refuses the handover",
     )
     parser.add_argument("--results", type=Path, metavar="DIR", help="default: with the runs")
     parser.add_argument(
@@ -181,25 +181,29 @@ def matrix_options(parser: argparse.ArgumentParser) -> None:
         nargs="?",
         const="text",
         choices=("text", "json", "page"),
-        help="which formats each kernel writes, and what each pair should do and did",
+        help="which formats each kernel writes; what each pair should do, and did",
     )
     what = parser.add_mutually_exclusive_group()
     what.add_argument(
-        "--plan", choices=("github", "gitlab"), help="print the cells as a job matrix, run nothing"
+        "--plan", choices=("github", "gitlab"), help="print the cells as a CI job matrix"
     )
-    what.add_argument("--cell", metavar="NAME", help="run this cell only: one job")
+    what.add_argument("--cell", metavar="NAME", help="run only this cell: one job")
     what.add_argument(
-        "--collect", nargs="+", metavar="DIR", help="print the table of what jobs left in --results"
+        "--collect",
+        nargs="+",
+        metavar="DIR",
+        help="print the table of the results that jobs left in --results",
     )
 
 
 _SWEEP_EPILOG = """\
-The N-th copy, slab object or page of a call fails, for N = 1, 2, 3 and so on. With --damage each
-field of each record that one kernel hands to the next is changed on its way: see docs/sweep.md.
+Makes the N-th copy, slab allocation or page allocation in a call fail, for N = 1, 2, 3 and so on
+(docs/sweep.md). With --damage, changes each field of each record that one kernel hands over to the
+next (docs/damage.md).
 
 exit status: 0 no violation; 1 a violation; 3 not every point was tried, or the harness failed;
-5 a kernel crashed at a point, 6 one never came back from it (these two without --damage, where
-they are violations); 2, 4, 125 as with every command
+5 a kernel crashed at a point, 6 one hung at it (with --damage both are violations); 2, 4, 125 as
+with every command
 """
 
 
@@ -207,22 +211,26 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
     """Those of the sweep verb that no other has."""
     parser.epilog = _SWEEP_EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("stage", type=int, metavar="N", help="without --damage: 1, and no other")
+    parser.add_argument("stage", type=int, metavar="N", help="the stage; without --damage only 1")
     parser.add_argument(
         "--point",
         metavar="NAME",
-        help="this point only, as it was printed: CALL:KIND:N, or RECORD.FIELD.KIND",
+        help="only this point, named as printed: CALL:KIND:N, or RECORD.FIELD.KIND",
     )
-    parser.add_argument("--damage", action="store_true", help="damage what is handed over")
+    parser.add_argument(
+        "--damage", action="store_true", help="damage the records that are handed over"
+    )
     damage = parser.add_argument_group("with --damage")
     lane_option(damage)
-    damage.add_argument("--random", type=positive, metavar="K", help="K bytes more, at random")
-    damage.add_argument("--seed", type=positive, metavar="S", help="which bits, bytes (default 1)")
+    damage.add_argument("--random", type=positive, metavar="K", help="also damage K random bytes")
+    damage.add_argument(
+        "--seed", type=positive, metavar="S", help="selects bits and bytes (default 1)"
+    )
     damage.add_argument(
         "--resume",
         type=Path,
         metavar="DIR",
-        help="a sweep that was interrupted: the rest of it; of one that was not, its verdicts",
+        help="finish an interrupted sweep; judge a complete one again",
     )
 
 
@@ -271,8 +279,8 @@ def append_option(parser: argparse.ArgumentParser) -> None:
         action="extend",
         default=[],
         metavar="WORDS",
-        help="words to append to the command lines of both kernels; may be repeated."
-        " kho_scratch= replaces ours",
+        help="append kernel parameters to both command lines; may be repeated. kho_scratch="
+        " replaces ours",
     )
 
 
@@ -283,7 +291,7 @@ def load_option(parser: argparse.ArgumentParser) -> None:
         type=_busy,
         default=0,
         metavar="N",
-        help=f"N busy processes alongside each trial, 0 to {MOST_BUSY} (default 0)",
+        help=f"run N busy processes next to each trial, 0 to {MOST_BUSY} (default 0)",
     )
 
 
@@ -301,19 +309,19 @@ def guest_options(parser: argparse.ArgumentParser) -> None:
         "--guest-image",
         type=Path,
         metavar="FILE",
-        help="a disk (raw, qcow2) that boots by BIOS with a console on ttyS0, or a bzImage",
+        help="a disk (raw, qcow2) that boots from BIOS with a console on ttyS0, or a bzImage",
     )
     group.add_argument("--guest-initrd", type=Path, metavar="FILE", help="with a bzImage")
     group.add_argument(
         "--guest-modules",
         type=Path,
         metavar="DIR",
-        help="run 3: lib/modules/RELEASE of the bzImage, for its igb and its console",
+        help="run 3: lib/modules/RELEASE of the bzImage, for igb and the console",
     )
     group.add_argument(
         "--guest-cmdline",
         metavar="WORDS",
-        help=f"with a bzImage (default: {GUEST_CMDLINE}; run 3: beside ours)",
+        help=f"with a bzImage (default: {GUEST_CMDLINE}; run 3: in addition to ours)",
     )
 
 

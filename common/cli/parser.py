@@ -112,21 +112,23 @@ def build_parser() -> argparse.ArgumentParser:
     test.set_defaults(further=())
 
     run = _verb(verbs, "run", "run:run", "one stage, with its controls")
-    run.add_argument("stage", type=int, metavar="N")
+    run.add_argument("stage", type=int, metavar="N", help="the stage")
     which = run.add_mutually_exclusive_group()
-    which.add_argument("--control", action="append", metavar="NAME", help="this control only")
-    which.add_argument("--no-controls", action="store_true", help="the main run only")
+    which.add_argument("--control", action="append", metavar="NAME", help="only this control")
+    which.add_argument("--no-controls", action="store_true", help="only the main run")
     workload_option(run)
     lane_option(run)
     chain_option(run)
     often = run.add_mutually_exclusive_group()
-    often.add_argument("--repeat", type=positive, default=1, metavar="K", help="main run K times")
+    often.add_argument(
+        "--repeat", type=positive, default=1, metavar="K", help="do the main run K times"
+    )
     often.add_argument(
         "--layouts",
         type=positive,
         metavar="K",
-        help="main run K times, with new kernel load addresses each time (KASLR); a usage error if"
-        " the kernels cannot do that; the report says how many layouts there were",
+        help="do the main run K times, each with the kernels at other addresses (KASLR); a usage"
+        " error if the kernels cannot do that; the report says how many layouts there were",
     )
     guest_options(run)
     machine_options(run)
@@ -145,13 +147,15 @@ def build_parser() -> argparse.ArgumentParser:
     )
     soak.epilog, soak.formatter_class = _SOAK_EPILOG, argparse.RawDescriptionHelpFormatter
     soak.add_argument("--stage", action="append", type=int, metavar="N", help="default: all")
-    soak.add_argument("--workload", choices=WORKLOADS, help="default: all that the stages have")
-    soak.add_argument("--no-controls", action="store_true", help="main runs only")
+    soak.add_argument("--workload", choices=WORKLOADS, help="default: all workloads of the stages")
+    soak.add_argument("--no-controls", action="store_true", help="only main runs")
     limit = soak.add_mutually_exclusive_group()
-    limit.add_argument("--rounds", type=positive, metavar="K", help="in all; default: until Ctrl-C")
-    limit.add_argument("--hours", type=hours, metavar="H", help="of trials, in all")
+    limit.add_argument(
+        "--rounds", type=positive, metavar="K", help="rounds in all; default: until Ctrl-C"
+    )
+    limit.add_argument("--hours", type=hours, metavar="H", help="hours of trials in all")
     soak.add_argument(
-        "--name", help="default: derived from the options, so that repeating them resumes"
+        "--name", help="default: derived from the options, so the same options resume it"
     )
     begin = soak.add_mutually_exclusive_group()
     begin.add_argument(
@@ -163,7 +167,7 @@ def build_parser() -> argparse.ArgumentParser:
     append_option(soak)
 
     sweep = _verb(
-        verbs, "sweep", "sweep:sweep", "each call cut wherever it can fail; each record damaged"
+        verbs, "sweep", "sweep:sweep", "fail each call wherever it can fail; damage each record"
     )
     sweep_options(sweep)
     kernel_options(sweep)
@@ -181,7 +185,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     report.add_argument("--format", choices=REPORT_FORMATS, default="text")
     report.add_argument(
-        "--output", type=Path, metavar="FILE", help="instead of stdout; testgrid: the folder"
+        "--output", type=Path, metavar="FILE", help="instead of stdout; testgrid: a folder"
     )
     mail = report.add_argument_group("mail, reply")
     mail.add_argument("--from", dest="sender", metavar="ADDRESS", help="default: git's user")
@@ -195,39 +199,41 @@ def build_parser() -> argparse.ArgumentParser:
         "--reply-to-file",
         type=Path,
         metavar="FILE",
-        help="reply: the patch mail or cover letter that is answered (default: stdin)",
+        help="reply: the patch mail or cover letter to answer (default: stdin)",
     )
     mail.add_argument(
         "--answer",
         action="append",
         default=[],
         metavar="WORDS=CHECK",
-        help="reply: a check that answers these words of it, beside what the claims declare",
+        help="reply: CHECK answers these words of the mail, in addition to those of the claims",
     )
     splats_option(report)
     report.add_argument(
-        "--about", type=Path, metavar="FILE", help="state: Markdown that says what was run"
+        "--about", type=Path, metavar="FILE", help="state: a Markdown file that says what was run"
     )
     report.add_argument(
-        "--origin", metavar="NAME", help="kcidb: the CI system that submits it; [a-z0-9_]"
+        "--origin", metavar="NAME", help="kcidb: the submitting CI system; [a-z0-9_]"
     )
     judge = _verb(verbs, "judge", "stored:judge", "recompute the verdict from the raw files alone")
-    judge.add_argument("run", metavar="RUN", help="a run, or the file that `bundle` made of it")
+    judge.add_argument("run", metavar="RUN", help="a run or a bundle")
     splats_option(judge)
     judge.add_argument("--seal", metavar="HEX", help="refuse a run whose seal differs")
-    bundle = _verb(verbs, "bundle", "stored:bundle", "a run as one file, for `judge` elsewhere")
-    bundle.add_argument("run", metavar="RUN")
+    bundle = _verb(
+        verbs, "bundle", "stored:bundle", "pack a run into one file, for `judge` elsewhere"
+    )
+    bundle.add_argument("run", metavar="RUN", help="a run folder, its name, or `latest`")
     bundle.add_argument("-o", "--output", type=Path, metavar="FILE", help="default: RUN.zip, here")
 
     compare = _verb(verbs, "compare", "stored:compare", "what changed between two runs of a stage")
-    compare.add_argument("before", metavar="RUN", help="exit status 1 when the second is worse")
-    compare.add_argument("after", metavar="RUN")
+    compare.add_argument("before", metavar="RUN", help="the earlier run")
+    compare.add_argument("after", metavar="RUN", help="the later run; exit status 1 if it is worse")
 
     doctor = _verb(
         verbs,
         "doctor",
         "doctor:doctor",
-        "what this machine has, what is missing, and how to fix it",
+        "what this host has, what is missing, and how to get it",
     )
     arch_option(doctor)
     listing = _verb(verbs, "list", "stored:list_stages", "stages, claims, checks and controls")
@@ -250,13 +256,13 @@ def build_parser() -> argparse.ArgumentParser:
         nargs="?",
         const="",
         metavar="WHERE",
-        help="what is expected of a kernel, check by check, before anything runs: a tree, a"
-        " tarball, a bzImage, a package (default: the one that stages use)",
+        help="what is expected of a kernel, check by check, before anything is run: of a tree, a"
+        " tarball, a bzImage or a package (default: the package that the stages use)",
     )
     listing.add_argument(
         "--series",
         default="none",
-        help="with --promised: ours, none (default), a folder, a mailbox",
+        help="with --promised: ours, none (default), a folder or a mailbox",
     )
 
     kernel = verbs.add_parser("kernel", help="build, list and prune kernels")
@@ -275,28 +281,31 @@ def build_parser() -> argparse.ArgumentParser:
         actions,
         "selftests",
         "kernels:selftests",
-        "iommufd's selftests and the page tables' KUnit tests, without and with a series",
+        "iommufd selftests and page table KUnit tests, without and with a series",
     )
     selftests.add_argument("--stage", type=int, default=3, metavar="N", help="default: 3")
     machine_options(selftests)
     _verb(actions, "list", "kernels:list_cache", "what the kernel cache holds")
     prune = _verb(actions, "prune", "kernels:prune", "remove kernels from the cache")
     amount = prune.add_mutually_exclusive_group(required=True)
-    amount.add_argument("--keep", type=int, metavar="N", help="all but the N last used")
     amount.add_argument(
-        "--older-than", type=float, metavar="DAYS", help="those not used for that long"
+        "--keep", type=int, metavar="N", help="remove all but the N most recently used"
     )
-    amount.add_argument("--all", action="store_true")
+    amount.add_argument(
+        "--older-than", type=float, metavar="DAYS", help="remove those not used for so long"
+    )
+    amount.add_argument("--all", action="store_true", help="remove all that are not in use")
 
     bench = _verb(verbs, "bench", "bench:bench", "wall time against upstream's luo_kexec_simple")
     bench.add_argument("--runs", type=positive, default=5, metavar="N")
     bench.add_argument(
-        "--ways", action="store_true", help="instead: QEMU's guest taken across in several ways"
+        "--ways", action="store_true", help="instead: several ways to get QEMU's guest across"
     )
     bench.add_argument(
         "--incoming-boot",
         action="store_true",
-        help="instead: the incoming kernel's boot under TCG, off the outgoing one's text and on it",
+        help="instead: the incoming kernel's boot under TCG, with and without the outgoing one's"
+        " text as memory",
     )
     bench.add_argument(
         "--stage", type=int, action="append", metavar="N", help="with --incoming-boot"
@@ -306,7 +315,7 @@ def build_parser() -> argparse.ArgumentParser:
         action="append",
         default=[],
         metavar="WORD",
-        help="with --incoming-boot: for the command lines",
+        help="with --incoming-boot: a kernel parameter for both sides",
     )
     bench.add_argument(
         "--sizes", default="128", metavar="MIB,MIB", help="with --ways: RAM of the guest"
@@ -317,9 +326,9 @@ def build_parser() -> argparse.ArgumentParser:
     qemu_option(bench)
     bench.add_argument("--svg", type=Path, metavar="FILE", help="a chart of the results")
     shell = _verb(
-        verbs, "shell", "shell:shell", "the machine of a stage, with its console attached"
+        verbs, "shell", "shell:shell", "start a stage's machine, with a shell on its console"
     )
-    shell.add_argument("stage", type=int, metavar="N")
+    shell.add_argument("stage", type=int, metavar="N", help="the stage")
     machine_options(shell)
     return parser
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""From evidence to verdict; a stored run judged again."""
+"""From evidence to verdict; a stored run, or a bundle of one, judged again."""

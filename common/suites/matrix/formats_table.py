@@ -14,18 +14,18 @@ _PAGE = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 <!-- Made by the commands below, and `matrix --formats page --collect DIR…`. -->
 # Which kernel reads what another wrote
 
-Each kernel hands over to each, both ways. **Writes**: the names of formats that the host found in
-the machine's RAM where that kernel had left, from KHO's device tree down to each file. **Image**:
-the names that its image holds beside those. **Took**: what others had written, and that it took
-over in one of these runs. From what one writes and the other's image names follows what a pair
-*should* do; what it *did* is one live update with all of the stage's checks. A refusal stands
-here in the kernel's own words.
+Each kernel hands over to each of the others and to itself. **Writes**: the formats that the host
+found in the machine's RAM at that kernel's kexec, from KHO's device tree down to each file.
+**Image**: the other formats that its image names. **Took**: the formats that it took over in one
+of these runs. What one kernel writes and the other's image names gives a prediction for the pair;
+the result is that of one live update with all of the stage's checks. Refusals are quoted in the
+kernel's own words.
 """
 _LEGEND = """\
 *hands over*: the run passed. *XFAIL*: it handed over what it promises, which is less than the
 stage asks for. *refuses F*: the incoming kernel does not know format F, and says so. *does not
-give*: the outgoing kernel refused before its kexec. **Bold**: otherwise than predicted, or worse
-than a refusal."""
+give*: the outgoing kernel refused before its kexec. **Bold**: not as predicted, or worse than a
+refusal."""
 
 
 def text(found: Formats) -> str:

@@ -22,7 +22,7 @@ FOLIOS = Option(
     default=300,
     minimum=1,
     maximum=1 << 20,
-    help="small folios of one memfd; more than 130816 take a second chunk of KHO's lists",
+    help="small folios in one memfd; more than 130816 need a second chunk of KHO's list",
 )
 
 

@@ -75,7 +75,7 @@ STAGE = Stage(
             minimum=0,
             maximum=1,
             metavar="0|1",
-            help="stage 2: 1: both devices behind one PCIe switch, three bridges above each"
+            help="stage 2: 1: both devices behind one PCIe switch, with three bridges above each"
             " (default); 0: each behind a root port of its own",
         ),
     ),

@@ -80,7 +80,7 @@ MACHINE = Option(
     maximum=1,
     words=(_MICROVM, _Q35),
     metavar="TYPE",
-    help="what QEMU's guest is: a microvm, or a q35, a PC with firmware (default microvm)",
+    help="machine type of QEMU's guest: microvm, or q35, a PC with firmware (default microvm)",
 )
 
 
