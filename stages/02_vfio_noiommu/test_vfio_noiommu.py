@@ -61,7 +61,7 @@ def test_a_taker_is_killed_after_any_other_step(run_setup: RunSetup, last: str) 
 
 
 def test_hostile_fixups_do_the_device_no_harm(setup_for: SetupFor) -> None:
-    """The fault of three controls, with every patch: fixups, and a port driver that gives up."""
+    """The fault of two controls, with every patch."""
     hostile = replace(STAGE.control("fixups-patch-off"), name="hostile", without_patch=None)
     setup = setup_for(STAGE, OPTIONS, (hostile,))
     kernels = replace(

@@ -639,17 +639,19 @@ CONTROLS = (
     _taker_killed("attach", before="with everything done but FINISH"),
     Control(
         name="disable-patch-off",
-        what="kernels whose fixups, and a port driver that gives up, do to the device what they do"
-        " to others, without the patch that disables no preserved device",
+        what="an incoming kernel without the patch that disables no preserved device, whose port"
+        " driver gives up on the ports above it",
         without_patch="0040-",
-        with_patch="faults/hostile-fixups.patch",
-        breaks=frozenset({"bus_mastering_kept"}),
+        with_patch="faults/port-driver-gives-up.patch",
+        incoming_only=True,
+        breaks=frozenset({"bus_mastering_kept", "same_config", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
         reason=master_cleared_later("bridge"),
     ),
     Control(
         name="fixups-patch-off",
-        what="the same kernels without the patch that keeps fixups from a preserved device",
+        what="kernels whose fixups write to the device's command register and reset it, without the"
+        " patch that keeps fixups from a preserved device",
         without_patch="0041-",
         with_patch="faults/hostile-fixups.patch",
         breaks=frozenset({"bus_mastering_kept", "no_device_reset", "same_registers"}),
@@ -658,7 +660,8 @@ CONTROLS = (
     ),
     Control(
         name="class-patch-off",
-        what="the same kernels without the patch that hands over the class as the device has it",
+        what="kernels in which a fixup changes the device's class, without the patch that hands"
+        " over the class as the device has it",
         without_patch="0042-",
         with_patch="faults/hostile-fixups.patch",
         breaks=frozenset({"bus_mastering_kept", "device_retrieved"}),
