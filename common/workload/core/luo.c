@@ -25,7 +25,7 @@ int luo_must_open(void)
 	int fd = luo_open();
 
 	if (fd < 0)
-		bail("%s: %s", LUO_DEVICE, errno_name(fd));
+		bail("%s: %s (%s)", LUO_DEVICE, errno_name(fd), kernel_complained("luo"));
 	return fd;
 }
 
