@@ -98,7 +98,7 @@ def test_a_demo_of_five_stages_is_short(demo: Demo) -> None:
         assert all(claim.brief in body for claim in stage.claims)
     assert all(one.seal in body for one in demo)
     assert "02_vfio_noiommu: 42 patches, digest" in body
-    assert "03_iommufd: 21 patches, digest" in body
+    assert "03_iommufd: 22 patches, digest" in body
     assert "Anomalies none; no splat on" in body
     assert "-by:" not in body.lower()
     assert body.isascii()
