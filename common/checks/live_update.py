@@ -79,7 +79,7 @@ def results_ok(side: str, names: tuple[str, ...]) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         spoken = trial.side(side)
         if spoken is None:
-            return no_data(f"{side} side never spoke", expected=f"{len(names)} results ok")
+            return no_data(f"{side} side has no output", expected=f"{len(names)} results ok")
         given = {result.name: result.ok for result in spoken.results}
         missing = [name for name in names if name not in given]
         bad = [name for name in names if not given.get(name, True)]

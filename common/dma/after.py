@@ -86,7 +86,7 @@ def _let_go(trial: Trial) -> Outcome:
     )
 
 
-LET_GO = Check("let_go", "Was it stopped when its owner let go of it?", _let_go)
+LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(
     "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after
 )

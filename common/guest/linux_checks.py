@@ -191,7 +191,7 @@ NOT_BOOTED_AGAIN = Claim(
     ),
 )
 WORK_GOES_ON = Claim(
-    "the guest's own work goes on",
+    "the guest's own work continues",
     "The guest's own work continues without an error.",
     (
         Check(

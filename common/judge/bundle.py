@@ -30,7 +30,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that ZIP can say
 def pack(folder: Path) -> bytes:
     """The archive of a sealed run: what SHA256SUMS names, and SHA256SUMS itself."""
     if not _plain(folder.name):
-        raise UsageError(f"{folder.name!r} cannot name a folder on every machine: rename the run")
+        raise UsageError(f"{folder.name!r} is not a folder name on every system: rename the run")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted([*seal_entries(folder), SUMS]):

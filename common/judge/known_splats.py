@@ -40,7 +40,7 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
     return pattern
 
 
@@ -91,7 +91,7 @@ def read_known_splats(path: Path) -> tuple[KnownSplat, ...]:
     except ValidationError as error:
         raise UsageError(f"--splats {path}: {first_fault(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--splats {path}: no TOML: {error}") from None
+        raise UsageError(f"--splats {path}: not TOML: {error}") from None
 
 
 def judge_with(run: Run, stage: Stage, known: Sequence[KnownSplat]) -> Judged:

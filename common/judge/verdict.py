@@ -158,6 +158,7 @@ def disturbed(trial: Trial, stage: Stage) -> bool:
 def _sum_up(
     mains: tuple[TrialVerdict, ...], controls: tuple[ControlVerdict, ...]
 ) -> tuple[RunStatus, str]:
+    """The run's status, and the first thing that is wrong, in one sentence."""
     if not mains and not controls:
         return "ERROR", "nothing was run"
     for main in mains:
@@ -215,6 +216,7 @@ def _promised(answer: Answer, stage: Stage, expected: Expected | None) -> Answer
 def _trial_status(
     trial: Trial, answers: tuple[Answer, ...], expected: Expected | None
 ) -> tuple[TrialStatus, str]:
+    """The trial's status, and why, in one sentence."""
     ended, detail = trial.setting.ended, trial.setting.ended_detail
     if refusals := trial.console.refusals or _refusals_in_ram(trial):
         # LUO panics by its own decision then; that is no crash to look for a cause of
@@ -226,7 +228,7 @@ def _trial_status(
     if ended in ("crashed", "rebooted") and (why := _died_unheard(trial)):
         return "CRASHED", why
     if ended == "crashed":
-        return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
+        return "ERROR", f"trial.json reports a crash that nothing shows: {detail}"
     if ended == "timeout":
         return "TIMEOUT", in_order(trial, _with_place(trial, detail), of_time=True)
     if ended in ("gone", "interrupted"):
@@ -258,7 +260,10 @@ def _as_expected(answers: tuple[Answer, ...], expected: Expected | None) -> tupl
     if expected and named["XFAIL"]:
         return "XFAIL", f"{expected.why}; {len(named['XFAIL'])} XFAIL{unasked}{passed}"
     if expected and passed:
-        return "XPASS", f"no promise of {expected.gap.lacks.whose}, and yet it is kept{passed}"
+        return (
+            "XPASS",
+            f"what {expected.gap.lacks.whose} promises is not promised here, but holds{passed}",
+        )
     return "PASS", f"{sum(answer.outcome.held for answer in answers)} checks{unasked}"
 
 
@@ -321,6 +326,7 @@ def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdic
 def _control_status(
     trial: Trial, control: Control, stage: Stage, answers: tuple[Answer, ...]
 ) -> tuple[ControlStatus, str]:
+    """The control's status, and why: what did not fail as it must, or what showed its reason."""
     if trial.setting.ended == "interrupted":
         return "ERROR", trial.setting.ended_detail
     if cause := _disturbance(trial):

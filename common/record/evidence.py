@@ -118,7 +118,7 @@ class Made(Strict):
         try:
             return datetime.fromisoformat(self.started).astimezone(UTC)
         except ValueError:
-            raise UsageError(f"{self.started!r} is no time for a run to start at") from None
+            raise UsageError(f"{self.started!r} is not a valid start time of a run") from None
 
     def text(self) -> str:
         """run.json."""

@@ -50,7 +50,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path.name} is no regular file")
+            raise ValueError(f"{path.name} is not a regular file")
         if found.st_size > most:
             raise ValueError(
                 f"{path.name} has {found.st_size >> 20} MiB, and {most >> 20} is the most that a"

@@ -95,7 +95,7 @@ def _nth(starts: Sequence[int], t: int) -> int:
 
 SERVER_CLAIM = Claim(
     "kernels configured like a server's",
-    "Both kernels are configured as those of servers are.",
+    "Both kernels are configured like those of servers.",
     (
         Check(
             "server_kernels",
@@ -105,8 +105,8 @@ SERVER_CLAIM = Claim(
     ),
 )
 CLAIM = Claim(
-    "debug kernels complain of nothing",
-    "Both kernels, looking for their own mistakes, find none.",
+    "debug kernels report nothing",
+    "Both kernels, with all debug checks on, report no error.",
     (
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak active?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
@@ -144,7 +144,7 @@ def _debug(stage: Stage) -> Stage:
     if stage.workload != "vmm":
         raise UsageError(
             f"the debug lane has no --workload {stage.workload}: a Linux guest on an emulated CPU"
-            " under KASAN is too slow to be waited for"
+            " under KASAN is too slow"
         )
     kept = tuple(word for word in stage.cmdline if not word.startswith("kho_scratch="))
     return replace(

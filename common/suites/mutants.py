@@ -227,7 +227,7 @@ def run_mutant(mutant: Mutant, workspace: Path) -> Finding:
         check=False,
     )
     if not (runs / "latest").exists():
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        said = done.stderr.strip().splitlines() or ["it printed nothing"]
         told = [n for n, line in enumerate(said) if line.startswith("kexec-stages:")]
         last = told[-1] if told else -1
         raise HarnessError(
@@ -236,7 +236,7 @@ def run_mutant(mutant: Mutant, workspace: Path) -> Finding:
         )
     if mutant.claims_pass and done.returncode:
         raise HarnessError(
-            f"{mutant.name} deceives nobody: its own copy ends with {done.returncode}, not 0"
+            f"{mutant.name} does not pass in its own copy, which ends with {done.returncode}, not 0"
         )
     return find_out(mutant, runs / "latest")
 

@@ -73,10 +73,10 @@ def _check(path: Path, digest: str) -> str:
             raise SourceError(f"{beside} does not name {path.name}")
         if known != digest:
             raise SourceError(f"{path} has SHA-256 {digest}; {beside} says {known}")
-        return f"{path.name} is as {name} beside it says: SHA-256 {digest}"
+        return f"{path.name} matches {name} next to it: SHA-256 {digest}"
     return (
-        f"{path.name} has SHA-256 {digest}; nothing here says whether that is right (put"
-        f" kernel.org's {LISTS[0]} beside it to have it checked)"
+        f"{path.name} has SHA-256 {digest}; nothing here verifies it (put kernel.org's"
+        f" {LISTS[0]} next to it to have it checked)"
     )
 
 

@@ -320,7 +320,7 @@ def _go_to_the_jump(machine: Machine, bench: Bench) -> None:
             if name := awaited(text):
                 machine.answer(name)
     except (KernelDied, MachineSilent, MachineGone) as error:
-        raise HarnessError(f"the outgoing kernel did not come to its kexec: {error}") from error
+        raise HarnessError(f"the outgoing kernel did not reach its kexec: {error}") from error
     if not jumps.wait(_JUMP_SECONDS):
         raise HarnessError(f"the outgoing kernel never said {_JUMP!r}")
     machine.stop()

@@ -41,7 +41,7 @@ def read_series(path: Path) -> Series:
     there in two versions.
     """
     if not path.is_file() or path.suffix not in MAILBOXES:
-        raise UsageError(f"{path} is no mailbox: a file *.mbx or *.mbox, as b4 leaves it")
+        raise UsageError(f"{path} is not a mailbox: a file *.mbx or *.mbox, as made by b4")
     found = mails(path)
     patches = sorted((m for m in found if m.has_diff), key=lambda mail: mail.number)
     if not patches:

@@ -83,12 +83,12 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 
 CLAIM = Claim(
     "lists of any length arrive whole",
-    "Lists of any length are handed over complete, as of one moment.",
+    "Lists of any length are handed over complete, as of one point in time.",
     (
         Check("many_came", "Did all of the many sessions, files and folios arrive?", _many),
         Check(
             "serialised_at_once",
-            "Is concurrent activity carried over as of one moment?",
+            "Is concurrent activity carried over as of one point in time?",
             _race,
         ),
     ),

@@ -157,7 +157,7 @@ _NOT_KHO = frozenset({"kho"})
 
 
 def _given(file_kb: int) -> dict[str, int]:
-    """What the incoming kernel has more when all of a file, and of what describes it, is free."""
+    """Counter -> its increase in the incoming kernel once a file and its records are free."""
     whole = file_kb + _own_kb(file_kb) + _LIST_KB
     return {"total": whole, "available": whole}
 
@@ -380,7 +380,7 @@ CLAIM = Claim(
         ),
         Check(
             "all_restored",
-            "Is every page registered with KHO given back, and all other memory there?",
+            "Is every page registered with KHO given back, and no other memory missing?",
             _all_restored,
         ),
     ),

@@ -70,8 +70,8 @@ _RAN_ON = Check(
     "guest_ran_on", "Does the guest run while it is being preserved?", _writes(OUTGOING), timed=True
 )
 _GOES_ON = Claim(
-    "the guest writes on, and is not reset",
-    "The guest goes on in the page frames it had, and was not reset.",
+    "the guest keeps writing, not reset",
+    "The guest continues in the page frames it had, and was not reset.",
     (
         Check("guest_goes_on", "Does it write to them after the resume?", _writes(INCOMING)),
         Check("not_reset", "Did QEMU see no reset of it?", _not_reset),

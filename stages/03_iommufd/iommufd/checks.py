@@ -453,7 +453,7 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
-        "DMA goes on through the kexec",
+        "DMA continues through the kexec",
         "The device keeps writing into memory: while it is preserved, and through shutdown, kexec"
         " and boot.",
         frame_checks.WRITES_ON,
@@ -511,7 +511,7 @@ CLAIMS = (
     ),
     Claim(
         "no reset, no D3; the same device",
-        "The device is never reset, never barred from memory, never suspended; it is the same"
+        "The device is never reset, never loses bus mastering, never leaves D0; it is the same"
         " device.",
         (
             *frame_checks.LEFT_ALONE,
@@ -542,7 +542,7 @@ CLAIMS = (
         (
             Check(
                 "reuse_faults",
-                "Do frames fault at once where it unmapped memory just in use?",
+                "Do frames fault at once where memory in use was just unmapped?",
                 _reuse_faults,
                 timed=True,
                 but=landed_by_cache,

@@ -63,9 +63,9 @@ def _all_given_back(trial: Trial) -> Outcome:
 
 
 RELEASED = Claim(
-    "all of it can be given back",
-    "The end is an ordinary one: detached, the device is led nowhere; tables, pins and the device"
-    " itself are given back.",
+    "all of it can be released",
+    "The device ends like any other: once detached, its DMA is blocked; page tables, pins and the"
+    " device itself are released.",
     (
         Check(
             "detached_blocked",

@@ -105,17 +105,17 @@ def made_up(trial: Trial) -> int | None:
 
 
 def raised(trial: Trial) -> tuple[int, int, int]:
-    """Interrupts that the device raised, of all vectors: before the guest stopped, while it stood
-    still, after it was resumed."""
+    """Interrupts that the device raised, on all vectors: (before the guest was paused, while it was
+    paused, after its resume)."""
     counts = trial.seen(NicEvidence).interrupts
     before, gap, after = (sum(c.values()) for c in (counts.before, counts.gap, counts.after))
     return before, gap, after
 
 
 def ledger(trial: Trial) -> dict[str, tuple[int, int]] | None:
-    """For each vector of the guest's: what it counted, and what the device raised or was made up.
+    """Vector's name in the guest -> (what it counted, what the device raised or was injected).
 
-    In /proc/interrupts the vectors stand in their order.
+    /proc/interrupts lists the vectors in their order.
     """
     vectors, injected = guest_of(trial).vectors, made_up(trial)
     if not vectors or injected is None or not any(raised(trial)):
@@ -137,7 +137,7 @@ def _interrupt_ledger(trial: Trial) -> Outcome:
     return outcome(
         any(counted for counted, _ in found.values())
         and all(counted <= most for counted, most in found.values()),
-        expected=f"on no vector more than was raised ({before} before, {gap} while it stood still,"
+        expected=f"on no vector more than was raised ({before} before, {gap} while it was paused,"
         f" {after} since) and one made up",
         seen=", ".join(f"{name} {counted} of {most}" for name, (counted, most) in found.items()),
         evidence="guest.jsonl, irq.* (/proc/interrupts); qemu-trace.log, MSI-X notify",
@@ -280,7 +280,7 @@ def _own_ram_only(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
-        "DMA goes on through the kexec",
+        "DMA continues through the kexec",
         "The NIC keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
@@ -299,12 +299,12 @@ CLAIMS = (
         (said.NONE_LOST[0],),
     ),
     Claim(
-        "interrupts go on, the gap's included",
+        "interrupts continue, with the gap's",
         "Interrupts reach the guest again, including those of the gap.",
         (
             Check(
                 "gap_delivered",
-                "Did the guest promptly read what arrived while it stood still?",
+                "Did the guest promptly read what arrived while it was paused?",
                 _fell_into_the_gap,
             ),
             Check(
@@ -318,7 +318,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "TCP through the NIC goes on",
+        "TCP through the NIC continues",
         "The guest's TCP connection to the host, through the NIC, opened before the kexec, is used"
         " after it.",
         (Check("tcp_to_host", "Does the guest answer on the same TCP connection?", _tcp_to_host),),
@@ -343,7 +343,8 @@ CLAIMS = (
     ),
     Claim(
         "no reset, no D3; the same device",
-        "The NIC is never reset, never barred from memory, never suspended; it is the same device.",
+        "The NIC is never reset, never loses bus mastering, never leaves D0; it is the same"
+        " device.",
         (
             *frame_checks.LEFT_ALONE,
             Check(

@@ -169,7 +169,9 @@ class NicHost(TranslationWitness):
             beats.append(beat.number("nic.frames"))
             return beats[-1] > beats[0] and len(set(beats[-_STILL_BEATS:])) == 1
 
-        self._guest.wait(all_read, what="read what came while it stood still", seconds=_GAP_SECONDS)
+        self._guest.wait(
+            all_read, what="read what arrived while it was paused", seconds=_GAP_SECONDS
+        )
 
     def _save(self) -> None:
         if self._control == _IDLE:
