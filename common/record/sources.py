@@ -22,7 +22,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def digests(checkout: Path = CHECKOUT) -> dict[str, str]:
-    """Group -> SHA-256 of its files, names and contents, in the order of their names."""
+    """Group (a key of `_GROUPS`) -> SHA-256, in hex, of its files' names, sizes and contents."""
     return {group: _digest(checkout, patterns) for group, patterns in _GROUPS.items()}
 
 

@@ -121,7 +121,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
 def _converse(
     machine: Machine, setup: RunSetup, helper: HostHelper, watch: DeathWatch, chain: int
 ) -> tuple[Ended, str]:
-    """Let the workload speak, answer its rendezvous, and say how it ended."""
+    """Answer the workload's rendezvous to its end: (how it ended, why in a sentence or "")."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib, patience = machine.spec.memory_mib / 1024, setup.stage.config.patience
     deadline = machine.deadline((90 + setup.stage.seconds_per_gib * gib) * patience * chain)

@@ -83,7 +83,7 @@ def folder_of(worktree: Worktree, key: str) -> Path:
 
 
 def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, State]:
-    """The build folder and its state; an interrupted build goes on in its own.
+    """(the build folder, its state); an interrupted build continues in its own folder.
 
     The caller holds the key's build lock. Otherwise the folder is a copy of the finished
     build that differs least, or empty (always so when `fresh`).

@@ -46,7 +46,7 @@ class HostLog(Stored):
     def longest(
         self, begin: int, end: int, who: Iterable[str] | None = None
     ) -> tuple[str, int, int] | None:
-        """The longest stretch between two times: who, begin, end; None without one."""
+        """The longest stretch between two times: (process, begin, end) in ns; None for none."""
         return longest(self.away, begin, end, who)
 
     def waited_ms(self, begin: int, end: int, thread: str) -> float:

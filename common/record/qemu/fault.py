@@ -66,7 +66,10 @@ def lost_end(text: str) -> str | None:
 
 
 def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
-    """CPU that serves no interrupt -> what it does instead, and vectors in service."""
+    """CPU number -> (what it does instead, its vectors in service), of CPUs outside the kernel.
+
+    Vectors are as in `info lapic`, "" for none.
+    """
     asked = _ANSWER.split(look)
     answers = dict(zip(asked[1::2], asked[2::2], strict=True))
     found = {}
