@@ -266,7 +266,7 @@ def _clocks(trial: Trial) -> Outcome:
         if side is not None
     }
     known = {name: one for name, one in found.items() if one is not None}
-    expected = f"as fast as the host's, but for {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
+    expected = f"as fast as the host's, within {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
     if len(known) < 2:
         return no_data("facts t.*, tsc.khz on both sides", expected=expected)
     name, worst = max(known.items(), key=lambda one: abs(one[1].ms) / _allowed_ms(one[1]))

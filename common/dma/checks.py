@@ -160,7 +160,7 @@ def host_saw_all(
             and frames.unread <= frames.sent * UNREAD_PART
             and frames.repeated == frames.foreign == 0,
             expected=f"{frames.sent} frames, each once, as it was sent"
-            + (f", but for {_numbers(never)}" if never else ""),
+            + (f", except for {_numbers(never)}" if never else ""),
             seen=f"{frames.landed} landed{_unread(frames)}; {frames.missing}"
             f" missing{_first(missing, never)},"
             f" {frames.repeated} repeated, {frames.foreign} not as sent"

@@ -206,7 +206,7 @@ def guest_ticks(trial: Trial, vcpu: int) -> Outcome:
     """
     ticks, side = ticks_gained(trial, vcpu), trial.side(INCOMING)
     if ticks is None or side is None:
-        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks go on")
+        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks continue")
     resumed, finished, khz = (side.number(key) for key in ("t.resume", "t.finished", "tsc.khz"))
     seconds = (finished - resumed) / (khz * 1000) if resumed and finished and khz else 0.0
     needed = max(3, round(seconds * 100 / 20))

@@ -59,8 +59,8 @@ def lost_end(text: str) -> str | None:
     for cpu, (where, vectors) in looks[0].items():
         if vectors and all(look.get(cpu) == (where, vectors) for look in looks[1:]):
             return (
-                f"QEMU lost the end of an interrupt: CPU {cpu} {where} with vector {vectors} in"
-                " service for ever (qemu-state.txt)"
+                f"QEMU lost an EOI: CPU {cpu} {where} with vector {vectors} permanently in"
+                " service (qemu-state.txt)"
             )
     return None
 
@@ -82,11 +82,11 @@ def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
 
 def _outside_the_kernel(registers: str) -> str | None:
     if "HLT=1" in registers:
-        return "sleeps"
+        return "is halted"
     at = _AT.search(registers)
     if at is None:
         return None
     if at[2] == "3":
-        return "runs a program"
+        return "runs userspace"
     # Linux itself is in the upper half.
     return None if int(at[1], 16) & _KERNEL_HALF else "runs a guest"

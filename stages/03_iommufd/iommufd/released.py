@@ -54,10 +54,10 @@ def _all_given_back(trial: Trial) -> Outcome:
     freed, wanted = len(table.pages), dict.fromkeys(_RELEASED, "0")
     return outcome(
         said == wanted and pins == _UNPINNED and adopted - released == freed,
-        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} pages of tables less, the device"
+        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} fewer pages of tables, the device"
         " opened again",
         seen=", ".join(f"{key}={value}" for key, value in said.items())
-        + f", {pins}, {adopted - released} pages less",
+        + f", {pins}, {adopted - released} fewer pages",
         evidence="incoming facts release.*, pins.released, iommu_pages.*; tables.json",
     )
 

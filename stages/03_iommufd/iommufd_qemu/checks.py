@@ -177,8 +177,10 @@ def _kernel_silent(trial: Trial) -> Outcome:
     others = [text for text in said if not text.startswith("clocksource: ")]
     return outcome(
         not others,
-        expected="no complaint after the NIC was up, but of the TSC, which is not its clock",
-        seen=f"{len(others)}: {others[0]}" if others else f"none, and {len(said)} lines of the TSC",
+        expected="no complaint after the NIC was up, except about the TSC, which is not its clock",
+        seen=f"{len(others)}: {others[0]}"
+        if others
+        else f"none, and {len(said)} lines about the TSC",
         evidence="guest.jsonl, kernel (/dev/kmsg)",
     )
 
@@ -190,7 +192,7 @@ def _guest_time(trial: Trial) -> Outcome:
     stopped = qemu_of(trial, OUTGOING).events.get("stop")
     resumed = qemu_of(trial, INCOMING).events.get("resume")
     if before is None or last is None or stopped is None or resumed is None:
-        return no_data("beats before and after the resume", expected="a clock that goes on")
+        return no_data("beats before and after the resume", expected="a clock that continues")
     ran = (last.t - before.t - (resumed - stopped)) / 1e6
     own = (last.exact("mono_ns") - before.exact("mono_ns")) / 1e6
     bound = max(_LATE_MS, ran * _LATE_PART)
@@ -243,7 +245,7 @@ def _same_config(trial: Trial) -> Outcome:
     differ = [key for key, one, other in zip(keys, *seen, strict=True) if one != other]
     return outcome(
         not differ,
-        expected=f"{seen[0][1][:24]}… and the port's, but for I/O decoding",
+        expected=f"{seen[0][1][:24]}… and the port's, except for I/O decoding",
         seen="the same" if not differ else f"{differ[0]}: {sides[1].facts[differ[0]]}",
         evidence="facts device.bdf, device.config, port.config",
     )
