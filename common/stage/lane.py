@@ -12,8 +12,9 @@ machine has to be larger), large pages everywhere, swap, memory cgroups, modules
 off: it moves a guest's pages to where its CPU is. Struct pages that were never initialised are
 poisoned there (DEBUG_VM), and the kernel stops at the first that is used.
 
-Linux 7.3.4 does not pass there: its incoming kernel frees pages of a block before it says what kind
-of block that is ("page type is 1, passed migratetype is 0").
+Linux 7.3.4 does not pass there: its incoming kernel frees pages of a block before it sets the
+block's migratetype (mm/page_alloc.c: __add_to_free_list, "page type is 1, passed migratetype is
+0").
 """
 
 from __future__ import annotations

@@ -16,7 +16,8 @@ from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
 
-# What opening a no-IOMMU device does to a kernel: TAINT_USER.
+# TAINT_USER: what registering a no-IOMMU device does to a kernel (drivers/vfio/group.c:
+# vfio_group_find_or_alloc, vfio_main.c: __vfio_register_dev).
 TAINT = 64
 
 
