@@ -57,7 +57,7 @@ EXIT_OF: dict[RunStatus, Exit] = {
 
 
 class Answer(Stored):
-    """A check of a trial with its outcome."""
+    """A check of a trial and its outcome."""
 
     check: str
     question: str
@@ -69,7 +69,7 @@ class Answer(Stored):
 
 
 class TrialVerdict(Stored):
-    """A main run or a repeat of it."""
+    """The verdict on a main run, or on a repeat of it."""
 
     trial: str
     status: TrialStatus

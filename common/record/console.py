@@ -53,7 +53,7 @@ _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
 
 
 class Boot(Stored):
-    """One kernel's start, as its own first line says it."""
+    """One kernel's start, as its banner line says."""
 
     t: int
     number: int
@@ -85,7 +85,7 @@ class Handover(Stored):
 
 
 class Console(Stored):
-    """What matters of both kernels' consoles, in time order."""
+    """The relevant events on both kernels' consoles, in the order of time."""
 
     boots: tuple[Boot, ...] = ()
     kexecs: tuple[int, ...] = ()

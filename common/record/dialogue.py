@@ -52,9 +52,9 @@ class Result(Stored):
 
 
 class Side(Stored):
-    """What the workload said on one side of a kexec.
+    """The workload's output on one side of a kexec.
 
-    `end` is "open" where the side stopped without saying why (truncated, panic).
+    `end` is "open" if the side stopped without a last line (truncated, panic).
     """
 
     planned: int | None

@@ -56,7 +56,7 @@ W = TypeVar("W", bound=Witnessed)
 
 
 class Trial(Stored):
-    """Everything a verdict may look at."""
+    """All evidence on which a verdict may rest."""
 
     setting: Setting
     host: HostLog | None = None

@@ -32,10 +32,10 @@ _LATER = {"vtd_dmar_fault": ("await.snapshot-mapped", "await.gap-read")}
 
 
 class Witnessed(Stored):
-    """What a stage reads from its own raw files (traces, packets, looks into RAM).
+    """What a stage reads from its own raw files (traces, packets, samples of RAM).
 
-    A stage's witness returns a subclass, which forbids what it does not name. By itself this
-    class takes anything: so a stored record is read back by those who know no stage.
+    A stage's witness returns a subclass, which forbids fields that it does not name. This class
+    itself accepts any field, so that a stored record can be read without knowing its stage.
     """
 
     model_config = ConfigDict(extra="allow")

@@ -34,7 +34,7 @@ _PTI_USER = 1 << 12
 
 
 class Cpu(Strict):
-    """Some registers of one CPU at one moment; `halted` as QEMU's HLT, `idt` its base."""
+    """Some registers of one CPU at one moment; `halted` is QEMU's HLT, `idt` the IDT's base."""
 
     number: Annotated[int, Field(ge=0, lt=1024)]
     rip: U64

@@ -26,7 +26,7 @@ _JUMP_NS = 100_000_000
 
 
 class HostLog(Stored):
-    """The host beside one trial. Times are in ns of its CLOCK_MONOTONIC."""
+    """The host during one trial. Times are in ns of its CLOCK_MONOTONIC."""
 
     begin: int
     end: int
