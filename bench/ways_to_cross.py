@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The same QEMU and guest by several ways across a change of the kernel, in turn, in one run.
+"""The same QEMU and guest taken across a kernel change in several ways, in turn, in one run.
 
     ./kexec-stages bench --ways [--runs N] [--sizes MIB,MIB] [--results FILE] [--svg FILE]
 

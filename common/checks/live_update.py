@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions that every stage asks: did a live update happen at all, and did both sides speak?
+"""Checks of every stage: did a live update happen at all, and did both sides complete?
 
 Pure functions of a Trial. Helpers for the stages' own checks stand here too: a fact that
 is missing is "NO DATA", which is never a pass.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a check answers."""
+"""The outcomes of a check."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`doctor`: a table of what `demo` needs, what is here, and the command that mends each gap."""
+"""`doctor`: a table of what `demo` needs, what is here, and the command that gets the rest."""
 
 from __future__ import annotations
 

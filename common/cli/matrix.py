@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The matrix verb: kernels x stages x controls, here, or spread by a CI's own engine."""
+"""The matrix verb: kernels x stages x controls, run here or by a CI's own engine."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verbs on what is stored or declared: no machine, no QEMU, no libvirt."""
+"""Verbs on stored or declared things: no machine, no QEMU, no libvirt."""
 
 from __future__ import annotations
 

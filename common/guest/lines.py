@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What guest and QEMU say on their lines: parsed, and summed up for the record.
+"""The output of guest and QEMU: parsed, and summed up for the record.
 
 The guest's PID 1 says ten times a second `beat key=value …` (common/workload/linux_guest/init.c).
 Pure functions: the same raw files give the same witness.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `demo` needs of this machine, and whether it is here.
+"""What `demo` needs of the host, and whether it is there.
 
 Programs and libraries are declared in common/host/debian-packages.txt and looked for by
 common/host/make-ready, the same that the launcher asks: it and `doctor` cannot disagree. What the

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as one file that travels: a ZIP archive whose last 64 bytes are the digest of all before.
+"""A run in one file: a ZIP archive whose last 64 bytes are the digest of everything before them.
 
 ZIP, because its archive comment lets a digest of the whole file stand in the file itself, and
 every unzip still opens it: no byte is padding that nobody looks at. The same run gives the

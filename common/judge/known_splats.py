@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Splats that the user knows of: what of them does not fail a run, until when, and what is told.
+"""Known splats: which do not fail a run, until when, and how they are reported.
 
 The list belongs to whoever judges, not to the run: it is an argument of `run`, `gate`, `report`
 and `judge`, and nothing of it is recorded. A run that brought its own would be excused by whom it

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as it lies on disk or in a bundle: found, seen to be as it was sealed, and read."""
+"""A run on disk or in a bundle: found, compared with its seal, and read."""
 
 from __future__ import annotations
 

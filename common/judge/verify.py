@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run from its raw files alone: what does not hang together there is no run.
+"""A run from its raw files alone; files that contradict each other are not a run.
 
 Nothing of record.json is believed: it is what follows from the other files, and nothing else.
 """

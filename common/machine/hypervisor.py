@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A libvirt connection: the embedded QEMU driver in a folder of our own, or a URI of the user's."""
+"""A libvirt connection: the embedded QEMU driver in a folder of our own, or the user's URI."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The workload's side of the story: lines of the second serial line, parsed.
+"""The workload's output: lines of the second serial line, parsed.
 
 The workload speaks KTAP with ``# key=value`` facts between the results and
 ``# await NAME`` where it blocks until the host answers ``go NAME``; ``# at NAME``

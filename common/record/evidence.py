@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The evidence record: what one trial left behind, as one typed value.
+"""The evidence record: what one trial left, as one typed value.
 
 A *trial* is one machine from start to end: the main run, a control, or a repeat. Its
 folder holds raw files; `collect` turns them into a Trial and nothing else enters a verdict.

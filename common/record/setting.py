@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the harness alone knows of a trial: trial.json."""
+"""What only the harness knows about a trial: trial.json."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What made a run: a digest of each group of this checkout's sources."""
+"""The code that made a run: a digest of each group of this checkout's sources."""
 
 from __future__ import annotations
 

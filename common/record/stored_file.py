@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files of a run as whoever hands them over left them: bounded, regular, typed, or refused.
+"""Files of a run, which may be anybody's: bounded, regular, typed, or refused.
 
 Every reader of a stored file reads it through here. What is damaged is a ValueError whose words
 name file, line and field; the sizes are far above what a run leaves, and far below what hurts.

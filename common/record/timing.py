@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Times out of the facts and stamps of a record, in ms."""
+"""Times from the facts and stamps of a record, in ms."""
 
 from __future__ import annotations
 

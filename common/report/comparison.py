@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What changed between two runs of a stage: what got worse, what else, and times. Pure."""
+"""What changed between two runs of a stage: what got worse, what else, and the times. Pure."""
 
 from __future__ import annotations
 

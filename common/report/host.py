@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a report says of the host: attempts that it disturbed, and its part in a blackout. Pure."""
+"""The host in a report: attempts that it disturbed, and its part in a blackout. Pure."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kernels on an emulated CPU are told of their clock, so that they need not find it out.
+"""What kernels on an emulated CPU are told of their clock, so that they need not measure it.
 
 The TSC's frequency, `tsc_early_khz=` (arch/x86/kernel/tsc.c: tsc_early_khz_setup), which they
 measure wrong on a busy host (common/host/tsc.py); and what follows from it, the number of delay

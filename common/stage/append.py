@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Words of the user's on both kernels' command lines: `--append "numa=fake=2 init_on_free=1"`.
+"""The user's kernel parameters for both sides: `--append "numa=fake=2 init_on_free=1"`.
 
 They stand behind ours. The incoming kernel's command line is the outgoing one's with more behind
 it, so that both have them. A word that would take from the harness what it stands on is refused;

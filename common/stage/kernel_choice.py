@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernels a command takes: options and their meaning, for every verb that builds or boots.
+"""Which kernels a command uses, for every verb that builds or boots.
 
 Each side comes from a Debian package (the default), a tree, a tarball of the source, or a prebuilt
 image. On top of a source goes a series: ours, none, or a folder of patches. KEXEC_STAGES_SOURCE

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where kernels lay in memory: how many different layouts a run has tried.
+"""Where kernels were in memory: how many different layouts a run has tried.
 
 Each kernel chooses its address anew (KASLR; arch/x86/boot/compressed/kaslr.c:
 choose_random_location), an incoming one within KHO's scratch memory (process_kho_entries). What

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A series of patches as people have it: of git format-patch, of quilt, or a mailbox of b4's."""
+"""A series of patches in its usual forms: git format-patch, quilt, or a mailbox made by b4."""
 
 from __future__ import annotations
 

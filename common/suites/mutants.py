@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Deliberate faults, each of which has to be noticed by the check that claims to.
+"""Deliberate faults, each of which its designated check must notice.
 
 A control tells the workload to do something wrong, and everybody knows of it. A *mutant* is a
 patch that does something wrong and says that all is well: in the workload, in the harness, or

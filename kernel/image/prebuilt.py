@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that somebody else built: what its bzImage alone tells, asked before it is booted.
+"""A kernel that somebody else built: what its bzImage says, before it is booted.
 
 The header's fields are those of Documentation/arch/x86/boot.rst. What is packed in the image is
 unpacked by the kernel's own scripts/extract-vmlinux; its configuration, where IKCONFIG left one,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Finding in a build's output what went wrong first; pure functions on lines."""
+"""Finds in a build's output what went wrong first; pure functions on lines."""
 
 from __future__ import annotations
 

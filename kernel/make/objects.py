@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build folders: kept when a build was cut short, and as a start for kernels like theirs."""
+"""Build folders: kept when a build is interrupted, and as seeds for similar kernels."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel's source from a tarball of the user's, for machines that have no apt.
+"""A kernel's source from the user's tarball, for hosts without apt.
 
 It is unpacked once, into the cache; a tarball of the same content, or a tree of it, gives the same
 kernels. Its digest stands in every record. Where a list of digests lies beside it (kernel.org's

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a kernel's source comes from: Debian's package, or a tree of the user's own.
+"""Where a kernel's source comes from: Debian's package, or the user's own tree.
 
 A tarball is the affair of kernel/source/archive.py.
 """

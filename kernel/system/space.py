@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Asking for disk space before it is missing."""
+"""Checks for disk space before it runs out."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a program that failed came to, in words, where it said nothing itself."""
+"""How a failed program ended, in words, if it printed nothing itself."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where in a kernel's image its text, its build-id note and its banner stand."""
+"""Where text, build-id note and banner are in a kernel's image."""
 
 from __future__ import annotations
 

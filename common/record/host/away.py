@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""When the host did not run us: stretches of time in which one of our processes stood still.
+"""When the host did not run us: stretches of time in which one of our processes did not run.
 
 Each of them notes its own, so that what was seen late can be told from what happened late:
 

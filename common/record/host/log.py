@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host did beside a trial: when it did not run us, and how long our threads waited.
+"""What the host did during a trial: when it did not run us, and how long our threads waited.
 
 Read from what common/host/sampling/sampler.py and our other processes left in the trial's folder; a
 pure function of these files.

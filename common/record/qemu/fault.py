@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults of QEMU's own that stop a machine, told from what a machine that stopped left behind.
+"""Faults of QEMU itself that stop a machine, recognised by what the stopped machine left.
 
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got

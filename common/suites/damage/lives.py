@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A machine that stands where its first kernel has left, and lives on from there again and again.
+"""A machine stopped at its first kernel's kexec, which continues from there again and again.
 
 At "Starting new kernel" everything is serialised, and nothing of it is read before the next kernel
 begins: what the host changes there is what that kernel finds. Each life begins at the same

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a series is to stand on, held against the user's git tree. The tree is only read."""
+"""The base that a series names, compared with the user's git tree, which is only read."""
 
 from __future__ import annotations
 

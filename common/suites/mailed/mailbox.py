@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The mailbox of a series, as b4 leaves it: whether it is whole, and what it stands on. Pure.
+"""The mailbox of a series, as made by b4: whether it is complete, and its base. Pure.
 
 What a series stands on `git format-patch --base` writes below the cover letter, or below the first
 patch: base-commit, and a prerequisite-patch-id for each patch that has to come before.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1 on arm64: what is otherwise there, and what does not apply."""
+"""Stage 1 on arm64: what differs there, and what does not apply."""
 
 from __future__ import annotations
 

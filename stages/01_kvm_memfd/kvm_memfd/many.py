@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about many sessions and about those that go on while reboot() serialises."""
+"""Checks of many sessions, and of processes that use LUO while reboot() serialises."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about memory that was taken and has to come back. Pure functions of a Trial.
+"""Checks of memory that must be given back. Pure functions of a Trial.
 
 workload/given_back.c puts a file of 2 MiB (one of 4, where it is retrieved in vain) through every
 end that it can have, and notes the kernel's counters at each step. All but MemAvailable are exact;

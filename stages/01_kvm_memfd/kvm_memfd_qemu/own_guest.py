@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1 with QEMU and a guest of the user's own: what can be asked of a guest nobody knows.
+"""Stage 1 with QEMU and the user's own guest: what can be checked of an unknown guest.
 
 Nothing in it answers to us. So the host looks, from outside, whether the pages in the page
 frames that RAM had before the kexec go on changing, and QEMU says whether it was reset.

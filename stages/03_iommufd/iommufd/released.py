@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about the end of a device that was taken over. Pure functions of a Trial.
+"""Checks of how a device that was taken over is released. Pure functions of a Trial.
 
 workload/release.c detaches it while the host sends, destroys HWPT and IOAS, and closes it.
 """

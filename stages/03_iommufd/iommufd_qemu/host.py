@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The host's part in stage 3 with QEMU: frames, a look at the IOMMU's tables, and the guest.
+"""The host's part in stage 3 with QEMU: frames, samples of the IOMMU's tables, the guest.
 
 It sends and watches as for stage 3's own program, and talks to the guest over TCP. Beside that it
 tells QEMU what to do at each rendezvous, over QMP: to become the workload's program by cpr-exec, or
