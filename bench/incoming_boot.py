@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long the incoming kernel takes to its first word, off the outgoing one's text and not.
+"""How long the incoming kernel boots, with and without the outgoing kernel's text as memory.
 
     ./kexec-stages bench --incoming-boot [--stage N]… [--runs N] [--word nokaslr]… [--results FILE]
 

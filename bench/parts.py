@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the seconds of a run go into, of one checkout or of several in turn.
+"""Where the time of a run goes, for one checkout or several in turn.
 
     python -m bench.parts STAGE CHECKOUT… [--rounds N] [--words WORD…]
 

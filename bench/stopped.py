@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a verdict says where QEMU, or the harness, is stopped for a while at a random moment.
+"""What the verdict is if QEMU, or the harness, is stopped for a while at a random moment.
 
     python -m bench.stopped STAGE [--who qemu|harness] [--seconds S] [--times K] [--load N]
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What was measured of each way across, as table, slopes and picture. Pure, but for the file."""
+"""The measurements of each way across as table, slopes and chart. Pure, except for the file."""
 
 from __future__ import annotations
 

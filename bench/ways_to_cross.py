@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The same QEMU and guest by several ways across a change of the kernel, in turn, in one run.
+"""The same QEMU and guest taken across a kernel change in several ways, in turn, in one run.
 
     ./kexec-stages bench --ways [--runs N] [--sizes MIB,MIB] [--results FILE] [--svg FILE]
 
@@ -129,7 +129,7 @@ def ways_to_cross(arguments: argparse.Namespace) -> int:
 
 def _size(word: str) -> int:
     if not word.isdecimal() or not 64 <= int(word) <= 1 << 20 or int(word) % 2:
-        raise UsageError(f"--sizes: {word!r} is no even number of MiB from 64 on")
+        raise UsageError(f"--sizes: {word!r} is not an even number of MiB, at least 64")
     return int(word)
 
 

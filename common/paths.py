@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where things live: all outside the checkout, all in folders of our own."""
+"""Where files are kept: all outside the checkout, all in folders of our own."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Text for terminals and mails: of what a console says, and of what nobody needs to know."""
+"""Text for terminals and mails, without control characters and private paths."""
 
 from __future__ import annotations
 

@@ -96,7 +96,7 @@ def build(
 def _obtain(
     request: _Request, use: Lock, tell: Progress, jobs: int, timeout: float, fresh: bool
 ) -> tuple[Kernel, bool]:
-    """The kernel, and whether another process has built it meanwhile."""
+    """(the kernel, whether another process has built it in the meantime)."""
     key, label = request.key, request.spec.label
     with _locked(build_lock_path(key), tell, key, timeout, exclusive=True) as lock:
         if (found := cache.load(key, use, label)) is not None:
@@ -298,7 +298,7 @@ class _Build:
         failure = diagnose(output)
         if failure.disk_full:
             raise DiskFull(
-                f"the disk became full while building {self.request.spec.label} in {self.folder}",
+                f"the disk is full while building {self.request.spec.label} in {self.folder}",
                 details=failure.lines,
             )
         if lost := self._not_copied(output):

@@ -312,7 +312,7 @@ def prune(*, keep: int | None = None, older_than_days: float | None = None) -> P
     if keep is None and older_than_days is None:
         raise ValueError("prune() needs to be told what to keep")
     if (keep or 0) < 0 or (older_than_days or 0) < 0:
-        raise SourceError("what to keep in the cache cannot be less than nothing")
+        raise SourceError("what to keep in the cache cannot be negative")
     entries = list_entries()
     doomed = entries[keep:] if keep is not None else entries
     if older_than_days is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What can go wrong on the way to a kernel; each error knows the CLI's exit status."""
+"""What can go wrong on the way to a kernel; each error has the command line's exit status."""
 
 from __future__ import annotations
 

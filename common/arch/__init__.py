@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Architectures of the machine whose kernel is replaced: what differs, in one place."""
+"""The architecture of the machine whose kernel is replaced: all that differs, in one place."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What an architecture is to the harness: one value, made in one file of this folder.
+"""What the harness needs to know of an architecture: one value, made in one file of this folder.
 
 What is no datum stands in a file of its name elsewhere: its Kconfig fragment in kernel/configs/,
 the reader of its registers and page tables in common/record/cpus/, and its C in

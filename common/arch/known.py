@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The architectures there are, by name."""
+"""The supported architectures, by name."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""x86-64: a q35 with SVM, which QEMU's TCG emulates with nested paging; VMX it does not."""
+"""x86-64: a q35 with SVM, which QEMU's TCG emulates with nested paging; it does not emulate VMX."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions that every stage asks: did a live update happen at all, and did both sides speak?
+"""Checks of every stage: did a live update happen at all, and did both sides complete?
 
 Pure functions of a Trial. Helpers for the stages' own checks stand here too: a fact that
 is missing is "NO DATA", which is never a pass.
@@ -79,7 +79,7 @@ def results_ok(side: str, names: tuple[str, ...]) -> Callable[[Trial], Outcome]:
     def ask(trial: Trial) -> Outcome:
         spoken = trial.side(side)
         if spoken is None:
-            return no_data(f"{side} side never spoke", expected=f"{len(names)} results ok")
+            return no_data(f"{side} side has no output", expected=f"{len(names)} results ok")
         given = {result.name: result.ok for result in spoken.results}
         missing = [name for name in names if name not in given]
         bad = [name for name in names if not given.get(name, True)]
@@ -266,7 +266,7 @@ def _clocks(trial: Trial) -> Outcome:
         if side is not None
     }
     known = {name: one for name, one in found.items() if one is not None}
-    expected = f"as fast as the host's, but for {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
+    expected = f"as fast as the host's, within {_DRIFT_MS} ms and {_DRIFT_PART:.0%}"
     if len(known) < 2:
         return no_data("facts t.*, tsc.khz on both sides", expected=expected)
     name, worst = max(known.items(), key=lambda one: abs(one[1].ms) / _allowed_ms(one[1]))

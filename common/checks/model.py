@@ -11,11 +11,11 @@ from common.record.dialogue import Stored
 from common.record.evidence import Trial
 
 Status = Literal["PASS", "FAIL", "NO DATA", "DISTURBED", "XFAIL", "XPASS", "N/A"]
-"""DISTURBED: it did not hold, and the host is why; neither a failure nor a pass. The last three are
-the judge's, on a kernel that does not promise it: see common/judge/expected.py."""
+"""DISTURBED: it did not hold, because of the host; neither a failure nor a pass. The last three are
+given by the judge, for a kernel that does not promise it: see common/judge/expected.py."""
 
 BRIEF = 37
-"""Characters that a claim has in a table of 72 columns, beside its figures."""
+"""Most characters of a claim in a table of 72 columns, next to its figures."""
 
 
 class Outcome(Stored):
@@ -28,12 +28,12 @@ class Outcome(Stored):
 
     @property
     def held(self) -> bool:
-        """True where what was asked for was seen."""
+        """True where the expected was seen."""
         return self.status in ("PASS", "XPASS")
 
     @property
     def fell(self) -> bool:
-        """True where it was not, and should have been."""
+        """True where it was not seen, and should have been."""
         return self.status in ("FAIL", "NO DATA", "DISTURBED")
 
 
@@ -51,29 +51,29 @@ class Check:
     of_chain: bool = False
     """Asked of a chain of updates as a whole, not of each of them."""
     timed: bool = False
-    """The answer depends on bounds in time inside the machine: where the machine stood still for
-    long because the host did, a failure shows nothing."""
+    """The answer depends on time limits inside the machine: if the host stalled the machine for
+    long, a failure shows nothing."""
     but: Callable[[Trial], bool] = _never
-    """Of a check that is `timed`: failures that no host explains, as a wrong errno."""
+    """For a check that is `timed`: failures that no busy host explains, such as a wrong errno."""
 
 
 @dataclass(frozen=True)
 class Said:
-    """How a patch mail says what a claim says; `report --format reply` answers such a sentence."""
+    """How a patch mail makes the same claim; `report --format reply` answers such a sentence."""
 
     words: str
-    """A regular expression over a paragraph whose blanks and line ends are single blanks. It has
-    to be the whole statement, its negation included: "device is never reset"."""
+    """A regular expression, matched against a paragraph in which each run of white space is one
+    blank. It must be the whole statement with its negation: "device is never reset"."""
     checks: tuple[str, ...] = ()
-    """The checks that answer it; none: all of the claim's."""
+    """The checks that answer it; empty: all checks of the claim."""
 
 
 @dataclass(frozen=True)
 class Claim:
-    """A sentence the stage wants believed, and the checks that show it."""
+    """What the stage claims, in a sentence, and the checks that show it."""
 
     brief: str
-    """The same for a row of a table: at most BRIEF characters."""
+    """The claim in at most BRIEF characters, for a row of a table."""
     text: str
     checks: tuple[Check, ...]
     said: tuple[Said, ...] = ()
@@ -81,11 +81,11 @@ class Claim:
 
 @dataclass(frozen=True, kw_only=True)
 class Control:
-    """A run that must fail. It proves that the checks in `breaks` can.
+    """A run that must fail. It proves that the checks in `breaks` can fail.
 
-    Each check in `breaks` must not pass, and `reason` must hold: the run failed for what was
-    done to it and nothing else. Checks in `may_break` follow from it; None means that
-    everything after the cause is gone, so that only `holds` is still asked for.
+    Each check in `breaks` must not pass, and `reason` must hold: the run failed because of what
+    was done to it, and of nothing else. Checks in `may_break` may fail as a consequence; None
+    means that nothing after the cause can be checked any more, except `holds`.
     """
 
     name: str
@@ -103,17 +103,17 @@ class Control:
     with_config: str | None = None
     """A Kconfig fragment in the stage's folder, after all others."""
     incoming_only: bool = False
-    """The outgoing kernel is the stage's: what is left out or added is so in the incoming one."""
+    """The outgoing kernel is the stage's own; only the incoming one lacks or has the patch."""
     stock: bool = False
     """Both kernels without any patch."""
     of_chain: bool = False
-    """Run in a chain of updates; every other control is of one update."""
+    """Run in a chain of updates; every other control has one update."""
     uncounted: int = 0
-    """Kexecs before the first update, of which nobody is told."""
+    """Kexecs before the first update that are not announced to the host."""
 
     @property
     def own_kernels(self) -> bool:
-        """True when the stage's kernels will not do."""
+        """True when the control needs kernels other than the stage's."""
         return self.stock or any((self.without_patch, self.with_patch, self.with_config))
 
     def on(self, side: str) -> Control | None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How a check answers."""
+"""The outcomes of a check."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ def outcome(ok: bool, *, expected: object, seen: object, evidence: str) -> Outco
 
 
 def no_data(what: str, *, expected: object = "a value") -> Outcome:
-    """The record does not say: as bad as a failure, but another sentence."""
+    """The record does not contain `what`: as bad as a failure, but said differently."""
     return Outcome(status="NO DATA", expected=str(expected), seen="no data", evidence=what)
 
 
 def disturbed(failed: Outcome, why: str) -> Outcome:
-    """An outcome that did not hold, and cannot be held against the kernel: the host is why."""
+    """A failed outcome for which the kernel is not to blame, because of the host: `why`."""
     return failed.model_copy(update={"status": "DISTURBED", "seen": f"{failed.seen}; {why}"})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The bench verb; what is measured stands in bench/."""
+"""The bench verb; the measurements are in bench/."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`doctor`: a table of what `demo` needs, what is here, and the command that mends each gap."""
+"""`doctor`: a table of what `demo` needs, what is here, and the command that gets the rest."""
 
 from __future__ import annotations
 
@@ -39,6 +39,6 @@ def summary(found: Sequence[Requirement]) -> str:
     """The last line: whether `demo` can run, and what to do if not."""
     gaps = [entry for entry in found if entry.state.stops_demo]
     if not gaps:
-        return "All that ./kexec-stages demo needs is here, or it makes it itself."
+        return "All that ./kexec-stages demo needs is here, or it gets it by itself."
     lacking = ", ".join(dict.fromkeys(entry.need for entry in gaps))
-    return f"Stops ./kexec-stages demo: {lacking}."
+    return f"Missing for ./kexec-stages demo: {lacking}."

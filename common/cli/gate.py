@@ -118,7 +118,7 @@ def _in_order(
     print(f"KTAP version 1\n1..{len(stages)}", file=out, flush=True)
     for position, declared in enumerate(stages, start=1):
         if found.status is not Exit.PASS or found.error:
-            print(f"ok {position} {declared.label} # SKIP an earlier stage fell", file=out)
+            print(f"ok {position} {declared.label} # SKIP an earlier stage failed", file=out)
             continue
         if why := not_there(declared, choice.arch):
             print(f"ok {position} {declared.label} # SKIP {why}", file=out, flush=True)
@@ -272,7 +272,7 @@ def gate_upstream(arguments: argparse.Namespace) -> int:
     if choice.prebuilt:
         raise UsageError("gate --upstream builds kernels and tests from one tree: no --image")
     if choice.arch is not DEFAULT:
-        raise UsageError(f"gate --upstream is there for {DEFAULT.title} only")
+        raise UsageError(f"gate --upstream works only on {DEFAULT.title}")
     statuses: set[str] = set()
     with (
         Hypervisor(arguments.connect) as hypervisor,

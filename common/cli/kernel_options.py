@@ -74,7 +74,7 @@ def chosen_kernels(arguments: argparse.Namespace) -> KernelChoice:
     outgoing, incoming = (_origin(arguments, side) for side in SIDES)
     arch = ARCHITECTURES[arguments.arch]
     if arch is not DEFAULT and "image" in (outgoing.kind, incoming.kind):
-        raise UsageError(f"--image is there for {DEFAULT.title} only")
+        raise UsageError(f"--image works only on {DEFAULT.title}")
     return KernelChoice(
         arch=arch,
         outgoing=outgoing,

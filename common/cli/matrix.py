@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The matrix verb: kernels x stages x controls, here, or spread by a CI's own engine."""
+"""The matrix verb: kernels x stages x controls, run here or by a CI's own engine."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def _check_formats(arguments: argparse.Namespace) -> None:
     if arguments.controls or arguments.chain > 1:
         raise UsageError("--formats looks at one update without controls: no --controls, --chain")
     if arguments.arch != DEFAULT.name:
-        raise UsageError(f"--formats is there for {DEFAULT.title} only")
+        raise UsageError(f"--formats works only on {DEFAULT.title}")
 
 
 def _asked() -> Asked:

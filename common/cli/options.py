@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Options that several verbs have, and what they come to."""
+"""Options that several verbs have, and their values."""
 
 from __future__ import annotations
 

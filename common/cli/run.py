@@ -75,7 +75,7 @@ def _possible(stage: Stage, name: str) -> Control:
 def told_runnable(stage: Stage) -> tuple[Control, ...]:
     """The controls that can be run; says which cannot."""
     if stage.config.skipped_controls:
-        print(f"controls left out: {skipped_in_words(stage)}", file=sys.stderr)
+        print(f"controls skipped: {skipped_in_words(stage)}", file=sys.stderr)
     return stage.runnable_controls
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The shell verb: the machine of a stage with its console attached."""
+"""The shell verb: the machine of a stage, with a shell on its console."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The soak verb: every trial, round after round, beside a load; how often each came out right."""
+"""The soak verb: every trial, round after round, next to a load; how often each came out right."""
 
 from __future__ import annotations
 

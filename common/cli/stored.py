@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Verbs on what is stored or declared: no machine, no QEMU, no libvirt."""
+"""Verbs on stored or declared things: no machine, no QEMU, no libvirt."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ def git_identity() -> str:
         ]
         if done[1]:
             return str(Address(done[0], addr_spec=done[1]))
-    raise UsageError("whom is the mail from? git config user.email is not set; give --from")
+    raise UsageError("the mail has no sender: git config user.email is not set; give --from")
 
 
 def _ktap(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
@@ -135,7 +135,7 @@ def _state(runs: Sequence[StoredRun], arguments: argparse.Namespace) -> str:
 
 def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
     if len(runs) != 1:
-        raise UsageError(f"a picture is of one run, not of {len(runs)}")
+        raise UsageError(f"an SVG shows one run, not {len(runs)}")
     return _picture(runs[0].run, runs[0].stage)
 
 
@@ -152,9 +152,9 @@ def _picture(run: Run, stage: Stage) -> str:
 def _write_folder(target: Path | None, files: Mapping[str, str]) -> None:
     """Write a folder that is never half there. Raises UsageError where it cannot be written."""
     if target is None:
-        raise UsageError("--format testgrid makes a folder: name it with --output")
+        raise UsageError("--format testgrid writes a folder: name it with --output")
     if target.exists():
-        raise UsageError(f"--output {target}: it is there already")
+        raise UsageError(f"--output {target}: it already exists")
     part = target.with_name(f".{target.name}.{os.getpid()}")
     try:
         for name, text in files.items():

@@ -99,7 +99,9 @@ def _asked(arguments: argparse.Namespace) -> Asked:
     """What is to be tried; of a stored sweep, what it was to try."""
     if arguments.resume:
         if arguments.point or arguments.random or arguments.seed:
-            raise UsageError("--resume goes on with what was asked for then")
+            raise UsageError(
+                "--resume keeps the options of its sweep: no --point, --random, --seed"
+            )
         return stored(arguments.resume, arguments.stage)
     point = checked_name(arguments.point) if arguments.point else None
     return Asked(arguments.seed or _SEED, arguments.random or 0, point)

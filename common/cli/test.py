@@ -80,7 +80,7 @@ def _mutants(names: Sequence[str], stage: int) -> int:
             print(printable(f"{word}{mutant.name} by {found.by}: {found.seen}"), flush=True)
     print(f"\n{_table(findings)}\n")
     caught = sum(finding.caught for finding in findings)
-    print(f"{caught} of {len(chosen)} mutants noticed, each by the check that claims to")
+    print(f"{caught} of {len(chosen)} mutants noticed, each by its designated check")
     return Exit.HARNESS if errors else Exit.PASS if caught == len(chosen) else Exit.FAIL
 
 

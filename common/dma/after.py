@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Whether a device that was taken over can do DMA, into the same memory, and stops in the end.
+"""Whether a device that was taken over can do DMA to the same memory, and stops when released.
 
 A device that never stopped goes on in its ring. One that was stopped for the live update is
 initialised anew: its ring is placed anew in the memory that was preserved, and the host watches
@@ -86,7 +86,7 @@ def _let_go(trial: Trial) -> Outcome:
     )
 
 
-LET_GO = Check("let_go", "Was it stopped when its owner let go of it?", _let_go)
+LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(
     "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after
 )

@@ -39,7 +39,7 @@ _Kind = Literal["resets", "command", "power"]
 
 
 def _gap(trial: Trial) -> tuple[Window, Window] | None:
-    """What was seen before the gap, and in it; None when there was no gap or no traffic."""
+    """(before the gap, in the gap): what was seen; None when there was no gap or no traffic."""
     frames = frames_of(trial)
     if frames is None or frames.gap is None:
         return None
@@ -160,7 +160,7 @@ def host_saw_all(
             and frames.unread <= frames.sent * UNREAD_PART
             and frames.repeated == frames.foreign == 0,
             expected=f"{frames.sent} frames, each once, as it was sent"
-            + (f", but for {_numbers(never)}" if never else ""),
+            + (f", except for {_numbers(never)}" if never else ""),
             seen=f"{frames.landed} landed{_unread(frames)}; {frames.missing}"
             f" missing{_first(missing, never)},"
             f" {frames.repeated} repeated, {frames.foreign} not as sent"
@@ -273,7 +273,7 @@ def _not_gated(trial: Trial) -> Outcome:
     ]
     return outcome(
         trace.gated_count == len(others) <= 1,
-        expected="no frame kept back while traffic runs, but of the second device",
+        expected="no frame held back while traffic runs, except of the second device",
         seen=f"{trace.gated_count}, {len(others)} of the second device"
         + (f"; first {_event(trace.gated[0], at)}" if trace.gated else ""),
         evidence="qemu-trace.log",

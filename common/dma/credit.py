@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How many frames a ring takes: what the watcher of it tells the sender, in a page they share."""
+"""How many more frames a ring can take: the watcher tells the sender, in a page that they share."""
 
 from __future__ import annotations
 

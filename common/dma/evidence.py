@@ -138,7 +138,7 @@ def gap_of(trial: Trial) -> Window | None:
 
 
 def dma_in_the_gap(trial: Trial) -> dict[str, str]:
-    """The same in a row of the summary; empty where there was none."""
+    """{"DMA in the gap": frames, longest silence}, a row of the summary; {} without a gap."""
     gap = gap_of(trial)
     if gap is None:
         return {}

@@ -88,7 +88,7 @@ def read_landed(path: Path) -> list[Landing]:
 
 
 def read_returned(path: Path) -> list[tuple[int, int]]:
-    """Time (ns) and number given back by then, in order. Raises ValueError, OSError."""
+    """(time in ns, descriptors given back by then), in order. Raises ValueError, OSError."""
     flat = _from_bytes(read_bytes(path))
     if len(flat) % 2:
         raise ValueError(f"{path.name} ends within a record")

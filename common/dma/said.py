@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How patch mails say what the stages with a device claim; see Said in common/checks/model.py."""
+"""The words with which patch mails make the claims of the stages with a device (see Said)."""
 
 from __future__ import annotations
 

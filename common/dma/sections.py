@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What stages with a device report of it: DMA and IOMMU. See common/stage/section.py."""
+"""What the stages with a device report: DMA and IOMMU. See common/stage/section.py."""
 
 from __future__ import annotations
 

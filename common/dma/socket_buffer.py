@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The receive buffer of a UDP socket of QEMU's: what the host drops there no device ever saw.
+"""The receive buffer of QEMU's UDP sockets: a datagram dropped there never reaches a device.
 
 The default buffer holds some 270 small datagrams. A busy host that does not run QEMU for
 a third of a second would lose frames before they reach the machine.

@@ -126,7 +126,7 @@ class Ring:
         return self._expected + count - 1 - self._unread
 
     def _landed(self, ahead: int) -> tuple[int, int] | None:
-        """Number and send time of a new frame, `ahead` buffers after the next."""
+        """(number, send time in ns) of a new frame, `ahead` buffers on; None without one."""
         offset = self._buffers[(self._next + ahead) % len(self._buffers)]
         if offset is None:
             return None

@@ -286,7 +286,7 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
 
 
 def _read_logs(raw: RawTrial, name: str) -> tuple[list[int], list[Landing]]:
-    """What was sent to the device of that name, and what was seen of it in RAM."""
+    """(send times in ns of the frames to the device of that name, what landed of them in RAM)."""
     logs = f"{name}-sent.bin", f"{name}-landed.bin"
     sent, landed = read_sent(raw.folder / logs[0]), read_landed(raw.folder / logs[1])
     raw.within(logs[0], *sent[:1], *sent[-1:])
@@ -345,7 +345,7 @@ def _between_heads(
 
 
 def traffic_window(sides: tuple[Side, ...]) -> tuple[int, int] | None:
-    """From the start of the traffic to its end, as the workload asked for them (ns)."""
+    """(start, end) of the traffic in the host's ns, as the workload asked for it; None without."""
     begins = [side.stamps["await.traffic"] for side in sides if "await.traffic" in side.stamps]
     if not begins:
         return None

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The guest in the machine as the host sees it, and the questions to it."""
+"""The guest in the machine as the host sees it, and the checks of it."""

@@ -32,7 +32,7 @@ def each_vcpu(ask: Callable[[Trial, int], Outcome]) -> Callable[[Trial], Outcome
 
 
 def both(trial: Trial) -> tuple[Side, Side] | None:
-    """The outgoing and the incoming side, None when one never spoke."""
+    """(outgoing, incoming) side; None when one has no output."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     return (before, after) if before and after else None
 
@@ -50,7 +50,7 @@ def ram_equal(trial: Trial) -> Outcome:
     """Every page's digest equal, as the workload found; 64 range digests compared here."""
     sides = both(trial)
     if sides is None:
-        return no_data("one side never spoke", expected="equal digests")
+        return no_data("one side has no output", expected="equal digests")
     before, after = sides
     keys = ["ram.digest", *(f"ram.range.{n}" for n in range(RANGES))]
     missing = [key for key in keys if key not in before.facts or key not in after.facts]
@@ -85,7 +85,7 @@ def same_pages(trial: Trial) -> Outcome:
     """The page frame numbers, extent by extent; every page of the guest must be in them."""
     sides = both(trial)
     if sides is None:
-        return no_data("one side never spoke", expected="the same page frames")
+        return no_data("one side has no output", expected="the same page frames")
     before, after = (extents(side) for side in sides)
     pages = sides[0].number("guest.pages")
     moved = sides[1].facts.get("pfn.moved")
@@ -131,7 +131,7 @@ def counter(trial: Trial, vcpu: int) -> Outcome:
     """
     sides = both(trial)
     if sides is None:
-        return no_data("one side never spoke", expected="a counter")
+        return no_data("one side has no output", expected="a counter")
     paused = sides[0].number(f"guest.{vcpu}.counter")
     keys = ("counter_at_load", "resume.counter_before", "resume.counter_after")
     loaded, before, after = (sides[1].number(f"guest.{vcpu}.{key}") for key in keys)
@@ -165,7 +165,7 @@ def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:
     def ask(trial: Trial, vcpu: int) -> Outcome:
         side, before = trial.side(INCOMING), trial.side(OUTGOING)
         if side is None or before is None:
-            return no_data("one side never spoke", expected="no errors")
+            return no_data("one side has no output", expected="no errors")
         earlier = before.facts.get(f"guest.{vcpu}.errors")
         errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
         sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
@@ -206,7 +206,7 @@ def guest_ticks(trial: Trial, vcpu: int) -> Outcome:
     """
     ticks, side = ticks_gained(trial, vcpu), trial.side(INCOMING)
     if ticks is None or side is None:
-        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks go on")
+        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks continue")
     resumed, finished, khz = (side.number(key) for key in ("t.resume", "t.finished", "tsc.khz"))
     seconds = (finished - resumed) / (khz * 1000) if resumed and finished and khz else 0.0
     needed = max(3, round(seconds * 100 / 20))
@@ -222,7 +222,7 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
     """The gap that the guest saw is the one in which it was paused, and longer than any before."""
     sides = both(trial)
     if sides is None:
-        return no_data("one side never spoke", expected="a gap")
+        return no_data("one side has no output", expected="a gap")
     gap = sides[1].number(f"guest.{vcpu}.resume.gap_tsc")
     usual = sides[0].number(f"guest.{vcpu}.gap_max_tsc")
     paused, resumed = sides[0].number("t.paused"), sides[1].number("t.resume")

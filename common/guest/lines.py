@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What guest and QEMU say on their lines: parsed, and summed up for the record.
+"""The output of guest and QEMU: parsed, and summed up for the record.
 
 The guest's PID 1 says ten times a second `beat key=value …` (common/workload/linux_guest/init.c).
 Pure functions: the same raw files give the same witness.
@@ -103,7 +103,7 @@ def read_guest(raw: RawTrial) -> LinuxGuestEvidence:
 
 
 def read_stood_still(folder: Path) -> tuple[int | None, int | None]:
-    """When QEMU stopped the guest, and when the next one let it go on (host ns)."""
+    """(QEMU's STOP in the outgoing kernel, RESUME in the incoming one), host's ns or None."""
     path = folder / TRANSCRIPT
     qemu = _monitors(read_rows(path, _ENTRIES)) if path.exists() else {}
     stopped, resumed = (
@@ -182,9 +182,9 @@ def _last_counted(beats: Sequence[Beat]) -> int | None:
 
 
 def _vectors(after: Sequence[Beat]) -> dict[str, tuple[int, int]] | None:
-    """Interrupts of each vector that the guest had counted soon after the resume, and in the end.
+    """Vector -> (interrupts counted soon after the resume, interrupts counted at the end).
 
-    The first beats may have been written before what had come meanwhile was worked off.
+    The first beats may have been written before the interrupts of the pause were handled.
     """
     if len(after) <= _SETTLED_BEATS:
         return None

@@ -120,7 +120,7 @@ def _counts_go_on(trial: Trial) -> Outcome:
     guest = guest_of(trial)
     beats = _all(guest.before, guest.after, guest.last)
     if beats is None:
-        return no_data("beats before and after the resume", expected="counts that go on")
+        return no_data("beats before and after the resume", expected="counts that continue")
     counts = [{key: int(value) for key, value in one.ending(".count").items()} for one in beats]
     wrong = [key for key in guest.went_back if key.endswith(".count")]
     most = (beats[2].exact("mono_ns") - beats[0].exact("mono_ns")) // _STAMP_NS + 2
@@ -132,7 +132,7 @@ def _counts_go_on(trial: Trial) -> Outcome:
     key = "stamper0.count"
     return outcome(
         not wrong and len(counts[0]) == vcpus,
-        expected=f"{vcpus} counts that go on by at most {most}",
+        expected=f"{vcpus} counts that advance by at most {most}",
         seen=f"{counts[0].get(key)}, then {counts[1].get(key)}, in the end {counts[2].get(key)}"
         + (f"; wrong: {', '.join(sorted(set(wrong)))}" if wrong else ""),
         evidence=f"{_GUEST}, stamperN.count",
@@ -176,7 +176,7 @@ def _clocks(trial: Trial) -> Outcome:
     return outcome(
         bool(faults) and not wrong,
         expected="no clock goes back",
-        seen=f"back went {', '.join(wrong)}" if wrong else "none went back",
+        seen=f"went back: {', '.join(wrong)}" if wrong else "none went back",
         evidence=f"{_GUEST}, stamperN.faults, mono_ns, boot_ns, real_ns, tsc",
     )
 
@@ -191,7 +191,7 @@ NOT_BOOTED_AGAIN = Claim(
     ),
 )
 WORK_GOES_ON = Claim(
-    "the guest's own work goes on",
+    "the guest's own work continues",
     "The guest's own work continues without an error.",
     (
         Check(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the guest has written into its memory, read from outside.
+"""What the guest has written to its memory, read from outside.
 
 The layout is that of common/workload/vm/guest.h.
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""`python -m common.guest.peer`: whom a guest's TCP connection through its NIC leads to.
+"""`python -m common.guest.peer`: the host's end of the guest's TCP connection through its NIC.
 
 Ten times a second it asks the guest for something that nobody else can answer: a numbered block,
 to which another one belongs. The datagrams are the frames of a NIC whose other end is a UDP socket.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One end of one TCP connection, on Ethernet frames: what a guest's own TCP talks to on the host.
+"""One end of one TCP connection, on Ethernet frames: the host's peer of a guest's own TCP.
 
 Pure: frames and times go in, frames come out. ARP and IPv4 as far as that takes; the other end
 opens the connection; data is taken in order only, and sent again until it is acknowledged.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How long a guest of QEMU's stands still, by QEMU's own events and the host's clock."""
+"""How long QEMU's guest is paused, by QEMU's own events and the host's clock."""
 
 from __future__ import annotations
 

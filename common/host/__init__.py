@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""This computer: its accelerator, its packages, its QEMU."""
+"""The host: its accelerator, its packages, its QEMU."""

@@ -54,7 +54,7 @@ def _of_another(arch: Architecture) -> Accelerator:
     host = platform.machine()
     if host != arch.host:
         return Accelerator("tcg", f"the host is {host}, the machine {arch.title}")
-    return Accelerator("tcg", f"KVM in KVM is not looked for on {arch.title}")
+    return Accelerator("tcg", f"nested KVM is not probed for on {arch.title}")
 
 
 def _cached_probe() -> Accelerator:
@@ -89,7 +89,7 @@ def _probe() -> Accelerator:
     if not Path("/dev/kvm").exists():
         return Accelerator("tcg", "no /dev/kvm")
     if not os.access("/dev/kvm", os.R_OK | os.W_OK):
-        return Accelerator("tcg", "/dev/kvm may not be opened by this user")
+        return Accelerator("tcg", "this user may not open /dev/kvm")
     return _try_firmware()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host is: the line that every report carries, and the sum that decides what fits."""
+"""Facts of the host: the line that every report has, and the memory that decides what fits."""
 
 from __future__ import annotations
 

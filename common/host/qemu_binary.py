@@ -36,7 +36,7 @@ def choose(path: str | None, arch: Architecture = DEFAULT) -> None:
     os.environ[VARIABLE] = str(program)
     said = _said(program, source, "--version")
     if not _VERSION.search(said):
-        raise UsageError(f"{source}: {program} is no QEMU: it says {_first_line(said)!r}")
+        raise UsageError(f"{source}: {program} is not a QEMU: it says {_first_line(said)!r}")
     if not re.search(rf"^{arch.machine}\b", _said(program, source, "-machine", "help"), re.M):
         raise UsageError(
             f"{source}: {program} has no machine {arch.machine}: is it a QEMU for {arch.title}?"
@@ -63,7 +63,7 @@ def qemu_path(arch: Architecture = DEFAULT) -> Path:
     """The program. Raises HarnessError where there is none."""
     if found := os.environ.get(VARIABLE) or shutil.which(arch.qemu):
         if not os.access(found, os.X_OK):
-            raise HarnessError(f"{VARIABLE}: {found} is no program that could be started")
+            raise HarnessError(f"{VARIABLE}: {found} is not a program that can be started")
         return Path(found)
     raise HarnessError(f"{arch.qemu} is not installed; ./kexec-stages doctor says how to get it")
 
@@ -77,5 +77,5 @@ def qemu_version(program: Path) -> str:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise HarnessError(f"{program} --version: {error}") from None
     if not (match := _VERSION.search(done.stdout)):
-        raise HarnessError(f"{program} is no QEMU: it says {_first_line(done.stdout)!r}")
+        raise HarnessError(f"{program} is not a QEMU: it says {_first_line(done.stdout)!r}")
     return match[1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The host's own QEMU on a disk for the machine: program, libraries, firmware; nothing is changed.
+"""The host's own QEMU on a disk for the machine: program, libraries, firmware, all unchanged.
 
 The disk is an ext2 image, read-only in the machine: /bin with QEMU and mke2fs, /lib with every
 library that `ldd` names (and ld.so, which starts the programs there), /share with what a

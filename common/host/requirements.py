@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `demo` needs of this machine, and whether it is here.
+"""What `demo` needs of the host, and whether it is there.
 
 Programs and libraries are declared in common/host/debian-packages.txt and looked for by
 common/host/make-ready, the same that the launcher asks: it and `doctor` cannot disagree. What the
@@ -159,7 +159,7 @@ def kernel_source(named: str | None, *, fetched: bool, debian: bool) -> Requirem
     need = "the kernel's source"
     if named:
         there = Path(named).expanduser().exists()
-        mend = "" if there else "let KEXEC_STAGES_SOURCE name a tree or a tarball"
+        mend = "" if there else "set KEXEC_STAGES_SOURCE to a tree or a tarball"
         return Requirement(need, named, State.OK if there else State.MISSING, mend)
     if fetched:
         return Requirement(need, f"{DEFAULT_PACKAGE}, in the cache", State.OK)
@@ -218,5 +218,5 @@ def disk(free: int, *, kernels: int, root: Path) -> Requirement:
     need, found = f"{wanted:.0f} GB free in {root}", f"{free / 1e9:.1f} GB"
     if free >= wanted * 1e9:
         return Requirement(need, found, State.OK)
-    mend = "make room there, or let KEXEC_STAGES_CACHE name another place"
+    mend = "make room there, or set KEXEC_STAGES_CACHE to another folder"
     return Requirement(need, found, State.TOO_LITTLE, mend)

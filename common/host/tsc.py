@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The frequency of this host's TSC, which is the machine's, too, where QEMU emulates the CPU.
+"""The frequency of the host's TSC, which is the machine's as well where QEMU emulates the CPU.
 
 A kernel finds it out with the PIT, whose interrupts and ports are QEMU's: on a busy host one
 in some hundred boots took 2,596 MHz for 134 ("PIT calibration deviates from HPET"), and all its

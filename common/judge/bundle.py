@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as one file that travels: a ZIP archive whose last 64 bytes are the digest of all before.
+"""A run in one file: a ZIP archive whose last 64 bytes are the digest of everything before them.
 
 ZIP, because its archive comment lets a digest of the whole file stand in the file itself, and
 every unzip still opens it: no byte is padding that nobody looks at. The same run gives the
@@ -30,7 +30,7 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # the first that ZIP can say
 def pack(folder: Path) -> bytes:
     """The archive of a sealed run: what SHA256SUMS names, and SHA256SUMS itself."""
     if not _plain(folder.name):
-        raise UsageError(f"{folder.name!r} cannot name a folder on every machine: rename the run")
+        raise UsageError(f"{folder.name!r} is not a folder name on every system: rename the run")
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted([*seal_entries(folder), SUMS]):

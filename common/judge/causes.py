@@ -25,6 +25,7 @@ def in_order(trial: Trial, told: str, *, of_time: bool = False) -> str:
 
 
 def _before(trial: Trial, told: str, *, of_time: bool) -> list[tuple[int, str]]:
+    """(time in the host's ns, what happened) of each cause that `told` does not name."""
     found: list[tuple[int, str]] = []
     splat = first_splat(trial, of_time=of_time)
     if splat and splat.text not in told:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a kernel's checks come to where it does not promise all of them. Pure.
+"""The outcomes of a kernel that does not promise everything that the checks ask for. Pure.
 
 A check of such a kernel is an XFAIL only where the cause was seen that its gap names, by the host's
 witness or in the kernel's own errno: any other failure is one. What was to fail and holds is an

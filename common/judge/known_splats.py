@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Splats that the user knows of: what of them does not fail a run, until when, and what is told.
+"""Known splats: which do not fail a run, until when, and how they are reported.
 
 The list belongs to whoever judges, not to the run: it is an argument of `run`, `gate`, `report`
 and `judge`, and nothing of it is recorded. A run that brought its own would be excused by whom it
@@ -40,7 +40,7 @@ def _compiles(pattern: str) -> str:
     try:
         re.compile(pattern)
     except re.error as error:
-        raise ValueError(f"is no regular expression: {error}") from None
+        raise ValueError(f"is not a regular expression: {error}") from None
     return pattern
 
 
@@ -91,7 +91,7 @@ def read_known_splats(path: Path) -> tuple[KnownSplat, ...]:
     except ValidationError as error:
         raise UsageError(f"--splats {path}: {first_fault(error)}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UsageError(f"--splats {path}: no TOML: {error}") from None
+        raise UsageError(f"--splats {path}: not TOML: {error}") from None
 
 
 def judge_with(run: Run, stage: Stage, known: Sequence[KnownSplat]) -> Judged:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run as it lies on disk or in a bundle: found, seen to be as it was sealed, and read."""
+"""A run on disk or in a bundle: found, compared with its seal, and read."""
 
 from __future__ import annotations
 
@@ -67,14 +67,14 @@ class StoredRun:
         if not other:
             return self.verdict
         why = (
-            f"made by commit {self.run.commit}, whose {', '.join(other)} this checkout has not;"
+            f"made by commit {self.run.commit}, not with this checkout's {', '.join(other)};"
             f" its raw files give {self.verdict.status}: {self.verdict.why}"
         )
         return self.verdict.model_copy(update={"status": "OTHER CODE", "why": why})
 
     @cached_property
     def sums(self) -> Mapping[str, str]:
-        """SHA-256 of each file, by its name below the folder."""
+        """File name below the folder -> SHA-256, 64 hex digits."""
         return seal_entries(self.folder)
 
     @cached_property
@@ -89,7 +89,7 @@ def find_run(name: str) -> Path:
         if folder.is_dir():
             if not (folder / RECORD).exists():
                 raise UsageError(
-                    f"{folder} is no finished run: it has no {RECORD} (was the harness killed?)"
+                    f"{folder} is not a finished run: it has no {RECORD} (was the harness killed?)"
                 )
             return folder.resolve()
     raise UsageError(f"there is no run {name!r}, neither as a folder nor in {runs_root()}")
@@ -163,7 +163,7 @@ def _check_format(folder: Path) -> None:
     try:
         stored = from_json(read_bytes(folder / RECORD, RUN_FILES[RECORD]))
     except FileNotFoundError:
-        raise UsageError(f"{folder.name} is no finished run: it has no {RECORD}") from None
+        raise UsageError(f"{folder.name} is not a finished run: it has no {RECORD}") from None
     except ValueError as error:
         raise UsageError(f"{folder.name}: {RECORD} is damaged: {error}") from None
     version = stored.get("schema_version", 1) if isinstance(stored, dict) else None

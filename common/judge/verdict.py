@@ -35,10 +35,10 @@ RunStatus = Literal[
     "CRASHED",
     "TIMEOUT",
 ]
-"""From the best to the worst, as far as that can be said. XFAIL: kernels that do not promise all of
-it failed where that was expected, for the cause that was expected; XPASS: they did not. No stored
-run is a SKIP: `gate` says so of a stage that it could not run. OTHER CODE: what made it was not
-this checkout's workload, stage, harness and series; `judge` says so."""
+"""Roughly from the best to the worst. XFAIL: kernels that do not promise all of it failed where
+expected, for the expected cause; XPASS: they passed there. SKIP: only from `gate`, for a stage that
+it could not run. OTHER CODE: only from `judge`, for a run that was not made with this checkout's
+workload, stage, harness and series."""
 
 EXIT_OF: dict[RunStatus, Exit] = {
     "PASS": Exit.PASS,
@@ -57,19 +57,19 @@ EXIT_OF: dict[RunStatus, Exit] = {
 
 
 class Answer(Stored):
-    """A check of a trial with its outcome."""
+    """A check of a trial and its outcome."""
 
     check: str
     question: str
     outcome: Outcome
     whose: str = SUITE.whose
-    """Who promises it; see common/checks/promise.py."""
+    """Whose promise it is; see common/checks/promise.py."""
     cause: str | None = None
-    """Of an XFAIL: what was seen of why."""
+    """Of an XFAIL: its cause, as it was seen."""
 
 
 class TrialVerdict(Stored):
-    """A main run or a repeat of it."""
+    """The verdict on a main run, or on a repeat of it."""
 
     trial: str
     status: TrialStatus
@@ -78,11 +78,11 @@ class TrialVerdict(Stored):
     disturbed: tuple[str, ...] = ()
     """Why each attempt before this one shows nothing."""
     away: str | None = None
-    """The longest time for which the host did not run the machine, where it was long."""
+    """The longest time, in words, for which the host did not run the machine, if it was long."""
 
 
 class ControlVerdict(Stored):
-    """A control: good when it failed, for its own reason, and in nothing else."""
+    """A control: good when it failed for its own reason, and only in the checks it targets."""
 
     trial: str
     control: str
@@ -99,7 +99,7 @@ class ControlVerdict(Stored):
 
 
 class Verdict(Stored):
-    """What a run shows. `why` is one sentence: the first thing that is wrong."""
+    """The verdict on a run. `why` is one sentence: the first thing that is wrong."""
 
     stage: int
     status: RunStatus
@@ -137,7 +137,7 @@ V = TypeVar("V", TrialVerdict, ControlVerdict)
 
 
 def _decisive(verdicts: list[V]) -> V:
-    """The first attempt that shows something, else the last, with why those before it do not."""
+    """The first attempt that is conclusive, else the last; and why those before it are not."""
     number = next(
         (n for n, verdict in enumerate(verdicts) if verdict.status != "DISTURBED"),
         len(verdicts) - 1,
@@ -147,7 +147,7 @@ def _decisive(verdicts: list[V]) -> V:
 
 
 def disturbed(trial: Trial, stage: Stage) -> bool:
-    """True where the trial shows nothing, because of the host or of QEMU."""
+    """True where the trial is inconclusive because of the host or of QEMU."""
     name = trial.setting.control
     verdict = (
         judge_control(trial, stage.control(name), stage) if name else judge_trial(trial, stage)
@@ -158,6 +158,7 @@ def disturbed(trial: Trial, stage: Stage) -> bool:
 def _sum_up(
     mains: tuple[TrialVerdict, ...], controls: tuple[ControlVerdict, ...]
 ) -> tuple[RunStatus, str]:
+    """The run's status, and the first thing that is wrong, in one sentence."""
     if not mains and not controls:
         return "ERROR", "nothing was run"
     for main in mains:
@@ -168,7 +169,7 @@ def _sum_up(
     for control in controls:
         if control.status == "ERROR":
             return "ERROR", f"{control.trial}: {control.why}"
-        # What a control breaks cannot be told apart where the main run is broken already.
+        # If the main run fails already, nobody knows which failures are the control's.
         if control.good or (expected and control.status == "WRONG REASON"):
             continue
         if control.status != "DISTURBED":
@@ -189,7 +190,7 @@ def _sum_up(
 
 
 def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
-    """A run that must pass: every check, and there must be checks."""
+    """The verdict on a main run: every check must pass, and there must be checks."""
     expected = expected_of(trial, stage)
     answers = tuple(_promised(a, stage, expected) for a in _ask(trial, stage.checks))
     status, why = _trial_status(trial, answers, expected)
@@ -203,7 +204,7 @@ def judge_trial(trial: Trial, stage: Stage) -> TrialVerdict:
 
 
 def _promised(answer: Answer, stage: Stage, expected: Expected | None) -> Answer:
-    """The answer with who promises it, and what was expected of kernels that do not."""
+    """The answer with whose promise it is, and with what was expected of kernels without it."""
     found = {"whose": stage.promised_by(answer.check).whose}
     if expected is None:
         return answer.model_copy(update=found)
@@ -215,9 +216,10 @@ def _promised(answer: Answer, stage: Stage, expected: Expected | None) -> Answer
 def _trial_status(
     trial: Trial, answers: tuple[Answer, ...], expected: Expected | None
 ) -> tuple[TrialStatus, str]:
+    """The trial's status, and why, in one sentence."""
     ended, detail = trial.setting.ended, trial.setting.ended_detail
     if refusals := trial.console.refusals or _refusals_in_ram(trial):
-        # LUO panics by its own decision then; that is no crash to look for a cause of
+        # LUO panics deliberately then (luo_restore_fail()); that is not a crash to explain
         return "REFUSED", f"the incoming kernel refuses the handover: {refusals[0]}"
     if cause := _disturbance(trial):
         return "DISTURBED", cause
@@ -226,7 +228,7 @@ def _trial_status(
     if ended in ("crashed", "rebooted") and (why := _died_unheard(trial)):
         return "CRASHED", why
     if ended == "crashed":
-        return "ERROR", f"nothing shows the crash that trial.json tells of: {detail}"
+        return "ERROR", f"trial.json reports a crash that nothing shows: {detail}"
     if ended == "timeout":
         return "TIMEOUT", in_order(trial, _with_place(trial, detail), of_time=True)
     if ended in ("gone", "interrupted"):
@@ -236,7 +238,7 @@ def _trial_status(
     if not answers:
         return "ERROR", "the stage has no checks"
     fallen = [answer for answer in answers if answer.outcome.fell]
-    # What the host had no part in comes first.
+    # Failures that the host has no part in come first.
     for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
         if answer.outcome.status == "DISTURBED":
             return "DISTURBED", _sentence(answer)
@@ -248,7 +250,7 @@ def _trial_status(
 
 
 def _as_expected(answers: tuple[Answer, ...], expected: Expected | None) -> tuple[TrialStatus, str]:
-    """Nothing fell that should not have: a pass, or what was expected of such kernels."""
+    """(status, why) where nothing failed that should not have: PASS, XFAIL or XPASS."""
     named = {
         status: [answer.check for answer in answers if answer.outcome.status == status]
         for status in ("XFAIL", "XPASS", "N/A")
@@ -258,25 +260,28 @@ def _as_expected(answers: tuple[Answer, ...], expected: Expected | None) -> tupl
     if expected and named["XFAIL"]:
         return "XFAIL", f"{expected.why}; {len(named['XFAIL'])} XFAIL{unasked}{passed}"
     if expected and passed:
-        return "XPASS", f"no promise of {expected.gap.lacks.whose}, and yet it is kept{passed}"
+        return (
+            "XPASS",
+            f"what {expected.gap.lacks.whose} promises is not promised here, but holds{passed}",
+        )
     return "PASS", f"{sum(answer.outcome.held for answer in answers)} checks{unasked}"
 
 
 def _refusals_in_ram(trial: Trial) -> tuple[str, ...]:
-    """What a kernel that died before its console had said to its log."""
+    """The refusals that a kernel which died before its console had printed to its log."""
     texts = trial.last_look.texts if trial.last_look else ()
     return tuple(text for text in texts if is_refusal(text))
 
 
 def _died_unheard(trial: Trial) -> str | None:
-    """What RAM and CPUs show of a kernel's death that its console does not."""
+    """How a kernel died, from RAM and CPUs, where its console does not show it; else None."""
     if trial.last_look is None:
         return None
     return sentence(trial.last_look, trial.setting, trial.console)
 
 
 def _with_place(trial: Trial, detail: str) -> str:
-    """A silence, with where the CPUs stood."""
+    """The detail of a timeout, with where the CPUs were."""
     look = trial.last_look
     if look is None:
         return detail
@@ -289,7 +294,7 @@ def _with_place(trial: Trial, detail: str) -> str:
 def _disturbance(trial: Trial) -> str | None:
     """Why the trial's end is neither the kernel's fault nor the workload's; None where it may be.
 
-    A workload that gave up waiting while the machine stood still did so because of the host.
+    A workload that gave up waiting while the host stalled the machine did so because of the host.
     """
     setting, host = trial.setting, trial.host
     fatal = next((splat for splat in trial.console.splats if splat.fatal), None)
@@ -300,7 +305,7 @@ def _disturbance(trial: Trial) -> str | None:
     if trial.last_look and (said := misread(trial.last_look)):
         return said
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
-        # An emulated CPU's nested guest may stand still; with KVM it is the kernel that ran it.
+        # TCG may hang a nested guest; with KVM the kernel under test ran it.
         if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
             return trial.qemu_fault
         said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
@@ -310,7 +315,7 @@ def _disturbance(trial: Trial) -> str | None:
 
 
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
-    """A run that must fail: in what it breaks, for its reason, and in nothing else."""
+    """The verdict on a control: it must fail in what it breaks, for its reason, nowhere else."""
     answers = _ask(trial, (*stage.checks, control.reason, *control.holds))
     status, why = _control_status(trial, control, stage, answers)
     return ControlVerdict(
@@ -321,6 +326,7 @@ def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdic
 def _control_status(
     trial: Trial, control: Control, stage: Stage, answers: tuple[Answer, ...]
 ) -> tuple[ControlStatus, str]:
+    """The control's status, and why: what did not fail as it must, or what showed its reason."""
     if trial.setting.ended == "interrupted":
         return "ERROR", trial.setting.ended_detail
     if cause := _disturbance(trial):
@@ -328,7 +334,7 @@ def _control_status(
     if trial.witness.blind:
         return "ERROR", trial.witness.blind
     if trial.last_look and trial.last_look.triple_fault and (why := _died_unheard(trial)):
-        return "WRONG REASON", why  # no control is to end by one
+        return "WRONG REASON", why  # no control may end in a triple fault
     by_name = {answer.check: answer for answer in answers}
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":
@@ -338,8 +344,8 @@ def _control_status(
         spared = control.breaks | control.may_break
         required |= {check.name for check in stage.checks} - spared
     wrong = [a for a in answers if a.check in required and not a.outcome.held]
-    # What it is to break must be broken by the control, not by the host: for certain where its
-    # reason is no matter of time.
+    # The control, not the host, must have broken the checks in `breaks`. That is certain unless
+    # its reason depends on time.
     broken = [by_name[name] for name in sorted(control.breaks)] if control.reason.timed else []
     doubtful = [a for a in (*wrong, *broken) if a.outcome.status == "DISTURBED"]
     for answer in wrong:
@@ -359,9 +365,9 @@ def _ask(trial: Trial, checks: tuple[Check, ...]) -> tuple[Answer, ...]:
 
 
 def _answer(check: Check, trial: Trial) -> Outcome:
-    """The check's answer. A bound in time inside a machine that stood still shows nothing.
+    """The check's outcome; a failed time limit in a machine that the host stalled is DISTURBED.
 
-    A side that said nothing is none: who gave up waiting says so (see `_disturbance`).
+    A side without output is not a matter of time: see `_disturbance` for one that gave up waiting.
     """
     found = ask(check, trial)
     if not check.timed or found.status != "FAIL" or trial.host is None or check.but(trial):

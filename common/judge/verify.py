@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A run from its raw files alone: what does not hang together there is no run.
+"""A run from its raw files alone; files that contradict each other are not a run.
 
 Nothing of record.json is believed: it is what follows from the other files, and nothing else.
 """
@@ -45,9 +45,9 @@ _SETUP_SECONDS = 3600
 
 
 def run_from_raw(folder: Path) -> tuple[Run, Stage]:
-    """The run of a folder that was looked through (check_tree), and its stage as it was run.
+    """(the run of a folder that check_tree() has passed, its stage as configured for that run).
 
-    Raises UsageError where a file is missing or damaged, or says what another one does not.
+    Raises UsageError where a file is missing or damaged, or contradicts another one.
     """
     made = read_made(folder)
     folders = sorted(path for path in folder.iterdir() if path.is_dir())
@@ -72,7 +72,7 @@ def read_made(folder: Path) -> Made:
     try:
         return Made.model_validate_json(read_bytes(folder / MADE))
     except FileNotFoundError:
-        raise UsageError(f"{folder.name} is no finished run: it has no {MADE}") from None
+        raise UsageError(f"{folder.name} is not a finished run: it has no {MADE}") from None
     except ValidationError as error:
         raise UsageError(f"{folder.name}: {MADE} is damaged: {first_fault(error)}") from None
 
@@ -88,7 +88,7 @@ def _stage_of(folder: Path, made: Made, settings: Sequence[Setting]) -> Stage:
             if getattr(setting, key) != getattr(longest, key):
                 raise UsageError(
                     f"{folder.name}: {setting.name} and {longest.name} differ in {key}: they are"
-                    " no trials of one run"
+                    " not trials of one run"
                 )
         if setting.chain not in (1, longest.chain):
             raise UsageError(
@@ -124,7 +124,7 @@ def _unlike(raw: RawTrial, made: Made, stage: Stage) -> Iterator[str]:
     if setting.name != name:
         yield f"the trial in {name} says that it is {setting.name!r}"
     elif setting.nonce != made.nonce(name):
-        yield f"{name} is no trial of this run: its nonce does not follow from {MADE}"
+        yield f"{name} is not a trial of this run: its nonce does not follow from {MADE}"
     asked = {*qemu_trace.ALWAYS, *stage.traces}
     if qemu_trace.asked_of(setting.argv) != asked:
         yield f"{name}/trial.json: argv asks QEMU for other trace events than the stage"
@@ -267,7 +267,10 @@ def _other_kernels(settings: Sequence[Setting], stage: Stage) -> Iterator[str]:
 
 
 def differences(stored: BaseModel, found: BaseModel) -> Iterator[tuple[str, str, str]]:
-    """Where two records differ: a path into them, and both values in short."""
+    """Where two records differ: (dotted path to the value, stored value, found value).
+
+    Values are their repr(), cut to 60 characters; "absent" for none.
+    """
     yield from _walk("", *(one.model_dump(mode="json") for one in (stored, found)))
 
 

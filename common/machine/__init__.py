@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""One QEMU through libvirt: serial lines, RAM, bounds in time."""
+"""One QEMU through libvirt: serial lines, RAM, time limits."""

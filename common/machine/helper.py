@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What runs on the host beside a machine, for a stage that needs it: a watcher, a sender."""
+"""What runs on the host next to a machine, for a stage that needs it: a watcher, a sender."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A libvirt connection: the embedded QEMU driver in a folder of our own, or a URI of the user's."""
+"""A libvirt connection: the embedded QEMU driver in a folder of our own, or the user's URI."""
 
 from __future__ import annotations
 
@@ -107,9 +107,9 @@ class Hypervisor:
         )
 
     def versions(self, emulator: Path) -> dict[str, str]:
-        """Versions of libvirt, as the connection reports it, and of the QEMU that is used.
+        """{"libvirt": X.Y.Z of the connection, "qemu": X.Y.Z of `emulator`}.
 
-        libvirt would tell the version of its default emulator, which may be another.
+        libvirt itself would report its default emulator's version, which may be another.
         """
         return {
             "libvirt": _dotted(self.connection.getLibVersion()),

@@ -3,8 +3,9 @@
 
 KHO keeps what is to be handed over in a radix tree of pages (Linux 7.3,
 include/linux/kho/abi/kexec_handover.h, "kho-v4"): six levels, the lowest a bitmap. A key is a
-page frame number shifted right by an order, with one bit above it that tells the order. The
-tree's root stands in KHO's flattened device tree.
+page frame number shifted right by an order, with one bit above it that encodes the order
+(kernel/liveupdate/kexec_handover.c: kho_encode_radix_key). The tree's root is in KHO's flattened
+device tree.
 """
 
 from __future__ import annotations
@@ -54,9 +55,9 @@ def tree_root(fdt: bytes) -> int:
 
 
 def preserved(read: Read, root: int) -> dict[int, int]:
-    """How many pieces of each order are registered: order -> count.
+    """Order -> how many pieces of 2^order pages are registered.
 
-    Raises ValueError where an entry is no page of RAM.
+    Raises ValueError where an entry is not a page of RAM.
     """
     found: dict[int, int] = {}
     for key, bits in _leaves(read, root, _LEVELS - 1, 0):
@@ -94,7 +95,7 @@ def place(read: Read, root: int, pfn: int, order: int | None) -> Place | None:
     for level in range(_LEVELS - 1, 0, -1):
         index = key >> ((level - 1) * _TABLE_BITS + _BITMAP_BITS) & ((1 << _TABLE_BITS) - 1)
         if node % PAGE:
-            raise ValueError(f"{node:#x} is no page")
+            raise ValueError(f"{node:#x} is not a page")
         entries.append(node + 8 * index)
         (node,) = struct.unpack("<Q", read(entries[-1], 8))
         if not node:
@@ -111,9 +112,9 @@ def pages(counts: dict[int, int]) -> int:
 
 
 def _leaves(read: Read, node: int, level: int, key: int) -> Iterator[tuple[int, int]]:
-    """(upper part of the keys, bitmap as a number) of each leaf that is not empty."""
+    """(upper part of its keys, its bitmap as a number) of each leaf that is not empty."""
     if node % PAGE:
-        raise ValueError(f"{node:#x} is no page")
+        raise ValueError(f"{node:#x} is not a page")
     data = read(node, PAGE)
     if level == 0:
         if any(data):

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Bounds in time that count only while the host runs us: a suspended harness hears nothing."""
+"""Time limits that count only while the host runs us: a suspended harness reads nothing."""
 
 from __future__ import annotations
 

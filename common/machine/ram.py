@@ -54,7 +54,7 @@ class MachineRam:
             return offset
         offset = address - self._layout.high + self._low
         if not self._low <= offset < len(self._map):
-            raise NotRam(f"{address:#x} is no RAM of this machine")
+            raise NotRam(f"{address:#x} is not RAM of this machine")
         return offset
 
     @property

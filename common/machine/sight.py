@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The host's witnesses are tried at a machine's start: do they see at all?
+"""Tries the host's witnesses when a machine starts: can they see at all?
 
 The trace as soon as the firmware runs, and all when the first program speaks: by then firmware
 and kernel have written to configuration space, the firmware's tables lie in RAM, and QEMU has

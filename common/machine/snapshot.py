@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A machine that stands still at one moment, and is set back to it again and again.
+"""A stopped machine with a snapshot, which is restored again and again.
 
 QEMU's own snapshot, as `savevm` makes it, in an image on the host: RAM, and the state of the CPUs
 and of every device. What QEMU does not keep, such as a peer on the network, is the caller's.

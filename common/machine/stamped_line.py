@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The machine's serial lines: read without pause, kept raw, stamped line by line.
+"""The machine's serial lines: read without pause, kept raw, each line timestamped.
 
 The kernels' console goes into a file, which QEMU writes and `ConsoleFile` follows. It
 must not be a socket: the console driver polls the UART and gives up on a character after

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The machine's clocks held against the host's. Pure functions.
+"""The machine's clocks compared with the host's. Pure functions.
 
 A *reading* is a line with a clock's time in it, and the host's stamp of that line. The stamp may
 be late, never early: the harness reads what QEMU has written when the host lets it. So of many

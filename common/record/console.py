@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The kernels' side of the story: the console, parsed. Pure functions.
+"""The kernels' consoles, parsed. Pure functions.
 
-The signatures are those of Linux 7.3: kernel/panic.c, kernel/kexec_core.c,
-kernel/liveupdate/kexec_handover.c:kho_in_kexec_metadata, luo_core.c:luo_early_startup.
+The messages are those of Linux 7.3: kernel/panic.c (vpanic, __warn), kernel/kexec_core.c
+(kernel_kexec: "Starting new kernel"), kernel/liveupdate/kexec_handover.c (kho_in_kexec_metadata:
+"exec from"), luo_core.c (luo_early_startup: "liveupdate number").
 """
 
 from __future__ import annotations
@@ -37,13 +38,13 @@ _VERSION = re.compile(r"Linux version (\S+) ")
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
 _KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")
 _LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1,9})\b")
-# What an incoming kernel says of data whose format is not its own: kexec_handover.c:kho_populate,
-# kho_in_kexec_metadata; luo_core.c:luo_early_startup (it panics then); luo_file.c
+# What an incoming kernel says of data in another format: kexec_handover.c: kho_populate,
+# kho_in_kexec_metadata; luo_core.c: luo_early_startup (it panics then); luo_file.c
 _REFUSAL = re.compile(
     r"KHO: setup: handover FDT .* is incompatible with '|KHO: kexec-metadata version \d+ not"
     r"|luo(?:_\w+)?: No registered handler for compatible '|luo: LUO state is incompatible with '"
 )
-# kernel/panic.c:warn_slowpath_fmt, __warn: what WARN() was told comes before where it is
+# kernel/panic.c: warn_slowpath_fmt, __warn: the text of a WARN() comes before its place
 _CUT_HERE = "------------[ cut here ]------------"
 _WORDS = 3  # lines
 # mm/mm_init.c:deferred_init_memmap
@@ -52,7 +53,7 @@ _FIRMWARE = re.compile(r"SeaBIOS|Booting from ROM|iPXE|BdsDxe")
 
 
 class Boot(Stored):
-    """One kernel's start, as its own first line says it."""
+    """One kernel's start, as its banner line says."""
 
     t: int
     number: int
@@ -84,7 +85,7 @@ class Handover(Stored):
 
 
 class Console(Stored):
-    """What matters of both kernels' consoles, in time order."""
+    """The relevant events on both kernels' consoles, in the order of time."""
 
     boots: tuple[Boot, ...] = ()
     kexecs: tuple[int, ...] = ()

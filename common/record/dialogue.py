@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The workload's side of the story: lines of the second serial line, parsed.
+"""The workload's output: lines of the second serial line, parsed.
 
 The workload speaks KTAP with ``# key=value`` facts between the results and
 ``# await NAME`` where it blocks until the host answers ``go NAME``; ``# at NAME``
@@ -52,9 +52,9 @@ class Result(Stored):
 
 
 class Side(Stored):
-    """What the workload said on one side of a kexec.
+    """The workload's output on one side of a kexec.
 
-    `end` is "open" where the side stopped without saying why (truncated, panic).
+    `end` is "open" if the side stopped without a last line (truncated, panic).
     """
 
     planned: int | None

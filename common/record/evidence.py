@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The evidence record: what one trial left behind, as one typed value.
+"""The evidence record: what one trial left, as one typed value.
 
 A *trial* is one machine from start to end: the main run, a control, or a repeat. Its
 folder holds raw files; `collect` turns them into a Trial and nothing else enters a verdict.
@@ -56,7 +56,7 @@ W = TypeVar("W", bound=Witnessed)
 
 
 class Trial(Stored):
-    """Everything a verdict may look at."""
+    """All evidence on which a verdict may rest."""
 
     setting: Setting
     host: HostLog | None = None
@@ -118,7 +118,7 @@ class Made(Strict):
         try:
             return datetime.fromisoformat(self.started).astimezone(UTC)
         except ValueError:
-            raise UsageError(f"{self.started!r} is no time for a run to start at") from None
+            raise UsageError(f"{self.started!r} is not a valid start time of a run") from None
 
     def text(self) -> str:
         """run.json."""

@@ -22,7 +22,10 @@ def _sums(folder: Path) -> str:
 
 
 def seal_entries(folder: Path) -> dict[str, str]:
-    """What SHA256SUMS says: file -> digest. Raises UsageError when it is missing or damaged."""
+    """What SHA256SUMS says: file name -> SHA-256, 64 hex digits.
+
+    Raises UsageError when it is missing or damaged.
+    """
     try:
         lines = read_text(folder / SUMS).splitlines()
         return {name: digest for digest, name in (line.split("  ", 1) for line in lines)}

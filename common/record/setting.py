@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the harness alone knows of a trial: trial.json."""
+"""What only the harness knows about a trial: trial.json."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ Ended = Literal["done", "bail", "crashed", "timeout", "gone", "rebooted", "inter
 
 
 class KernelFacts(Strict):
-    """One of the two kernels, as it was built. Of a prebuilt one the image is known, and what
-    IKCONFIG left in it; without that `config_sha256` is None."""
+    """One of the two kernels, as it was built. Of a prebuilt one only the image is known, and its
+    configuration if embedded (IKCONFIG); without that `config_sha256` is None."""
 
     release: Word
     build_id: Hex
@@ -60,7 +60,7 @@ class KernelFacts(Strict):
 
 
 class Host(Strict):
-    """Where the trial ran. Accelerator and its reason belong to every figure."""
+    """Where the trial ran. No figure means anything without accelerator and its reason."""
 
     cpu: Text
     cpus: Count
@@ -78,7 +78,7 @@ class Host(Strict):
 
 
 class Crash(Strict):
-    """How a kernel died, as far as it said so; decoded where it was built."""
+    """How a kernel died, by its console or its log; decoded on the host that built it."""
 
     phase: Text
     """What the trial was in: "after 'pause'", "incoming kernel"."""
@@ -93,7 +93,7 @@ class Crash(Strict):
 
 
 class InnerQemu(Stored):
-    """The QEMU that runs in the machine, as it is packaged."""
+    """The packaged QEMU that runs inside the machine."""
 
     version: Text
     sha256: Hex
@@ -103,7 +103,7 @@ class InnerQemu(Stored):
 
 
 class Setting(Strict):
-    """What the harness alone knows of a trial."""
+    """What only the harness knows about a trial."""
 
     schema_version: Literal[5] = SCHEMA
     stage: Annotated[int, Field(ge=1, le=99)]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What made a run: a digest of each group of this checkout's sources."""
+"""The code that made a run: a digest of each group of this checkout's sources."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _GROUPS: Mapping[str, tuple[str, ...]] = {
 
 
 def digests(checkout: Path = CHECKOUT) -> dict[str, str]:
-    """Group -> SHA-256 of its files, names and contents, in the order of their names."""
+    """Group (a key of `_GROUPS`) -> SHA-256, in hex, of its files' names, sizes and contents."""
     return {group: _digest(checkout, patterns) for group, patterns in _GROUPS.items()}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Files of a run as whoever hands them over left them: bounded, regular, typed, or refused.
+"""Files of a run, which may be anybody's: bounded, regular, typed, or refused.
 
 Every reader of a stored file reads it through here. What is damaged is a ValueError whose words
 name file, line and field; the sizes are far above what a run leaves, and far below what hurts.
@@ -50,7 +50,7 @@ def read_bytes(path: Path, most: int = MOST_BYTES) -> bytes:
     with os.fdopen(fd, "rb") as file:
         found = os.fstat(fd)
         if not stat.S_ISREG(found.st_mode):
-            raise ValueError(f"{path.name} is no regular file")
+            raise ValueError(f"{path.name} is not a regular file")
         if found.st_size > most:
             raise ValueError(
                 f"{path.name} has {found.st_size >> 20} MiB, and {most >> 20} is the most that a"

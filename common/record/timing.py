@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Times out of the facts and stamps of a record, in ms."""
+"""Times from the facts and stamps of a record, in ms."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ACROSS = ("shutdown (host)", "kexec (host)", "early boot (host)")
 
 
 def across(trial: Trial) -> dict[str, float | None]:
-    """The phases of `ACROSS` in ms, by the host's stamps; None for what the trial does not have."""
+    """Phase (of `ACROSS`) -> its length in ms by the host's stamps; None without both stamps."""
     before, after = trial.side("outgoing"), trial.side("incoming")
     left = trial.console.kexecs[0] if trial.console.kexecs else None
     first = trial.console.boots[1].t if len(trial.console.boots) > 1 else None
@@ -67,12 +67,12 @@ def guest_gap_ms(trial: Trial) -> float | None:
 
 
 def known(found: Mapping[str, float | None]) -> dict[str, float]:
-    """The phases of which there is a time."""
+    """The phases that have a length: name -> ms."""
     return {name: ms for name, ms in found.items() if ms is not None}
 
 
 def one_after_another(found: Mapping[str, float], names: Sequence[str]) -> dict[str, float]:
-    """The phases of these names, in their order; empty when one is missing."""
+    """The phases of these names, in that order: name -> ms; empty when one is missing."""
     if any(name not in found for name in names):
         return {}
     return {name: found[name] for name in names}

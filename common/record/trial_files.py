@@ -76,9 +76,11 @@ def check_tree(folder: Path, files: Iterable[TrialFile]) -> None:
         inside, _, file = name.rpartition("/")
         most = largest.get(file) if inside else RUN_FILES.get(file)
         if most is None or (inside and not _FOLDER.fullmatch(inside)):
-            raise UsageError(f"{folder.name} holds {name!r}, which is no file of a run")
+            raise UsageError(f"{folder.name} holds {name!r}, which is not a file of a run")
         if not stat.S_ISREG(found.st_mode):
-            raise UsageError(f"{folder.name}: {name} is no regular file: no run holds such a thing")
+            raise UsageError(
+                f"{folder.name}: {name} is not a regular file: no run holds such a thing"
+            )
         if found.st_size > most:
             raise UsageError(
                 f"{folder.name}: {name} has {found.st_size >> 20} MiB, and a run leaves"
@@ -92,7 +94,10 @@ def check_tree(folder: Path, files: Iterable[TrialFile]) -> None:
 
 
 def _below(folder: Path) -> Iterator[tuple[str, os.stat_result]]:
-    """Everything in the folder, and in the folders in it; in those there are files only."""
+    """Path below the folder and lstat() of each file, in the folder and in its folders.
+
+    Raises UsageError for an empty folder; those in it hold files only.
+    """
     with os.scandir(folder) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             if not entry.is_dir(follow_symlinks=False):

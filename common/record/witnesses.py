@@ -32,10 +32,10 @@ _LATER = {"vtd_dmar_fault": ("await.snapshot-mapped", "await.gap-read")}
 
 
 class Witnessed(Stored):
-    """What a stage reads from its own raw files (traces, packets, looks into RAM).
+    """What a stage reads from its own raw files (traces, packets, samples of RAM).
 
-    A stage's witness returns a subclass, which forbids what it does not name. By itself this
-    class takes anything: so a stored record is read back by those who know no stage.
+    A stage's witness returns a subclass, which forbids fields that it does not name. This class
+    itself accepts any field, so that a stored record can be read without knowing its stage.
     """
 
     model_config = ConfigDict(extra="allow")
@@ -70,7 +70,7 @@ def blind(raw: RawTrial, witness: Witnessed) -> str | None:
         if said := _unseen(raw, asked, qemu):
             return said
     if not any(event.event == "RESUME" for event in raw.qmp):
-        return f"qmp.jsonl: QEMU {qemu} did not even tell that the machine was started"
+        return f"qmp.jsonl: QEMU {qemu} did not even report that the machine was started"
     return _unmeasured(raw) or witness.unseen(raw.sides)
 
 
@@ -126,8 +126,8 @@ def _unseen(raw: RawTrial, asked: Collection[str], qemu: str) -> str | None:
     for event in sorted(asked):
         if event not in early and event not in _SELDOM and event not in _LATER:
             return (
-                f"QEMU {qemu}'s trace has no {event} before the traffic, though what sets the"
-                f" devices up makes some: that there is none later shows nothing ({TRACE})"
+                f"QEMU {qemu}'s trace has no {event} before the traffic, though setting up the"
+                f" devices causes some: that there is none later proves nothing ({TRACE})"
             )
     names = {event.name for event in raw.trace}
     for event, points in _LATER.items():
@@ -135,7 +135,7 @@ def _unseen(raw: RawTrial, asked: Collection[str], qemu: str) -> str | None:
         if event in asked and passed and event not in names:
             return (
                 f"QEMU {qemu}'s trace has no {event}, though the workload caused some before"
-                f" {passed[0]}: that there is none elsewhere shows nothing ({TRACE})"
+                f" {passed[0]}: that there is none elsewhere proves nothing ({TRACE})"
             )
     return None
 

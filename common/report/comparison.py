@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What changed between two runs of a stage: what got worse, what else, and times. Pure."""
+"""What changed between two runs of a stage: what got worse, what else, and the times. Pure."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def _checks(before: Verdict, after: Verdict) -> Iterator[Difference]:
             continue  # no main run: the verdict's own line says so
         if name not in new:
             change: Change = "worse" if answer.outcome.held else "other"
-            yield Difference(change, name, f"{was} to nothing: it is no longer asked")
+            yield Difference(change, name, f"{was} to nothing: it is no longer checked")
         elif (now := new[name].outcome).status != was:
             seen = f"{was} to {now.status}: expected {now.expected}; seen {now.seen}"
             yield Difference("worse" if answer.outcome.held else "better", name, seen)
@@ -123,7 +123,7 @@ def comparison(
         _listed("Worse", [one for one in found if one.change == "worse"]),
         _listed("Better", [one for one in found if one.change == "better"]),
         _listed("Otherwise different", [one for one in found if one.change == "other"]),
-        "" if found else "No check and no control gives another answer.",
+        "" if found else "All checks and controls have the same result.",
         _times(*(_phases(run, verdict, stage) for run, verdict in zip(runs, verdicts, strict=True)))
         if _ground(runs[0]) == _ground(runs[1])
         else f"Times: not compared: {_ground(runs[0])} against {_ground(runs[1])}.",
@@ -220,11 +220,11 @@ def _times(before: Mapping[str, Sequence[float]], after: Mapping[str, Sequence[f
 def _about_noise(counts: Sequence[int], moved: int, phases: int) -> str:
     if min(counts) < NEEDED:
         return (
-            f"Noise: {counts[0]} and {counts[1]} trials say nothing about it, so no change above"
-            f" is shown to be one. Run both with --repeat {NEEDED} or more (20 is better)."
+            f"Noise: not measurable with {counts[0]} and {counts[1]} trials, so no change above"
+            f" is shown to be real. Run both with --repeat {NEEDED} or more (20 is better)."
         )
     return (
         f"Noise: {moved} of {phases} phases moved by more than it: the intervals in which the"
-        f" medians lie with {CONFIDENCE:.0%} confidence do not overlap. By chance alone less than"
+        f" medians lie with {CONFIDENCE:.0%} confidence do not overlap. By chance alone, less than"
         " one phase in a hundred does so. Runs on a host with other load differ by that load."
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a report says of the host: attempts that it disturbed, and its part in a blackout. Pure."""
+"""The host in a report: attempts that it disturbed, and its part in a blackout. Pure."""
 
 from __future__ import annotations
 
@@ -50,16 +50,14 @@ def host_lines(trial: Trial) -> Iterator[str]:
     """The longest absences of a trial, and the host's part in each phase of its blackout."""
     host = trial.host
     if host is None:
-        yield "What the host did meanwhile was not measured."
+        yield "The host was not measured during this trial."
         return
     found = host.longest(host.begin, host.end)
-    yield (
-        f"Longest absence: {host.said(found)}." if found else "Nobody was away for 20 ms or more."
-    )
+    yield (f"Longest stall: {host.said(found)}." if found else "No stall of 20 ms or more.")
     rest: list[str] = []
     if host.pressure_ms is not None:  # a host without PSI does not say
         rest.append(f"tasks of the host waited for a CPU for {host.pressure_ms:.0f} ms")
-    rest += [f"its hypervisor took {host.steal_ms:.0f} ms"] if host.steal_ms else []
+    rest += [f"its hypervisor stole {host.steal_ms:.0f} ms"] if host.steal_ms else []
     rest += [f"it was suspended for {host.suspended_ms:.0f} ms"] if host.suspended_ms > 1 else []
     if rest:
         yield f"Of {(host.end - host.begin) / 1e6:.0f} ms: {', '.join(rest)}."
@@ -76,7 +74,7 @@ def phase_table(trial: Trial) -> str:
         absence = f"{found[0]} {(found[2] - found[1]) / 1e6:.0f}" if found else "-"
         waited = host.waited_ms(begin, end, "CPU ")
         rows.append([name, (end - begin) / 1e6, waited, absence])
-    headers = ["phase (host's clock)", "ms", "QEMU's CPUs waited", "longest absence"]
+    headers = ["phase (host's clock)", "ms", "QEMU's CPUs waited", "longest stall"]
     return tabulate(rows, headers=headers, floatfmt=".0f") if rows else ""
 
 
@@ -88,7 +86,7 @@ def _phases(trial: Trial) -> Iterator[tuple[str, int, int]]:
     paused = next((before.stamps[key] for key in _PAUSED if key in before.stamps), before.ended)
     resumed = next((after.stamps[key] for key in _RESUMED if key in after.stamps), after.started)
     points = [
-        ("pause to last word", paused),
+        ("pause to last message", paused),
         ("shutdown", before.ended),
         ("kexec", console.kexecs[0]),
         ("early boot", console.boots[1].t),

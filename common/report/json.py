@@ -17,7 +17,7 @@ SCHEMA = 2
 
 
 class ReportedRun(Stored):
-    """A run: its verdict, what its phases took, and the record that both follow from."""
+    """A run: its verdict, the length of its phases, and the record from which both follow."""
 
     id: str
     seal: str

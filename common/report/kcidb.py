@@ -56,7 +56,7 @@ def report_kcidb(runs: Sequence[StoredRun], *, origin: str = ORIGIN) -> str:
     there is no test without a build.
     """
     if not _ORIGIN.fullmatch(origin):
-        raise UsageError(f"--origin: {origin!r} is not of a-z, 0-9 and _")
+        raise UsageError(f"--origin: {origin!r} must consist of a-z, 0-9 and _")
     if empty := [one.name for one in runs if not one.run.trials]:
         raise UsageError(f"{empty[0]}: nothing was run, and KCIDB has no test without a build")
     kernels = [

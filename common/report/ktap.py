@@ -82,7 +82,7 @@ def _answer(number: int, name: str, answer: Answer) -> list[str]:
             return [f"ok {number} {name}"]
         case "XPASS":
             return [
-                f"# XPASS {name}: {whose} that is not made, and yet it is kept",
+                f"# XPASS {name}: {whose}, not made but kept",
                 f"ok {number} {name}",
             ]
         case "N/A":

@@ -28,7 +28,7 @@ def report_testgrid(runs: Sequence[StoredRun]) -> Mapping[str, str]:
     """
     trials = [trial.setting for one in runs for trial in one.run.trials]
     if not trials:
-        raise UsageError("nothing was run: TestGrid has to know when that ended")
+        raise UsageError("nothing was run, so there is no end time for TestGrid")
     kernels = dict.fromkeys(f"{t.outgoing.release} to {t.incoming.release}" for t in trials)
     metadata = {
         # what a column of the grid is called

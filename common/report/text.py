@@ -167,13 +167,12 @@ def _controls(verdict: Verdict, stage: Stage) -> str:
     elif verdict.status == "XFAIL":
         lines = ["Controls"]
         lines += _wrap(
-            "None were run: the main run is an expected failure, in which what they"
-            " break cannot be told apart."
+            "None were run: the main run is an expected failure, which hides what they would break."
         )
     else:
-        lines = ["Controls", "None were run: what the checks can see is not shown."]
+        lines = ["Controls", "None were run: that the checks can fail is not shown."]
     if stage.config.skipped_controls:
-        lines += _wrap(f"Left out: {skipped_in_words(stage)}.")
+        lines += _wrap(f"Skipped: {skipped_in_words(stage)}.")
     return "\n".join(lines)
 
 
@@ -213,7 +212,7 @@ def _dropped(dropped: Sequence[int]) -> str:
     """A boot that is slow because of stale translations has several times as many."""
     least, median, most = min(dropped), statistics.median(dropped), max(dropped)
     spread = f", median {median:.0f}, most {most}" if len(dropped) > 1 else ""
-    return f"Translations that TCG dropped from first word to last: {least}{spread}"
+    return f"Translations that TCG dropped from first message to last: {least}{spread}"
 
 
 def _paragraphs(title: str, sentences: Iterable[str]) -> str:

@@ -36,7 +36,7 @@ class GuestImage:
     """lib/modules/RELEASE."""
 
     def facts(self, wanted: Sequence[str]) -> dict[str, str]:
-        """Name -> digest of each file, those `wanted` of its modules included, for the record."""
+        """File name -> SHA-256 of each file, with the modules that are `wanted`; for the record."""
         files = [file for file in (self.disk, self.kernel, self.initrd) if file]
         modules = self._needed(wanted).items()
         return {file.name: sha256(file) for file in files} | {
@@ -44,19 +44,22 @@ class GuestImage:
         }
 
     def initramfs_files(self, workspace: Path) -> dict[str, Path]:
-        """What the machine's initramfs has of it; a disk is no part of that."""
+        """Path in the machine's initramfs -> file on the host; none of a disk."""
         if self.kernel is None:
             return {}
         files = {"/guest/kernel": self.kernel, **self._cmdline_file(workspace, GUEST_CMDLINE)}
         return files | ({"/guest/initrd": self.initrd} if self.initrd else {})
 
     def kernel_files(self, workspace: Path) -> dict[str, Path]:
-        """The same where the initramfs of the guest is ours."""
+        """The same for a kernel whose initramfs is ours."""
         assert self.kernel  # see check_guest()
         return {"/guest/kernel": self.kernel, **self._cmdline_file(workspace, "")}
 
     def module_files(self, workspace: Path, wanted: Sequence[str]) -> dict[str, Path]:
-        """What the guest's initramfs has beside /init, which loads them in the order of names."""
+        """Path in the guest's initramfs -> file in `workspace`, of each module.
+
+        Our /init loads them in the order of their names.
+        """
         files = {}
         for number, (name, content) in enumerate(self._needed(wanted).items()):
             file = workspace / name

@@ -25,7 +25,7 @@ _ELF = b"\x7fELF"
 
 
 def needed_modules(tree: Path, wanted: Sequence[str]) -> dict[str, bytes]:
-    """File name -> content, uncompressed, in the order in which they can be loaded.
+    """File name (NAME.ko) -> content, uncompressed, in the order in which they can be loaded.
 
     What the kernel has built in is left out. Raises UsageError naming what is not there, or cannot
     be read.
@@ -64,7 +64,7 @@ def _builtin(tree: Path) -> set[str]:
         lines = (tree / "modules.builtin").read_text().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(
-            f"{tree} is no lib/modules/RELEASE: modules.builtin cannot be read ({error})"
+            f"{tree} is not a lib/modules/RELEASE: modules.builtin cannot be read ({error})"
         ) from error
     return {_name(Path(line)) for line in lines}
 
@@ -78,7 +78,7 @@ def _content(path: Path) -> bytes:
     except (OSError, EOFError, lzma.LZMAError) as error:
         raise UsageError(f"{path} cannot be read: {error}") from error
     if not content.startswith(_ELF):
-        raise UsageError(f"{path} is no kernel module")
+        raise UsageError(f"{path} is not a kernel module")
     return content
 
 

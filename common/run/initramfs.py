@@ -111,7 +111,8 @@ def pack(
 def _linux_guest(
     setup: RunSetup, guest: LinuxGuest, outgoing: Bootable, workspace: Path
 ) -> dict[str, Path]:
-    """A kernel, ours or the user's, and an initramfs with our /init."""
+    """Path in the machine's initramfs -> file: a kernel (ours or the user's), an initramfs with our
+    /init, and with the user's kernel its command line."""
     ours, image = setup.kernels.guest, setup.guest_image
     headers = (ours or outgoing).headers
     inside = {"/init": build_workload(guest.sources, headers=headers, arch=setup.stage.arch)}

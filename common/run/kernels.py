@@ -30,7 +30,7 @@ _CONFIGS = CHECKOUT / "kernel" / "configs"
 
 
 def base_configs(arch: Architecture = DEFAULT) -> tuple[Path, Path]:
-    """What every stage's kernel of that architecture has, on top of tinyconfig."""
+    """The Kconfig fragments, in order, that each stage's kernel has on top of tinyconfig."""
     return _CONFIGS / "base.config", _CONFIGS / f"{arch.name}.config"
 
 
@@ -91,7 +91,7 @@ class _Getter:
     _sources: dict[Origin, Source] = field(default_factory=dict)
 
     def pair(self, control: Control | None = None) -> tuple[Bootable, Bootable]:
-        """Outgoing and incoming kernel, of the control where it has its own."""
+        """(outgoing, incoming) kernel; those of the control where it has its own."""
         return (
             self._one(self.choice.outgoing, "out", control),
             self._one(self.choice.incoming, "in", control),

@@ -53,7 +53,7 @@ class RunSetup:
     """The words of the workload at which TCG is asked for its counters."""
 
     def pair(self, control: Control | None) -> tuple[Bootable, Bootable]:
-        """The outgoing and the incoming kernel of a trial."""
+        """The (outgoing, incoming) kernel of a trial."""
         if control and control.own_kernels:
             return self.kernels.controls[control.name]
         outgoing = self.kernels.outgoing
@@ -116,7 +116,7 @@ def chosen_cpu(arch: Architecture, name: str | None) -> str | None:
 
 
 def options_of(stage: Stage, numbers: Mapping[str, int]) -> dict[str, int]:
-    """The stage's numbers: what the user chose, else its defaults.
+    """Option's parameter -> number: what the user chose, else the stage's default.
 
     Raises UsageError: the parser has one range for a flag of all stages, a stage its own.
     """
@@ -128,7 +128,7 @@ def _number(option: Option, value: int | None) -> int:
         return option.default
     if not option.minimum <= value <= option.maximum:
         raise UsageError(
-            f"{option.flag} {value}: here it has to be from {option.minimum} to {option.maximum}"
+            f"{option.flag} {value}: here it must be from {option.minimum} to {option.maximum}"
         )
     return value
 

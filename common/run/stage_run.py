@@ -40,7 +40,10 @@ def execute_run(
     options: RunOptions,
     hypervisor: Hypervisor,
 ) -> tuple[Run, Verdict, Path]:
-    """The trials of `plans` on those kernels; `stage` is one `configured`."""
+    """Run the trials of `plans` on those kernels; `stage` is one `configured`.
+
+    Returns (the record, its verdict, the run's published folder).
+    """
     controls = [plan.control for plan in plans if plan.control]
     run = begin_run(stage, plans, choice, options, hypervisor, controls=controls)
     run.mains()
@@ -122,7 +125,7 @@ class StageRun:
         return record
 
     def finish(self) -> tuple[Run, Verdict, Path]:
-        """Run the controls; the sealed run, its verdict, and where it lies."""
+        """Run the controls and seal the run: (the record, its verdict, the published folder)."""
         return self.controls(), self.verdict(), publish(self._setup.folder)
 
     def _run(self, plans: Sequence[TrialPlan]) -> None:

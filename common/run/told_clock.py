@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What kernels on an emulated CPU are told of their clock, so that they need not find it out.
+"""What kernels on an emulated CPU are told of their clock, so that they need not measure it.
 
-The TSC's frequency, which they find wrong on a busy host (common/host/tsc.py); and what follows
-from it, the turns of a delay loop in a jiffy: 220 ms of each boot went into looking for them, on
-the second CPU's account (init/calibrate.c: calibrate_delay).
+The TSC's frequency, `tsc_early_khz=` (arch/x86/kernel/tsc.c: tsc_early_khz_setup), which they
+measure wrong on a busy host (common/host/tsc.py); and what follows from it, the number of delay
+loops in a jiffy, `lpj=` (init/calibrate.c: lpj_setup): the second CPU spent 220 ms of each boot on
+measuring it (calibrate_delay).
 """
 
 from __future__ import annotations

@@ -35,7 +35,7 @@ from kernel.image.prebuilt import Bootable, Prebuilt, offers_of
 
 
 def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
-    """One machine from a cold boot to the workload's last word; its folder is left complete."""
+    """Run one machine from a cold boot to the workload's last message; completes its folder."""
     stage, control = setup.stage, plan.control
     folder = setup.folder / plan.folder
     folder.mkdir()
@@ -108,20 +108,20 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             process_at_end=machine.process_now(),
         )
     setting = setting.model_copy(update={"ended_ns": time.monotonic_ns()})
-    if ended in ("crashed", "rebooted"):  # by now the console is whole
+    if ended in ("crashed", "rebooted"):  # the console is complete by now
         crash = crash_of(detail.partition(": ")[0], folder, (outgoing, incoming))
         setting = setting.model_copy(update={"crash": crash})
     (folder / "trial.json").write_text(setting.model_dump_json(indent=2) + "\n")
     try:
         return collect(folder, witness=stage.witness)
     except UsageError as error:
-        raise HarnessError(str(error)) from error  # it is no user's folder, but our own
+        raise HarnessError(str(error)) from error  # the folder is not the user's, but ours
 
 
 def _converse(
     machine: Machine, setup: RunSetup, helper: HostHelper, watch: DeathWatch, chain: int
 ) -> tuple[Ended, str]:
-    """Let the workload speak, answer its rendezvous, and say how it ended."""
+    """Answer the workload's rendezvous to its end: (how it ended, why in a sentence or "")."""
     # Bounds for an emulated CPU: a quiet boot takes 2 s, touching memory about 3 s/GiB.
     gib, patience = machine.spec.memory_mib / 1024, setup.stage.config.patience
     deadline = machine.deadline((90 + setup.stage.seconds_per_gib * gib) * patience * chain)
@@ -138,12 +138,12 @@ def _converse(
                 machine.note_jit(text)
             if name := awaited(text):
                 if name == "end" and ended:
-                    return "done", ""  # not before: the line would be cut off in its middle
+                    return "done", ""  # not earlier: that would cut the line off
                 phase = f"after {name!r}"
                 machine.answer(name)
             elif text == "# side=outgoing":
                 if ended:
-                    return "done", ""  # one side too many; the dialogue tells it
+                    return "done", ""  # one side too many; dialogue_complete fails
                 if left > arrived:
                     return "rebooted", "the outgoing kernel booted a second time"
                 if not left:
@@ -171,7 +171,7 @@ def _converse(
 
 
 def _let_hear(helper: HostHelper, text: str, machine: Machine) -> None:
-    """Raises MachineGone where the helper failed because QEMU has ended under its hands."""
+    """Raises MachineGone if the helper failed because QEMU has ended meanwhile."""
     try:
         helper.on_line(text)
     except (HarnessError, OSError) as error:
@@ -183,9 +183,10 @@ def _let_hear(helper: HostHelper, text: str, machine: Machine) -> None:
 def own_words(
     stage: Stage, accelerator: Accelerator, kernels: Iterable[Bootable]
 ) -> tuple[str, ...]:
-    """What of the command line is the harness's and the stage's own, for these kernels."""
-    # Every page is looked at when it is allocated and when it is freed, the guest's at the end of
-    # the trial, too: one whose struct page was not as the allocator left it is a "Bad page state".
+    """The kernel parameters of the harness and of the stage, for these kernels."""
+    # check_pages=1: each page is checked when it is allocated and when it is freed, which includes
+    # the guest's at the end of the trial. A struct page that is not as the allocator left it is a
+    # "Bad page state" (mm/page_alloc.c: bad_page).
     arch = stage.arch
     words = (f"console={arch.console}", *arch.cmdline, "check_pages=1", *stage.cmdline)
     if accelerator.name == "tcg" and arch.counter_parameter:
@@ -205,7 +206,7 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     if gap := setup.gap():
         words += (f"stage.lacks={gap.name}",)
     if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
-        # Only an emulator remembers the old kernel's code; see common/workload/core/stale_text.c.
+        # Only an emulator keeps translations of the old code: common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a stage declares, and the same as one run has it."""
+"""What a stage declares, and its configuration for one run."""

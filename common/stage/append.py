@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Words of the user's on both kernels' command lines: `--append "numa=fake=2 init_on_free=1"`.
+"""The user's kernel parameters for both sides: `--append "numa=fake=2 init_on_free=1"`.
 
 They stand behind ours. The incoming kernel's command line is the outgoing one's with more behind
 it, so that both have them. A word that would take from the harness what it stands on is refused;
@@ -28,7 +28,7 @@ _BROKEN = {
     "noinitrd": "the workload is in the initramfs",
     "kho": "without kho=on nothing is handed over",
     "liveupdate": "without liveupdate=on there is no /dev/liveupdate",
-    "--": "what follows it is for /init, and no parameter of the kernel",
+    "--": "what follows it goes to /init, not to the kernel",
 }
 
 
@@ -53,10 +53,10 @@ def behind(ours: Sequence[str], words: Sequence[str]) -> tuple[str, ...]:
 
 def _check_word(word: str) -> None:
     if not (word.isascii() and word.isprintable()) or '"' in word:
-        raise UsageError(f"--append {word!r}: a word is of printable ASCII, without quotes")
+        raise UsageError(f"--append {word!r}: a parameter must be printable ASCII, without quotes")
     key = _key(word)
     if key.startswith("stage."):
-        raise UsageError(f"--append {word}: stage.* is between the harness and its workload")
+        raise UsageError(f"--append {word}: stage.* is reserved for the harness")
     if why := _BROKEN.get(key):
         raise UsageError(f"--append {word}: {why}")
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Several updates in one machine, one after the other: A to B, B to A, and so on.
+"""Several updates in one machine in succession: A to B, B to A, and so on.
 
 In a chain the kernel that came by one kexec is the one that the next leaves. Its workload speaks
 twice: as the incoming side of one update, then as the outgoing side of the next. So a chain of N

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A stage as one run has it: lane, kernels. What is run is what a stored run is judged as."""
+"""A stage as one run configures it: lane, kernels. A stored run is judged by the same."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernels a command takes: options and their meaning, for every verb that builds or boots.
+"""Which kernels a command uses, for every verb that builds or boots.
 
 Each side comes from a Debian package (the default), a tree, a tarball of the source, or a prebuilt
 image. On top of a source goes a series: ours, none, or a folder of patches. KEXEC_STAGES_SOURCE
@@ -42,7 +42,7 @@ class Origin:
         return Path(self.name).expanduser()
 
     def words(self, side: str) -> tuple[str, str]:
-        """The option that chooses this origin for a side."""
+        """(option, value) on the command line that choose this origin for a side."""
         return f"--{side}-{self.kind}", self.name
 
 
@@ -78,7 +78,7 @@ class KernelChoice:
 
     @property
     def origins(self) -> tuple[Origin, Origin]:
-        """Of the outgoing and of the incoming kernel."""
+        """(outgoing kernel's, incoming kernel's)."""
         return self.outgoing, self.incoming
 
     @property
@@ -110,7 +110,7 @@ def origin_of(text: str) -> Origin:
         return Origin("tree", text)
     if path.is_file():
         return Origin("source" if is_archive(path) else "image", text)
-    raise UsageError(f"{text} is no linux-source-X.Y, kernel tree, tarball or bzImage")
+    raise UsageError(f"{text} is not a linux-source-X.Y, kernel tree, tarball or bzImage")
 
 
 def series_of(text: str) -> Series:

@@ -12,8 +12,9 @@ machine has to be larger), large pages everywhere, swap, memory cgroups, modules
 off: it moves a guest's pages to where its CPU is. Struct pages that were never initialised are
 poisoned there (DEBUG_VM), and the kernel stops at the first that is used.
 
-Linux 7.3.4 does not pass there: its incoming kernel frees pages of a block before it says what kind
-of block that is ("page type is 1, passed migratetype is 0").
+Linux 7.3.4 does not pass there: its incoming kernel frees pages of a block before it sets the
+block's migratetype (mm/page_alloc.c: __add_to_free_list, "page type is 1, passed migratetype is
+0").
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def _nth(starts: Sequence[int], t: int) -> int:
 
 SERVER_CLAIM = Claim(
     "kernels configured like a server's",
-    "Both kernels are configured as those of servers are.",
+    "Both kernels are configured like those of servers.",
     (
         Check(
             "server_kernels",
@@ -105,8 +106,8 @@ SERVER_CLAIM = Claim(
     ),
 )
 CLAIM = Claim(
-    "debug kernels complain of nothing",
-    "Both kernels, looking for their own mistakes, find none.",
+    "debug kernels report nothing",
+    "Both kernels, with all debug checks on, report no error.",
     (
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak active?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
@@ -144,7 +145,7 @@ def _debug(stage: Stage) -> Stage:
     if stage.workload != "vmm":
         raise UsageError(
             f"the debug lane has no --workload {stage.workload}: a Linux guest on an emulated CPU"
-            " under KASAN is too slow to be waited for"
+            " under KASAN is too slow"
         )
     kept = tuple(word for word in stage.cmdline if not word.startswith("kho_scratch="))
     return replace(

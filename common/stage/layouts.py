@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where kernels lay in memory: how many different layouts a run has tried.
+"""Where kernels were in memory: how many different layouts a run has tried.
 
-Each kernel chooses its place anew (KASLR), an incoming one within KHO's scratch memory. What
-overlaps in one layout need not in another, so that one passed trial says little of the next.
+Each kernel chooses its address anew (KASLR; arch/x86/boot/compressed/kaslr.c:
+choose_random_location), an incoming one within KHO's scratch memory (process_kho_entries). What
+overlaps in one layout need not overlap in another, so one passed trial says little about the next.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ _NAMED = 8
 def layouts_asked(number: int | None, stage: Stage, words: Sequence[str]) -> int | None:
     """The number; raises UsageError where the kernels are told to stay where they are."""
     if number is not None and "nokaslr" in (*stage.cmdline, *words):
-        raise UsageError(f"--layouts {number}: with nokaslr a kernel has one place only")
+        raise UsageError(f"--layouts {number}: nokaslr leaves a kernel only one address")
     return number
 
 
@@ -39,7 +40,7 @@ def tried(trials: Iterable[Trial]) -> str:
     found = [layout(trial) for trial in mains]
     known = sorted({one for one in found if one})
     if not known:
-        return "unknown: no kernel told where it is"
+        return "unknown: no kernel reported its address"
     places = ", ".join(" to ".join(one[:-1]) for one in known[:_NAMED])
     more = f" and {len(known) - _NAMED} more" if len(known) > _NAMED else ""
     return f"{len(known)} different in {len(mains)} main trials: text at {places}{more}"

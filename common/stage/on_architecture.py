@@ -19,10 +19,10 @@ from common.stage.declaration import Elsewhere, Stage
 
 def not_there(stage: Stage, arch: Architecture) -> str | None:
     """Why the stage is not there on that architecture; None where it is."""
-    there = stage.elsewhere.get(arch.name, "it was not brought there yet")
+    there = stage.elsewhere.get(arch.name, "it has not been ported yet")
     if arch is DEFAULT or not isinstance(there, str):
         return None
-    return f"stage {stage.label} is not there for {arch.title}: {there}"
+    return f"stage {stage.label} does not run on {arch.title}: {there}"
 
 
 def on_architecture(stage: Stage, arch: Architecture) -> Stage:
@@ -37,7 +37,7 @@ def on_architecture(stage: Stage, arch: Architecture) -> Stage:
     there = stage.elsewhere[arch.name]
     assert isinstance(there, Elsewhere)
     if stage.config.lane != "default":
-        raise UsageError(f"the {stage.config.lane} lane is there for {DEFAULT.title} only")
+        raise UsageError(f"the {stage.config.lane} lane works only on {DEFAULT.title}")
     return replace(
         stage,
         arch=arch,

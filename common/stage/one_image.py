@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A stage on one prebuilt image for both sides: what cannot be asked then, and what is instead.
+"""A stage with one prebuilt image on both sides: what cannot be checked then, and what is.
 
 Release and build id tell two kernels apart, not two starts of one. That it was started anew by
 kexec is then said by KHO's line and count, the boot id, and the order of the console alone.

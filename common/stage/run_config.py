@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What one run chose of a stage. It is recorded, and a stored run is judged with it."""
+"""The choices of one run for a stage; recorded, and a stored run is judged with them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a stage has to report beside what every stage has: rows of the mail, a line, a picture.
+"""What a stage reports in addition to the common parts: rows of the mail, a line, a chart.
 
 So mail and page know no device. Pure but for `Section.panel`, which reads a trial's raw files.
 """

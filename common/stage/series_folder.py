@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A series of patches as people have it: of git format-patch, of quilt, or a mailbox of b4's."""
+"""A series of patches in its usual forms: git format-patch, quilt, or a mailbox made by b4."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def _quilt(folder: Path) -> Iterator[Path]:
         if options and options != ["-p1"]:
             raise UsageError(f"{folder}/series: {name} is to be applied with {options[0]}, not -p1")
         if not patch.is_file() or not patch.resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"{folder}/series names {name}, which is no file of that folder")
+            raise UsageError(f"{folder}/series names {name}, which is not a file in that folder")
         yield patch
 
 
@@ -119,7 +119,7 @@ def mails(box: Path) -> list[Mail]:
     too large to be a series.
     """
     if box.stat().st_size > _MOST_BYTES:
-        raise UsageError(f"{box}: {box.stat().st_size >> 20} MiB are no series of patches")
+        raise UsageError(f"{box}: {box.stat().st_size >> 20} MiB cannot be a series of patches")
     contents = [mail.as_bytes() for mail in mailbox.mbox(box, create=False)]
     cover = box.with_suffix(".cover")
     if cover.is_file() and cover.stat().st_size <= _MOST_BYTES:

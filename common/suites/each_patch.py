@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A series patch by patch: each one built without a warning, booted, and updated live.
+"""A series patch by patch: each is built without a warning, booted, and live-updated.
 
 What a list asks of a series, so that a bisection can stop anywhere in it. Each prefix of the
 series is a pair of kernels with the stage's configuration; they run stage 1's live update in

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Deliberate faults, each of which has to be noticed by the check that claims to.
+"""Deliberate faults, each of which its designated check must notice.
 
 A control tells the workload to do something wrong, and everybody knows of it. A *mutant* is a
 patch that does something wrong and says that all is well: in the workload, in the harness, or
@@ -227,7 +227,7 @@ def run_mutant(mutant: Mutant, workspace: Path) -> Finding:
         check=False,
     )
     if not (runs / "latest").exists():
-        said = done.stderr.strip().splitlines() or ["it said nothing"]
+        said = done.stderr.strip().splitlines() or ["it printed nothing"]
         told = [n for n, line in enumerate(said) if line.startswith("kexec-stages:")]
         last = told[-1] if told else -1
         raise HarnessError(
@@ -236,7 +236,7 @@ def run_mutant(mutant: Mutant, workspace: Path) -> Finding:
         )
     if mutant.claims_pass and done.returncode:
         raise HarnessError(
-            f"{mutant.name} deceives nobody: its own copy ends with {done.returncode}, not 0"
+            f"{mutant.name} does not pass in its own copy, which ends with {done.returncode}, not 0"
         )
     return find_out(mutant, runs / "latest")
 

@@ -19,10 +19,10 @@ _HEAD = """<!-- SPDX-License-Identifier: GPL-2.0-only -->
 <!-- Made by `./kexec-stages list --promises`; a test compares. -->
 # Promises, and what has broken them
 
-Each claim of each stage, the checks that ask for it, the controls that must fail that check in
-every `demo`, and the mutants (patches of `tests/mutants` that break it and report success) that
-the check has to notice in `./kexec-stages test --mutants`. Where nothing stands, nothing of that
-kind has been tried: a check without a mutant is only as good as its controls.
+Each claim of each stage with the checks behind it, the controls that must fail that check in
+every `demo`, and the mutants (patches in `tests/mutants` that break the claim and report success)
+that the check must notice in `./kexec-stages test --mutants`. An empty cell (—) means that nothing
+of that kind has been tried: a check without a mutant is only as good as its controls.
 """
 
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel's image looked into, whoever built it."""
+"""Inspecting a kernel's image, whoever built it."""

@@ -69,7 +69,10 @@ def sections(data: bytes) -> list[Section]:
 
 
 def notes(data: bytes, align: int) -> list[tuple[bytes, int, bytes]]:
-    """Name, type and descriptor of each note in an ELF note section."""
+    """(name, type, descriptor) of each note in an ELF note section.
+
+    The name is without its terminating NUL.
+    """
     found: list[tuple[bytes, int, bytes]] = []
     at = 0
     while at + 12 <= len(data):

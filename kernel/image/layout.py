@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The layout of a kernel's image, by its ELF file.
+"""The layout of a kernel's image, from its ELF file.
 
 Section headers are enough, so the vmlinux that is packed in a bzImage, which has no symbols,
 will do as well.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel that somebody else built: what its bzImage alone tells, asked before it is booted.
+"""A kernel that somebody else built: what its bzImage says, before it is booted.
 
 The header's fields are those of Documentation/arch/x86/boot.rst. What is packed in the image is
 unpacked by the kernel's own scripts/extract-vmlinux; its configuration, where IKCONFIG left one,
@@ -147,14 +147,14 @@ def read_header(image: Path) -> str:
     except OSError as error:
         raise SourceError(f"cannot read the kernel image {image}: {error.strerror}") from error
     if len(data) < _HEADER_BYTES or data[0x202:0x206] != b"HdrS":
-        raise SourceError(f"{image} is no bzImage: it has no Linux boot header")
+        raise SourceError(f"{image} is not a bzImage: it has no Linux boot header")
     protocol, version_at = struct.unpack_from("<H6xH", data, 0x206)
     loadflags, xloadflags = data[0x211], struct.unpack_from("<H", data, 0x236)[0]
     if protocol < 0x020C or not loadflags & 1 or not xloadflags & 1:
-        raise SourceError(f"{image} is no bzImage for x86-64")
+        raise SourceError(f"{image} is not a bzImage for x86-64")
     version = data[version_at + 0x200 :].split(b"\0", 1)[0].decode("ascii", "replace")
     if not version_at or not version:
-        raise SourceError(f"{image} does not name its kernel version: it is no bzImage of Linux")
+        raise SourceError(f"{image} does not name its kernel version: it is not a bzImage of Linux")
     return version.split()[0]
 
 

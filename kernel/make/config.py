@@ -52,7 +52,10 @@ class Loss:
 
 
 def parse_config(text: str) -> dict[str, tuple[str, int]]:
-    """Symbol -> value ("n": not set) and line number, as in a .config or a fragment."""
+    """Symbol without CONFIG_ -> (value, line number from 1), as in a .config or a fragment.
+
+    The value is "n" for "is not set"; a later line wins.
+    """
     found: dict[str, tuple[str, int]] = {}
     for number, raw in enumerate(text.splitlines(), start=1):
         line = raw.strip()
@@ -64,7 +67,10 @@ def parse_config(text: str) -> dict[str, tuple[str, int]]:
 
 
 def requests(fragments: Sequence[Path]) -> dict[str, Request]:
-    """What the fragments ask for, symbol by symbol; a later fragment wins. Raises SourceError."""
+    """Symbol without CONFIG_ -> what the fragments ask for; a later fragment wins.
+
+    Raises SourceError.
+    """
     wanted: dict[str, Request] = {}
     for fragment in fragments:
         try:
@@ -74,7 +80,9 @@ def requests(fragments: Sequence[Path]) -> dict[str, Request]:
         for number, raw in enumerate(text.splitlines(), start=1):
             line = raw.strip()
             if line and not line.startswith("#") and not _SET.fullmatch(line):
-                raise SourceError(f"{fragment}:{number}: {line!r} is no line of a config fragment")
+                raise SourceError(
+                    f"{fragment}:{number}: {line!r} is not a line of a config fragment"
+                )
         for symbol, (value, number) in parse_config(text).items():
             wanted[symbol] = Request(symbol, value, fragment, number)
     return wanted

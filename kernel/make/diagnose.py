@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Finding in a build's output what went wrong first; pure functions on lines."""
+"""Finds in a build's output what went wrong first; pure functions on lines."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def diagnose(output: Sequence[str]) -> BuildFailure:
         starts = [i for i, line in enumerate(lines) if "***" in line]
     if not starts:
         tail = [line for line in lines if line.strip()][-3:]
-        return BuildFailure(tail[-1] if tail else "make said nothing", tuple(tail), full)
+        return BuildFailure(tail[-1] if tail else "make printed nothing", tuple(tail), full)
     told: list[str] = []
     end = 0
     for start in starts[:MAX_ERRORS]:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Build folders: kept when a build was cut short, and as a start for kernels like theirs."""
+"""Build folders: kept when a build is interrupted, and as seeds for similar kernels."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def folder_of(worktree: Worktree, key: str) -> Path:
 
 
 def open_folder(worktree: Worktree, state: State, fresh: bool) -> tuple[Path, State]:
-    """The build folder and its state; an interrupted build goes on in its own.
+    """(the build folder, its state); an interrupted build continues in its own folder.
 
     The caller holds the key's build lock. Otherwise the folder is a copy of the finished
     build that differs least, or empty (always so when `fresh`).

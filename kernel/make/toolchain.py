@@ -53,7 +53,7 @@ class Toolchain:
         return [*self.arch.make_variables, *words]
 
     def environment(self) -> dict[str, str]:
-        """What ccache needs to share objects between kernels and worktrees."""
+        """The variables with which ccache shares objects between kernels and worktrees."""
         return {"CCACHE_DIR": str(cache_root() / "ccache"), "CCACHE_NOHASHDIR": "1"}
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A kernel's source from a tarball of the user's, for machines that have no apt.
+"""A kernel's source from the user's tarball, for hosts without apt.
 
 It is unpacked once, into the cache; a tarball of the same content, or a tree of it, gives the same
 kernels. Its digest stands in every record. Where a list of digests lies beside it (kernel.org's
@@ -73,10 +73,10 @@ def _check(path: Path, digest: str) -> str:
             raise SourceError(f"{beside} does not name {path.name}")
         if known != digest:
             raise SourceError(f"{path} has SHA-256 {digest}; {beside} says {known}")
-        return f"{path.name} is as {name} beside it says: SHA-256 {digest}"
+        return f"{path.name} matches {name} next to it: SHA-256 {digest}"
     return (
-        f"{path.name} has SHA-256 {digest}; nothing here says whether that is right (put"
-        f" kernel.org's {LISTS[0]} beside it to have it checked)"
+        f"{path.name} has SHA-256 {digest}; nothing here verifies it (put kernel.org's"
+        f" {LISTS[0]} next to it to have it checked)"
     )
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where a kernel's source comes from: Debian's package, or a tree of the user's own.
+"""Where a kernel's source comes from: Debian's package, or the user's own tree.
 
 A tarball is the affair of kernel/source/archive.py.
 """
@@ -32,8 +32,8 @@ FETCH_SECONDS = 3600.0
 UNPACK_SECONDS = 1800.0
 GIT_SECONDS = 120.0
 GIVE = (
-    "give the kernel's source with --tree DIR or --source linux-7.3.4.tar.xz, or let"
-    " KEXEC_STAGES_SOURCE name either"
+    "give the kernel's source with --tree DIR or --source linux-7.3.4.tar.xz, or set"
+    " KEXEC_STAGES_SOURCE to either"
 )
 """What to do where Debian's package cannot be had."""
 _MOST_BYTES = 64 << 20
@@ -198,18 +198,22 @@ def _failure(what: str, said: str) -> KernelError:
     """The error for a program that failed, with the last words of what it said."""
     lines = said.strip().splitlines()
     if any(FULL in line for line in lines):
-        return DiskFull(f"{what}: the disk became full")
+        return DiskFull(f"{what}: the disk is full")
     return FetchError(f"{what}: {lines[-1] if lines else 'no reason given'}", details=lines[-8:])
 
 
 def _proxies() -> dict[str, str]:
+    """The variables of our environment that private-apt gets: proxies, and where the cache is."""
     names = ("http_proxy", "https_proxy", "no_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
     wanted = [*names, "KEXEC_STAGES_CACHE", "XDG_CACHE_HOME"]
     return {name: os.environ[name] for name in wanted if name in os.environ}
 
 
 def _unpack(package: str, deb: Path, work: Path) -> dict[str, str]:
-    """The facts of the package whose source now stands in WORK/tree with its manifest."""
+    """The facts of the package whose source is now in WORK/tree with its manifest.
+
+    Keys are those of `Source.facts`.
+    """
     env = clean_environment()
     asked = run_captured(
         ["dpkg-deb", "--show", "--showformat=${Package}\t${Version}", str(deb)],
@@ -298,7 +302,7 @@ def tree_source(tree: Path, *, progress: Progress = quiet) -> Source:
 
 
 def tree_manifest(tree: Path) -> tuple[Manifest, dict[str, str]]:
-    """The content of the user's tree now, and what git says about it."""
+    """(manifest of the user's tree as it is now, what git says about it: see _git_facts())."""
     cache = cache_root() / "trees" / (hashlib.sha256(bytes(tree)).hexdigest()[:24] + ".json")
     try:
         known: StatCache = json.loads(cache.read_text())
@@ -340,7 +344,7 @@ def _tracked_or_new(tree: Path) -> list[str]:
         listed = _git(tree, *_LIST, git_dir=_empty_repository())
         if "Makefile" not in (listed or "").split("\0"):
             raise SourceError(
-                f"{tree} has been built in and is no git tree: run `make mrproper` there first"
+                f"{tree} was built in and is not a git tree: run `make mrproper` there first"
             )
     names = sorted(set(listed.split("\0")) - {""}) if listed else manifests.walk(tree)
     return [name for name in names if not _too_large(tree / name)]
@@ -385,6 +389,7 @@ def _empty_repository() -> Path:
 
 
 def _git_facts(tree: Path) -> dict[str, str]:
+    """commit: HEAD; describe: git's name for it; dirty: how many files changed. {} without HEAD."""
     head = _git(tree, "rev-parse", "--verify", "HEAD")
     if head is None:
         return {}

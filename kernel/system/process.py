@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Running the programs that a kernel's build consists of, and ending them for certain."""
+"""Runs the programs of a kernel build, and makes sure that they end."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Asking for disk space before it is missing."""
+"""Checks for disk space before it runs out."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def disk_errors_told() -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise DiskFull(f"the disk of {cache_root()} became full") from error
+            raise DiskFull(f"the disk of {cache_root()} is full") from error
         if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR):
             raise CacheError(
                 f"cannot write to the cache {cache_root()} ({error.filename}: {error.strerror}); "
-                "KEXEC_STAGES_CACHE=DIR names another place"
+                "set KEXEC_STAGES_CACHE to another folder"
             ) from error
         raise

@@ -51,7 +51,7 @@ def shell(script: str, *wrap: str) -> subprocess.CompletedProcess[str]:
     ("run", "says"),
     [
         ("nothing", "there is no run 'nothing'"),
-        ("killed", "killed is no finished run: it has no record.json (was the harness killed?)"),
+        ("killed", "killed is not a finished run: it has no record.json (was the harness killed?)"),
         ("unsealed", "unsealed is not as it was sealed: SHA256SUMS is missing or damaged"),
         ("half", "half is not as it was sealed: main/dialogue.jsonl is missing"),
         ("README.md", "README.md is neither a run folder nor a bundle"),
@@ -129,7 +129,7 @@ def test_a_file_stays_what_it_was_when_a_report_fails(
     words = ["report", run_folder.name, *MAIL, "--output", str(target)]
     assert main([*words, "--in-reply-to", "a\nb@c"]) == 2
     assert sentence(capsys) == (
-        "kexec-stages: --in-reply-to: 'a\\nb@c' is no Message-ID (ID@HOST, with or without <>)\n"
+        "kexec-stages: --in-reply-to: 'a\\nb@c' is not a Message-ID (ID@HOST, with or without <>)\n"
     )
     assert target.read_text() == "old"
     assert main(words) == 0

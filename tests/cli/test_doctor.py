@@ -70,7 +70,7 @@ def test_the_table_shows_versions_and_commands_as_they_are() -> None:
 
 def test_the_summary_names_what_stops_demo_once() -> None:
     found = [*host_programs(LOOK, GROUPS), Requirement("flex", "", State.MISSING), kernel_cache([])]
-    assert summary(found) == "Stops ./kexec-stages demo: QEMU 10.0 or later, flex."
+    assert summary(found) == "Missing for ./kexec-stages demo: QEMU 10.0 or later, flex."
     assert "All that" in summary([kernel_cache([])])
 
 

@@ -40,7 +40,7 @@ def hear(folder: Path, lines: Sequence[str], *, pid: int = 1) -> None:
 def test_a_root_table_of_which_nothing_was_told(tmp_path: Path, point: str) -> None:
     """0 in its place would be read as a table: the interrupt vectors are there."""
     (tmp_path / "qemu-trace.log").write_text("2026-11-28T19:15:15Z vtd_dmar_enable enable 1\n")
-    with pytest.raises(HarnessError, match=r"tells of no root table .*no vtd_reg_dmar_root in"):
+    with pytest.raises(HarnessError, match=r"has no root table .*no vtd_reg_dmar_root in"):
         hear(tmp_path, [*NEEDED, "# other.ring.count=256", f"# await {point}"])
 
 
@@ -51,7 +51,7 @@ def test_a_root_table_that_is_no_ram(tmp_path: Path, capfd: pytest.CaptureFixtur
     )
     with (
         stopped_qemu(64) as pid,
-        pytest.raises(HarnessError, match="cannot see: 0xff54f000f010 is no RAM of this machine"),
+        pytest.raises(HarnessError, match="cannot see: 0xff54f000f010 is not RAM of this machine"),
     ):
         hear(tmp_path, [*NEEDED, "# other.ring.count=256", "# await traffic"], pid=pid)
     assert capfd.readouterr().err == ""

@@ -18,7 +18,7 @@ from common.run.initramfs import make_initramfs
     ("status", "said", "words"),
     [
         (1, "x: no\n\n", "x: no"),
-        (1, "", "exit status 1, and not a word"),
+        (1, "", "exit status 1, without a message"),
         (-9, "", "ended by SIGKILL"),
         (137, "", "ended by SIGKILL"),
         (-25, "half", "ended by SIGXFSZ (ulimit -f, the largest file allowed) after 'half'"),

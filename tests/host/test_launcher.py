@@ -534,7 +534,7 @@ def test_every_requirement_is_pinned() -> None:
     assert len({name.lower().replace("_", "-") for name in names}) == len(names)
 
 
-SOURCE_LACKS = "the kernel's source, which is a package of Debian's only: give --tree DIR or"
+SOURCE_LACKS = "the kernel source, which is packaged only by Debian: give --tree DIR or"
 
 
 @pytest.mark.parametrize(

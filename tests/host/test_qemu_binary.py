@@ -77,7 +77,7 @@ def test_what_is_no_qemu_is_refused_in_a_sentence(
     for path, said in {
         "/no/such/qemu": "No such file or directory",
         str(tmp_path): "Permission denied",
-        "/bin/echo": "is no QEMU: it says 'echo",
+        "/bin/echo": "is not a QEMU: it says 'echo",
         str(other): "has no machine q35: is it a QEMU for x86-64?",
     }.items():
         words = ["run", "1"]
@@ -100,12 +100,12 @@ def test_what_does_not_start_machines_does_not_ask(
 def test_a_variable_that_names_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     """`doctor` asks without having chosen."""
     monkeypatch.setenv(VARIABLE, "/no/such/qemu")
-    with pytest.raises(HarnessError, match="/no/such/qemu is no program"):
+    with pytest.raises(HarnessError, match="/no/such/qemu is not a program"):
         qemu_path()
 
 
 def test_a_version_that_is_none() -> None:
-    with pytest.raises(HarnessError, match="is no QEMU"):
+    with pytest.raises(HarnessError, match="is not a QEMU"):
         qemu_version(Path("/bin/true"))
-    with pytest.raises(UsageError, match="is no QEMU"):
+    with pytest.raises(UsageError, match="is not a QEMU"):
         choose("/bin/true")

@@ -187,7 +187,7 @@ def test_a_watcher_that_left_nothing(trial: Callable[..., Trial], stage: Stage) 
 
 def test_events_of_the_monitor_that_never_came(trial: Callable[..., Trial], stage: Stage) -> None:
     verdict = judge_trial(trial(emptied("qmp.jsonl")), stage)
-    assert verdict.status == "ERROR" and "did not even tell that" in verdict.why
+    assert verdict.status == "ERROR" and "did not even report that" in verdict.why
 
 
 def test_stage_1_needs_the_monitor_as_well(tmp_path: Path) -> None:

@@ -228,7 +228,7 @@ def test_a_machine_that_qemu_stopped_is_no_timeout_of_the_kernels(trial_1: Loade
     trial = trial_1(edited(stood_still, lost_end))
     verdict = judge_trial(trial, STAGE_1)
     assert verdict.status == "DISTURBED"
-    assert "QEMU lost the end of an interrupt" in verdict.why
+    assert "QEMU lost an EOI" in verdict.why
 
 
 def test_a_machine_that_stands_still_without_that_is_a_timeout(trial_1: Loader) -> None:

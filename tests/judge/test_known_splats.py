@@ -172,14 +172,14 @@ def test_judge_and_report_take_the_list(
     [
         ("x = 1", "splat"),
         ("", "splat"),
-        ("[[splat]]\n" + GOOD.replace('"x"', '"("'), "is no regular expression"),
+        ("[[splat]]\n" + GOOD.replace('"x"', '"("'), "is not a regular expression"),
         ("[[splat]]\n" + GOOD.replace('"y"', '""'), "reason"),
         ("[[splat]]\n" + GOOD.replace("https", "file"), "link"),
         ("[[splat]]\n" + GOOD.replace("2026-12-31", '"never"'), "expiry"),
         ("[[splat]]\n" + GOOD.replace("expiry = 2026-12-31\n", ""), "expiry"),
         ("[[splat]]\n" + GOOD + "more = 1\n", "more"),
-        ("[[splat]", "no TOML"),
-        ("\x80", "no TOML"),
+        ("[[splat]", "not TOML"),
+        ("\x80", "not TOML"),
     ],
 )
 def test_what_is_no_list(text: str, says: str, tmp_path: Path) -> None:

@@ -123,7 +123,7 @@ def test_judge_names_controls_that_were_not_run(
 def test_added_and_missing_files(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_folder / "extra").write_text("x")
     assert main(["judge", run_folder.name]) == 2
-    assert "holds 'extra', which is no file of a run" in sentence(capsys)
+    assert "holds 'extra', which is not a file of a run" in sentence(capsys)
     (run_folder / "extra").unlink()
     (run_folder / "main" / "qemu.log").write_text("x")
     assert main(["judge", run_folder.name]) == 2
@@ -137,7 +137,7 @@ def test_added_and_missing_files(run_folder: Path, capsys: pytest.CaptureFixture
 def test_half_a_run(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (run_folder / "record.json").unlink()
     assert main(["report", run_folder.name]) == 2
-    assert "no finished run" in sentence(capsys)
+    assert "not a finished run" in sentence(capsys)
 
 
 def test_a_record_of_another_format_is_for_another_version(
@@ -243,9 +243,9 @@ def test_a_trial_is_of_this_run_and_planned(
     edit_json(run_folder / "repeat-02" / "trial.json", lambda d: d.update(name="repeat-02"))
     refused(run_folder, capsys, says="its nonce does not follow from run.json")
     (run_folder / "repeat-02").rename(run_folder / ".hidden")
-    refused(run_folder, capsys, says="which is no file of a run")
+    refused(run_folder, capsys, says="which is not a file of a run")
     (run_folder / ".hidden").rename(run_folder / "main" / "deeper")
-    refused(run_folder, capsys, says="which is no file of a run")
+    refused(run_folder, capsys, says="which is not a file of a run")
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,9 @@ def test_a_run_made_by_other_code_is_told_as_such(
     monkeypatch.setattr("common.record.sources.digests", lambda: own | {"workload": "0" * 64})
     assert main(["judge", str(run_folder)]) == 7
     said = capsys.readouterr().out.splitlines()[0]
-    assert said.startswith("stage 1: OTHER CODE: made by commit 0123456789ab, whose workload this")
+    assert said.startswith(
+        "stage 1: OTHER CODE: made by commit 0123456789ab, not with this checkout's workload"
+    )
     assert "its raw files give PASS" in said
     assert main(["compare", str(run_folder), str(run_folder)]) == 0
 
@@ -292,9 +294,9 @@ def test_a_run_made_by_other_code_is_told_as_such(
 @pytest.mark.parametrize(
     ("make", "says"),
     [
-        (os.mkfifo, "is no regular file"),
-        (lambda path: path.symlink_to("/dev/zero"), "is no regular file"),
-        (lambda path: path.mkdir(), "is no file of a run"),
+        (os.mkfifo, "is not a regular file"),
+        (lambda path: path.symlink_to("/dev/zero"), "is not a regular file"),
+        (lambda path: path.mkdir(), "is not a file of a run"),
         (lambda path: os.truncate(os.open(path, os.O_CREAT | os.O_RDWR), 6 << 30), "MiB at most"),
     ],
 )

@@ -49,7 +49,7 @@ def test_a_later_fragment_wins_and_is_blamed(tmp_path: Path) -> None:
     ["SMP=y", "CONFIG_SMP", "CONFIG SMP=y", "source other.config", "CONFIG_A=", 'CONFIG_A="b'],
 )
 def test_a_line_that_says_nothing_is_an_error(tmp_path: Path, line: str) -> None:
-    with pytest.raises(SourceError, match=r"bad\.config:1: .* no line of a config fragment"):
+    with pytest.raises(SourceError, match=r"bad\.config:1: .* not a line of a config fragment"):
         requests([fragment(tmp_path, "bad.config", f"{line}\n")])
 
 

@@ -106,7 +106,7 @@ def test_a_missing_file() -> None:
 
 def test_nothing_known_gives_the_last_words() -> None:
     assert diagnose(["a", "b", ""]).summary == "b"
-    assert diagnose([]).summary == "make said nothing"
+    assert diagnose([]).summary == "make printed nothing"
 
 
 def test_a_warning_is_no_error() -> None:

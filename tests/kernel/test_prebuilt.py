@@ -111,7 +111,7 @@ def test_an_image_without_build_id_is_refused(look: Look) -> None:
     [
         (b"#!/bin/sh\n", "no Linux boot header"),
         (bzimage()[:0x210], "no Linux boot header"),
-        (bzimage(protocol=0x20B), "no bzImage for x86-64"),
+        (bzimage(protocol=0x20B), "not a bzImage for x86-64"),
         (bzimage(release=b""), "does not name its kernel version"),
     ],
 )

@@ -118,7 +118,7 @@ def test_a_disk_that_fills_up_while_fetching(tmp_path: Path) -> None:
     tool = apt(
         tmp_path, 'echo "E: write error - write (28: No space left on device)" >&2; exit 100'
     )
-    with pytest.raises(DiskFull, match="the disk became full"):
+    with pytest.raises(DiskFull, match="the disk is full"):
         debian_source(private_apt=tool)
 
 

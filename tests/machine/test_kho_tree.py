@@ -67,7 +67,7 @@ def test_a_damaged_tree_is_told() -> None:
     tree = Tree()
     tree.add(5, 0)
     struct.pack_into("<Q", tree.memory[tree.root], 0, 123)
-    with pytest.raises(ValueError, match="0x7b is no page"):
+    with pytest.raises(ValueError, match="0x7b is not a page"):
         kho_tree.preserved(tree.read, tree.root)
 
 

@@ -71,7 +71,7 @@ def test_high_memory_follows_the_hole() -> None:
         assert ram.offset(0x7FFF_F000) == 0x7FFF_F000
         assert ram.offset(4 << 30) == 0x8000_0000
         for hole in (0x8000_0000, 0xFFFF_F000, 5 << 30):
-            with pytest.raises(ValueError, match="is no RAM"):
+            with pytest.raises(ValueError, match="is not RAM"):
                 ram.offset(hole)
 
 

@@ -192,10 +192,10 @@ def state(
 
 
 def test_a_cpu_that_sleeps_with_an_interrupt_in_service_has_lost_its_end() -> None:
-    assert "CPU 1 sleeps with vector 236" in (lost_end(state(in_service="236 ")) or "")
+    assert "CPU 1 is halted with vector 236" in (lost_end(state(in_service="236 ")) or "")
 
 
-@pytest.mark.parametrize(("at", "what"), [(GUEST, "runs a guest"), (PROGRAM, "runs a program")])
+@pytest.mark.parametrize(("at", "what"), [(GUEST, "runs a guest"), (PROGRAM, "runs userspace")])
 def test_a_cpu_that_runs_something_else_with_an_interrupt_in_service_has_lost_it_too(
     at: tuple[str, int], what: str
 ) -> None:

@@ -68,7 +68,7 @@ def test_pass_to_fail_comes_first_and_counts(
 def test_a_run_and_itself(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["compare", run_folder.name, run_folder.name]) == 0
     text = capsys.readouterr().out
-    assert "No check and no control gives another answer." in text
+    assert "All checks and controls have the same result." in text
     assert "Same kernels, host, options and program." in text
     assert f"Run both with --repeat {NEEDED} or more" in " ".join(text.split())
 

@@ -106,4 +106,4 @@ def test_every_verdict_of_a_stored_run_has_a_word_in_kcidb() -> None:
 
 def test_kcidb_takes_no_other_origin(run_folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", run_folder.name, "--format", "kcidb", "--origin", "My CI"]) == 2
-    assert "--origin: 'My CI' is not of a-z, 0-9 and _" in sentence(capsys)
+    assert "--origin: 'My CI' must consist of a-z, 0-9 and _" in sentence(capsys)

@@ -178,7 +178,7 @@ def test_a_run_without_controls_says_so(demo: Demo) -> None:
     assert f"none of its {count} controls was run" in body_of(bare)
     left_out = replace(demo[0].stage, config=RunConfig(skipped_controls=("tainted",)))
     (one,) = bare
-    assert "controls left out: " in body_of(
+    assert "controls skipped: " in body_of(
         [judged(replace(one, stage=left_out), lambda _v: one.verdict)]
     )
 

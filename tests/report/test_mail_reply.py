@@ -110,7 +110,7 @@ def test_only_what_the_mail_says_of_itself_is_answered(
     for line in ("> Bus mastering is never turned off.", "> - It does not leave D0."):
         assert line in rest
     assert "DMA goes on.\n" not in body
-    assert "no frame lost, repeated or damaged" in rest.partition("not found in the mail")[2]
+    assert "no frame lost, repeated or damaged" in rest.partition("not mentioned in the mail")[2]
 
 
 @pytest.mark.parametrize(

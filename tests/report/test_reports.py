@@ -313,16 +313,16 @@ def test_full_mail_of_a_failure_names_it(failed_folder: Path, printed: Printed) 
 @pytest.mark.parametrize(
     ("words", "says"),
     [
-        (["--in-reply-to", "a@b\nBcc: x@y"], "--in-reply-to: 'a@b\\nBcc: x@y' is no Message-ID"),
-        (["--in-reply-to", "<a@b>\n"], "is no Message-ID"),
-        (["--in-reply-to", "no-host"], "is no Message-ID"),
-        (["--in-reply-to", ""], "is no Message-ID"),
-        (["--in-reply-to", "<a@b> <c@d>"], "is no Message-ID"),
-        (["--to", "nobody"], "--to: 'nobody' is no mail address"),
-        (["--to", "a@b\r\nBcc: c@d"], "is no mail address"),
-        (["--cc", ""], "is no mail address"),
-        (["--cc", "a@b, c@d"], "is no mail address"),
-        (["--from", "<>"], "is no mail address"),
+        (["--in-reply-to", "a@b\nBcc: x@y"], "--in-reply-to: 'a@b\\nBcc: x@y' is not a Message-ID"),
+        (["--in-reply-to", "<a@b>\n"], "is not a Message-ID"),
+        (["--in-reply-to", "no-host"], "is not a Message-ID"),
+        (["--in-reply-to", ""], "is not a Message-ID"),
+        (["--in-reply-to", "<a@b> <c@d>"], "is not a Message-ID"),
+        (["--to", "nobody"], "--to: 'nobody' is not a mail address"),
+        (["--to", "a@b\r\nBcc: c@d"], "is not a mail address"),
+        (["--cc", ""], "is not a mail address"),
+        (["--cc", "a@b, c@d"], "is not a mail address"),
+        (["--from", "<>"], "is not a mail address"),
     ],
 )
 def test_mail_to_or_after_what_cannot_be(

@@ -74,4 +74,4 @@ def test_testgrid_writes_over_nothing(
     assert main(command) == 2
     assert "name it with --output" in sentence(capsys)
     assert main([*command, "--output", str(tmp_path)]) == 2
-    assert "it is there already" in sentence(capsys)
+    assert "it already exists" in sentence(capsys)

@@ -121,7 +121,7 @@ def test_why_it_was_not_decoded(kernels: list[Any], tmp_path: Path) -> None:
     (tmp_path / "sources" / "ident" / "tree" / "scripts" / "decode_stacktrace.sh").unlink()
     crash = describe("x", LINES, kernels)
     assert crash.decoded_by.startswith("nothing: the cache has no scripts/decode_stacktrace.sh")
-    assert describe("x", LINES, ()).decoded_by == "nothing: it is no kernel of this trial"
+    assert describe("x", LINES, ()).decoded_by == "nothing: it is not a kernel of this trial"
 
 
 def test_report_and_gate_show_it(kernels: list[Any], recorded: Callable[..., Trial]) -> None:

@@ -79,9 +79,9 @@ def spoil(tree: Path, name: str, content: bytes | None, new_name: str = "") -> N
         ("kernel/net/igb/igb.ko", None, "", "has no module igb, nor is it built in"),
         ("kernel/dca/dca.ko.xz", None, "", "has no module dca, which igb needs"),
         ("kernel/dca/dca.ko.xz", b"not packed", "", "dca.ko.xz cannot be read"),
-        ("kernel/dca/dca.ko.xz", b"text", "dca.ko", "dca.ko is no kernel module"),
+        ("kernel/dca/dca.ko.xz", b"text", "dca.ko", "dca.ko is not a kernel module"),
         ("kernel/dca/dca.ko.xz", b"", "dca.ko.zst", "compressed in a way that is not known"),
-        ("modules.builtin", None, "", "is no lib/modules/RELEASE: modules.builtin"),
+        ("modules.builtin", None, "", "is not a lib/modules/RELEASE: modules.builtin"),
     ],
 )
 def test_what_cannot_be_loaded_is_named(

@@ -187,7 +187,7 @@ def test_the_report_tells_of_them_where_they_were_counted(
         main = one.run.trials[0].model_copy(update={"tb_invalidations": counted})
         run = one.run.model_copy(update={"trials": (main, *one.run.trials[1:])})
         text = report_text(run, one.verdict, one.stage)
-    said = "Translations that TCG dropped from first word to last: 8674\n"
+    said = "Translations that TCG dropped from first message to last: 8674\n"
     assert (said in text, "Translations that TCG dropped" in text) == (bool(counted),) * 2
 
 

@@ -51,14 +51,14 @@ def test_what_a_lane_depends_on_is_refused_there() -> None:
 @pytest.mark.parametrize(
     ("word", "said"),
     [
-        ("stage.nonce=1", "between the harness and its workload"),
+        ("stage.nonce=1", "reserved for the harness"),
         ("console=ttyS1", "console on ttyS0"),
         ("kho=off", "nothing is handed over"),
         ("liveupdate=off", "no /dev/liveupdate"),
         ("quiet", "would not reach the console"),
         ("loglevel=1", "would not reach the console"),
         ("rdinit=/bin/sh", "/init of the initramfs"),
-        ("--", "no parameter of the kernel"),
+        ("--", "goes to /init, not to the kernel"),
         ("pci=nomsi", "stage 2 depends on its pci=realloc=off"),
         ("intel-iommu=off", "stage 3 depends on its intel_iommu=on"),
         ('dyndbg="file', "without quotes"),

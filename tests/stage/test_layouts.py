@@ -37,7 +37,7 @@ def test_what_differs_in_one_place_is_another_layout(recorded: Recorded) -> None
 def test_controls_do_not_count_and_silence_is_no_layout(recorded: Recorded) -> None:
     unknown = placed(recorded("main"), "unknown: no address", "0x20400000-0x20771bd7")
     assert layout(unknown) is None
-    assert tried([unknown]) == tried([]) == "unknown: no kernel told where it is"
+    assert tried([unknown]) == tried([]) == "unknown: no kernel reported its address"
     control = recorded("control-byte-flipped")
     assert tried([placed(control, "0x1-0x2", "0x3-0x4")]).startswith("unknown")
 
@@ -46,5 +46,5 @@ def test_kernels_that_stay_where_they_are_have_one_layout() -> None:
     stage = load_stage(1)
     assert layouts_asked(5, stage, []) == 5
     assert layouts_asked(None, stage, ["nokaslr"]) is None
-    with pytest.raises(UsageError, match="one place only"):
+    with pytest.raises(UsageError, match="only one address"):
         layouts_asked(5, stage, ["nokaslr"])

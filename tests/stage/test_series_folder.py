@@ -35,10 +35,12 @@ def test_quilt_says_the_order(tmp_path: Path) -> None:
     (folder / "series").write_text("# mine\nb.patch\n\na.patch -p1 # second\n")
     assert [p.name for p in series_patches(folder)] == ["b.patch", "a.patch"]
     (folder / "series").write_text("c.patch\n")
-    with pytest.raises(UsageError, match=r"series names c\.patch, which is no file of that folder"):
+    with pytest.raises(
+        UsageError, match=r"series names c\.patch, which is not a file in that folder"
+    ):
         given_series(str(folder))
     (folder / "series").write_text("../../etc/passwd\n")
-    with pytest.raises(UsageError, match="which is no file of that folder"):
+    with pytest.raises(UsageError, match="which is not a file in that folder"):
         given_series(str(folder))
     (folder / "series").write_text("a.patch -p0\n")
     with pytest.raises(UsageError, match="is to be applied with -p0"):

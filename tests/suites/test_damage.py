@@ -150,7 +150,7 @@ def test_a_point_that_is_not_there_is_a_usage_error_that_names_the_records() -> 
 
 VERDICTS = {
     "fdt.magic.bit": ("VIOLATION", "double fault"),
-    "metadata.count.zero": ("TAKEN OVER", "it is printed, and nothing more"),
+    "metadata.count.zero": ("TAKEN OVER", "it is only printed"),
     "luo.flbs.zero": ("VIOLATION", "FINISH succeeded, and the device writes when finished"),
     "session.name.value": ("VIOLATION", "nothing was taken over, and the device writes"),
     "pci.crc.bit": ("REFUSED", "panic: liveupdate: FLB 'pci-live-v1' cannot be taken over: -74"),
@@ -217,7 +217,11 @@ def replaced(old: str, new: str) -> Edit:
         ("point.json", life(ended="bail", detail="why"), "the workload could not go on: why"),
         ("dialogue.jsonl", replaced("finish.stage=0", "other=0"), "never finished"),
         ("dialogue.jsonl", replaced("4660:32768:4", "4660:32768:0"), "4660:32768:0 where"),
-        ("dialogue.jsonl", replaced("file.stage.1=0", "file.stage.1=-2"), "is gone, and nothing"),
+        (
+            "dialogue.jsonl",
+            replaced("file.stage.1=0", "file.stage.1=-2"),
+            "is gone, without a message",
+        ),
         ("dialogue.jsonl", lambda _text: "", "the incoming side said nothing"),
         ("console.jsonl", replaced("Run /init", "BUG: KASAN: x"), "BUG: KASAN: x"),
         ("console.jsonl", replaced("Run /init", "Oops: general x"), "Oops: general x"),
@@ -225,7 +229,7 @@ def replaced(old: str, new: str) -> Edit:
         (
             "console.jsonl",
             replaced("Run /init", "Kernel panic - not syncing: Attempted to kill init"),
-            "names nothing of what is handed over",
+            "does not name what is wrong",
         ),
     ],
 )
@@ -288,7 +292,7 @@ def test_an_undamaged_life_that_is_not_taken_over_is_the_harness_error(tmp_path:
         check_controls(folder)
     shutil.rmtree(folder)
     folder = copied(tmp_path, "none", "point.json", of_device("retrieved", landed=0))
-    with pytest.raises(HarnessError, match="the device writes no more"):
+    with pytest.raises(HarnessError, match="the device no longer writes"):
         check_controls(folder)
 
 
@@ -298,7 +302,7 @@ def test_a_byte_of_a_file_that_nobody_sees_is_the_harness_error(tmp_path: Path) 
     text = (folder / "points" / "none" / "point.json").read_text()
     text = text.replace('"point": "none"', '"point": "control.guest.byte"')
     (folder / "points" / "control.guest.byte" / "point.json").write_text(text)
-    with pytest.raises(HarnessError, match="nobody noticed"):
+    with pytest.raises(HarnessError, match="the host did not notice"):
         check_controls(folder)
 
 
@@ -337,7 +341,7 @@ def test_a_stored_sweep_is_judged_again_and_nothing_is_run(
         (["--seed", "3"], "go with --damage"),
         (["--lane", "debug"], "go with --damage"),
         (["--damage", "--point", "finish:slab:3"], "give RECORD"),
-        (["--damage", "--resume", str(RUN), "--seed", "2"], "was asked for then"),
+        (["--damage", "--resume", str(RUN), "--seed", "2"], "keeps the options of its sweep"),
     ],
 )
 def test_bad_input_is_one_sentence(

@@ -251,7 +251,7 @@ def test_what_differs_from_the_prediction_stands_out(recorded: Load) -> None:
     [
         (["--controls"], "no --controls, --chain"),
         (["--chain", "2"], "no --controls, --chain"),
-        (["--arch", "arm64", "--stage", "1"], "x86-64 only"),
+        (["--arch", "arm64", "--stage", "1"], "works only on x86-64"),
     ],
 )
 def test_what_it_has_no_use_for(

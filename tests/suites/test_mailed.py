@@ -154,7 +154,7 @@ def test_what_the_tree_lacks_is_a_warning(tree: Path, tmp_path: Path) -> None:
     plain = tmp_path / "plain"
     plain.mkdir()
     for where in (plain, None):
-        assert "is no git tree" in check_base(series_on(base), where).details
+        assert "is not a git tree" in check_base(series_on(base), where).details
 
 
 def step(status: str = "PASS", warnings: tuple[str, ...] = ()) -> Step:
@@ -293,5 +293,5 @@ def test_what_cannot_be_meant(
     other = tmp_path / "series.txt"
     other.write_text(FIRST)
     assert main(["gate", "--from-mail", str(other)]) == Exit.USAGE
-    assert "is no mailbox" in sentence(capsys)
+    assert "is not a mailbox" in sentence(capsys)
     assert not list(runs.iterdir())

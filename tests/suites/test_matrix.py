@@ -82,7 +82,7 @@ def test_a_chain_is_of_the_stages_that_have_one() -> None:
         (["--kernel", "a b=linux-source-7.3"], "cannot name a job"),
         (["--kernel", "a-to-b=linux-source-7.3"], "cannot name a job"),
         (["--kernel", "linux-source-7.3", "--kernel", "linux-source-7.3"], "7.3 already"),
-        (["--kernel", "/nowhere"], "no linux-source-X.Y, kernel tree"),
+        (["--kernel", "/nowhere"], "not a linux-source-X.Y, kernel tree"),
         (["--stage", "9"], "there is no stage 9"),
     ],
 )

@@ -280,7 +280,7 @@ def test_exit_statuses(soak: Soak, found: list[Judged], status: int) -> None:
 def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[..., Trial]) -> None:
     stage = load_stage(1)
     lost = recorded("main", setting={"ended": "timeout", "ended_detail": "after 'pause': silent"})
-    corrupted = lost.model_copy(update={"qemu_fault": "QEMU lost the end of an interrupt"})
+    corrupted = lost.model_copy(update={"qemu_fault": "QEMU lost an EOI"})
     second = recorded("main", setting={"name": "main-attempt-2", "attempt": 2})
 
     def run(*trials: Trial) -> Run:

@@ -209,7 +209,7 @@ def test_a_point_that_was_begun_and_never_told_is_named() -> None:
 
 @pytest.mark.parametrize("words", ["", "ret=x left=0 steps=", "ret=0 left=0 steps=again"])
 def test_a_point_that_cannot_be_read_is_an_error(words: str) -> None:
-    with pytest.raises(ValueError, match="is no point"):
+    with pytest.raises(ValueError, match="is not a point"):
         read_sweep([], said(point("preserve_fd.slab.0", words)))
 
 

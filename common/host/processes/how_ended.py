@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a program that failed came to, in words, where it said nothing itself."""
+"""How a failed program ended, in words, if it printed nothing itself."""
 
 from __future__ import annotations
 
@@ -18,4 +18,4 @@ def how_ended(status: int, said: str) -> str:
         name = signal.Signals(number).name
         hint = " (ulimit -f, the largest file allowed)" if number == signal.SIGXFSZ else ""
         return f"ended by {name}{hint}" + (f" after {lines[-1]!r}" if lines else "")
-    return lines[-1] if lines else f"exit status {status}, and not a word"
+    return lines[-1] if lines else f"exit status {status}, without a message"

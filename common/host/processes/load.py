@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Busy processes beside the trials: a host that does something else as well, at will."""
+"""Busy processes next to the trials: a host that does other work as well, on request."""
 
 from __future__ import annotations
 

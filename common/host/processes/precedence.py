@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""QEMU and the host's witnesses before other processes, where we may.
+"""QEMU and the host's witnesses get priority over other processes, where permitted.
 
 A session of processes is a group to Linux's scheduler (sched(7), autogroup), and a group's share
 of each CPU follows its load there, late. Beside four busy processes on two CPUs QEMU's main loop,

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The sampler that notes, beside each trial, when the host did not run us."""
+"""The sampler that records, during each trial, when the host did not run us."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A way through QEMU and back that no guest has a part in: two network backends and a hub.
+"""A path through QEMU and back that involves no guest: two network backends and a hub.
 
 What arrives at `Echo.port` leaves QEMU again for the socket of ours, by its main loop and under
 its lock, as a frame for a device would.

@@ -105,7 +105,10 @@ class Arm64Cpu(Strict):
         return frame is not None and self.physical == frame + self.pc % 4096
 
     def images(self, ram: Ram, layouts: Sequence[KernelLayout]) -> Iterator[tuple[int, int]]:
-        """Root table and first virtual address of the kernel's image that it may run."""
+        """(root table, start of the image) of each kernel that it may run.
+
+        The root table's address is guest-physical, the image's virtual.
+        """
         if not self.in_kernel_half or self.physical is None:
             return
         for layout in layouts:

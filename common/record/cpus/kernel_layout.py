@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Where in a kernel's image its text, its build-id note and its banner stand."""
+"""Where text, build-id note and banner are in a kernel's image."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ NOTE_BYTES = 36
 
 
 class KernelLayout(Strict):
-    """Link addresses in an image; where it runs they all are moved by the same distance."""
+    """Link addresses in an image; at run time all are offset by the same distance."""
 
     text: U64
     """_text, with which the image begins."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The symbols of a kernel that was built here, asked by name and by address."""
+"""The symbols of a kernel that was built here, by name and by address."""
 
 from __future__ import annotations
 

@@ -43,7 +43,7 @@ _CR2 = re.compile(r"^CR2: ([0-9a-f]+)")
 
 
 class LastLook(Strict):
-    """Looks at a machine that said nothing, or that was just reset."""
+    """Samples of a machine that fell silent, or that was just reset."""
 
     t: Stamp
     why: Literal["silent", "reset", "timeout"]

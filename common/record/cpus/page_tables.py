@@ -27,7 +27,7 @@ class Ram(Protocol):
 
 
 class Walk(Strict):
-    """The way from a root to what a virtual address stands for."""
+    """The page-table walk from a root to the physical address of a virtual one."""
 
     virtual: U64
     entries: tuple[tuple[U64, U64], ...]

@@ -34,7 +34,7 @@ _INFO = struct.Struct("<QQH")
 
 
 class LogLine(Strict):
-    """A record of the log; `ns` since the kernel's clock began, None where the ring is unread."""
+    """A record of the kernel's log; `ns` since its clock started, None if only text was found."""
 
     ns: U64 | None
     text: str
@@ -46,7 +46,7 @@ class LogLine(Strict):
 
 
 class RamLog(Strict):
-    """A log as it was found; `source` says how: the ring, or mere text of the buffer."""
+    """A kernel's log as found in RAM; `source`: from the ring buffer, or only its text."""
 
     source: Literal["prb", "__log_buf", "none"]
     lines: tuple[LogLine, ...] = ()

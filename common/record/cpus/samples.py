@@ -40,7 +40,7 @@ AnyCpu = Cpu | Arm64Cpu
 
 
 class Read(Strict):
-    """Bytes of the image, by the CPU's page tables."""
+    """Bytes of a kernel image, read through the CPU's page tables."""
 
     walk: Walk
     data: Hex
@@ -53,7 +53,7 @@ class Read(Strict):
 
 
 class Look(Strict):
-    """What is at the places where one kernel's layout has its note and its banner."""
+    """What was read where one kernel's layout has its build-id note and its banner."""
 
     note: Read
     banner: Read
@@ -70,7 +70,7 @@ class Look(Strict):
 
 
 class CpuSample(Strict):
-    """One CPU: registers, and the images that its tables map; `image` is where that begins."""
+    """One CPU: registers, and the kernel images that its page tables map; `image`: the start."""
 
     cpu: AnyCpu
     root: U64 | None = None

@@ -34,7 +34,7 @@ _PTI_USER = 1 << 12
 
 
 class Cpu(Strict):
-    """Some registers of one CPU at one moment; `halted` as QEMU's HLT, `idt` its base."""
+    """Some registers of one CPU at one moment; `halted` is QEMU's HLT, `idt` the IDT's base."""
 
     number: Annotated[int, Field(ge=0, lt=1024)]
     rip: U64
@@ -108,7 +108,10 @@ class Cpu(Strict):
         return self.cr3 == root
 
     def images(self, ram: Ram, _layouts: Sequence[KernelLayout]) -> Iterator[tuple[int, int]]:
-        """Root table and first virtual address of the kernel's image that it may run."""
+        """(root table, start of the image) of each kernel that it may run.
+
+        The root table's address is guest-physical, the image's virtual.
+        """
         if not self.paging:
             return
         for root in self._roots:

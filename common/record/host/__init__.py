@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host did beside a trial: absences and load."""
+"""What the host did during a trial: stalls and load."""

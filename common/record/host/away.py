@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""When the host did not run us: stretches of time in which one of our processes stood still.
+"""When the host did not run us: stretches of time in which one of our processes did not run.
 
 Each of them notes its own, so that what was seen late can be told from what happened late:
 
@@ -54,7 +54,10 @@ class AwayLog:
 
 
 def read_away(folder: Path) -> dict[str, tuple[Stretch, ...]]:
-    """Who -> stretches in the order of time. Raises ValueError on damaged lines."""
+    """Process ("qemu", "sender" and so on) -> its stretches (begin, end) in ns of CLOCK_MONOTONIC.
+
+    In the order of time, none overlaps another. Raises ValueError on damaged lines.
+    """
     found = {}
     for path in sorted(folder.glob("away-*.jsonl")):
         rows = read_rows(path, _STRETCHES)
@@ -102,7 +105,7 @@ def settled(t: int, away: Mapping[str, Sequence[Stretch]], path: Iterable[str]) 
 def longest(
     away: Mapping[str, Sequence[Stretch]], begin: int, end: int, who: Iterable[str] | None = None
 ) -> tuple[str, int, int] | None:
-    """Of what lies between two times (ns) the longest stretch: who, begin, end. None without."""
+    """The longest stretch between two times: (process, begin, end), times in ns; None for none."""
     inside = [
         (name, max(a, begin), min(b, end))
         for name, stretches in away.items()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host did beside a trial: when it did not run us, and how long our threads waited.
+"""What the host did during a trial: when it did not run us, and how long our threads waited.
 
 Read from what common/host/sampling/sampler.py and our other processes left in the trial's folder; a
 pure function of these files.
@@ -26,7 +26,7 @@ _JUMP_NS = 100_000_000
 
 
 class HostLog(Stored):
-    """The host beside one trial. Times are in ns of its CLOCK_MONOTONIC."""
+    """The host during one trial. Times are in ns of its CLOCK_MONOTONIC."""
 
     begin: int
     end: int
@@ -46,7 +46,7 @@ class HostLog(Stored):
     def longest(
         self, begin: int, end: int, who: Iterable[str] | None = None
     ) -> tuple[str, int, int] | None:
-        """The longest stretch between two times: who, begin, end; None without one."""
+        """The longest stretch between two times: (process, begin, end) in ns; None for none."""
         return longest(self.away, begin, end, who)
 
     def waited_ms(self, begin: int, end: int, thread: str) -> float:

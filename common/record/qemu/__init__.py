@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What QEMU said: its trace, its monitor, its process."""
+"""QEMU's own evidence: its trace, its monitor, its process."""

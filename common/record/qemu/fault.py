@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Faults of QEMU's own that stop a machine, told from what a machine that stopped left behind.
+"""Faults of QEMU itself that stop a machine, recognised by what the stopped machine left.
 
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
@@ -59,14 +59,17 @@ def lost_end(text: str) -> str | None:
     for cpu, (where, vectors) in looks[0].items():
         if vectors and all(look.get(cpu) == (where, vectors) for look in looks[1:]):
             return (
-                f"QEMU lost the end of an interrupt: CPU {cpu} {where} with vector {vectors} in"
-                " service for ever (qemu-state.txt)"
+                f"QEMU lost an EOI: CPU {cpu} {where} with vector {vectors} permanently in"
+                " service (qemu-state.txt)"
             )
     return None
 
 
 def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
-    """CPU that serves no interrupt -> what it does instead, and vectors in service."""
+    """CPU number -> (what it does instead, its vectors in service), of CPUs outside the kernel.
+
+    Vectors are as in `info lapic`, "" for none.
+    """
     asked = _ANSWER.split(look)
     answers = dict(zip(asked[1::2], asked[2::2], strict=True))
     found = {}
@@ -79,11 +82,11 @@ def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
 
 def _outside_the_kernel(registers: str) -> str | None:
     if "HLT=1" in registers:
-        return "sleeps"
+        return "is halted"
     at = _AT.search(registers)
     if at is None:
         return None
     if at[2] == "3":
-        return "runs a program"
+        return "runs userspace"
     # Linux itself is in the upper half.
     return None if int(at[1], 16) & _KERNEL_HALF else "runs a guest"

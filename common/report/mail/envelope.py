@@ -104,14 +104,14 @@ def _address(option: str, text: str) -> Address:
         if message["To"].defects or not address.username or not address.domain:
             raise ValueError
     except (ValueError, IndexError):
-        raise UsageError(f"{option}: {text!r} is no mail address (NAME <USER@HOST>)") from None
+        raise UsageError(f"{option}: {text!r} is not a mail address (NAME <USER@HOST>)") from None
     return Address(address.display_name, address.username, address.domain)
 
 
 def _message_id(text: str) -> str:
     if match := _MESSAGE_ID.fullmatch(text):
         return match[1]
-    raise UsageError(f"--in-reply-to: {text!r} is no Message-ID (ID@HOST, with or without <>)")
+    raise UsageError(f"--in-reply-to: {text!r} is not a Message-ID (ID@HOST, with or without <>)")
 
 
 def _subject(runs: Sequence[StoredRun]) -> str:

@@ -97,7 +97,7 @@ def _described(
     phase: str, window: Sequence[str], died: Bootable | None, release: str, where: str
 ) -> Crash:
     trace = call_trace(window)
-    stack, decoded_by = trace, "nothing: it is no kernel of this trial"
+    stack, decoded_by = trace, "nothing: it is not a kernel of this trial"
     if died and trace:
         stack, decoded_by = decode(died, trace)
     elif died:
@@ -112,9 +112,9 @@ def _described(
 
 
 def decode(kernel: Bootable, trace: Sequence[str]) -> tuple[tuple[str, ...], str]:
-    """The trace as the kernel's own script decodes it, and with what it did.
+    """(the trace's lines, decoded by the kernel's own script; how they were decoded).
 
-    Where that cannot be done the trace comes back as it is, with the reason.
+    Where that is not possible: (the lines as they were, "nothing: " and the reason).
     """
     if isinstance(kernel, Prebuilt):
         return tuple(trace), "nothing: it is a prebuilt image, whose vmlinux is not known"

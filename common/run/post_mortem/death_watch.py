@@ -125,6 +125,7 @@ class DeathWatch:
         return True
 
     def _idt_reads(self, samples: Sequence[Sample]) -> dict[int, Walk]:
+        """CPU number -> walk of its page tables to the IDT entry that it could not read (CR2)."""
         return {
             cpu.number: cpu.walk(self._ram, cpu.cr3, cpu.cr2)
             for sample in samples
@@ -204,7 +205,7 @@ class DeathWatch:
         return _look("reset", samples, cpu, kernel, log=log, names=names)
 
     def _images(self, layout: KernelLayout) -> list[tuple[int, str]]:
-        """Where in RAM an image of that layout begins, and its build id; each 2 MiB is asked."""
+        """(guest-physical start, build id) of each image of that layout, at multiples of 2 MiB."""
         found = []
         for physical in range(self._ram.begin, self._ram.end, _ALIGN):
             try:
@@ -216,6 +217,7 @@ class DeathWatch:
         return found
 
     def _kernel_of(self, cpu: CpuSample | None) -> tuple[Bootable | None, KernelLayout | None]:
+        """The kernel that was seen on that CPU, and its layout; (None, None) for none of ours."""
         seen = {look.build_id for look in cpu.looks} if cpu else set()
         return next(((k, at) for k, at in self._kernels if k.build_id in seen), (None, None))
 

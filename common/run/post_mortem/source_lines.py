@@ -36,9 +36,9 @@ class _Place:
 
 
 def lines_of(kernel: Kernel, names: Iterable[str]) -> dict[str, str]:
-    """For each function+offset/size of which that can be told: "file:line", as in the tree.
+    """ "function+offset/size" -> "file:line" relative to the tree, for those that can be resolved.
 
-    Best effort: what goes wrong leaves a name out. The first `_MOST` names are asked.
+    Best effort: an error leaves a name out. Only the first `_MOST` names are tried.
     """
     found: dict[str, str] = {}
     for name in list(dict.fromkeys(names))[:_MOST]:

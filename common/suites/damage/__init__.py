@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A sweep of what one kernel hands to the next: each field of each record, damaged on its way."""
+"""A sweep of the handover: each field of each record is damaged on its way to the next kernel."""

@@ -6,13 +6,13 @@ Everything else that is taken over as if nothing had been changed is a violation
 
 from __future__ import annotations
 
-_PRINTED = "it is printed, and nothing more"
-_LARGER = "only that it is large enough matters"
+_PRINTED = "it is only printed"
+_LARGER = "it only has to be large enough"
 _ORDER = "their order has no meaning"
 _NO_FLB = "nobody asks for an FLB where nothing but memfds is handed over"
 
 _FIELDS = {
-    "fdt.size": "the tree may be smaller than the space that it says it has",
+    "fdt.size": "the tree may be smaller than its stated size",
     "fdt.version": "a later version that says it is compatible is read as the one that is known",
     "fdt.LUO-size": _LARGER,
     "memfd.flags": "no flag is defined, and nothing looks at them",

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A machine that stands where its first kernel has left, and lives on from there again and again.
+"""A machine stopped at its first kernel's kexec, which continues from there again and again.
 
 At "Starting new kernel" everything is serialised, and nothing of it is read before the next kernel
 begins: what the host changes there is what that kernel finds. Each life begins at the same
@@ -320,7 +320,7 @@ def _go_to_the_jump(machine: Machine, bench: Bench) -> None:
             if name := awaited(text):
                 machine.answer(name)
     except (KernelDied, MachineSilent, MachineGone) as error:
-        raise HarnessError(f"the outgoing kernel did not come to its kexec: {error}") from error
+        raise HarnessError(f"the outgoing kernel did not reach its kexec: {error}") from error
     if not jumps.wait(_JUMP_SECONDS):
         raise HarnessError(f"the outgoing kernel never said {_JUMP!r}")
     machine.stop()

@@ -115,7 +115,7 @@ def point_named(name: str, records: tuple[Record, ...], read: Read, seed: int) -
         if offset < record.size:
             return Point(name, (_flipped(record, offset, int(match[2], 16), read),))
     have = " ".join(dict.fromkeys(one.name for one in records))
-    raise UsageError(f"--point {name}: there is none such; the records are {have}")
+    raise UsageError(f"--point {name}: no such point; the records are {have}")
 
 
 def _flipped(record: Record, offset: int, bits: int, read: Read) -> Change:

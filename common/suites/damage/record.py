@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a sweep leaves of each point, in a folder of its own: read back, and typed.
+"""What a sweep leaves for each point, in a folder of its own: read back, and typed.
 
 sweep.json            stage, seed, kernels, and the points that were planned
 machine-N/            the machine whose lives the points are: all that QEMU and libvirt left

@@ -121,7 +121,7 @@ def check_controls(folder: Path) -> None:
     if fault := as_it_should(reference):
         raise HarnessError(f"nothing was damaged, and yet: {fault} ({point_folder(folder, NONE)})")
     if UNNOTICED not in judge(read_point(folder, GUEST), reference).why:
-        raise HarnessError("a byte of a file was changed, and nobody noticed")
+        raise HarnessError("a byte of a file was changed, and the host did not notice")
 
 
 def judged(folder: Path) -> tuple[list[Verdict], list[str]]:

@@ -73,7 +73,7 @@ def as_it_should(reference: Recorded) -> str | None:
     """What is wrong with a life in which nothing was changed; None where all was taken over."""
     for when, look in reference.life.device.items():
         if when == "retrieved" and look.landed < look.sent:
-            return f"the device writes no more: {look.landed} of {look.sent} frames landed"
+            return f"the device no longer writes: {look.landed} of {look.sent} frames landed"
     verdict = judge(reference, reference)
     if verdict.warned:
         return f"WARNING: {verdict.warned}"
@@ -108,7 +108,7 @@ def _death(recorded: Recorded) -> str | None:
             return text
     for panic in _panics(recorded.console):
         if not _NAMED.search(panic):
-            return f"panic that names nothing of what is handed over: {panic}"
+            return f"panic that does not name what is wrong: {panic}"
     return None
 
 
@@ -164,7 +164,7 @@ def _of_a_life(recorded: Recorded, reference: Recorded) -> tuple[Status, str]:
     words = _new_words(recorded, reference) or [*_warnings(recorded.console)]
     silent = [what for what, code in refused if code == errno.ENOENT]
     if silent and not words:
-        return "VIOLATION", f"{silent[0]} is gone, and nothing was said of it"
+        return "VIOLATION", f"{silent[0]} is gone, without a message"
     if refused:
         told = ", ".join(f"{what}: {errno.errorcode.get(code, code)}" for what, code in refused)
         return "REFUSED", f"{words[0]} ({told})" if words else told

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A series as it is on its way on a list: the mailbox, what it stands on, and what is answered."""
+"""A series from a mailing list: its mailbox, its base, and the replies."""

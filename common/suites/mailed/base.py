@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a series is to stand on, held against the user's git tree. The tree is only read."""
+"""The base that a series names, compared with the user's git tree, which is only read."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def _lines(series: Series, tree: Path | None) -> Iterator[str]:
     if series.base is None:
         yield "- the mails name no base-commit"
     if tree is None or _git(tree, "rev-parse", "--git-dir") is None:
-        yield "- the kernel's source is no git tree: base and prerequisites cannot be looked for"
+        yield "- the kernel's source is not a git tree: cannot look for base and prerequisites"
         return
     base = series.base and _git(tree, "rev-parse", "--verify", "-q", f"{series.base}^{{commit}}")
     if series.base is not None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The mailbox of a series, as b4 leaves it: whether it is whole, and what it stands on. Pure.
+"""The mailbox of a series, as made by b4: whether it is complete, and its base. Pure.
 
 What a series stands on `git format-patch --base` writes below the cover letter, or below the first
 patch: base-commit, and a prerequisite-patch-id for each patch that has to come before.
@@ -41,7 +41,7 @@ def read_series(path: Path) -> Series:
     there in two versions.
     """
     if not path.is_file() or path.suffix not in MAILBOXES:
-        raise UsageError(f"{path} is no mailbox: a file *.mbx or *.mbox, as b4 leaves it")
+        raise UsageError(f"{path} is not a mailbox: a file *.mbx or *.mbox, as made by b4")
     found = mails(path)
     patches = sorted((m for m in found if m.has_diff), key=lambda mail: mail.number)
     if not patches:

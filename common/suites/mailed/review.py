@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What `b4 review` reads of a check, as b4's own manual of it says: a JSON array. Pure.
+"""The result of a check for `b4 review`, as b4's manual describes it: a JSON array. Pure.
 
 Each entry has the name of a tool, which heads a column, and one of "pass", "warn" and "fail"; a
 line, and more lines for who looks closer. The lines are plain text.

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which kernel reads what another wrote: predicted from names of formats, and as it was run. Pure.
+"""Which kernel reads what another wrote: predicted from the names of formats, and tried. Pure.
 
 A kernel's image names the formats that it knows (kernel/image/offers.py); in the machine's RAM
 stand those that it has written (written.py). From these follows what a pair should do. What it

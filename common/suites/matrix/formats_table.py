@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Formats of kernels and what became of their pairs: as a table, as JSON, as a page. Pure."""
+"""The formats of kernels and the results of their pairs: table, JSON, page. Pure."""
 
 from __future__ import annotations
 

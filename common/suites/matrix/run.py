@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the cells of a matrix: one in this process, or many side by side by pytest-xdist."""
+"""Runs the cells of a matrix: one in this process, or many in parallel by pytest-xdist."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Which formats a kernel writes: what stands in the machine's RAM where it has left.
+"""Which formats a kernel writes: what is in the machine's RAM at its kexec.
 
 For each kernel of a matrix and each stage one machine is stopped at the jump, and the records of
 the handover are walked from outside, as `sweep --damage` does; none is changed.

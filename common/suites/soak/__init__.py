@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Trial after trial, round after round, and the table of them."""
+"""Every trial, round after round, and the table of the results."""

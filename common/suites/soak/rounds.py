@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Round after round of a soak, whatever becomes of a single trial."""
+"""The rounds of a soak, which go on whatever becomes of a single trial."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What a soak has seen: its state on disk, which trial comes next, and the table of all of them.
+"""The state of a soak on disk: its results, the next trial, and the table.
 
 A *round* is every trial of every chosen stage, once. Below CACHE/soak/NAME:
 

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Each call of a live update, cut at each point where something in it can fail."""
+"""Each call of a live update, failed at each point where something in it can fail."""

@@ -284,7 +284,7 @@ def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
             changes=changes,
         )
     except (KeyError, ValueError) as error:
-        raise ValueError(f"{key}={text[:200]} is no point: {error}") from None
+        raise ValueError(f"{key}={text[:200]} is not a point: {error}") from None
 
 
 @dataclass

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs a sweep: a machine, two kernels that fail where they are told to, a kexec between them."""
+"""Runs a sweep: a machine, two kernels with fault injection, a kexec between them."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1 on arm64: what is otherwise there, and what does not apply."""
+"""Stage 1 on arm64: what differs there, and what does not apply."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ REGISTERS_TAKEN = Check(
 
 ARM64 = Elsewhere(
     not_there={
-        "slow-clock": "a kernel reads the counter's rate in CNTFRQ_EL0, and no word of its command"
-        " line changes that; so no control sets a clock wrong there",
+        "slow-clock": "a kernel reads the counter's rate from CNTFRQ_EL0, which no kernel"
+        " parameter overrides; so no control sets a clock wrong there",
     },
     checks={"msrs_taken": REGISTERS_TAKEN},
     controls={

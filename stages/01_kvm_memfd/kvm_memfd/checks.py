@@ -63,7 +63,7 @@ def _ran_meanwhile(trial: Trial) -> Outcome:
         return no_data("facts preserve.guest_steps, load.guest_steps", expected="more than 0")
     return outcome(
         all(number and number > 0 for number in steps),
-        expected="the guest steps on during both",
+        expected="the guest keeps stepping during both",
         seen=f"{steps[0]} steps while preserving, {steps[1]} while loading",
         evidence="facts preserve.guest_steps, load.guest_steps",
     )

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1's controls of what is beside the guest: small memfds, memory that comes back, lists."""
+"""Stage 1's controls for what is next to the guest: small memfds, memory given back, lists."""
 
 from __future__ import annotations
 

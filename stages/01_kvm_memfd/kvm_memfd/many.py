@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about many sessions and about those that go on while reboot() serialises."""
+"""Checks of many sessions, and of processes that use LUO while reboot() serialises."""
 
 from __future__ import annotations
 
@@ -83,12 +83,12 @@ def _race_fault(seen: dict[str, str]) -> str | None:
 
 CLAIM = Claim(
     "lists of any length arrive whole",
-    "Lists of any length are handed over complete, as of one moment.",
+    "Lists of any length are handed over complete, as of one point in time.",
     (
         Check("many_came", "Did all of the many sessions, files and folios arrive?", _many),
         Check(
             "serialised_at_once",
-            "Is concurrent activity carried over as of one moment?",
+            "Is concurrent activity carried over as of one point in time?",
             _race,
         ),
     ),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about memory that was taken and has to come back. Pure functions of a Trial.
+"""Checks of memory that must be given back. Pure functions of a Trial.
 
 workload/given_back.c puts a file of 2 MiB (one of 4, where it is retrieved in vain) through every
 end that it can have, and notes the kernel's counters at each step. All but MemAvailable are exact;
@@ -84,7 +84,8 @@ def _faults(trial: Trial, step: Step) -> list[str] | Outcome:
     start, end = (_counters(trial, step.side, point) for point in (step.start, step.end))
     if start is None or end is None:
         return no_data(f"{step.side} facts memory.{step.start}, memory.{step.end}")
-    # Only a kernel that was booted shows its tree (kho_init(), Linux 7.3), so no later one's.
+    # Only a kernel that was booted by firmware shows its tree in debugfs: kho_init() (Linux 7.3)
+    # returns before that in one that was started by kexec.
     counted = step.side == OUTGOING and trial.update == 1 and "kho" not in step.ignored
     if counted and ("kho" not in start or "kho" not in end):
         return no_data(f"files-witness.json: KHO at {step.start}, {step.end}")
@@ -157,7 +158,7 @@ _NOT_KHO = frozenset({"kho"})
 
 
 def _given(file_kb: int) -> dict[str, int]:
-    """What the incoming kernel has more when all of a file, and of what describes it, is free."""
+    """Counter -> its increase in the incoming kernel once a file and its records are free."""
     whole = file_kb + _own_kb(file_kb) + _LIST_KB
     return {"total": whole, "available": whole}
 
@@ -242,8 +243,10 @@ def _lost_pages(trial: Trial) -> int:
     return (_given(FAILED_KB)["total"] - (end["total"] - start["total"])) // 4
 
 
-# Pages that KHO and LUO take for themselves, which no session gives back: KHO's device tree and its
-# kexec metadata, LUO's header, which is taken back before /init runs, and its header of FLBs.
+# Pages that KHO and LUO allocate for themselves, and that no session gives back: KHO's device tree
+# (kexec_handover.c: kho_init) and its kexec metadata (kho_out_kexec_metadata), LUO's header
+# (luo_core.c: luo_state_setup), which is freed before /init runs, and its header of FLBs
+# (luo_flb.c: luo_flb_setup_outgoing).
 _OWN = 4
 # A file of one page: folio, file, list of folios, chunk, list of files. The racers' log is one, and
 # so is what each of them may have had preserved; both come after the host's count.
@@ -380,7 +383,7 @@ CLAIM = Claim(
         ),
         Check(
             "all_restored",
-            "Is every page registered with KHO given back, and all other memory there?",
+            "Is every page registered with KHO given back, and no other memory missing?",
             _all_restored,
         ),
     ),

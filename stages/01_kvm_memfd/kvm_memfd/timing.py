@@ -25,7 +25,7 @@ def _guest_blackout(trial: Trial) -> str:
 
 
 def phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms, by the machine's counter, which runs on, but where marked "host"."""
+    """Phase -> ms by the machine's counter, which runs through the kexec; "(host)": the host's."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     found: dict[str, float | None] = {
         "preserve (guest runs)": us_fact_ms(before, "preserve.ram.us"),

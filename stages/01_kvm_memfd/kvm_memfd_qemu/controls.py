@@ -70,7 +70,7 @@ def _went_on_here(trial: Trial) -> Outcome:
     side, last = trial.side(OUTGOING), guest_of(trial).before
     given_up = side.stamps.get("await.goes-on") if side else None
     if given_up is None or last is None or "goes-on" in qemu_of(trial, OUTGOING).failed:
-        return no_data("the guest did not go on", expected="no faults")
+        return no_data("the guest did not continue", expected="no faults")
     faults = last.ending(".faults")
     beats = sum(t > given_up for t in guest_of(trial).beat_times)
     return outcome(

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""How the host sees that a guest runs of which nothing is known: it looks at its RAM."""
+"""How the host sees that an unknown guest runs: by its RAM."""
 
 from __future__ import annotations
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The host's part in stage 1 with QEMU: it tells QEMU what to do, and hears the guest.
+"""The host's part in stage 1 with QEMU: it drives QEMU over QMP, and reads the guest's lines.
 
 QEMU's monitor and the guest's console are virtio ports of the machine, sockets here. At each
 rendezvous of the workload the host does what is due: it has QEMU save, or load and continue,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1 with QEMU and a guest of the user's own: what can be asked of a guest nobody knows.
+"""Stage 1 with QEMU and the user's own guest: what can be checked of an unknown guest.
 
 Nothing in it answers to us. So the host looks, from outside, whether the pages in the page
 frames that RAM had before the kexec go on changing, and QEMU says whether it was reset.
@@ -70,8 +70,8 @@ _RAN_ON = Check(
     "guest_ran_on", "Does the guest run while it is being preserved?", _writes(OUTGOING), timed=True
 )
 _GOES_ON = Claim(
-    "the guest writes on, and is not reset",
-    "The guest goes on in the page frames it had, and was not reset.",
+    "the guest keeps writing, not reset",
+    "The guest continues in the page frames it had, and was not reset.",
     (
         Check("guest_goes_on", "Does it write to them after the resume?", _writes(INCOMING)),
         Check("not_reset", "Did QEMU see no reset of it?", _not_reset),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 1 with QEMU: the host's own, and a Linux in it, unchanged, cross the kexec."""
+"""Stage 1 with QEMU: an unmodified QEMU and its Linux guest cross the kexec."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
 
-# What opening a no-IOMMU device does to a kernel: TAINT_USER.
+# TAINT_USER: what registering a no-IOMMU device does to a kernel (drivers/vfio/group.c:
+# vfio_group_find_or_alloc, vfio_main.c: __vfio_register_dev).
 TAINT = 64
 
 
@@ -150,7 +151,7 @@ _guest_content = guest_checks.no_errors("memory", "counter", "msr")
 CLAIMS = (
     checks.live_update(taint=TAINT),
     Claim(
-        "DMA goes on through the kexec",
+        "DMA continues through the kexec",
         "The device keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
@@ -174,7 +175,7 @@ CLAIMS = (
     ),
     Claim(
         "no reset, no loss of mastering, no D3",
-        "The device is never reset, never barred from memory, never suspended.",
+        "The device is never reset, never loses bus mastering, never leaves D0.",
         frame_checks.LEFT_ALONE,
         said.LEFT_ALONE,
     ),
@@ -235,7 +236,7 @@ CLAIMS = (
         (
             Check(
                 "file_rules",
-                "Is the device's file to be had by its token alone, and FINISH refused until then?",
+                "Can the device's file be had by its token only, and is FINISH refused until then?",
                 results_ok(INCOMING, FILE_RULES),
             ),
             Check(

@@ -387,7 +387,7 @@ CONTROLS = (
     ),
     Control(
         name="reboot-refused",
-        what="a reboot to an image without KHO data, and one with the second device asleep:"
+        what="a reboot to an image without KHO data, and one with the second device suspended:"
         " both are refused, the device keeps running, and the run ends there",
         breaks=STOPPED,
         may_break=None,

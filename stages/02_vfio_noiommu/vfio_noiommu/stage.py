@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 2: a device without IOMMU goes on writing into a guest's RAM across the kexec."""
+"""Stage 2: a device without IOMMU keeps writing to a guest's RAM across the kexec."""
 
 from __future__ import annotations
 

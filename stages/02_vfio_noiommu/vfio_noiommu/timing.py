@@ -22,7 +22,7 @@ _UNREAD = "ring unread"
 
 
 def phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
+    """Phase -> ms by the machine's TSC, which runs through the kexec; "(host)": by the host's."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     found: dict[str, float | None] = {
         "preserve device (DMA runs)": us_fact_ms(before, "preserve.device.us"),

@@ -30,7 +30,7 @@ def _never_off(trial: Trial) -> Outcome:
         return no_data("no vtd_dmar_enable in qemu-trace.log", expected="one enable")
     return outcome(
         [on for _, on in enables] == [True] and enables[0][0] < 0,
-        expected="one enable, before the kexec, and no disable in the machine's life",
+        expected="one enable, before the kexec, and no disable in the machine's lifetime",
         seen=", ".join(f"{'enable' if on else 'disable'} at {ms:+.0f} ms" for ms, on in enables),
         evidence="qemu-trace.log, vtd_dmar_enable; times from 'Starting new kernel'",
     )
@@ -169,7 +169,7 @@ def _no_other_fault(trial: Trial) -> Outcome:
     return outcome(
         found is None or (page is not None and page <= found.lowest <= found.highest < page + PAGE),
         expected=f"no fault of {DEVICE} as long as every frame counts"
-        + (f", but at {page:#x}" if page is not None else ""),
+        + (f", except at {page:#x}" if page is not None else ""),
         seen=f"{found.count}, {found.lowest:#x} to {found.highest:#x}, first at"
         f" {found.first[0]:+.0f} ms"
         if found
@@ -188,7 +188,7 @@ def _reader_saw_all(trial: Trial) -> Outcome:
     return outcome(
         seen == [str(frames.sent - never), "0", "0", str(never)],
         expected=f"{frames.sent - never} frames, none lost or damaged, {never} missing in the"
-        " buffer, as their descriptors led elsewhere",
+        " buffer, as their descriptors pointed elsewhere",
         seen=f"{seen[0]} frames, {seen[1]} lost, {seen[2]} damaged, {seen[3]} missing",
         evidence="incoming facts reader.frames.*, against device-sent.bin",
     )
@@ -247,7 +247,7 @@ def _domain_id_reserved(trial: Trial) -> Outcome:
     mine = table.domain
     return outcome(
         all(mine not in one.values() and max(one.values(), default=0) > mine for one in others),
-        expected=f"{mine} only for {DEVICE}, and a higher one given away",
+        expected=f"{mine} only for {DEVICE}, and a higher one assigned",
         seen=", ".join(f"{bdf} has {domain}" for bdf, domain in others[-1].items()),
         evidence="tables.json, all context entries",
     )
@@ -453,7 +453,7 @@ TAKEN_OVER = (
 CLAIMS = (
     checks.live_update(),
     Claim(
-        "DMA goes on through the kexec",
+        "DMA continues through the kexec",
         "The device keeps writing into memory: while it is preserved, and through shutdown, kexec"
         " and boot.",
         frame_checks.WRITES_ON,
@@ -511,7 +511,7 @@ CLAIMS = (
     ),
     Claim(
         "no reset, no D3; the same device",
-        "The device is never reset, never barred from memory, never suspended; it is the same"
+        "The device is never reset, never loses bus mastering, never leaves D0; it is the same"
         " device.",
         (
             *frame_checks.LEFT_ALONE,
@@ -542,7 +542,7 @@ CLAIMS = (
         (
             Check(
                 "reuse_faults",
-                "Do frames fault at once where it unmapped memory just in use?",
+                "Do frames fault at once where memory in use was just unmapped?",
                 _reuse_faults,
                 timed=True,
                 but=landed_by_cache,

@@ -222,7 +222,7 @@ def _still_there(trial: Trial) -> Outcome:
 def _other_left_alone(trial: Trial) -> Outcome:
     side = trial.side(INCOMING)
     if side is None:
-        return no_data("incoming side never spoke", expected="bus mastering not touched")
+        return no_data("incoming side has no output", expected="bus mastering not touched")
     return outcome(
         "other.command" not in side.facts,
         expected="bus mastering not touched",
@@ -411,7 +411,7 @@ CONTROLS = (
     ),
     Control(
         name="permissions-not-compared",
-        what="an incoming kernel in which RESTORE compares addresses and no permissions",
+        what="an incoming kernel in which RESTORE compares addresses but not permissions",
         with_patch="faults/permissions-not-compared.patch",
         incoming_only=True,
         breaks=frozenset({"incoming_rules", "pinned", "device_retrieved"}),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""What the host saw of the IOMMU, by the point at which it looked, or by the part of the trial."""
+"""What the host saw of the IOMMU, by the point at which it sampled, or by part of the trial."""
 
 from __future__ import annotations
 

@@ -114,7 +114,7 @@ GAPS = (
     Gap(
         name="iommufd",
         lacks=RESTORED,
-        what="a kernel that hands over tables, and no iommufd in which they are of use",
+        what="a kernel that hands over page tables, but no iommufd to use them",
         breaks=frozenset({"device_retrieved", "dma_in_gap", "no_silence", "unmap_faults"}),
         may_break=_OTHERS - _BEFORE - _TABLES,
         unasked=dict.fromkeys(_RULES, "the errnos are those of our series"),

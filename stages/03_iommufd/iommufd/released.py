@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Questions about the end of a device that was taken over. Pure functions of a Trial.
+"""Checks of how a device that was taken over is released. Pure functions of a Trial.
 
 workload/release.c detaches it while the host sends, destroys HWPT and IOAS, and closes it.
 """
@@ -54,18 +54,18 @@ def _all_given_back(trial: Trial) -> Outcome:
     freed, wanted = len(table.pages), dict.fromkeys(_RELEASED, "0")
     return outcome(
         said == wanted and pins == _UNPINNED and adopted - released == freed,
-        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} pages of tables less, the device"
+        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} fewer pages of tables, the device"
         " opened again",
         seen=", ".join(f"{key}={value}" for key, value in said.items())
-        + f", {pins}, {adopted - released} pages less",
+        + f", {pins}, {adopted - released} fewer pages",
         evidence="incoming facts release.*, pins.released, iommu_pages.*; tables.json",
     )
 
 
 RELEASED = Claim(
-    "all of it can be given back",
-    "The end is an ordinary one: detached, the device is led nowhere; tables, pins and the device"
-    " itself are given back.",
+    "all of it can be released",
+    "The device ends like any other: once detached, its DMA is blocked; page tables, pins and the"
+    " device itself are released.",
     (
         Check(
             "detached_blocked",

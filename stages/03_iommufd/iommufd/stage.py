@@ -33,7 +33,7 @@ def _size(options: Mapping[str, int]) -> Size:
     check_ring(rate=rate, ring=ring, seconds=GAP_SECONDS * options.get("patience", 1))
     if ring % _CHUNK or ring < 2 * _CHUNK:
         raise UsageError(
-            f"a ring of {ring} is none of stage 3, which maps {_CHUNK} buffers at a time;"
+            f"a ring of {ring} does not suit stage 3, which maps {_CHUNK} buffers at a time;"
             f" ask for a --ring that is a multiple of {_CHUNK}, at least {2 * _CHUNK}"
         )
     memory = 2 * (ring * _BUFFER_KIB // 1024 + 2)

@@ -14,7 +14,7 @@ _GUEST_BLACKOUT = "blackout (guest's TSC)"
 
 
 def phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms, by the machine's TSC (it runs through the kexec) but where marked "host"."""
+    """Phase -> ms by the machine's TSC, which runs through the kexec; "(host)": by the host's."""
     after = trial.side(INCOMING)
     found: dict[str, float | None] = {
         **across(trial),
@@ -30,7 +30,7 @@ def phases(trial: Trial) -> dict[str, float]:
 
 
 def blackout(_trial: Trial) -> dict[str, float]:
-    """None: in the main run no guest stands still."""
+    """{}: in the main run there is no guest to pause."""
     return {}
 
 

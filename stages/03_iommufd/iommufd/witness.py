@@ -94,8 +94,8 @@ class TranslationWitness(FrameWitness):
             roots = [address for _, address in _roots(parse(lines, clock_offset_ns=0))]
         if not roots:
             raise HarnessError(
-                "the host cannot read the IOMMU's tables: QEMU's trace tells of no root table that"
-                " the kernel set (no vtd_reg_dmar_root in qemu-trace.log)"
+                "the host cannot read the IOMMU's tables: QEMU's trace has no root table set by"
+                " the kernel (no vtd_reg_dmar_root in qemu-trace.log)"
             )
         return roots[-1]
 
@@ -111,7 +111,7 @@ class TranslationWitness(FrameWitness):
 
 
 def _domains(ram: MachineRam, root: int) -> dict[str, int]:
-    """Domain ID of every device; none where there is no table."""
+    """BDF -> domain ID of every device; {} where there is no table."""
     try:
         return domain_ids(ram.read, root) if root else {}
     except ValueError:
@@ -177,12 +177,14 @@ def _ms(t: int, zero: int) -> float:
 
 
 def _enables(events: Iterable[TraceEvent]) -> Iterator[tuple[int, bool]]:
+    """(host's ns, True for enable) of each switch of translation."""
     for event in events:
         if event.name == "vtd_dmar_enable":
             yield event.t, event.text.endswith(" 1")
 
 
 def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
+    """(host's ns, address of the root table in hex) of each root table that a kernel set."""
     for event in events:
         if event.name == "vtd_reg_dmar_root" and (match := _ROOT.match(event.text)):
             yield event.t, match[1]

@@ -105,17 +105,17 @@ def made_up(trial: Trial) -> int | None:
 
 
 def raised(trial: Trial) -> tuple[int, int, int]:
-    """Interrupts that the device raised, of all vectors: before the guest stopped, while it stood
-    still, after it was resumed."""
+    """Interrupts that the device raised, on all vectors: (before the guest was paused, while it was
+    paused, after its resume)."""
     counts = trial.seen(NicEvidence).interrupts
     before, gap, after = (sum(c.values()) for c in (counts.before, counts.gap, counts.after))
     return before, gap, after
 
 
 def ledger(trial: Trial) -> dict[str, tuple[int, int]] | None:
-    """For each vector of the guest's: what it counted, and what the device raised or was made up.
+    """Vector's name in the guest -> (what it counted, what the device raised or was injected).
 
-    In /proc/interrupts the vectors stand in their order.
+    /proc/interrupts lists the vectors in their order.
     """
     vectors, injected = guest_of(trial).vectors, made_up(trial)
     if not vectors or injected is None or not any(raised(trial)):
@@ -137,7 +137,7 @@ def _interrupt_ledger(trial: Trial) -> Outcome:
     return outcome(
         any(counted for counted, _ in found.values())
         and all(counted <= most for counted, most in found.values()),
-        expected=f"on no vector more than was raised ({before} before, {gap} while it stood still,"
+        expected=f"on no vector more than was raised ({before} before, {gap} while it was paused,"
         f" {after} since) and one made up",
         seen=", ".join(f"{name} {counted} of {most}" for name, (counted, most) in found.items()),
         evidence="guest.jsonl, irq.* (/proc/interrupts); qemu-trace.log, MSI-X notify",
@@ -177,8 +177,10 @@ def _kernel_silent(trial: Trial) -> Outcome:
     others = [text for text in said if not text.startswith("clocksource: ")]
     return outcome(
         not others,
-        expected="no complaint after the NIC was up, but of the TSC, which is not its clock",
-        seen=f"{len(others)}: {others[0]}" if others else f"none, and {len(said)} lines of the TSC",
+        expected="no complaint after the NIC was up, except about the TSC, which is not its clock",
+        seen=f"{len(others)}: {others[0]}"
+        if others
+        else f"none, and {len(said)} lines about the TSC",
         evidence="guest.jsonl, kernel (/dev/kmsg)",
     )
 
@@ -190,7 +192,7 @@ def _guest_time(trial: Trial) -> Outcome:
     stopped = qemu_of(trial, OUTGOING).events.get("stop")
     resumed = qemu_of(trial, INCOMING).events.get("resume")
     if before is None or last is None or stopped is None or resumed is None:
-        return no_data("beats before and after the resume", expected="a clock that goes on")
+        return no_data("beats before and after the resume", expected="a clock that continues")
     ran = (last.t - before.t - (resumed - stopped)) / 1e6
     own = (last.exact("mono_ns") - before.exact("mono_ns")) / 1e6
     bound = max(_LATE_MS, ran * _LATE_PART)
@@ -243,7 +245,7 @@ def _same_config(trial: Trial) -> Outcome:
     differ = [key for key, one, other in zip(keys, *seen, strict=True) if one != other]
     return outcome(
         not differ,
-        expected=f"{seen[0][1][:24]}… and the port's, but for I/O decoding",
+        expected=f"{seen[0][1][:24]}… and the port's, except for I/O decoding",
         seen="the same" if not differ else f"{differ[0]}: {sides[1].facts[differ[0]]}",
         evidence="facts device.bdf, device.config, port.config",
     )
@@ -280,7 +282,7 @@ def _own_ram_only(trial: Trial) -> Outcome:
 CLAIMS = (
     checks.LIVE_UPDATE,
     Claim(
-        "DMA goes on through the kexec",
+        "DMA continues through the kexec",
         "The NIC keeps writing into the guest's memory: while it is preserved, and through"
         " shutdown, kexec and boot.",
         frame_checks.WRITES_ON,
@@ -299,12 +301,12 @@ CLAIMS = (
         (said.NONE_LOST[0],),
     ),
     Claim(
-        "interrupts go on, the gap's included",
+        "interrupts continue, with the gap's",
         "Interrupts reach the guest again, including those of the gap.",
         (
             Check(
                 "gap_delivered",
-                "Did the guest promptly read what arrived while it stood still?",
+                "Did the guest promptly read what arrived while it was paused?",
                 _fell_into_the_gap,
             ),
             Check(
@@ -318,7 +320,7 @@ CLAIMS = (
         ),
     ),
     Claim(
-        "TCP through the NIC goes on",
+        "TCP through the NIC continues",
         "The guest's TCP connection to the host, through the NIC, opened before the kexec, is used"
         " after it.",
         (Check("tcp_to_host", "Does the guest answer on the same TCP connection?", _tcp_to_host),),
@@ -343,7 +345,8 @@ CLAIMS = (
     ),
     Claim(
         "no reset, no D3; the same device",
-        "The NIC is never reset, never barred from memory, never suspended; it is the same device.",
+        "The NIC is never reset, never loses bus mastering, never leaves D0; it is the same"
+        " device.",
         (
             *frame_checks.LEFT_ALONE,
             Check(

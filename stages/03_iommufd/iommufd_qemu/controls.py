@@ -40,7 +40,7 @@ def _bailed(text: str) -> Callable[[Trial], Outcome]:
     """The workload ended its side, in these words."""
 
     def ask(trial: Trial) -> Outcome:
-        return said(text, trial.setting.ended_detail, "the workload's last words")
+        return said(text, trial.setting.ended_detail, "the workload's last message")
 
     return ask
 
@@ -230,7 +230,7 @@ CONTROLS: tuple[Control, ...] = (
         what="QEMU's CPR state claims to be of another version",
         breaks=frozenset({"both_sides_ended_well", "device_retrieved", "same_pages"}),
         may_break=None,
-        reason=reason(_bailed("QEMU's CPR state is none of 11.1: version")),
+        reason=reason(_bailed("QEMU's CPR state is not that of 11.1: version")),
         holds=(checks.ONE_QEMU,),
     ),
     Control(

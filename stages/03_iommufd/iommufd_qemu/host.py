@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""The host's part in stage 3 with QEMU: frames, a look at the IOMMU's tables, and the guest.
+"""The host's part in stage 3 with QEMU: frames, samples of the IOMMU's tables, the guest.
 
 It sends and watches as for stage 3's own program, and talks to the guest over TCP. Beside that it
 tells QEMU what to do at each rendezvous, over QMP: to become the workload's program by cpr-exec, or
@@ -169,7 +169,9 @@ class NicHost(TranslationWitness):
             beats.append(beat.number("nic.frames"))
             return beats[-1] > beats[0] and len(set(beats[-_STILL_BEATS:])) == 1
 
-        self._guest.wait(all_read, what="read what came while it stood still", seconds=_GAP_SECONDS)
+        self._guest.wait(
+            all_read, what="read what arrived while it was paused", seconds=_GAP_SECONDS
+        )
 
     def _save(self) -> None:
         if self._control == _IDLE:

@@ -59,7 +59,7 @@ NOT_CLAIMED = (
     " between are replaced by one injected on each vector, for which the guest's"
     " driver finds either no work or all of it.",
     "Interrupt remapping is not handed over: the next kernel sets it up from scratch.",
-    "The guest stands still while QEMU saves, while the device is preserved, through the kexec and"
+    "The guest is paused while QEMU saves, while the device is preserved, through the kexec and"
     " until another QEMU has loaded it.",
     "The format in which QEMU passes on its descriptors is private to QEMU 11.1;"
     " no other version is supported.",
@@ -158,7 +158,7 @@ STAGE = replace(
         "finish": "session finished: {}",
         "irq.injected": "the guest runs; one interrupt made up on each of {} vectors",
         "await resume": "another QEMU is up; it loads",
-        "t.resumed": "nothing is sent until it has read what came while it stood still",
+        "t.resumed": "nothing is sent until it has read what arrived while it was paused",
         "await silence": "the host stops sending",
     },
     headline=headline,

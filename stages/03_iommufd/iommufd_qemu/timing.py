@@ -20,7 +20,7 @@ from common.record.timing import (
 
 
 def phases(trial: Trial) -> dict[str, float]:
-    """Phases in ms. The guest stands still from QEMU's event STOP to its event RESUME."""
+    """Phase -> ms. The guest is paused from QEMU's event STOP to its event RESUME."""
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     found: dict[str, float | None] = {
         "kexec load (guest runs)": us_fact_ms(before, "load.us"),
