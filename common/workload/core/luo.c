@@ -4,9 +4,13 @@
  * preserved: closing it before the kexec takes everything back, so whoever
  * holds it has to live until reboot().
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <syslog.h>
 #include <unistd.h>
 
 #include <linux/liveupdate.h>
@@ -20,12 +24,38 @@ int luo_open(void)
 	return sys(open(LUO_DEVICE, O_RDWR | O_CLOEXEC));
 }
 
+/*
+ * LUO's last warning or error in the kernel's log: a record of /dev/kmsg is
+ * "LEVEL,NUMBER,...;TEXT\n" and more lines.
+ */
+static const char *complaint(void)
+{
+	static char said[256] = "LUO says nothing of it";
+	char record[8192], *text;
+	ssize_t length;
+	int fd = open("/dev/kmsg", O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+
+	if (fd < 0)
+		return said;
+	/* EPIPE: records were written over, and reading goes on with the oldest that is left. */
+	while ((length = read(fd, record, sizeof(record) - 1)) > 0 ||
+	       (length < 0 && errno == EPIPE)) {
+		record[length > 0 ? length : 0] = '\0';
+		text = strchr(record, ';');
+		if (text && LOG_PRI(atoi(record)) <= LOG_WARNING &&
+		    !strncmp(text + 1, "luo", 3))
+			snprintf(said, sizeof(said), "%.*s", (int)strcspn(text + 1, "\n"), text + 1);
+	}
+	close(fd);
+	return said;
+}
+
 int luo_must_open(void)
 {
 	int fd = luo_open();
 
 	if (fd < 0)
-		bail("%s: %s (%s)", LUO_DEVICE, errno_name(fd), kernel_complained("luo"));
+		bail("%s: %s (%s)", LUO_DEVICE, errno_name(fd), complaint());
 	return fd;
 }
 

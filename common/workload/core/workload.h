@@ -49,9 +49,6 @@ extern const struct stage_ops stage;
 /* init.c */
 void __noreturn holder_request_kill(void);
 
-/* kernel_log.c */
-const char *kernel_complained(const char *prefix);
-
 /* params.c */
 bool param_get(const char *name, char *value, size_t size);
 u64 param_u64(const char *name, u64 otherwise);
