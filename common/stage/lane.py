@@ -107,7 +107,7 @@ SERVER_CLAIM = Claim(
 )
 CLAIM = Claim(
     "debug kernels report nothing",
-    "Both kernels, with all debug checks on, report no error.",
+    "Both kernels, with their debug checks on, report no error.",
     (
         Check("debug_kernels", "Were KASAN, lockdep and kmemleak active?", _kasan_ran),
         Check("no_leak", "Does kmemleak find nothing?", _no_leak),
