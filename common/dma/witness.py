@@ -114,6 +114,8 @@ class FrameWitness:
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
         self._credit = machine.scratch / "credit"
+        self._rests = False
+        """For good: whatever was sent now would land in memory that is not the device's any more."""
 
     def on_line(self, text: str) -> None:
         """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
@@ -133,8 +135,10 @@ class FrameWitness:
             self._tell(self._running[0], "hold")
         elif text.startswith(self.unread_to):
             self._tell(self._running[0], "release")
-            self._tell(self._running[-1], self.from_then_on)
+            if not self._rests:
+                self._tell(self._running[-1], self.from_then_on)
         elif text == "# await quiet":
+            self._rests = True
             self._tell(self._running[-1], "hold")
             time.sleep(_DRAIN_SECONDS)
 
