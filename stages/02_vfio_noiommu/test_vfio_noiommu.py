@@ -55,7 +55,8 @@ def test_control_fails_for_its_own_reason(run_setup: RunSetup, control: Control)
 def test_a_taker_is_killed_after_any_other_step(run_setup: RunSetup, last: str) -> None:
     """Of those that are no controls by themselves."""
     control = replace(STAGE.control("taker-killed-map"), name=f"taker-killed-{last}")
-    trial = quiet_trial(run_setup, TrialPlan(control.name, control))
+    stage = replace(run_setup.stage, controls=(control,))
+    trial = quiet_trial(replace(run_setup, stage=stage), TrialPlan(control.name, control))
     verdict = judge_control(trial, control, STAGE)
     assert verdict.status == "FAILED AS EXPECTED", verdict.why
 

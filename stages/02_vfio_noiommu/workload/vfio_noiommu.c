@@ -521,7 +521,7 @@ static bool adopt_device(struct incoming *in)
 	struct nic *nic = &in->nic;
 	int device, ret;
 
-	if (param_control("device-missing")) {
+	if (param_control("device-missing") || param_control("class-patch-off")) {
 		retrieve_fd(in, TOKEN_DEVICE, "retrieve.device");
 		retrieve_fd(in, TOKEN_DEVICE, "retrieve.device_again");
 		return false;
