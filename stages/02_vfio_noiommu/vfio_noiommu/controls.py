@@ -5,8 +5,8 @@ from __future__ import annotations
 
 from common.checks import live_update as checks
 from common.checks.controls import panicked, reason, was_reset
-from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are, no_data, outcome
-from common.checks.model import Check, Control, Outcome
+from common.checks.live_update import INCOMING, OUTGOING, fact_is, facts_are
+from common.checks.model import Check, Control
 from common.dma import checks as frame_checks
 from common.dma.controls import (
     CONFIG_UNTOUCHED,
@@ -15,13 +15,22 @@ from common.dma.controls import (
     master_cleared_later,
     silent_from_jump,
 )
-from common.dma.evidence import DmaEvidence
-from common.dma.frames import Window
-from common.guest.checks import both
-from common.record.evidence import Trial
 from vfio_noiommu.checks import CLAIMS
+from vfio_noiommu.reasons import (
+    after_close,
+    command_written,
+    into_freed_pages,
+    left_unfinished,
+    other_goes_on,
+    other_stopped,
+    pages_moved,
+    port_unbound,
+    reset_by_hand,
+    ring_ran_empty,
+    was_missing,
+    went_to_sleep,
+)
 
-RULE_UNFINISHED = "kexec_with_a_session_unfinished"
 LIVE = frozenset(check.name for check in CLAIMS[0].checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 # The guest itself is none the worse for a device that has stopped.
@@ -54,102 +63,6 @@ WITHOUT_DMA = ALL - LIVE - GUEST - BEFORE
 WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"}
 
 
-def _went_to_sleep(trial: Trial) -> Outcome:
-    found = trial.seen(DmaEvidence).trace.power
-    return outcome(
-        any("->D3" in entry.text and entry.ms > 0 for entry in found),
-        expected="D0 to D3 in the incoming kernel",
-        seen=f"{found[0].text} at {found[0].ms:+.1f} ms" if found else "never",
-        evidence="qemu-trace.log",
-    )
-
-
-def _pages_moved(trial: Trial) -> Outcome:
-    side = trial.side(INCOMING)
-    moved = side.number("pfn.moved") if side else None
-    if moved is None:
-        return no_data("fact pfn.moved", expected="more than 0")
-    return outcome(
-        moved > 0,
-        expected="pages of the memfd have moved",
-        seen=f"{moved} moved",
-        evidence="fact pfn.moved",
-    )
-
-
-def _reset_by_hand(trial: Trial) -> Outcome:
-    resets = trial.seen(DmaEvidence).trace.resets
-    found = [one for one in resets if "ctrl_sw_reset" in one.text and one.ms > 0]
-    return outcome(
-        bool(found),
-        expected="a reset by the device's own register in the incoming kernel",
-        seen=f"{found[0].text} at {found[0].ms:+.1f} ms" if found else "none",
-        evidence="qemu-trace.log",
-    )
-
-
-def _other_goes_on(trial: Trial) -> Outcome:
-    other = trial.seen(DmaEvidence).other
-    if other is None:
-        return no_data("other-landed.bin", expected="frames after the kexec")
-    return outcome(
-        other.after.landed > 0,
-        expected="frames of the second device after the kexec",
-        seen=f"{other.after.landed} of {other.after.sent}",
-        evidence="other-landed.bin",
-    )
-
-
-def _ring_ran_empty(trial: Trial) -> Outcome:
-    sides = both(trial)
-    numbers = [side.number("guest.frames") for side in sides] if sides else [None]
-    count = sides[0].number("ring.count") if sides else None
-    if None in numbers or count is None:
-        return no_data("facts ring.count, guest.frames", expected="a ring that ran empty")
-    before, after = (number or 0 for number in numbers)
-    return outcome(
-        count <= after <= before + count,
-        expected=f"{count} to {before + count} frames: one round, no more",
-        seen=f"{before} before the kexec, {after} in the end",
-        evidence="facts ring.count, guest.frames",
-    )
-
-
-def _command_written(trial: Trial) -> Outcome:
-    """Of all rules this one alone is broken, on both sides."""
-    bad = [[r.name for r in side.results if not r.ok] for side in trial.sides]
-    return outcome(
-        bad == [["write_command"]] * 2,
-        expected="write_command not ok, on both sides",
-        seen="; ".join(", ".join(names) or "all ok" for names in bad) or "nobody spoke",
-        evidence="KTAP of both sides",
-    )
-
-
-def _was_missing(trial: Trial) -> Outcome:
-    wanted = {"retrieve.device": "-19", "retrieve.device_again": "-19"}
-    return facts_are(INCOMING, wanted)(trial)
-
-
-def _after_close(*, runs: bool) -> Check:
-    """What the device does when the session is closed that holds it, and it is not taken over."""
-    expected = ("some" if runs else "no") + " frames in the second after that"
-
-    def ask(trial: Trial) -> Outcome:
-        side = trial.side(INCOMING)
-        frames = side.number("left.frames") if side else None
-        if frames is None:
-            return no_data("fact left.frames", expected=expected)
-        return outcome(
-            (frames > 0) is runs,
-            expected=expected,
-            seen=f"{frames} frames",
-            evidence="incoming fact left.frames",
-        )
-
-    return Check("after_close", "What does the device do when its session is closed?", ask)
-
-
 def _taker_killed(last: str, *, before: str) -> Control:
     """The second device's taker dies after `last`; a step of workload/taker.c."""
     return Control(
@@ -172,52 +85,8 @@ def _taker_killed(last: str, *, before: str) -> Control:
             )
         ),
         holds=(
-            Check("taker_stopped", "Is the device stopped when its taker is dead?", _other_stopped),
+            Check("taker_stopped", "Is the device stopped when its taker is dead?", other_stopped),
         ),
-    )
-
-
-def _after_finish(trial: Trial) -> Window | None:
-    """What the second device did after FINISH; None when that is not known."""
-    other = trial.seen(DmaEvidence).other
-    return other.finished if other else None
-
-
-def _into_freed_pages(trial: Trial) -> Outcome:
-    """FINISH freed the second device's memory, which nobody had retrieved, and it wrote on."""
-    side, finished = trial.side(INCOMING), _after_finish(trial)
-    ret = side.facts.get("finish") if side else None
-    if finished is None:
-        return no_data("other-landed.bin, fact t.finished", expected="frames after FINISH")
-    return outcome(
-        ret == "0" and finished.fresh > 0,
-        expected="FINISH=0, then frames of the second device in the pages that it freed",
-        seen=f"FINISH={ret}, then {finished.fresh} of {finished.sent} frames",
-        evidence="incoming fact finish; other-landed.bin",
-    )
-
-
-def _left_unfinished(trial: Trial) -> Outcome:
-    """The incoming side's last word is from before a kexec that had to be refused."""
-    side = trial.side(INCOMING)
-    names = [result.name for result in side.results] if side else []
-    return outcome(
-        bool(names) and names[-1] != "open_after_close" and RULE_UNFINISHED not in names,
-        expected=f"no word after the attempt of {RULE_UNFINISHED}",
-        seen=f"{names[-1]} was the last" if names else "nothing",
-        evidence="incoming KTAP",
-    )
-
-
-def _port_unbound(trial: Trial) -> Outcome:
-    """The rule of the port alone does not hold."""
-    side = trial.side(OUTGOING)
-    bad = [result.name for result in side.results if not result.ok] if side else []
-    return outcome(
-        bad == ["unbind_port"],
-        expected="unbind_port not ok",
-        seen=", ".join(bad) or "all ok",
-        evidence="outgoing KTAP",
     )
 
 
@@ -239,18 +108,6 @@ def _skew(
         holds=(CONFIG_UNTOUCHED, checks.ONE_QEMU),
         with_patch=with_patch,
         with_config=with_config,
-    )
-
-
-def _other_stopped(trial: Trial) -> Outcome:
-    finished = _after_finish(trial)
-    if finished is None:
-        return no_data("other-landed.bin, fact t.finished", expected="no frame after FINISH")
-    return outcome(
-        finished.sent > 0 and finished.fresh == 0,
-        expected="no frame of the second device after FINISH",
-        seen=f"{finished.fresh} of {finished.sent}",
-        evidence="other-landed.bin",
     )
 
 
@@ -307,7 +164,7 @@ CONTROLS = (
         what="a kernel that allows writes to PCI_COMMAND of a device in a live update",
         with_patch="faults/command-write-allowed.patch",
         breaks=frozenset({"outgoing_rules", "incoming_rules"}),
-        reason=reason(_command_written),
+        reason=reason(command_written),
     ),
     Control(
         name="d0-patch-off",
@@ -316,7 +173,7 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
-        reason=reason(_went_to_sleep, timed=True),
+        reason=reason(went_to_sleep, timed=True),
     ),
     Control(
         name="pin-patch-off",
@@ -328,7 +185,7 @@ CONTROLS = (
         # The host sends nothing from before the pages move on: what the device writes after that
         # would go anywhere, and anything could come of it.
         may_break=WITHOUT_DEVICE | GUEST,
-        reason=reason(_pages_moved),
+        reason=reason(pages_moved),
     ),
     Control(
         name="stock-kernel",
@@ -417,7 +274,7 @@ CONTROLS = (
             }
         ),
         may_break=WITHOUT_DEVICE,
-        reason=reason(_reset_by_hand, timed=True),
+        reason=reason(reset_by_hand, timed=True),
     ),
     Control(
         name="byte-flipped",
@@ -439,7 +296,7 @@ CONTROLS = (
                 "dma_after",
             }
         ),
-        reason=reason(_ring_ran_empty),
+        reason=reason(ring_ran_empty),
     ),
     Control(
         name="receiver-off",
@@ -456,12 +313,12 @@ CONTROLS = (
         breaks=frozenset({"other_silent"}),
         # Nobody retrieves it, so FINISH resets it; the trace does not say which device it was.
         may_break=frozenset({"no_device_reset"}),
-        reason=reason(_other_goes_on),
+        reason=reason(other_goes_on),
         holds=(
             Check(
                 "other_stopped",
                 "Does FINISH stop the device that nobody retrieved?",
-                _other_stopped,
+                other_stopped,
             ),
         ),
     ),
@@ -518,7 +375,7 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"device_retrieved", "other_silent"}),
         may_break=None,
-        reason=reason(_into_freed_pages),
+        reason=reason(into_freed_pages),
         holds=(checks.ONE_QEMU,),
     ),
     Control(
@@ -540,7 +397,7 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"both_sides_ended_well", "incoming_rules", "session_finished"}),
         may_break=None,
-        reason=reason(_left_unfinished),
+        reason=reason(left_unfinished),
     ),
     Control(
         name="retrieve-tried-once",
@@ -582,7 +439,7 @@ CONTROLS = (
             )
         ),
         holds=(
-            Check("port_unbound", "Was the port's driver unbound?", _port_unbound),
+            Check("port_unbound", "Was the port's driver unbound?", port_unbound),
             checks.ONE_QEMU,
         ),
     ),
@@ -613,7 +470,7 @@ CONTROLS = (
             {"device_retrieved", "same_place", "file_rules", "incoming_rules", "ring_went_round"}
         ),
         may_break=WITHOUT_DEVICE,
-        reason=reason(_was_missing),
+        reason=reason(was_missing),
     ),
     Control(
         name="session-left",
@@ -621,7 +478,7 @@ CONTROLS = (
         breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "finish", "-9")),
-        holds=(_after_close(runs=False),),
+        holds=(after_close(runs=False),),
     ),
     Control(
         name="discard-patch-off",
@@ -632,7 +489,7 @@ CONTROLS = (
         breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
         may_break=WITHOUT_DEVICE,
         reason=reason(fact_is(INCOMING, "finish", "-9")),
-        holds=(_after_close(runs=True),),
+        holds=(after_close(runs=True),),
     ),
     _taker_killed("device", before="before it has bound the device to an iommufd"),
     _taker_killed("map", before="before it has attached the device to its memory"),

@@ -20,7 +20,7 @@ from common.checks.promise import (
 )
 from common.dma.controls import STOPPED_AT_KEXEC
 from common.record.evidence import Trial
-from iommufd.controls import turned_off
+from iommufd.reasons import turned_off
 
 # Of both workloads of the stage.
 TRANSLATION: dict[str, Promise] = {
