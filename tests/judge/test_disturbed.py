@@ -38,6 +38,11 @@ def trial_2(tmp_path: Path) -> Loader:
 
 
 @pytest.fixture
+def trial_3(tmp_path: Path) -> Loader:
+    return RecordedTrial(load_stage(3), RECORDED / "iommufd" / "main", tmp_path)
+
+
+@pytest.fixture
 def trial_1(tmp_path: Path) -> Loader:
     return RecordedTrial(STAGE_1, RECORDED / "kvm_memfd" / "main", tmp_path)
 
@@ -178,6 +183,52 @@ def test_an_absence_excuses_bounds_in_time_only(
 ) -> None:
     verdict = judge_trial(trial_2(edited(edit, harness=(-9000, -9000 + ms))), STAGE_2)
     assert verdict.status == status, verdict.why
+
+
+def not_ok(rule: str, said_of_it: str = "") -> Edit:
+    """A rule that does not hold, and a fact that the workload told before that."""
+
+    def edit(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        lines = path.read_text().splitlines(keepends=True)
+        at = next(n for n, line in enumerate(lines) if line.endswith(f' {rule}"]\n'))
+        lines[at] = lines[at].replace('"ok ', '"not ok ')
+        if said_of_it:
+            stamp = json.loads(lines[at])[0]
+            lines.insert(at, json.dumps([stamp, f"# {said_of_it}"]) + "\n")
+        path.write_text("".join(lines))
+
+    return edit
+
+
+def mapped(when: str, count: int) -> Edit:
+    def edit(folder: Path) -> None:
+        looks = json.loads((folder / "tables.json").read_text())
+        next(one for one in looks if one["when"] == when)["01:00.0"]["mapped"] = count
+        (folder / "tables.json").write_text(json.dumps(looks))
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("edit", "check", "status"),
+    [
+        # Too few frames in time; and some that landed where nothing is mapped.
+        (said("unmap.missing=50 of 50", "unmap.missing=10 of 50"), "unmap_faults", "DISTURBED"),
+        (mapped("unmapped", 6295552), "unmap_faults", "FAIL"),
+        (said("reuse.landed=0 of 32", "reuse.landed=5 of 32"), "reuse_faults", "FAIL"),
+        (said("release.frames=0", "release.frames=7"), "detached_blocked", "FAIL"),
+        # A rule that does not hold because no frame came, and one with the wrong errno.
+        (not_ok("restore_twice"), "incoming_rules", "DISTURBED"),
+        (not_ok("restore_twice", "rule.restore_twice=0"), "incoming_rules", "FAIL"),
+    ],
+)
+def test_what_no_absence_explains_behind_an_iommu(
+    trial_3: Loader, edit: Edit, check: str, status: str
+) -> None:
+    verdict = judge_trial(trial_3(edited(edit, harness=(-9000, -1000))), load_stage(3))
+    found = next(a.outcome for a in verdict.answers if a.check == check)
+    assert found.status == status, found.seen
 
 
 def test_a_failure_of_the_kernels_is_not_hidden_by_a_disturbed_check(trial_2: Loader) -> None:
