@@ -115,7 +115,7 @@ class FrameWitness:
         self._running: list[subprocess.Popen[str]] = []
         self._credit = machine.scratch / "credit"
         self._rests = False
-        """For good: whatever was sent now would land in memory that is not the device's any more."""
+        """For good: what was sent now would land in memory that is no longer the device's."""
 
     def on_line(self, text: str) -> None:
         """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
