@@ -69,7 +69,7 @@ class DeviceTrace(Stored):
 
 class OtherDevice(Stored):
     """The second device: before the kexec, in the old kernel's last moments, after the kexec,
-    and after FINISH, or the death of a process that took it over, where it came so far."""
+    and after FINISH, or from the death of who took it over to its next use, where it came so far."""
 
     before: Window
     last: Window

@@ -306,6 +306,8 @@ def _other(
     stamps = {key: stamp for side in sides for key, stamp in side.stamps.items()}
     left = _left(sides) or kexec
     finished = stamps.get("t.taker_died", stamps.get("t.finished"))
+    # Whoever uses the device next may get the same pages for it.
+    until = stamps.get("t.taken_again", end)
 
     def look(begin: int, until: int) -> Window:
         return look_at(sent, landed, begin, until, {})
@@ -314,7 +316,7 @@ def _other(
         before=look(sent[0], kexec),
         last=look(sent[max(0, bisect_left(sent, left) - _LAST_FRAMES)], left),
         after=look(kexec, end),
-        finished=look(finished, end) if finished is not None else None,
+        finished=look(finished, until) if finished is not None else None,
     )
 
 

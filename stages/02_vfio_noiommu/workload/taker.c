@@ -87,24 +87,12 @@ static void take_over(struct taker *taker)
 	bail("stage.control=%s", last);
 }
 
-/*
- * The memory of whoever comes next is there before that of the first is given
- * back, so that the host can tell what lands where.
- */
-static struct nic next;
-
 void kill_taker(int luo_fd)
 {
 	struct taker taker = { .luo_fd = luo_fd, .nic.bdf = places()->other };
 	pid_t pid;
 	int status;
 
-	next.bdf = taker.nic.bdf;
-	next.size = OTHER_AREA + ring_area_size(OTHER_COUNT);
-	next.memfd = memfd_new("next", next.size);
-	next.memory = ram_map(next.memfd, next.size);
-	next.ring = (void *)next.memory;
-	ram_populate(next.memory, next.size);
 	must(pci_driver_bind(taker.nic.bdf, "vfio-pci"));
 	pid = must(sys(fork()));
 	if (!pid)
@@ -131,18 +119,25 @@ static bool gets_a_frame(const struct nic *nic)
 /* It is a device that nobody has: it is opened, reset, and receives. */
 void use_killed_takers_device(u64 nonce)
 {
-	int device = vfio_cdev_open(next.bdf), ret;
+	struct nic nic = { .bdf = places()->other, .size = OTHER_AREA + ring_area_size(OTHER_COUNT) };
+	int device = vfio_cdev_open(nic.bdf), ret;
 
 	fact("taker.open", "%d", device < 0 ? device : 0);
 	if (device < 0)
 		return;
-	ret = nic_bind(&next, device);
+	ret = nic_bind(&nic, device);
 	fact("taker.bind", "%d", ret);
 	if (ret < 0)
 		return;
-	fact("taker.reset", "%d", vfio_reset(next.device));
-	nic_map(&next);
-	nic_place_ring(&next, OTHER_AREA, OTHER_COUNT, nonce);
-	nic_start(&next);
-	fact("taker.frames", "%s", gets_a_frame(&next) ? "yes" : "no");
+	fact("taker.reset", "%d", vfio_reset(nic.device));
+	nic.memfd = memfd_new("again", nic.size);
+	nic.memory = ram_map(nic.memfd, nic.size);
+	nic.ring = (void *)nic.memory;
+	ram_populate(nic.memory, nic.size);
+	nic_map(&nic);
+	nic_place_ring(&nic, OTHER_AREA, OTHER_COUNT, nonce);
+	/* From here on what lands may land where the first one's frames did. */
+	fact_counter("taken_again", read_counter());
+	nic_start(&nic);
+	fact("taker.frames", "%s", gets_a_frame(&nic) ? "yes" : "no");
 }
