@@ -68,8 +68,8 @@ class DeviceTrace(Stored):
 
 
 class OtherDevice(Stored):
-    """The second device: before the kexec, in the old kernel's last moments, after the kexec,
-    and after FINISH, or from the death of who took it over to its next use, where it came so far."""
+    """The second device: before the kexec, in the old kernel's last moments, after the kexec, and
+    once it is released: after FINISH, or from its taker's death to its next use."""
 
     before: Window
     last: Window
