@@ -42,8 +42,11 @@ def _led_somewhere(trial: Trial) -> bool:
 
 
 def _all_given_back(trial: Trial) -> Outcome:
-    """The kernel counts as many pages less as the host saw in the device's page table."""
-    side, table = trial.side(INCOMING), tables(trial, "mapped")
+    """The kernel counts as many pages less as the host saw in the device's page table then.
+
+    Which of them the last unmap gave back, and which came with a map after that, is all one.
+    """
+    side, table = trial.side(INCOMING), tables(trial, "adopted")
     adopted, released = (
         side.number(f"iommu_pages.{when}") if side else None for when in ("adopted", "released")
     )
