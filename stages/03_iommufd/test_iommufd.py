@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Stage 3 for real: main run and the shortest controls that need no kernels of their own.
+"""Stage 3 for real: main run and the controls that need no kernels of their own.
 
-`demo` and `run 3` run all of them; so does KEXEC_STAGES_ALL_CONTROLS=1, in ten minutes."""
+`demo` and `run 3` run all of them; so does KEXEC_STAGES_ALL_CONTROLS=1."""
 
 from __future__ import annotations
 
@@ -19,13 +19,8 @@ from common.suites.pytest_plugin import SetupFor, quiet_trial
 
 STAGE = load_stage(3)
 OPTIONS = {option.parameter: option.default for option in STAGE.options}
-# One where data goes astray, one where the incoming kernel refuses to go on.
-SHORT = ("canary-mapped", "iommu-off-in-incoming")
-REAL = (
-    STAGE.controls
-    if os.environ.get("KEXEC_STAGES_ALL_CONTROLS") == "1"
-    else tuple(STAGE.control(name) for name in SHORT)
-)
+ALL = os.environ.get("KEXEC_STAGES_ALL_CONTROLS") == "1"
+REAL = tuple(control for control in STAGE.controls if ALL or not control.own_kernels)
 
 
 @pytest.fixture(scope="module")
