@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+from functools import lru_cache
 from pathlib import Path
 
 from common.arch.architecture import Architecture
@@ -70,6 +71,16 @@ def qemu_path(arch: Architecture = DEFAULT) -> Path:
 
 def qemu_version(program: Path) -> str:
     """Its version, such as "10.0.2", as it says itself. Raises HarnessError when it does not."""
+    try:
+        file = program.stat()
+    except OSError as error:
+        raise HarnessError(f"{program} --version: {error}") from None
+    return _version_of(program, (file.st_dev, file.st_ino, file.st_mtime_ns))
+
+
+@lru_cache(maxsize=8)
+def _version_of(program: Path, _file: tuple[int, int, int]) -> str:
+    """Asked once of each file: it takes some 60 ms, and every trial asks."""
     try:
         done = subprocess.run(
             [program, "--version"], capture_output=True, text=True, timeout=_SECONDS, check=False

@@ -94,7 +94,7 @@ def _draw_panel(root: ET.Element, one: Panel, *, x: float, top: int) -> None:
         _add(root, "rect", **still, width=(end - begin) * scale, fill="#e2e8f0")
         _draw_row(root, row, x=x, step=step, base=below)
         if number == 1 and end > begin:
-            _text(root, "guest stands still", x=still["x"] + 4, y=below - _ROW_HEIGHT - 3, size=10)
+            _text(root, "guest paused", x=still["x"] + 4, y=below - _ROW_HEIGHT - 3, size=10)
 
 
 def _draw_row(root: ET.Element, row: Row, *, x: float, step: float, base: float) -> None:
