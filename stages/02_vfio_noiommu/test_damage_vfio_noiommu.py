@@ -18,7 +18,7 @@ from common.suites.pytest_plugin import Damaged
         ("memfd.size.plus", "REFUSED: panic: liveupdate: state of a file 'memfd-v3'"),
         ("pci-device.bdf.bit", "REFUSED: panic: liveupdate: FLB 'pci-live-v1'"),
         ("vfio.bdf.bit", "REFUSED: panic: liveupdate: state of a file 'vfio-pci-live-"),
-        ("metadata.count.plus", "TAKEN OVER: it is printed"),
+        ("metadata.count.plus", "TAKEN OVER: it is only printed"),
     ],
 )
 def test_a_damage_is_refused_or_has_no_meaning(damaged: Damaged, point: str, said: str) -> None:
