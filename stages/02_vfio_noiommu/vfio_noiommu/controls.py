@@ -64,7 +64,7 @@ WITHOUT_DEVICE = WITHOUT_DMA | {"dialogue_complete", "not_tainted", "same_pages"
 
 
 def _taker_killed(last: str, *, before: str) -> Control:
-    """The second device's taker dies after `last`; a step of workload/taker.c."""
+    """The second device's taker dies after `last`; a step of workload/taken_over.c."""
     return Control(
         name=f"taker-killed-{last}",
         what="the second device is preserved in a session of its own, and the process that takes"

@@ -15,6 +15,7 @@
 #include "nic.h"
 #include "report.h"
 #include "rules.h"
+#include "taken_over.h"
 #include "taker.h"
 #include "vfio.h"
 #include "vm_state.h"
@@ -640,7 +641,7 @@ static int after_kexec(void)
 	compare_ram(&in);
 	/* Before there is a guest, for the reason that before_kexec() gives. */
 	if (taker_is_killed()) {
-		kill_taker(in.luo_fd);
+		kill_other_taker(in.luo_fd);
 		use_killed_takers_device(in.nonce);
 	}
 	resume_guest(&in);

@@ -60,7 +60,7 @@ _TAKEN_BACK = {
 
 
 def _taker_killed(last: str, *, before: str) -> Control:
-    """The process that takes over the device dies after `last`; a step of workload/taker.c."""
+    """The process that takes over the device dies after `last`; a step of workload/taken_over.c."""
     return Control(
         name=f"taker-killed-{last}",
         what=f"the process that takes over the device is killed {before}: the device is stopped,"

@@ -20,6 +20,7 @@
 #include "release.h"
 #include "reuse.h"
 #include "rules.h"
+#include "taken_over.h"
 #include "taker.h"
 #include "vfio.h"
 
@@ -445,7 +446,7 @@ static int after_kexec(void)
 	if (!param_control("other-left"))
 		nic_force_mastering(OTHER_DEVICE);
 	if (taker_is_killed()) {
-		kill_taker(nic.bdf, luo);
+		kill_device_taker(nic.bdf, luo);
 		await("silence");
 		return 0;
 	}

@@ -1,18 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <signal.h>
-#include <string.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "guest_ram.h"
 #include "iommufd.h"
 #include "nic.h"
 #include "rules.h"
+#include "taken_over.h"
 #include "taker.h"
 #include "vfio.h"
-
-/* The control's name ends with the last thing that the process gets done. */
-#define CONTROL "taker-killed-"
 
 /* The host sends to the device all the while. */
 #define AGAIN_MS 5000
@@ -23,44 +16,52 @@ struct taker {
 	struct nic nic;
 };
 
-static void retrieve_session(struct taker *taker)
+static void retrieve_session(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->session_fd = must(luo_retrieve_session(taker->luo_fd, OTHER_SESSION));
 }
 
-static void retrieve_memory(struct taker *taker)
+static void retrieve_memory(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->nic.memfd = must(luo_retrieve_fd(taker->session_fd, TOKEN_OTHER_MEMORY));
 	taker->nic.size = OTHER_AREA + ring_area_size(OTHER_COUNT);
 }
 
-static void retrieve_device(struct taker *taker)
+static void retrieve_device(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->nic.device = must(luo_retrieve_fd(taker->session_fd, TOKEN_OTHER_DEVICE));
 }
 
-static void bind(struct taker *taker)
+static void bind(void *argument)
 {
+	struct taker *taker = argument;
+
 	must(nic_bind(&taker->nic, taker->nic.device));
 }
 
-static void map(struct taker *taker)
+static void map(void *argument)
 {
+	struct taker *taker = argument;
 	struct nic *nic = &taker->nic;
 
 	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
 	must(iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, nic->size, NIC_IOVA));
 }
 
-static void attach(struct taker *taker)
+static void attach(void *argument)
 {
+	struct taker *taker = argument;
+
 	must(vfio_attach(taker->nic.device, taker->nic.ioas));
 }
 
-static const struct {
-	const char *name;
-	void (*take)(struct taker *taker);
-} steps[] = {
+static const struct taker_step steps[] = {
 	{ "session", retrieve_session },
 	{ "memory", retrieve_memory },
 	{ "device", retrieve_device },
@@ -69,37 +70,11 @@ static const struct {
 	{ "attach", attach },
 };
 
-bool taker_is_killed(void)
-{
-	return param_control_kind(CONTROL);
-}
-
-static void take_over(struct taker *taker)
-{
-	char last[64];
-
-	param_get("control", last, sizeof(last));
-	for (unsigned int i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-		steps[i].take(taker);
-		if (!strcmp(last + strlen(CONTROL), steps[i].name))
-			raise(SIGKILL);
-	}
-	bail("stage.control=%s", last);
-}
-
-void kill_taker(int luo_fd)
+void kill_other_taker(int luo_fd)
 {
 	struct taker taker = { .luo_fd = luo_fd, .nic.bdf = places()->other };
-	pid_t pid;
-	int status;
 
-	must(pci_driver_bind(taker.nic.bdf, "vfio-pci"));
-	pid = must(sys(fork()));
-	if (!pid)
-		take_over(&taker);
-	must(sys(waitpid(pid, &status, 0)));
-	fact("taker.signal", "%d", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
-	fact_counter("taker_died", read_counter());
+	kill_taker(taker.nic.bdf, steps, sizeof(steps) / sizeof(steps[0]), &taker);
 }
 
 static bool gets_a_frame(const struct nic *nic)

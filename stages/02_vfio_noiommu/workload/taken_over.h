@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* A process that takes over the second device, and does not live to see the end of it. */
-#ifndef TAKER_H
-#define TAKER_H
+#ifndef TAKEN_OVER_H
+#define TAKEN_OVER_H
 
 #include "workload.h"
 
@@ -10,8 +10,7 @@
 #define OTHER_COUNT 1024
 #define OTHER_AREA 0x10000
 
-bool taker_is_killed(void);
-void kill_taker(int luo_fd);
+void kill_other_taker(int luo_fd);
 void use_killed_takers_device(u64 nonce);
 
 #endif

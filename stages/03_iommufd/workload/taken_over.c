@@ -1,17 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
-#include <signal.h>
-#include <string.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #include "hwpt.h"
 #include "iommufd.h"
 #include "nic.h"
+#include "taken_over.h"
 #include "taker.h"
 #include "vfio.h"
-
-/* The control's name ends with the last thing that the process gets done. */
-#define CONTROL "taker-killed-"
 
 #define AGAIN_FRAMES 50
 
@@ -21,36 +16,46 @@ struct taker {
 	struct nic nic;
 };
 
-static void retrieve_session(struct taker *taker)
+static void retrieve_session(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->session = must(luo_retrieve_session(taker->luo, SESSION));
 }
 
-static void retrieve_memory(struct taker *taker)
+static void retrieve_memory(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->nic.memfd = must(luo_retrieve_fd(taker->session, TOKEN_RAM));
 	taker->nic.canary = must(luo_retrieve_fd(taker->session, TOKEN_CANARY));
 }
 
-static void retrieve_iommufd(struct taker *taker)
+static void retrieve_iommufd(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->nic.iommufd = must(luo_retrieve_fd(taker->session, TOKEN_IOMMUFD));
 }
 
-static void retrieve_device(struct taker *taker)
+static void retrieve_device(void *argument)
 {
+	struct taker *taker = argument;
+
 	taker->nic.device = must(luo_retrieve_fd(taker->session, TOKEN_DEVICE));
 }
 
-static void bind(struct taker *taker)
+static void bind(void *argument)
 {
+	struct taker *taker = argument;
 	struct nic *nic = &taker->nic;
 
 	must(vfio_bind_id(nic->device, nic->iommufd, &nic->dev_id));
 }
 
-static void restore(struct taker *taker)
+static void restore(void *argument)
 {
+	struct taker *taker = argument;
 	struct nic *nic = &taker->nic;
 
 	nic_map_memory(nic);
@@ -59,15 +64,14 @@ static void restore(struct taker *taker)
 	nic->hwpt = must(iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT));
 }
 
-static void attach(struct taker *taker)
+static void attach(void *argument)
 {
+	struct taker *taker = argument;
+
 	must(vfio_attach(taker->nic.device, taker->nic.hwpt));
 }
 
-static const struct {
-	const char *name;
-	void (*take)(struct taker *taker);
-} steps[] = {
+static const struct taker_step steps[] = {
 	{ "session", retrieve_session },
 	{ "memory", retrieve_memory },
 	{ "iommufd", retrieve_iommufd },
@@ -76,24 +80,6 @@ static const struct {
 	{ "restore", restore },
 	{ "attach", attach },
 };
-
-bool taker_is_killed(void)
-{
-	return param_control_kind(CONTROL);
-}
-
-static void take_over(struct taker *taker)
-{
-	char last[64];
-
-	param_get("control", last, sizeof(last));
-	for (unsigned int i = 0; i < sizeof(steps) / sizeof(steps[0]); i++) {
-		steps[i].take(taker);
-		if (!strcmp(last + strlen(CONTROL), steps[i].name))
-			raise(SIGKILL);
-	}
-	bail("stage.control=%s", last);
-}
 
 /* It is a device that nobody has: it is opened, reset, and receives. */
 static void use_again(const char *bdf)
@@ -114,19 +100,11 @@ static void use_again(const char *bdf)
 	fact("taker.frames", "%s", frames_come(&nic, AGAIN_FRAMES) ? "yes" : "no");
 }
 
-void kill_taker(const char *bdf, int luo)
+void kill_device_taker(const char *bdf, int luo)
 {
 	struct taker taker = { .luo = luo, .nic.bdf = bdf };
-	pid_t pid;
-	int status;
 
-	must(pci_driver_bind(bdf, "vfio-pci"));
-	pid = must(sys(fork()));
-	if (!pid)
-		take_over(&taker);
-	must(sys(waitpid(pid, &status, 0)));
-	fact("taker.signal", "%d", WIFSIGNALED(status) ? WTERMSIG(status) : 0);
-	fact_counter("taker_died", read_counter());
+	kill_taker(bdf, steps, sizeof(steps) / sizeof(steps[0]), &taker);
 	fact("taker.session", "%d", luo_retrieve_session(luo, SESSION));
 	await("snapshot-discarded");
 	use_again(bdf);
