@@ -17,13 +17,15 @@ from common.checks.model import Check, Claim, Outcome
 from common.checks.outcomes import disturbed as disturbed
 from common.checks.outcomes import no_data as no_data
 from common.checks.outcomes import outcome as outcome
-from common.record.clocks import Drift, drift, tsc_readings
+from common.record.clocks import Drift, drift, tsc_readings, wall_clock_lag_ns
 from common.record.console import SPLAT
 from common.record.cpus.last_look import LOG, has_console
 from common.record.dialogue import Side
 from common.record.evidence import Trial
 
 OUTGOING, INCOMING = "outgoing", "incoming"
+# A kernel reads the wall clock from an RTC that counts whole seconds.
+_WALL_CLOCK_MS = 2000
 # Late stamps of a loaded host were up to 122 ms in 350 sides.
 _DRIFT_MS, _DRIFT_PART = 250, 0.02
 
@@ -282,6 +284,29 @@ def _allowed_ms(found: Drift) -> float:
     return _DRIFT_MS + _DRIFT_PART * found.span_ms
 
 
+def wall_clock_leap(trial: Trial) -> float | None:
+    """By how many ms the incoming kernel's CLOCK_REALTIME is ahead of the outgoing one's, by the
+    host's clock; None where a side does not tell it."""
+    before, after = (
+        wall_clock_lag_ns(side) if (side := trial.side(name)) else None
+        for name in (OUTGOING, INCOMING)
+    )
+    return None if before is None or after is None else (before - after) / 1e6
+
+
+def _wall_clock(trial: Trial) -> Outcome:
+    """CLOCK_REALTIME goes on by as much as the host's clock does."""
+    expected, leap = f"CLOCK_REALTIME goes on, to within {_WALL_CLOCK_MS} ms", wall_clock_leap(trial)
+    if leap is None:
+        return no_data("fact realtime.ns on both sides", expected=expected)
+    return outcome(
+        abs(leap) <= _WALL_CLOCK_MS,
+        expected=expected,
+        seen=f"{leap:+.0f} ms from the outgoing to the incoming kernel, by the host's clock",
+        evidence="facts realtime.*; stamps in dialogue.jsonl",
+    )
+
+
 def _no_splat(trial: Trial) -> Outcome:
     splats = trial.console.splats
     expected = "no warning, oops or panic in either kernel"
@@ -368,6 +393,12 @@ def live_update(*, taint: int = 0) -> Claim:
                 "clock_rate",
                 "Does each kernel's clock run at the host's rate?",
                 _clocks,
+                timed=True,
+            ),
+            Check(
+                "wall_clock",
+                "Does the wall clock of one kernel continue in the other?",
+                _wall_clock,
                 timed=True,
             ),
             Check("not_tainted", question, _taint(taint)),

@@ -78,6 +78,7 @@ LIVE_UPDATE: Mapping[str, Promise] = {
     "no_reset": SUITE,
     "no_splat": LINUX,
     "clock_rate": SUITE,
+    "wall_clock": LINUX,
     "not_tainted": LINUX,
 }
 # What is asked of a device that does DMA meanwhile, by every stage that has one.

@@ -248,7 +248,16 @@ RETRIEVED = Check(
     facts_are(INCOMING, {"retrieve.session": "0", "retrieve.state": "0", "retrieve.ram": "0"}),
 )
 REGISTERS = Check("registers", "Are the general-purpose registers intact?", registers("gpr"))
-VECTOR_STATE = Check("vector_state", "Are the vector registers intact?", registers("vector"))
+VECTOR_STATE = Check(
+    "vector_state",
+    "Are the vector and floating-point registers intact?",
+    registers("vector"),
+)
+STATE_TAKEN = Check(
+    "state_taken",
+    "Did KVM accept all of the VM's state, and give it back as it was?",
+    facts_are(INCOMING, {"restore.msrs_refused": "0", "restore.state_unlike": "0"}),
+)
 COUNTER = Check(
     "counter", "Does the counter continue without a gap or a repeat?", each_vcpu(counter)
 )

@@ -36,7 +36,7 @@ VCPUS, VCPU_SIZE, MAX_VCPUS = 0x80000, 0x8000, 8
 _CODE_BYTES = 64
 # self, id, nonce, first_page, nr_pages; then version, cursor and counter at their offsets
 _HEAD = struct.Struct("<5Q")
-_VERSION, _CURSOR, _COUNTER = 72, 136, 144
+_VERSION, _CURSOR, _COUNTER = 80, 144, 152
 _WORDS, _WORD_STEP = PAGE // 8, 0x9E3779B97F4A7C15
 _MASK = (1 << 64) - 1
 

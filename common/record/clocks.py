@@ -68,3 +68,12 @@ def tsc_readings(side: Side) -> list[Reading]:
         return []
     found = [(side.number(key), stamp) for key, stamp in side.stamps.items() if key[:2] == "t."]
     return [Reading(tsc * 1_000_000 // khz, stamp) for tsc, stamp in found if tsc is not None]
+
+
+def wall_clock_lag_ns(side: Side) -> int | None:
+    """By how much the side's CLOCK_REALTIME is behind the host's CLOCK_MONOTONIC: of use only as a
+    difference between two sides. None where the side does not tell the time."""
+    keys = [key for key in side.stamps if key.startswith("realtime.ns")]
+    found = [(side.number(key), side.stamps[key]) for key in keys]
+    # The stamp that is least late
+    return min((stamp - time for time, stamp in found if time is not None), default=None)

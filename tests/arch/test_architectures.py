@@ -110,7 +110,7 @@ def test_what_does_not_apply_is_left_out_and_told() -> None:
     assert gone == {"slow-clock"}
     assert any("slow-clock" in text and "CNTFRQ_EL0" in text for text in stage.not_claimed)
     before, after = ({c.name for c in one.checks} for one in (declared, stage))
-    assert (before - after, after - before) == ({"msrs_taken"}, {"registers_taken"})
+    assert (before - after, after - before) == ({"state_taken"}, {"registers_taken"})
     assert "registers_taken" in stage.control("msr-unknown").breaks
     assert all(control.breaks <= after for control in stage.controls)
     assert on_architecture(declared, DEFAULT) is declared
@@ -119,7 +119,7 @@ def test_what_does_not_apply_is_left_out_and_told() -> None:
 def test_what_applies_on_it_is_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", "--arch", "arm64"]) == 0
     said = capsys.readouterr().out
-    assert "registers_taken" in said and "msrs_taken" not in said
+    assert "registers_taken" in said and "state_taken" not in said
     assert "Not on arm64: slow-clock, because" in said
     assert "stage 02_vfio_noiommu does not run on arm64" in said
 

@@ -150,7 +150,7 @@ def test_controls_that_broke_it_are_named(run_with_controls: Path, replied: Repl
     assert "PASS: stage 1, memory preserved while the guest runs, 1/1 checks" in body
     assert re.search(r"broken by .*byte-flipped", body)
     assert "no control was run" not in body
-    words = ("--answer", "memfd is the same=msrs_taken")
+    words = ("--answer", "memfd is the same=state_taken")
     body = replied(run_with_controls, mail, *words).get_content()
     assert "no control that breaks it was run: that it can fail is not shown" in body
 

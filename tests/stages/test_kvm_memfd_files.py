@@ -101,7 +101,7 @@ EDITS = {
     "no errno": (said("failed.again=-28", "failed.again=-22"), {"failed_retrieve"}),
     "an MSR was refused": (
         said("restore.msrs_refused=0", "restore.msrs_refused=1 0x10"),
-        {"msrs_taken"},
+        {"state_taken"},
     ),
 }
 

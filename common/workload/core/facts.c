@@ -6,6 +6,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/utsname.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "workload.h"
@@ -170,6 +171,24 @@ static void fact_scratch(void)
 	fact("kho.scratch", "%s", text);
 }
 
+/* The host stamps the line that says so: a wall clock that leaps is one that it does not. */
+static void fact_wall_clock(const char *key)
+{
+	struct timespec now;
+
+	must(sys(clock_gettime(CLOCK_REALTIME, &now)));
+	fact(key, "%llu", now.tv_sec * 1000000000ull + now.tv_nsec);
+}
+
+static void set_wall_clock_ahead(void)
+{
+	struct timespec now;
+
+	must(sys(clock_gettime(CLOCK_REALTIME, &now)));
+	now.tv_sec += 3600;
+	must(sys(clock_settime(CLOCK_REALTIME, &now)));
+}
+
 void print_common_facts(enum side side)
 {
 	struct utsname name;
@@ -179,15 +198,16 @@ void print_common_facts(enum side side)
 	fact("side", "%s", side == SIDE_INCOMING ? "incoming" : "outgoing");
 	must(sys(uname(&name)));
 	fact("kernel.release", "%s", name.release);
-	fact("kernel.version", "%s", name.version);
 	fact_build_id();
 	fact_from_file("kernel.boot_id", "/proc/sys/kernel/random/boot_id");
 	fact_from_file("kernel.cmdline", "/proc/cmdline");
 	fact_from_file("kernel.taint", "/proc/sys/kernel/tainted");
 	fact("mem.total_kb", "%llu", meminfo_kb("MemTotal"));
-	fact("mem.available_kb", "%llu", available_kb());
 	fact("cpus", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 	fact_tsc_khz();
+	if (side == SIDE_INCOMING && param_control("wall-clock-ahead"))
+		set_wall_clock_ahead();
+	fact_wall_clock("realtime.ns");
 	if (param_get("nonce", nonce, sizeof(nonce)))
 		fact("nonce", "%s", nonce);
 	print_kernel_text();
@@ -204,6 +224,7 @@ void print_common_facts(enum side side)
 /* What may have changed since print_common_facts(); just before the last line of a side. */
 void print_last_facts(void)
 {
+	fact_wall_clock("realtime.ns_at_end");
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }

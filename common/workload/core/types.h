@@ -14,6 +14,7 @@ typedef __u64 u64;
 #define __packed __attribute__((__packed__))
 #define __aligned(n) __attribute__((__aligned__(n)))
 #define __noinline __attribute__((__noinline__))
+#define __cold __attribute__((__cold__))
 #define __printf(a, b) __attribute__((__format__(__printf__, a, b)))
 
 #define BIT(n) (1ul << (n))

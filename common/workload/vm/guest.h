@@ -17,7 +17,7 @@
 #define GUEST_PAGE_TABLES	0x2000
 #define GUEST_PAGE_TABLES_END	0x40000
 #define GUEST_CODE		0x40000
-#define GUEST_CODE_END		0x42000
+#define GUEST_CODE_END		0x43000
 #define GUEST_VCPUS		0x80000
 #define GUEST_VCPU_SIZE		0x8000
 #define GUEST_MAX_VCPUS		8
@@ -30,6 +30,8 @@
 #define GUEST_DATA_FIRST_PAGE	(GUEST_DATA / GUEST_PAGE_SIZE)
 
 #define GUEST_GAP_LOG		64
+/* All that guest_fpu.h of either machine saves. */
+#define GUEST_FPU_WORDS		104
 
 #ifndef __ASSEMBLER__
 
@@ -90,6 +92,7 @@ struct guest_vcpu {
 
 	/* from the guest */
 	u64 vector_kind;
+	u64 nr_specials;
 	u64 sweeps;
 	u64 version;
 	u64 ticks;
@@ -114,15 +117,19 @@ struct guest_vcpu {
 	struct guest_gap gap_max;
 	struct guest_gap gap_log[GUEST_GAP_LOG];
 
+	/* the rest of the FPU: as it was loaded, and as it was seen last */
+	u64 fpu[GUEST_FPU_WORDS] __aligned(64);
+	u64 fpu_seen[GUEST_FPU_WORDS] __aligned(64);
+
 	u8 idt[4096] __aligned(4096);
 	u8 stack[8192];
 } __aligned(4096);
 
 _Static_assert(sizeof(struct guest_vcpu) <= GUEST_VCPU_SIZE, "vCPU block too large");
 /* The host finds them there: common/guest/memory.py */
-_Static_assert(__builtin_offsetof(struct guest_vcpu, version) == 72 &&
-	       __builtin_offsetof(struct guest_vcpu, cursor) == 136 &&
-	       __builtin_offsetof(struct guest_vcpu, counter) == 144, "other layout");
+_Static_assert(__builtin_offsetof(struct guest_vcpu, version) == 80 &&
+	       __builtin_offsetof(struct guest_vcpu, cursor) == 144 &&
+	       __builtin_offsetof(struct guest_vcpu, counter) == 152, "other layout");
 
 static inline u64 guest_mix(u64 x)
 {

@@ -66,13 +66,10 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		const struct vcpu_state *vcpu = &state->vcpu[i];
 
 		guest_fact(i, "counter", "%llu", vcpu_state_steps(vcpu));
-		guest_fact(i, "version", "%llu", block->version);
-		guest_fact(i, "cursor", "%llu", block->cursor);
 		guest_fact(i, "gpr", "%016llx", vcpu_state_checksum(vcpu));
 		report_vector(i, "vector", vcpu);
 		guest_fact(i, "errors", "%llu", report_guest_errors(&vmm->vcpus[i]));
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
-		guest_fact(i, "gaps", "%llu", block->gaps);
 		guest_fact(i, "ticks", "%llu", block->ticks);
 	}
 }
@@ -146,7 +143,6 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			   (at_finish[i] - at_resume[i]) / block->nr_pages);
 		guest_fact(i, "sweeps_after_finish", "%llu",
 			   (at_end[i] - at_finish[i]) / block->nr_pages);
-		guest_fact(i, "gaps", "%llu", block->gaps);
 		guest_fact(i, "ticks", "%llu", block->ticks);
 	}
 }

@@ -65,7 +65,6 @@ void report_pfns(const u64 *pfns, u64 pages)
 	u64 extents = 0, first = 0;
 	char value[96];
 
-	fact("pfn.digest", "%016llx", digest_words(pfns, pages));
 	for (u64 page = 1; page <= pages; page++) {
 		if (page < pages && pfns[page] == pfns[page - 1] + 1)
 			continue;

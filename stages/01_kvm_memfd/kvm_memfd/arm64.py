@@ -10,7 +10,7 @@ from common.checks.controls import reason
 from common.checks.live_update import INCOMING, facts_are
 from common.checks.model import Check
 from common.stage.declaration import Elsewhere
-from kvm_memfd.controls import CONTROLS
+from kvm_memfd.controls import CONTROLS, not_zero
 
 _NAMED = {control.name: control for control in CONTROLS}
 _NO_REGISTER = "0x603000000013bfff"
@@ -33,7 +33,7 @@ ARM64 = Elsewhere(
         "slow-clock": "a kernel reads the counter's rate from CNTFRQ_EL0, which no kernel"
         " parameter overrides; so no control sets a clock wrong there",
     },
-    checks={"msrs_taken": REGISTERS_TAKEN},
+    checks={"state_taken": REGISTERS_TAKEN},
     controls={
         "register-corrupted": replace(
             _NAMED["register-corrupted"], what="one bit of x22 is flipped in the restored registers"
@@ -41,6 +41,12 @@ ARM64 = Elsewhere(
         "msr-corrupted": replace(
             _NAMED["msr-corrupted"],
             what="one bit of a system register (TPIDR_EL0) is flipped in the restored state",
+        ),
+        "state-left-out": replace(
+            _NAMED["state-left-out"],
+            what="a system register (TPIDRRO_EL0) is not restored",
+            may_break=frozenset({"guest_content"}),
+            reason=reason(not_zero(INCOMING, "restore.registers_unlike")),
         ),
         "msr-unknown": replace(
             _NAMED["msr-unknown"],

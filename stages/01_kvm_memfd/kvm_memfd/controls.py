@@ -13,6 +13,8 @@ from common.guest.checks import both, ticks_gained
 from common.record.evidence import Trial
 from kvm_memfd.checks import CLAIMS
 
+_HOUR_MS = 3_600_000
+
 LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
 # What cannot be asked any more when the incoming side has no guest to resume.
@@ -30,6 +32,18 @@ def not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
         )
 
     return ask
+
+
+def _an_hour_ahead(trial: Trial) -> Outcome:
+    leap = checks.wall_clock_leap(trial)
+    if leap is None:
+        return no_data("fact realtime.ns on both sides", expected="an hour ahead")
+    return outcome(
+        abs(leap - _HOUR_MS) < _HOUR_MS / 100,
+        expected="an hour ahead",
+        seen=f"{leap:+.0f} ms",
+        evidence="facts realtime.*",
+    )
 
 
 def has_fact(side: str, key: str) -> Callable[[Trial], Outcome]:
@@ -174,9 +188,15 @@ SLOW_CLOCK = Control(
     what="both kernels are told that the TSC runs at 6 GHz",
     breaks=frozenset({"clock_rate"}),
     # Its ms are not the guest's.
-    may_break=frozenset({"guest_gap"}),
+    may_break=frozenset({"guest_gap", "wall_clock"}),
     cmdline=lambda words: (*words, "tsc_early_khz=6000000"),
     reason=reason(checks.fact_is(INCOMING, "tsc.khz", "6000000")),
+)
+WALL_CLOCK_AHEAD = Control(
+    name="wall-clock-ahead",
+    what="the incoming kernel's wall clock is set an hour ahead",
+    breaks=frozenset({"wall_clock"}),
+    reason=reason(_an_hour_ahead),
 )
 FIRMWARE_REBOOT = Control(
     name="firmware-reboot",
@@ -243,9 +263,15 @@ CONTROLS = (
     Control(
         name="msr-unknown",
         what="one MSR of the restored state (STAR) is given a nonexistent index",
-        breaks=frozenset({"msrs_taken"}),
+        breaks=frozenset({"state_taken"}),
         may_break=frozenset({"guest_content"}),
         reason=reason(checks.fact_is(INCOMING, "restore.msrs_refused", "1 0xbadc0de")),
+    ),
+    Control(
+        name="state-left-out",
+        what="the interrupt controllers of the VM (PICs, IOAPIC) are not restored",
+        breaks=frozenset({"state_taken"}),
+        reason=reason(not_zero(INCOMING, "restore.state_unlike")),
     ),
     Control(
         name="counter-corrupted",
@@ -275,6 +301,7 @@ CONTROLS = (
     ),
     TAINTED,
     SLOW_CLOCK,
+    WALL_CLOCK_AHEAD,
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",

@@ -18,7 +18,7 @@ PROMISES: dict[str, Promise] = {
     "registers": SUITE,
     "vector_state": SUITE,
     "counter": SUITE,
-    "msrs_taken": SUITE,
+    "state_taken": SUITE,
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,

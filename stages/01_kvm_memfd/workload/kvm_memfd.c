@@ -335,14 +335,12 @@ static void compare_ram(struct incoming *in)
 static void restore(struct incoming *in)
 {
 	struct refused_registers refused = {};
-	u64 start = now_us();
 
 	corrupt_state(in->state);
 	vmm_create(&in->vmm, in->ram_fd, in->ram, in->state->ram_size, in->state->nr_vcpus);
 	vm_restore(&in->vmm, in->state, &refused);
 	vmm_prefault(&in->vmm);
 	vmm_start_threads(&in->vmm);
-	fact("restore.us", "%llu", now_us() - start);
 	fact_counter("restored", read_counter());
 	report_loaded_guest(&in->vmm);
 	report_refused_registers(&refused);

@@ -55,6 +55,7 @@ static const struct memfd_state states[] = {
 	STATE("position-moved-late", SIZE, .early = ALL_PAGES, .position = 17,
 	      .late_position = 1234),
 	STATE("position-past-end", SIZE, .early = ALL_PAGES, .late_position = SIZE + 4097),
+	STATE("position-past-4-gib", SIZE, .early = ALL_PAGES, .late_position = (5ull << 32) + 1),
 	STATE("opened-twice", SIZE, .early = ALL_PAGES, .late = ODD_PAGES, .opened_twice = true,
 	      .position = 99),
 	STATE("duplicated", SIZE, .early = ALL_PAGES, .duplicated = true, .late_position = 777),

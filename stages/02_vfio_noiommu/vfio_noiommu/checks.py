@@ -215,6 +215,7 @@ CLAIMS = (
             guest_checks.REGISTERS,
             guest_checks.VECTOR_STATE,
             guest_checks.COUNTER,
+            guest_checks.STATE_TAKEN,
             Check(
                 "guest_content",
                 "Did the guest find no errors?",

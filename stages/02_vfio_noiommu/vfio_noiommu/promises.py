@@ -39,6 +39,7 @@ PROMISES: dict[str, Promise] = {
     "registers": SUITE,
     "vector_state": SUITE,
     "counter": SUITE,
+    "state_taken": SUITE,
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,

@@ -322,7 +322,6 @@ static void pause_and_capture(struct outgoing *out)
 	report_ram_digest(vm_state_digests(state), swept);
 	report_paused_guest(&out->vmm, state);
 	report_frames(out->nic.ring);
-	fact("ring.next", "%u", out->nic.ring->next);
 	nic_report(&out->nic);
 }
 
@@ -414,7 +413,7 @@ static bool retrieve_guest(struct incoming *in)
 	 * pages taken away, and put back, several times. On an emulated CPU that
 	 * takes minutes.)
 	 */
-	fact("compact.us", "%llu", compact_memory());
+	compact_memory();
 	must(sys(fstat(in->state_fd, &stat)));
 	in->state = vm_state_map(in->state_fd, stat.st_size);
 	refused = vm_state_refused(in->state, stat.st_size, in->nonce);
@@ -462,7 +461,6 @@ static void resume_guest(struct incoming *in)
 	vmm_start_threads(&in->vmm);
 	report_loaded_guest(&in->vmm);
 	report_refused_registers(&refused);
-	fact("ring.next", "%u", in->nic.ring->next);
 	resumed = read_counter();
 	vmm_run(&in->vmm);
 	fact_counter("resume", resumed);

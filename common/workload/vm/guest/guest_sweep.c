@@ -15,13 +15,14 @@
  */
 #include "guest.h"
 #include "guest_arch.h"
+#include "guest_fpu.h"
 
 static inline u64 rotate(u64 x, unsigned int bits)
 {
 	return x << bits | x >> (64 - bits);
 }
 
-static void error(enum guest_error kind, u64 page, u64 word, u64 expected, u64 seen)
+static __cold void error(enum guest_error kind, u64 page, u64 word, u64 expected, u64 seen)
 {
 	bool first = true;
 
@@ -95,22 +96,34 @@ static void check_registers(void)
 	}
 }
 
+static void check_fpu(void)
+{
+	u64 expected = 0, seen = 0;
+	int word = fpu_first_unlike(&expected, &seen);
+
+	if (word >= 0)
+		error(GUEST_ERROR_VECTOR, 0, word, expected, seen);
+}
+
 /* System registers that nothing but the guest writes. */
 
 static u64 special_value(int index)
 {
-	return guest_mix(vcpu->nonce ^ (vcpu->id << 8 | index)) & special_mask(index);
+	u64 value = guest_mix(vcpu->nonce ^ (vcpu->id << 8 | index));
+
+	return (value & special_mask(index)) | special_bits(index);
 }
 
 static void start_specials(void)
 {
-	for (int i = 0; i < NR_SPECIALS; i++)
+	vcpu->nr_specials = count_specials();
+	for (u64 i = 0; i < vcpu->nr_specials; i++)
 		write_special(i, special_value(i));
 }
 
 static void check_specials(void)
 {
-	for (int i = 0; i < NR_SPECIALS; i++) {
+	for (u64 i = 0; i < vcpu->nr_specials; i++) {
 		u64 expected = special_value(i), seen = read_special(i);
 
 		if (seen == expected)
@@ -212,16 +225,18 @@ static void sweep_page(void)
 	vcpu->cursor++;
 }
 
-static void end_sweep(void)
+/* Once for some 10,000 steps: kept out of their page, see guest.lds. */
+static __cold __noinline void end_sweep(void)
 {
 	check_specials();
+	check_fpu();
 	vcpu->version++;
 	cursor = 0;
 	vcpu->cursor = 0;
 	WRITE_ONCE(vcpu->sweeps, vcpu->version);
 }
 
-void guest_start(struct guest_vcpu *block)
+__cold void guest_start(struct guest_vcpu *block)
 {
 	vcpu = block;
 	cursor = 0;
@@ -230,8 +245,10 @@ void guest_start(struct guest_vcpu *block)
 
 	start_this_vcpu(block);
 	start_vector();
-	start_specials();
+	start_fpu();
 	start_interrupts();
+	/* Some are registers of the interrupt controller. */
+	start_specials();
 	vcpu->last_time = read_counter();
 }
 

@@ -199,6 +199,18 @@ static int vector_lanes(void)
 		write_sysreg(name, value); \
 		break;
 
+static u64 count_specials(void)
+{
+	return NR_SPECIALS;
+}
+
+/* Of all of them every bit under the mask may have either value. */
+static u64 special_bits(int index)
+{
+	(void)index;
+	return 0;
+}
+
 static u64 special_number(int index)
 {
 	static const u16 numbers[NR_SPECIALS] = { SPECIALS(SPECIAL_NUMBER) };

@@ -36,6 +36,7 @@ register u64 checksum asm("r15");
 #define CPUID_1_ECX_XSAVE	BIT(26)
 #define CPUID_1_ECX_AVX		BIT(28)
 #define CPUID_7_EBX_AVX2	BIT(5)
+#define CPUID_80000001_EDX_RDTSCP BIT(27)
 
 static inline void wrmsr(u32 msr, u64 value)
 {
@@ -50,12 +51,13 @@ static inline u64 rdmsr(u32 msr)
 	return (u64)high << 32 | low;
 }
 
-static inline void cpuid(u32 leaf, u32 *ebx, u32 *ecx)
+static inline u32 cpuid(u32 leaf, u32 *ebx, u32 *ecx)
 {
 	u32 eax = leaf, edx;
 
 	*ecx = 0;
 	asm volatile("cpuid" : "+a"(eax), "=b"(*ebx), "+c"(*ecx), "=d"(edx));
+	return edx;
 }
 
 /* Numbers of the registers, as errors give them. */
@@ -256,76 +258,144 @@ static int vector_lanes(void)
 }
 
 /*
- * MSRs and debug registers that nothing but the guest writes. DR7 stays as it
- * is at reset, so the addresses are never acted upon.
+ * System registers that nothing but the guest writes: MSRs, of which those from 0x800 on are
+ * registers of the LAPIC, and what is no MSR. Each holds bits of this run under its mask, and fixed
+ * ones where a value must be of some kind.
  */
 
-static const struct {
-	u32 msr;
-	u64 mask;
-} checked_msrs[] = {
-	{ 0xc0000081, ~0ull },			/* STAR */
-	{ 0xc0000082, 0x7fffffffffff },		/* LSTAR: canonical */
-	{ 0xc0000083, 0x7fffffffffff },		/* CSTAR: canonical */
-	{ 0xc0000084, 0xffffffff },		/* SFMASK */
-	{ 0xc0000102, 0x7fffffffffff },		/* KERNEL_GS_BASE: canonical */
-	{ 0xc0000100, 0x7fffffffffff },		/* FS_BASE: canonical */
+enum {
+	SPECIAL_CR2,
+	/* enabled in DR7 is none of them, so the addresses are never acted upon */
+	SPECIAL_DR0,
+	SPECIAL_DR1,
+	SPECIAL_DR2,
+	SPECIAL_DR3,
+	SPECIAL_DR6,
+	SPECIAL_DR7,
 };
 
-#define NR_MSRS ((int)ARRAY_SIZE(checked_msrs))
-#define NR_DEBUG_REGISTERS 4
-#define NR_SPECIALS (NR_MSRS + NR_DEBUG_REGISTERS)
+#define CANONICAL	0x7fffffffffffull
+#define LVT_MASKED	0x10080ull
+#define LVT_VECTOR	0x7full
+/* write-back where the guest's page tables say nothing else; all other entries differ from reset */
+#define PAT_VALUE	0x0105060400070406ull
+#define MTRR_WRITE_BACK	6ull
+#define MTRR_BASE	0x7fffe000ull
+/* KVM on AMD keeps the upper half of it, which is CR8. The timer's vector is above all of them. */
+#define TPR_BELOW_TIMER	0x30ull
+
+static const struct {
+	u32 number;
+	u64 mask, bits;
+} specials[] = {
+	{ SPECIAL_CR2, ~0ull, 0 },
+	{ SPECIAL_DR0, ~0ull, 0 },
+	{ SPECIAL_DR1, ~0ull, 0 },
+	{ SPECIAL_DR2, ~0ull, 0 },
+	{ SPECIAL_DR3, ~0ull, 0 },
+	{ SPECIAL_DR6, 0xf, 0xffff0ff0 },
+	{ SPECIAL_DR7, 0xffff0000, 0x400 },
+	{ 0xc0000081, ~0ull, 0 },		/* STAR */
+	{ 0xc0000082, CANONICAL, 0 },		/* LSTAR */
+	{ 0xc0000083, CANONICAL, 0 },		/* CSTAR */
+	{ 0xc0000084, 0xffffffff, 0 },		/* SFMASK */
+	{ 0xc0000102, CANONICAL, 0 },		/* KERNEL_GS_BASE */
+	{ 0xc0000100, CANONICAL, 0 },		/* FS_BASE */
+	{ 0x174, 0xffff, 0 },			/* SYSENTER_CS */
+	{ 0x175, 0x7fffffff, 0 },		/* SYSENTER_ESP: AMD has 32 bits of it */
+	{ 0x176, 0x7fffffff, 0 },		/* SYSENTER_EIP */
+	{ 0x277, 0, PAT_VALUE },		/* PAT */
+	{ 0x200, MTRR_BASE, MTRR_WRITE_BACK },	/* MTRR_PHYSBASE0 */
+	{ 0x201, MTRR_BASE, 0 },		/* MTRR_PHYSMASK0: not valid */
+	{ 0x808, TPR_BELOW_TIMER, 0 },
+	{ 0x833, LVT_VECTOR, LVT_MASKED },	/* thermal sensor */
+	{ 0x834, LVT_VECTOR, LVT_MASKED },	/* performance counters */
+	{ 0x835, LVT_VECTOR, LVT_MASKED },	/* LINT0 */
+	{ 0x836, LVT_VECTOR, LVT_MASKED },	/* LINT1 */
+	{ 0x837, LVT_VECTOR, LVT_MASKED },	/* error */
+	{ 0xc0000103, 0xffffffff, 0 },		/* TSC_AUX: the last, not every CPU has it */
+};
+
+static u64 count_specials(void)
+{
+	u32 ebx, ecx, edx = cpuid(0x80000001, &ebx, &ecx);
+
+	return ARRAY_SIZE(specials) - !(edx & CPUID_80000001_EDX_RDTSCP);
+}
 
 static u64 special_mask(int index)
 {
-	return index < NR_MSRS ? checked_msrs[index].mask : ~0ull;
+	return specials[index].mask;
+}
+
+static u64 special_bits(int index)
+{
+	return specials[index].bits;
 }
 
 static u64 special_number(int index)
 {
-	return index < NR_MSRS ? checked_msrs[index].msr : (u32)(index - NR_MSRS);
+	return specials[index].number;
 }
 
 static u64 read_special(int index)
 {
 	u64 value = 0;
 
-	switch (index - NR_MSRS) {
-	case 0:
+	switch (specials[index].number) {
+	case SPECIAL_CR2:
+		asm volatile("mov %%cr2, %0" : "=r"(value));
+		break;
+	case SPECIAL_DR0:
 		asm volatile("mov %%dr0, %0" : "=r"(value));
 		break;
-	case 1:
+	case SPECIAL_DR1:
 		asm volatile("mov %%dr1, %0" : "=r"(value));
 		break;
-	case 2:
+	case SPECIAL_DR2:
 		asm volatile("mov %%dr2, %0" : "=r"(value));
 		break;
-	case 3:
+	case SPECIAL_DR3:
 		asm volatile("mov %%dr3, %0" : "=r"(value));
 		break;
+	case SPECIAL_DR6:
+		asm volatile("mov %%dr6, %0" : "=r"(value));
+		break;
+	case SPECIAL_DR7:
+		asm volatile("mov %%dr7, %0" : "=r"(value));
+		break;
 	default:
-		value = rdmsr(checked_msrs[index].msr);
+		value = rdmsr(specials[index].number);
 	}
 	return value;
 }
 
 static void write_special(int index, u64 value)
 {
-	switch (index - NR_MSRS) {
-	case 0:
+	switch (specials[index].number) {
+	case SPECIAL_CR2:
+		asm volatile("mov %0, %%cr2" : : "r"(value));
+		break;
+	case SPECIAL_DR0:
 		asm volatile("mov %0, %%dr0" : : "r"(value));
 		break;
-	case 1:
+	case SPECIAL_DR1:
 		asm volatile("mov %0, %%dr1" : : "r"(value));
 		break;
-	case 2:
+	case SPECIAL_DR2:
 		asm volatile("mov %0, %%dr2" : : "r"(value));
 		break;
-	case 3:
+	case SPECIAL_DR3:
 		asm volatile("mov %0, %%dr3" : : "r"(value));
 		break;
+	case SPECIAL_DR6:
+		asm volatile("mov %0, %%dr6" : : "r"(value));
+		break;
+	case SPECIAL_DR7:
+		asm volatile("mov %0, %%dr7" : : "r"(value));
+		break;
 	default:
-		wrmsr(checked_msrs[index].msr, value);
+		wrmsr(specials[index].number, value);
 	}
 }
 

@@ -80,6 +80,21 @@ union msr_values {
 	u8 space[sizeof(struct kvm_msrs) + VM_STATE_REGISTERS * sizeof(struct kvm_msr_entry)];
 };
 
+/* What KVM keeps and does not list: MTRRs; arch/x86/include/asm/msr-index.h, mtrr.h */
+static const u32 unlisted_msrs[] = {
+	0x200, 0x201, 0x202, 0x203, 0x204, 0x205, 0x206, 0x207,
+	0x208, 0x209, 0x20a, 0x20b, 0x20c, 0x20d, 0x20e, 0x20f,
+	0x250, 0x258, 0x259, 0x268, 0x269, 0x26a, 0x26b, 0x26c, 0x26d, 0x26e, 0x26f, 0x2ff,
+};
+
+static void list_msrs(struct vmm *vmm, union msr_list *known)
+{
+	known->list.nmsrs = VM_STATE_REGISTERS - ARRAY_SIZE(unlisted_msrs);
+	must(sys(ioctl(vmm->kvm_fd, KVM_GET_MSR_INDEX_LIST, known)));
+	for (u32 i = 0; i < ARRAY_SIZE(unlisted_msrs); i++)
+		known->list.indices[known->list.nmsrs++] = unlisted_msrs[i];
+}
+
 /*
  * KVM's list has MSRs that it will not read with this vCPU's CPUID.
  * KVM_GET_MSRS stops at the first of these; it is left out and the rest goes on.
@@ -93,8 +108,7 @@ static void capture_msrs(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *
 	static union msr_values values;
 	u32 next = 0;
 
-	known.list.nmsrs = VM_STATE_REGISTERS;
-	must(sys(ioctl(vmm->kvm_fd, KVM_GET_MSR_INDEX_LIST, &known)));
+	list_msrs(vmm, &known);
 	state->msrs = 0;
 	while (next < known.list.nmsrs) {
 		u32 asked = known.list.nmsrs - next;
@@ -140,7 +154,7 @@ static void restore_msrs(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_s
 	}
 }
 
-static void capture_vcpu(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
+void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
 {
 	capture_cpuid(vcpu, state);
 	vcpu_tsc_offset(vcpu, KVM_GET_DEVICE_ATTR, &state->tsc_offset);
@@ -183,27 +197,34 @@ static void restore_vcpu(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_s
 	must(sys(ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &state->debugregs)));
 }
 
+void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS])
+{
+	for (u32 chip = 0; chip < NR_IRQCHIPS; chip++) {
+		chips[chip].chip_id = chip;
+		must(sys(ioctl(vmm->vm_fd, KVM_GET_IRQCHIP, &chips[chip])));
+	}
+}
+
 void vm_capture(struct vmm *vmm, struct vm_state *state)
 {
 	long xsave_size = must(sys(ioctl(vmm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
 
 	must_be(xsave_size <= VM_STATE_XSAVE_SIZE, "KVM's XSAVE area has %ld bytes", xsave_size);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
-		capture_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i]);
-	for (u32 chip = 0; chip < ARRAY_SIZE(state->devices.irqchip); chip++) {
-		state->devices.irqchip[chip].chip_id = chip;
-		must(sys(ioctl(vmm->vm_fd, KVM_GET_IRQCHIP, &state->devices.irqchip[chip])));
-	}
+		vcpu_capture(vmm, &vmm->vcpus[i], &state->vcpu[i]);
+	irqchips_capture(vmm, state->devices.irqchip);
 	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->devices.clock)));
 }
 
 void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_registers *refused)
 {
 	struct kvm_clock_data clock = { .clock = state->devices.clock.clock };
+	u64 began = read_counter();
 
 	must(sys(ioctl(vmm->vm_fd, KVM_SET_CLOCK, &clock)));
-	for (u32 chip = 0; chip < ARRAY_SIZE(state->devices.irqchip); chip++)
+	for (u32 chip = 0; chip < NR_IRQCHIPS && !param_control("state-left-out"); chip++)
 		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->devices.irqchip[chip])));
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		restore_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i], refused);
+	report_unlike(vmm, state, refused, began);
 }

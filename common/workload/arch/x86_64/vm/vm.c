@@ -2,7 +2,7 @@
 /* A VM as x86 has it, and a vCPU that is about to execute the guest's first instruction. */
 #include <sys/ioctl.h>
 
-#include "vmm.h"
+#include "vm_state.h"
 
 /* Guest-physical memory has a hole for devices from 3 GiB to 4 GiB, as in a PC. */
 #define LOW_RAM_END		(3ull << 30)
@@ -23,6 +23,13 @@
 #define GUEST_CODE_SELECTOR	0x08
 #define GUEST_DATA_SELECTOR	0x10
 #define GUEST_TSS_SELECTOR	0x18
+#define GUEST_LDT_SELECTOR	0x20
+/* In a page that the guest does not use otherwise; neither is ever read. */
+#define GUEST_TSS		0x1100
+#define GUEST_LDT		0x1200
+
+#define NR_PICS			2
+#define IOAPIC_MASKED		BIT(16)
 
 u64 low_ram(u64 size)
 {
@@ -86,10 +93,34 @@ static void build_gdt(struct vmm *vmm)
 	gdt[GUEST_DATA_SELECTOR / 8] = 0x00cf93000000ffff;
 }
 
+/*
+ * Nothing is connected to them: whatever is masked keeps what it is given. So a
+ * restore that leaves something out is seen when they are read back.
+ */
+static void fill_irqchips(struct vmm *vmm)
+{
+	struct kvm_irqchip chips[NR_IRQCHIPS] = {};
+
+	irqchips_capture(vmm, chips);
+	for (u32 chip = 0; chip < NR_PICS; chip++) {
+		chips[chip].chip.pic.imr = 0xff;
+		chips[chip].chip.pic.irq_base = 0x60 + 0x10 * chip;
+		chips[chip].chip.pic.auto_eoi = 1;
+	}
+	for (u32 pin = 0; pin < KVM_IOAPIC_NUM_PINS; pin++) {
+		chips[NR_PICS].chip.ioapic.redirtbl[pin].bits = IOAPIC_MASKED;
+		chips[NR_PICS].chip.ioapic.redirtbl[pin].fields.vector = 0x80 + pin;
+		chips[NR_PICS].chip.ioapic.redirtbl[pin].fields.dest_id = pin + 1;
+	}
+	for (u32 chip = 0; chip < NR_IRQCHIPS; chip++)
+		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &chips[chip])));
+}
+
 void arch_load_vm(struct vmm *vmm)
 {
 	build_page_tables(vmm);
 	build_gdt(vmm);
+	fill_irqchips(vmm);
 	/* The guest's TSC starts near 0: an offset that is lost will be seen. */
 	vmm->counter_offset = -read_counter();
 }
@@ -166,9 +197,17 @@ static void set_first_registers(struct vcpu *vcpu)
 	sregs.gs = sregs.ds;
 	sregs.ss = sregs.ds;
 	sregs.tr = (struct kvm_segment){
+		.base = GUEST_TSS,
 		.limit = 0x67,
 		.selector = GUEST_TSS_SELECTOR,
 		.type = 0xb,
+		.present = 1,
+	};
+	sregs.ldt = (struct kvm_segment){
+		.base = GUEST_LDT,
+		.limit = 0x3f,
+		.selector = GUEST_LDT_SELECTOR,
+		.type = 0x2,
 		.present = 1,
 	};
 	sregs.gdt.base = GUEST_GDT;

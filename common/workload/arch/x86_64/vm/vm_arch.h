@@ -10,8 +10,11 @@
 /* The fact that counts what vm_restore() could not set. */
 #define REFUSED_FACT		"restore.msrs_refused"
 
+/* Two PICs and the IOAPIC */
+#define NR_IRQCHIPS		3
+
 struct vm_devices {
-	struct kvm_irqchip irqchip[3];
+	struct kvm_irqchip irqchip[NR_IRQCHIPS];
 	struct kvm_clock_data clock;
 };
 
@@ -33,6 +36,16 @@ struct vcpu_state {
 
 /* @request: KVM_GET_DEVICE_ATTR or KVM_SET_DEVICE_ATTR; guest's TSC = host's + offset */
 void vcpu_tsc_offset(struct vcpu *vcpu, unsigned long request, u64 *offset);
+
+struct vm_state;
+struct refused_registers;
+
+void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state);
+void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS]);
+
+/* read_back.c: what KVM does not give back as it was given to it */
+void report_unlike(struct vmm *vmm, const struct vm_state *state,
+		   const struct refused_registers *refused, u64 began);
 
 u64 *vcpu_state_ymm(struct vcpu_state *vcpu, unsigned int number, bool upper);
 

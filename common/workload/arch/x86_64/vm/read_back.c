@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* All state of a restored VM, read from KVM before the guest runs, and compared with what it was. */
+#include <stddef.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+
+#include "vm_state.h"
+
+/* Registers of the LAPIC: SDM vol. 3, 12.4.1 */
+#define LAPIC_IRR		0x200
+#define LAPIC_IRR_END		0x280
+#define LAPIC_TIMER_CURRENT	0x390
+
+/* XSAVE: what the CPU or KVM says of the area itself; SDM vol. 1, 10.5.1, 13.4 */
+#define XSAVE_SOFTWARE		464
+#define XSAVE_EXTENDED		576
+
+/* These count: Hyper-V's runtime of a CPU and its reference time. */
+#define HV_X64_MSR_VP_RUNTIME		0x40000010
+#define HV_X64_MSR_TIME_REF_COUNT	0x40000020
+
+struct unlike {
+	u32 count;
+	char first[48];
+};
+
+static void note(struct unlike *unlike, const char *what, u32 where)
+{
+	if (!unlike->count++)
+		snprintf(unlike->first, sizeof(unlike->first), " %s 0x%x", what, where);
+}
+
+/* Byte by byte from @from to @end of both. */
+static void compare(struct unlike *unlike, const char *what, const void *wanted,
+		    const void *loaded, u32 from, u32 end)
+{
+	const u8 *one = wanted, *other = loaded;
+
+	for (u32 at = from; at < end; at++)
+		if (one[at] != other[at])
+			note(unlike, what, at);
+}
+
+#define COMPARE(unlike, wanted, loaded, member) \
+	compare(unlike, #member, &(wanted)->member, &(loaded)->member, 0, sizeof((wanted)->member))
+
+/* An interrupt may have come since; none may be lost. The timer counts as soon as it is set. */
+static void compare_lapic(struct unlike *unlike, const struct kvm_lapic_state *wanted,
+			  const struct kvm_lapic_state *loaded)
+{
+	for (u32 at = 0; at < sizeof(wanted->regs); at++) {
+		bool lost = wanted->regs[at] & ~loaded->regs[at];
+
+		if (at / 4 == LAPIC_TIMER_CURRENT / 4)
+			continue;
+		if (at >= LAPIC_IRR && at < LAPIC_IRR_END ? lost :
+							    wanted->regs[at] != loaded->regs[at])
+			note(unlike, "lapic", at);
+	}
+}
+
+static bool was_refused(const struct refused_registers *refused, u32 index)
+{
+	for (u32 i = 0; i < refused->count; i++)
+		if (refused->id[i] == index)
+			return true;
+	return false;
+}
+
+static void compare_msrs(struct unlike *unlike, const struct vcpu_state *wanted,
+			 const struct vcpu_state *loaded, const struct refused_registers *refused)
+{
+	for (u32 i = 0; i < wanted->msrs; i++) {
+		u32 index = wanted->msr[i].index, at = 0;
+
+		if (index == HV_X64_MSR_VP_RUNTIME || index == HV_X64_MSR_TIME_REF_COUNT ||
+		    was_refused(refused, index))
+			continue;
+		while (at < loaded->msrs && loaded->msr[at].index != index)
+			at++;
+		if (at == loaded->msrs || loaded->msr[at].data != wanted->msr[i].data)
+			note(unlike, "msr", index);
+	}
+}
+
+static void compare_vcpu(struct unlike *unlike, const struct vcpu_state *wanted,
+			 const struct vcpu_state *loaded, const struct refused_registers *refused)
+{
+	COMPARE(unlike, wanted, loaded, regs);
+	COMPARE(unlike, wanted, loaded, sregs);
+	COMPARE(unlike, wanted, loaded, xcrs);
+	COMPARE(unlike, wanted, loaded, events);
+	COMPARE(unlike, wanted, loaded, debugregs);
+	COMPARE(unlike, wanted, loaded, mp_state);
+	COMPARE(unlike, wanted, loaded, cpuid_entries);
+	COMPARE(unlike, wanted, loaded, cpuid);
+	compare(unlike, "xsave", wanted->xsave, loaded->xsave, 0, XSAVE_SOFTWARE);
+	compare(unlike, "xsave", wanted->xsave, loaded->xsave, XSAVE_EXTENDED,
+		sizeof(wanted->xsave));
+	compare_lapic(unlike, &wanted->lapic, &loaded->lapic);
+	compare_msrs(unlike, wanted, loaded, refused);
+}
+
+/*
+ * Each byte or MSR that is not as it was; the first is named. KVM's clock goes on, and is not
+ * compared. @began: the machine's counter before anything was restored
+ */
+void report_unlike(struct vmm *vmm, const struct vm_state *state,
+		   const struct refused_registers *refused, u64 began)
+{
+	static struct vcpu_state loaded[GUEST_MAX_VCPUS];
+	static struct kvm_irqchip chips[NR_IRQCHIPS];
+	struct unlike unlike = {};
+
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		vcpu_capture(vmm, &vmm->vcpus[i], &loaded[i]);
+		compare_vcpu(&unlike, &state->vcpu[i], &loaded[i], refused);
+		/* Where the TSC is unstable, KVM stops the guest's while a vCPU does not run. */
+		if (state->vcpu[i].tsc_offset - loaded[i].tsc_offset > read_counter() - began)
+			note(&unlike, "tsc_offset of vCPU", i);
+	}
+	irqchips_capture(vmm, chips);
+	for (u32 chip = 0; chip < NR_IRQCHIPS; chip++)
+		compare(&unlike, "irqchip", &state->devices.irqchip[chip].chip,
+			&chips[chip].chip, 0, sizeof(chips[chip].chip));
+	fact("restore.state_unlike", "%u%s", unlike.count, unlike.first);
+}
