@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Does each kernel run on all CPUs of the machine? A pure function of a Trial."""
+"""Does each kernel run on all CPUs of the machine, and their timers? Pure functions of a Trial."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from common.record.evidence import Trial
 
 _FEWER = re.compile(r"(?:(?:nr|max|possible_)cpus=|nosmp)")
 _SIDES = ("outgoing", "incoming")
+_CPUS_MAX = 64  # common/workload/core/cpu_timers.c
+_LATE = 1.5
+"""So many times as long as asked a CPU may sleep at best: a timer at half its rate takes 2."""
 
 
 def _all_cpus(trial: Trial) -> Outcome:
@@ -47,4 +50,30 @@ def _of_machine(argv: Sequence[str]) -> int | None:
     return int(match[0]) if match else None
 
 
+def _cpu_timers(trial: Trial) -> Outcome:
+    """On both sides the shortest of a few sleeps on each CPU; the longest of these is told."""
+    expected, found = f"each CPU sleeps at most {_LATE} times as long as asked", []
+    for name in _SIDES:
+        side = trial.side(name)
+        cpus, asked = (side.number(key) if side else None for key in ("cpus", "cpu.timer_asked_us"))
+        for cpu in range(min(cpus or 0, _CPUS_MAX)):
+            slept = side.number(f"cpu.{cpu}.timer_us") if side else None
+            found.append((slept / asked if slept and asked else None, f"CPU {cpu}, {name}"))
+        if not cpus:
+            return no_data(f"{name} fact cpus", expected=expected)
+    known = [(ratio, where) for ratio, where in found if ratio is not None]
+    if len(known) < len(found):
+        return no_data("facts cpu.N.timer_us", expected=expected)
+    ratio, where = max(known)
+    return outcome(
+        min(known)[0] >= 1 and ratio <= _LATE,
+        expected=expected,
+        seen=f"{ratio:.2f} times ({where})",
+        evidence="facts cpu.N.timer_us, cpu.timer_asked_us",
+    )
+
+
+CPU_TIMERS = Check(
+    "cpu_timers", "Does each CPU have a timer that keeps time?", _cpu_timers, timed=True
+)
 ALL_CPUS = Check("all_cpus", "Does each kernel run all CPUs of the machine?", _all_cpus)

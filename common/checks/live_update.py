@@ -11,7 +11,7 @@ import errno
 import re
 from collections.abc import Callable
 
-from common.checks.all_cpus import ALL_CPUS
+from common.checks.all_cpus import ALL_CPUS, CPU_TIMERS
 from common.checks.kernel_seen import HOST_SAW_KERNELS
 from common.checks.model import Check, Claim, Outcome
 from common.checks.outcomes import disturbed as disturbed
@@ -296,7 +296,10 @@ def wall_clock_leap(trial: Trial) -> float | None:
 
 def _wall_clock(trial: Trial) -> Outcome:
     """CLOCK_REALTIME goes on by as much as the host's clock does."""
-    expected, leap = f"CLOCK_REALTIME goes on, to within {_WALL_CLOCK_MS} ms", wall_clock_leap(trial)
+    expected, leap = (
+        f"CLOCK_REALTIME goes on, to within {_WALL_CLOCK_MS} ms",
+        wall_clock_leap(trial),
+    )
     if leap is None:
         return no_data("fact realtime.ns on both sides", expected=expected)
     return outcome(
@@ -374,6 +377,7 @@ def live_update(*, taint: int = 0) -> Claim:
             ),
             HOST_SAW_KERNELS,
             ALL_CPUS,
+            CPU_TIMERS,
             Check(
                 "kho_exec_from",
                 "Does KHO name the outgoing kernel, with the right count?",

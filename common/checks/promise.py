@@ -69,6 +69,7 @@ LIVE_UPDATE: Mapping[str, Promise] = {
     "other_kernel": SUITE,
     "build_ids": SUITE,
     "host_saw_kernels": SUITE,
+    "cpu_timers": LINUX,
     "all_cpus": LINUX,
     "kho_exec_from": LINUX,
     "luo_number": LINUX,

@@ -7,8 +7,9 @@ common/workload/device/igb_report.c.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, no_data, outcome, same_fact
 from common.checks.model import Check, Outcome
@@ -16,6 +17,7 @@ from common.dma.evidence import CommandWritten, DmaEvidence, Noted, frames_of
 from common.dma.frames import FrameReport, Window
 from common.dma.igb import Places, places
 from common.guest.checks import both
+from common.machine.kho_tree import pages as kho_pages
 from common.record.evidence import Trial
 
 _EDGE_NS = 100_000_000
@@ -254,6 +256,33 @@ def _event(entry: Noted | CommandWritten, at: Places) -> str:
         return f"{entry.text} at {entry.ms:+.1f} ms"
     whose = "the bridge above the device" if entry.bdf in at.bridges else "the device"
     return f"PCI_COMMAND of {whose}, {entry.bdf} <- {entry.value:#x} at {entry.ms:+.1f} ms"
+
+
+class Aborted(NamedTuple):
+    """What aborts have left behind."""
+
+    nothing: bool
+    said: str
+
+
+def aborted(trial: Trial) -> Aborted | None:
+    """Whether aborts left pins, what is registered with KHO, and the configuration of every PCI
+    function as they were; None when nobody looked."""
+    side, kho = trial.side(OUTGOING), trial.seen(DmaEvidence).kho
+    config, pins = (
+        (side.facts.get(f"aborts.{key}") if side else None) for key in ("config", "pins")
+    )
+    match = re.match(r"[1-9][0-9]{0,3} functions, ([0-9]{1,4}) changed", config or "")
+    before, after = (kho.get(point) for point in ("unpreserved", "aborted"))
+    if match is None or pins is None or before is None or after is None:
+        return None
+    pages = [
+        kho_pages({int(order): count for order, count in seen.items()}) for seen in (before, after)
+    ]
+    return Aborted(
+        nothing=match[1] == pins == "0" and before == after,
+        said=f"pins {int(pins):+d}, pages registered with KHO {pages[1] - pages[0]:+d}, {config}",
+    )
 
 
 def _not_gated(trial: Trial) -> Outcome:

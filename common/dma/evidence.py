@@ -5,10 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from pydantic import Field
+
 from common.dma.frames import FrameReport, Window
 from common.record.dialogue import Side, Stored
 from common.record.evidence import Trial
-from common.record.stored_file import Count, Strict
+from common.record.stored_file import Count, KhoSeen, Strict
 from common.record.witnesses import Witnessed
 
 BUS_MASTER = 0x4
@@ -96,6 +98,7 @@ class DmaEvidence(Witnessed):
     after: AfterTakeover | None = None
     """None where nobody took it over."""
     socket: Socket | None = None
+    kho: KhoSeen = Field(default_factory=dict)
     other: OtherDevice | None = None
     """None where nothing was sent to it, or there was no kexec."""
     trace: DeviceTrace

@@ -38,13 +38,15 @@ from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
 from common.host.processes.precedence import prefer
 from common.machine.helper import HostHelper, MachineView
+from common.machine.kho_counts import KhoCounts
+from common.machine.ram import MachineRam
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side, Stored
 from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, config_write
 from common.record.raw import RawTrial
-from common.record.stored_file import read_json
+from common.record.stored_file import KhoSeen, read_json
 from common.record.trial_files import TrialFile
 
 OTHER_EVERY = 50  # the second device gets one of so many frames, and its ring is not refilled
@@ -60,6 +62,7 @@ TRACES = (
     "e1000e_core_ctrl_sw_reset",
     "e1000e_cb_qdev_reset_hold",
 )
+KHO = "kho.json"
 _FRAME_LOG = 24 << 20  # bytes: a million landings
 
 
@@ -72,6 +75,7 @@ FILES = (
     *frame_logs("device-sent.bin", "device-landed.bin", "other-sent.bin", "other-landed.bin"),
     *frame_logs(ANEW),
     TrialFile("socket.json", needed=False),
+    TrialFile(KHO, needed=False),
     TrialFile("away-sender.jsonl", needed=False),
     TrialFile("away-watcher.jsonl", needed=False),
 )
@@ -93,6 +97,7 @@ _NAMED = 8
 
 
 _SOCKET = TypeAdapter(Socket)
+_KHO = TypeAdapter(KhoSeen)
 
 
 class FrameWitness:
@@ -113,12 +118,15 @@ class FrameWitness:
         self._facts: dict[str, str] = {}
         self._buffer: int | None = None
         self._running: list[subprocess.Popen[str]] = []
+        self._kho = KhoCounts(lambda: MachineRam(machine.process.pid))
         self._credit = machine.scratch / "credit"
         self._rests = False
         """For good: what was sent now would land in memory that is no longer the device's."""
 
     def on_line(self, text: str) -> None:
         """Traffic starts at `await traffic`, rests at `await quiet`, ends at `await silence`."""
+        if self._kho.on_line(text):
+            (self.machine.folder / KHO).write_bytes(_KHO.dump_json(self._kho.counts) + b"\n")
         if text.startswith(("# ring.", "# other.ring.", "# anew.ring.")):
             key, _, value = text.removeprefix("# ").partition("=")
             self._facts.setdefault(key, value)
@@ -269,6 +277,7 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
     found = DmaEvidence(
         trace=_look_at_trace(raw, traffic_window(sides), kexec),
         left_ms=(left - kexec) / 1e6 if left and kexec else None,
+        kho=read_json(folder / KHO, _KHO) if (folder / KHO).exists() else {},
     )
     if not (folder / "device-landed.bin").exists():
         return found

@@ -6,7 +6,7 @@ Pure functions of a Trial, on the facts of common/workload/vm/report.c.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 from common.arch.known import ARCHITECTURES
 from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
@@ -163,27 +163,44 @@ def no_errors(*kinds: str) -> Callable[[Trial, int], Outcome]:
     """
 
     def ask(trial: Trial, vcpu: int) -> Outcome:
-        side, before = trial.side(INCOMING), trial.side(OUTGOING)
-        if side is None or before is None:
+        sides = both(trial)
+        if sides is None:
             return no_data("one side has no output", expected="no errors")
-        earlier = before.facts.get(f"guest.{vcpu}.errors")
-        errors = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
-        sweeps = side.number(f"guest.{vcpu}.sweeps_after_resume")
-        later = side.number(f"guest.{vcpu}.sweeps_after_finish")
-        if None in errors.values() or earlier is None or sweeps is None or later is None:
-            return no_data(f"facts guest.{vcpu}.errors, .sweeps_*", expected="no errors")
-        found = ", ".join(f"{kind} {number}" for kind, number in errors.items())
-        first = side.facts.get(f"guest.{vcpu}.first_error", "")
-        return outcome(
-            {earlier, *errors.values()} == {"0"} and sweeps >= 1 and later >= 1,
+        before, after = (_errors(side, vcpu, kinds) for side in sides)
+        sweeps = [
+            sides[1].number(f"guest.{vcpu}.sweeps_after_{what}") for what in ("resume", "finish")
+        ]
+        if before is None or after is None or sweeps[0] is None or sweeps[1] is None:
+            return no_data(f"facts guest.{vcpu}.errors.*, .sweeps_*", expected="no errors")
+        first = next(
+            (s.facts[k] for s in sides if (k := f"guest.{vcpu}.first_error") in s.facts), ""
+        )
+        answer = outcome(
+            {*before.values(), *after.values()} == {"0"} and sweeps[0] >= 1 and sweeps[1] >= 1,
             expected="no errors before the kexec, nor in at least one sweep after resume and one"
             " after FINISH",
-            seen=f"{earlier} errors before; errors: {found}; sweeps {sweeps} and {later}"
-            f" {first}".rstrip(),
+            seen=f"before: {_counts(before)}; since: {_counts(after)};"
+            f" sweeps {sweeps[0]} and {sweeps[1]} {first}".rstrip(),
             evidence=f"facts guest.{vcpu}.errors.*",
         )
+        # The machine's timers are QEMU's: if the host did not run that, ticks are late.
+        late = {before.pop("timer", "0"), after.pop("timer", "0")} != {"0"}
+        still = trial.host.stood_still() if trial.host else None
+        if late and still and {*before.values(), *after.values()} == {"0"}:
+            return disturbed(answer, still)
+        return answer
 
     return ask
+
+
+def _errors(side: Side, vcpu: int, kinds: Sequence[str]) -> dict[str, str] | None:
+    """Kind -> how many the guest has counted by then; None where the side lacks one of them."""
+    found = {kind: side.facts.get(f"guest.{vcpu}.errors.{kind}") for kind in kinds}
+    return {kind: n for kind, n in found.items() if n is not None} if all(found.values()) else None
+
+
+def _counts(errors: Mapping[str, str]) -> str:
+    return ", ".join(f"{kind} {number}" for kind, number in errors.items())
 
 
 guest_content = no_errors("memory", "counter", "msr", "timer")

@@ -33,6 +33,8 @@ Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9_.+-]*$", max_lengt
 Text = Annotated[str, Field(max_length=1 << 20)]
 Hex = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{2})*$", max_length=1 << 16)]
 """Whole bytes."""
+KhoSeen = dict[Name, dict[Annotated[str, Field(pattern="^[0-9]{1,2}$")], Count]]
+"""By rendezvous: pieces of memory registered with KHO, of each order (2^order pages)."""
 
 
 class Strict(Stored):

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* The page frames of a mapping of this process: which they are, and how they come to be others. */
 #include <fcntl.h>
+#include <stdio.h>
 #include <sys/mman.h>
 #include <unistd.h>
 
@@ -59,6 +60,22 @@ int pagemap_read(const void *address, size_t pages, u64 *pfns)
 out_close:
 	close(fd);
 	return ret;
+}
+
+/* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
+long long pinned_pages(void)
+{
+	unsigned long long acquired = 0, released = 0;
+	char line[128];
+	FILE *file = fopen("/proc/vmstat", "re");
+
+	must_be(file, "/proc/vmstat cannot be read");
+	while (fgets(line, sizeof(line), file)) {
+		sscanf(line, "nr_foll_pin_acquired %llu", &acquired);
+		sscanf(line, "nr_foll_pin_released %llu", &released);
+	}
+	fclose(file);
+	return acquired - released;
 }
 
 /*

@@ -92,6 +92,13 @@ u64 counter_khz(void);
 /* debug.c */
 void report_leaks(void);
 
+/* kho_tree.c */
+void say_kho_tree(void);
+
+/* cpu_timers.c */
+void cpu_timers_start(void);
+void cpu_timers_report(void);
+
 /* luo.c */
 int luo_open(void);
 int luo_must_open(void);
@@ -120,6 +127,7 @@ int leave_for_incoming(void);
 
 /* page_frames.c */
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
+long long pinned_pages(void);
 u64 compact_memory(void);
 int collapse_memory(void *memory, u64 size);
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* What has to be the same on both sides of the kexec, read from where it is. */
-#include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -8,36 +7,29 @@
 #include <linux/pci_regs.h>
 
 #include "igb.h"
+#include "pci_config.h"
 
 #define PORT "0000:00:02.0"
 #define HEAD_LOOKS 5
 
 #define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
-/* An igb has no capability behind that. */
-#define CONFIG_MAX 512
 #define BRIDGES_MAX 8
 
 /* Bytes @from to @to of the configuration, as hexadecimal digits. */
-static void read_config(const char *bdf, size_t from, size_t to, char *text)
+static void config_text(const char *bdf, size_t from, size_t to, char *text)
 {
-	u8 config[CONFIG_MAX];
-	char path[128];
-	int fd;
+	u8 config[PCI_CONFIG_MAX];
 
-	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/config", bdf);
-	fd = must(sys(open(path, O_RDONLY | O_CLOEXEC)));
-	must_be(must(sys(pread(fd, config, to - from, from))) == (ssize_t)(to - from),
-		"the configuration of %s ends before %zu", bdf, to);
-	close(fd);
+	pci_config_read(bdf, from, to, config);
 	for (size_t i = 0; i < to - from; i++)
 		sprintf(text + 2 * i, "%02x", config[i]);
 }
 
 static void report_config(const char *bdf, const char *key, size_t from, size_t to)
 {
-	char text[2 * CONFIG_MAX + 1];
+	char text[2 * PCI_CONFIG_MAX + 1];
 
-	read_config(bdf, from, to, text);
+	config_text(bdf, from, to, text);
 	fact(key, "%s", text);
 }
 
@@ -61,7 +53,7 @@ static void report_path(const char *bdf)
 		must_be(used + HEADER_TEXT < sizeof(configs), "too many bridges above %s", bdf);
 		if (used)
 			configs[used++] = '/';
-		read_config(step, 0, PCI_STD_HEADER_SIZEOF, configs + used);
+		config_text(step, 0, PCI_STD_HEADER_SIZEOF, configs + used);
 	}
 	fact("bridges.config", "%s", configs);
 }
@@ -105,7 +97,7 @@ void igb_report(const struct igb *igb, const char *bdf)
 	report_head(igb);
 	fact("device.tail", "%u", igb_rx_tail(igb));
 	report_config(bdf, "device.config", 0, PCI_STD_HEADER_SIZEOF);
-	report_config(bdf, "device.capabilities", PCI_STD_HEADER_SIZEOF, CONFIG_MAX);
+	report_config(bdf, "device.capabilities", PCI_STD_HEADER_SIZEOF, PCI_CONFIG_MAX);
 	report_config(PORT, "port.config", 0, PCI_STD_HEADER_SIZEOF);
 	report_path(bdf);
 }

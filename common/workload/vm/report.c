@@ -52,6 +52,33 @@ static u64 length(const struct guest_gap *gap)
 	return gap->time_after - gap->time_before;
 }
 
+static void report_errors(unsigned int i, const struct guest_vcpu *block)
+{
+	static const char * const kinds[GUEST_NR_ERRORS] = {
+		[GUEST_ERROR_MEMORY] = "memory",
+		[GUEST_ERROR_GPR] = "gpr",
+		[GUEST_ERROR_VECTOR] = "vector",
+		[GUEST_ERROR_COUNTER] = "counter",
+		[GUEST_ERROR_MSR] = "msr",
+		[GUEST_ERROR_TIMER] = "timer",
+	};
+	const struct guest_first_error *first = &block->first_error;
+	u64 errors = 0;
+
+	for (int kind = 0; kind < GUEST_NR_ERRORS; kind++) {
+		char name[32];
+
+		snprintf(name, sizeof(name), "errors.%s", kinds[kind]);
+		guest_fact(i, name, "%llu", block->errors[kind]);
+		errors += block->errors[kind];
+	}
+	if (errors)
+		guest_fact(i, "first_error",
+			   "%s page %llu word 0x%llx expected 0x%016llx seen 0x%016llx",
+			   kinds[first->kind], first->page, first->word, first->expected,
+			   first->seen);
+}
+
 void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 {
 	static const char * const vectors[] = {
@@ -68,7 +95,7 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		guest_fact(i, "counter", "%llu", vcpu_state_steps(vcpu));
 		guest_fact(i, "gpr", "%016llx", vcpu_state_checksum(vcpu));
 		report_vector(i, "vector", vcpu);
-		guest_fact(i, "errors", "%llu", report_guest_errors(&vmm->vcpus[i]));
+		report_errors(i, block);
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
 		guest_fact(i, "ticks", "%llu", block->ticks);
 	}
@@ -95,33 +122,6 @@ void report_refused_registers(const struct refused_registers *refused)
 	for (unsigned int i = 0; i < refused->count && len < (int)sizeof(list); i++)
 		len += snprintf(list + len, sizeof(list) - len, " 0x%llx", refused->id[i]);
 	fact(REFUSED_FACT, "%u%s", refused->count, list);
-}
-
-static void report_errors(unsigned int i, const struct guest_vcpu *block)
-{
-	static const char * const kinds[GUEST_NR_ERRORS] = {
-		[GUEST_ERROR_MEMORY] = "memory",
-		[GUEST_ERROR_GPR] = "gpr",
-		[GUEST_ERROR_VECTOR] = "vector",
-		[GUEST_ERROR_COUNTER] = "counter",
-		[GUEST_ERROR_MSR] = "msr",
-		[GUEST_ERROR_TIMER] = "timer",
-	};
-	const struct guest_first_error *first = &block->first_error;
-	u64 errors = 0;
-
-	for (int kind = 0; kind < GUEST_NR_ERRORS; kind++) {
-		char name[32];
-
-		snprintf(name, sizeof(name), "errors.%s", kinds[kind]);
-		guest_fact(i, name, "%llu", block->errors[kind]);
-		errors += block->errors[kind];
-	}
-	if (errors)
-		guest_fact(i, "first_error",
-			   "%s page %llu word 0x%llx expected 0x%016llx seen 0x%016llx",
-			   kinds[first->kind], first->page, first->word, first->expected,
-			   first->seen);
 }
 
 void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from common.checks import live_update as checks
-from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
+from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome, Said
 from common.guest import checks as guest_checks
 from common.guest.evidence import RamEvidence
@@ -95,6 +95,7 @@ OUTGOING_RULES = (
     "create_to_read_only_memory",
     "create_after_fault",
     "session_name",
+    "session_closes_on_exec",
     "preserve_linked_tmpfs_file",
     "preserve_device",
     "argument_too_small",
@@ -122,6 +123,7 @@ INCOMING_RULES = (
     "orphan_content_after_close",
     "orphan_session_gone_after_close",
     "session_name",
+    "session_closes_on_exec",
     "retrieve_without_free_fd",
     "retrieve_to_read_only_memory",
     "retrieve_after_fault",

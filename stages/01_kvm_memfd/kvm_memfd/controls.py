@@ -34,6 +34,21 @@ def not_zero(side: str, key: str) -> Callable[[Trial], Outcome]:
     return ask
 
 
+def _second_cpu_late(trial: Trial) -> Outcome:
+    side = trial.side(INCOMING)
+    slept, asked = (
+        side.number(key) if side else None for key in ("cpu.1.timer_us", "cpu.timer_asked_us")
+    )
+    if slept is None or not asked:
+        return no_data("facts cpu.1.timer_us, cpu.timer_asked_us", expected="twice as long")
+    return outcome(
+        slept >= 2 * asked,
+        expected=f"at least twice the {asked} us that were asked for",
+        seen=f"{slept} us",
+        evidence="incoming facts cpu.*",
+    )
+
+
 def _an_hour_ahead(trial: Trial) -> Outcome:
     leap = checks.wall_clock_leap(trial)
     if leap is None:
@@ -198,6 +213,12 @@ WALL_CLOCK_AHEAD = Control(
     breaks=frozenset({"wall_clock"}),
     reason=reason(_an_hour_ahead),
 )
+CPU_TIMER_LATE = Control(
+    name="cpu-timer-late",
+    what="on all CPUs but the first, the workload sleeps twice as long as asked",
+    breaks=frozenset({"cpu_timers"}),
+    reason=reason(_second_cpu_late),
+)
 FIRMWARE_REBOOT = Control(
     name="firmware-reboot",
     what="a reboot through the firmware instead of the kexec",
@@ -302,6 +323,7 @@ CONTROLS = (
     TAINTED,
     SLOW_CLOCK,
     WALL_CLOCK_AHEAD,
+    CPU_TIMER_LATE,
     Control(
         name="pages-copied",
         what="RAM is copied into a new memfd and the guest runs on the copy",

@@ -10,7 +10,7 @@ from pydantic import Field
 from common.guest.evidence import RamEvidence, RamSeen
 from common.record.dialogue import Stored
 from common.record.evidence import Trial
-from common.record.stored_file import Count, Name, Strict
+from common.record.stored_file import Count, KhoSeen, Strict
 from common.record.witnesses import Witnessed
 
 FilesPoint = Literal["files-written", "files"]
@@ -21,8 +21,7 @@ class FilesSeen(Strict):
 
     pages: Count
     sha256: dict[FilesPoint, Annotated[str, Field(pattern="^[0-9a-f]{64}$")]]
-    kho: dict[Name, dict[Annotated[str, Field(pattern="^[0-9]{1,2}$")], Count]]
-    """By rendezvous: pages registered with KHO, of each order."""
+    kho: KhoSeen
 
 
 class Update(Stored):

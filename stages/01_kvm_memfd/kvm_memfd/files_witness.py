@@ -9,13 +9,13 @@ frames at `files-written` and again at `files`, in the incoming kernel. At each 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Annotated
 
 from pydantic import Field, TypeAdapter
 
-from common.machine import kho_tree
 from common.machine.helper import HostHelper, MachineView
+from common.machine.kho_counts import KhoCounts
 from common.machine.ram import MachineRam
 from common.record.raw import RawTrial
 from common.record.setting import LONGEST
@@ -29,7 +29,7 @@ from kvm_memfd.witness import read_witness as read_ram_witness
 FILE = "files-witness.json"
 FILES = (TrialFile(FILE), TrialFile(RAM_WITNESS))
 """What each trial of the stage leaves."""
-_FRAMES, _FDT, _KHO = "# frames.", "# kho.fdt=", "# await kho-"
+_FRAMES = "# frames."
 
 
 _SEEN = TypeAdapter(Annotated[tuple[FilesSeen, ...], Field(min_length=1, max_length=LONGEST)])
@@ -39,25 +39,20 @@ class _OneUpdate:
     def __init__(self, ram: MachineRam) -> None:
         self._ram = ram
         self._frames: list[tuple[int, int]] = []
-        self._root: int | None = None
         self.digests: dict[FilesPoint, str] = {}
-        self.kho: dict[str, dict[str, int]] = {}
+        self._kho = KhoCounts(lambda: nullcontext(ram))
 
     def on_line(self, text: str) -> None:
         if text.startswith(_FRAMES) and not self.digests:
             self._frames += frames(text.partition("=")[2])
-        elif text.startswith(_FDT):
-            self._root = kho_tree.tree_root(bytes.fromhex(text.removeprefix(_FDT)))
         elif text in ("# at files-written", "# await files"):
             point: FilesPoint = "files-written" if text.endswith("written") else "files"
             self.digests[point] = self._ram.sha256(self._frames)
-        elif text.startswith(_KHO) and self._root is not None:
-            counts = kho_tree.preserved(self._ram.read, self._root)
-            self.kho[text.removeprefix(_KHO)] = {str(k): n for k, n in sorted(counts.items())}
+        self._kho.on_line(text)
 
     def result(self) -> FilesSeen:
         pages = sum(count for _, count in self._frames)
-        return FilesSeen(pages=pages, sha256=self.digests, kho=self.kho)
+        return FilesSeen(pages=pages, sha256=self.digests, kho=self._kho.counts)
 
 
 class FilesWitness:

@@ -17,9 +17,6 @@
 
 #include "ledger.h"
 
-#define OUT_FDT "/sys/kernel/debug/kho/out/fdt"
-#define FDT_MAX 1024
-
 #define CGROUPS "/sys/fs/cgroup"
 #define OURS CGROUPS "/ledger"
 
@@ -71,22 +68,6 @@ static void refresh_counters(void)
 	write_to("/proc/sys/vm/stat_refresh", "1");
 }
 
-/* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
-static long long pins(void)
-{
-	unsigned long long acquired = 0, released = 0;
-	char line[128];
-	FILE *file = fopen("/proc/vmstat", "re");
-
-	must_be(file, "/proc/vmstat cannot be read");
-	while (fgets(line, sizeof(line), file)) {
-		sscanf(line, "nr_foll_pin_acquired %llu", &acquired);
-		sscanf(line, "nr_foll_pin_released %llu", &released);
-	}
-	fclose(file);
-	return acquired - released;
-}
-
 /*
  * Areas by who made them: 0xADDRESS-0xADDRESS SIZE CALLER+0x.../0x... ... Where
  * the compiler makes no sibling calls, as with arm64's frame pointers, the caller
@@ -125,7 +106,7 @@ void ledger_read(struct ledger_counters *now)
 	now->shmem = meminfo_kb("Shmem");
 	now->charged = in_cgroup ? charged_kb() : 0;
 	now->committed = meminfo_kb("Committed_AS");
-	now->pins = pins();
+	now->pins = pinned_pages();
 	now->areas = areas();
 	now->taint = taint();
 }
@@ -151,25 +132,4 @@ void ledger_for_host(const char *point)
 	ledger(point);
 	snprintf(name, sizeof(name), "kho-%s", point);
 	await(name);
-}
-
-/*
- * KHO's tree to hand over, where its root is to be found. A kernel that came by
- * kexec itself has no such file (kho_init(), Linux 7.3).
- */
-void say_kho_tree(void)
-{
-	char hex[2 * FDT_MAX + 1] = "";
-	unsigned char fdt[FDT_MAX];
-	ssize_t len;
-	int fd;
-
-	fd = open(OUT_FDT, O_RDONLY | O_CLOEXEC);
-	if (fd < 0)
-		return;
-	len = must(sys(read(fd, fdt, sizeof(fdt))));
-	close(fd);
-	for (ssize_t i = 0; i < len; i++)
-		sprintf(hex + 2 * i, "%02x", fdt[i]);
-	fact("kho.fdt", "%s", hex);
 }

@@ -31,6 +31,5 @@ int ledger_file(u64 size);
 void ledger_read(struct ledger_counters *now);
 void ledger(const char *point);
 void ledger_for_host(const char *point);
-void say_kho_tree(void);
 
 #endif

@@ -7,8 +7,8 @@
 
 #define RULES_OUTGOING 21
 #define RULES_INCOMING 15
-#define RULES_IOCTL_OUTGOING 12
-#define RULES_IOCTL_INCOMING 6
+#define RULES_IOCTL_OUTGOING 13
+#define RULES_IOCTL_INCOMING 7
 
 void rule(const char *name, long expected, long seen);
 long closed(long fd);

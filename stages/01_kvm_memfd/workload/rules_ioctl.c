@@ -48,6 +48,14 @@ static long has_name(int session, const char *name)
 	return ret < 0 ? ret : !strncmp((char *)arg.name, name, sizeof(arg.name));
 }
 
+/* 1 when no program that the holder starts inherits it. */
+static long closes_on_exec(int fd)
+{
+	int flags = sys(fcntl(fd, F_GETFD));
+
+	return flags < 0 ? flags : !!(flags & FD_CLOEXEC);
+}
+
 static void rules_of_size(int session, int file)
 {
 	struct {
@@ -96,6 +104,7 @@ void rules_ioctl_outgoing(int luo_fd)
 	session = luo_create_session(luo_fd, OUTGOING_SESSION);
 	rule("create_after_fault", 0, session < 0 ? session : 0);
 	rule("session_name", 1, has_name(session, OUTGOING_SESSION));
+	rule("session_closes_on_exec", 1, closes_on_exec(session));
 	rules_of_files(session);
 	rules_of_size(session, file);
 	/* No image is loaded: a reboot that is refused serialises nothing, and locks nothing. */
@@ -107,7 +116,7 @@ void rules_ioctl_outgoing(int luo_fd)
 }
 
 static const char * const incoming_names[] = {
-	"session_name", "retrieve_without_free_fd", "retrieve_to_read_only_memory",
+	"session_name", "session_closes_on_exec", "retrieve_without_free_fd", "retrieve_to_read_only_memory",
 	"retrieve_after_fault", "finish_reserved_field", "finish_ioctl_session",
 };
 
@@ -125,6 +134,7 @@ void rules_ioctl_incoming(int luo_fd)
 		return;
 	}
 	rule("session_name", 1, has_name(session, CARRIED_SESSION));
+	rule("session_closes_on_exec", 1, closes_on_exec(session));
 	must(sys(getrlimit(RLIMIT_NOFILE, &limit)));
 	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = limit.rlim_max };
 	must(sys(setrlimit(RLIMIT_NOFILE, &none)));

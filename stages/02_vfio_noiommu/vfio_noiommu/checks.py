@@ -45,13 +45,14 @@ def _aborts(trial: Trial) -> Outcome:
     if trial.setting.options.get("switch") == "1":
         wanted["neighbour"] = "1 times, 0 silent"
     seen = {how: side.facts.get(f"aborts.{how}") if side else None for how in wanted}
-    if None in seen.values():
+    left = frame_checks.aborted(trial)
+    if None in seen.values() or left is None:
         return no_data("facts aborts.*", expected=_said(wanted))
     return outcome(
-        seen == wanted and times != "0",
-        expected=f"session closed, holder killed: {_said(wanted)}",
-        seen=_said(seen),
-        evidence="outgoing facts aborts.*",
+        seen == wanted and times != "0" and left.nothing,
+        expected=f"session closed, holder killed: {_said(wanted)}; nothing is left of it",
+        seen=f"{_said(seen)}; {left.said}",
+        evidence="outgoing facts aborts.*; kho.json",
     )
 
 

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "aborted.h"
 #include "aborts.h"
 #include "rules.h"
 
@@ -60,13 +61,12 @@ static void repeat(const struct nic *nic, u64 times, void (*abort_once)(const st
 /* /dev/liveupdate can be open only once, so that it is closed meanwhile. */
 void abort_repeatedly(const struct nic *nic, int *luo_fd, u64 times)
 {
-	u64 start = now_us();
-
 	if (!times || nic->ring->left_behind)
 		return;
+	aborted_remember();
 	close(*luo_fd);
 	repeat(nic, times, close_session, "aborts.closed");
 	repeat(nic, times, kill_holder, "aborts.killed");
-	fact("aborts.us", "%llu", now_us() - start);
+	aborted_report();
 	*luo_fd = must(luo_open());
 }

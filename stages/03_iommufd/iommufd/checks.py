@@ -380,13 +380,14 @@ def _still_mapped(trial: Trial) -> bool:
 def _aborts(trial: Trial) -> Outcome:
     side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
     wanted, seen = f"{times} times, 0 silent", side.facts.get("aborts.closed") if side else None
-    if seen is None:
-        return no_data("fact aborts.closed", expected=wanted)
+    left = frame_checks.aborted(trial)
+    if seen is None or left is None:
+        return no_data("facts aborts.*", expected=wanted)
     return outcome(
-        seen == wanted and times != "0",
-        expected=f"session closed {wanted}",
-        seen=seen,
-        evidence="outgoing fact aborts.closed",
+        seen == wanted and times != "0" and left.nothing,
+        expected=f"session closed {wanted}, nothing is left of it",
+        seen=f"{seen}; {left.said}",
+        evidence="outgoing facts aborts.*; kho.json",
     )
 
 

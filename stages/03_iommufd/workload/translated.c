@@ -17,6 +17,7 @@
 #include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
+#include "aborted.h"
 #include "release.h"
 #include "reuse.h"
 #include "rules.h"
@@ -124,8 +125,10 @@ static void abort_repeatedly(struct nic *nic, int luo)
 
 	if (param_control("receiver-off"))
 		igb_rx_enable(&nic->igb, false);
+	aborted_remember();
 	for (u64 i = 0; i < times; i++)
 		silent += !abort_once(nic, luo);
+	aborted_report();
 	if (param_control("receiver-off"))
 		igb_rx_enable(&nic->igb, true);
 	fact("aborts.closed", "%llu times, %llu silent", times, silent);
