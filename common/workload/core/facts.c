@@ -213,7 +213,7 @@ void print_common_facts(enum side side)
 	print_kernel_text();
 	fact_scratch();
 
-	cpu_timers_start();
+	report_cpu_timers();
 
 	luo_fd = luo_open();
 	fact("liveupdate.device", "%s", luo_fd >= 0 ? "yes" : "no");
@@ -226,7 +226,6 @@ void print_common_facts(enum side side)
 /* What may have changed since print_common_facts(); just before the last line of a side. */
 void print_last_facts(void)
 {
-	cpu_timers_report();
 	fact_wall_clock("realtime.ns_at_end");
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");

@@ -96,8 +96,7 @@ void report_leaks(void);
 void say_kho_tree(void);
 
 /* cpu_timers.c */
-void cpu_timers_start(void);
-void cpu_timers_report(void);
+void report_cpu_timers(void);
 
 /* luo.c */
 int luo_open(void);
