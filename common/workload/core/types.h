@@ -9,6 +9,9 @@ typedef __u8 u8;
 typedef __u16 u16;
 typedef __u32 u32;
 typedef __u64 u64;
+typedef __s64 s64;
+
+#define S64_MIN (-0x7fffffffffffffffll - 1)
 
 #define __noreturn __attribute__((__noreturn__))
 #define __packed __attribute__((__packed__))

@@ -96,7 +96,9 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		guest_fact(i, "gpr", "%016llx", vcpu_state_checksum(vcpu));
 		report_vector(i, "vector", vcpu);
 		report_errors(i, block);
+		guest_fact(i, "counter_offset", "%lld", (s64)vcpu_state_counter_offset(vcpu));
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
+		guest_fact(i, "clock_offset", "%lld", vmm->vcpus[i].clock_offset);
 		guest_fact(i, "ticks", "%llu", block->ticks);
 	}
 }
@@ -143,6 +145,7 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			   (at_finish[i] - at_resume[i]) / block->nr_pages);
 		guest_fact(i, "sweeps_after_finish", "%llu",
 			   (at_end[i] - at_finish[i]) / block->nr_pages);
+		guest_fact(i, "clock_offset", "%lld", vmm->vcpus[i].clock_offset);
 		guest_fact(i, "ticks", "%llu", block->ticks);
 	}
 }

@@ -276,3 +276,32 @@ u64 vmm_steps(const struct vmm *vmm)
 		steps += READ_ONCE(vmm->vcpus[i].block->counter);
 	return steps;
 }
+
+/* So many readings of its clock, of which one is looked at right after the guest took it. */
+#define READINGS 50
+#define READINGS_MS 2000
+
+/*
+ * By how much a running guest's counter is ahead of the machine's: what a guest has written down is
+ * older than the machine's counter that is read next, so the most of many differences is the one
+ * that is off by least. KVM's offset says what it should be, this is what the guest sees.
+ */
+void vmm_compare_clocks(struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		struct deadline deadline = deadline_in_ms(READINGS_MS);
+		struct vcpu *vcpu = &vmm->vcpus[i];
+		u64 last = 0;
+
+		vcpu->clock_offset = S64_MIN;
+		for (int readings = 0; readings < READINGS && !deadline_passed(deadline);) {
+			u64 reading = READ_ONCE(vcpu->block->last_time);
+			s64 ahead = reading - read_counter();
+
+			readings += reading != last;
+			last = reading;
+			if (ahead > vcpu->clock_offset)
+				vcpu->clock_offset = ahead;
+		}
+	}
+}

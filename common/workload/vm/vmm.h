@@ -26,6 +26,8 @@ struct vcpu {
 	bool wanted;
 	enum vcpu_run_state state;
 	int error;
+	/* guest's counter - machine's, see vmm_compare_clocks() */
+	s64 clock_offset;
 };
 
 struct vmm {
@@ -59,6 +61,7 @@ u64 vmm_sweep_timeout_ms(const struct vmm *vmm);
 void vmm_wait_sweep(struct vmm *vmm, const u64 *from, u64 timeout_ms);
 u64 vmm_sweeps_since(const struct vmm *vmm, const u64 *from);
 u64 vmm_steps(const struct vmm *vmm);
+void vmm_compare_clocks(struct vmm *vmm);
 
 /* What an architecture gives to the VMM: arch/MACHINE/vm/vm.c */
 

@@ -191,6 +191,7 @@ CLAIMS = (
             ),
             guest_checks.GUEST_TICKS,
             guest_checks.GUEST_GAP,
+            guest_checks.GUEST_CLOCK,
         ),
     ),
     Claim(

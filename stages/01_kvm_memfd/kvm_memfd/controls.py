@@ -203,7 +203,7 @@ SLOW_CLOCK = Control(
     what="both kernels are told that the TSC runs at 6 GHz",
     breaks=frozenset({"clock_rate"}),
     # Its ms are not the guest's.
-    may_break=frozenset({"guest_gap", "wall_clock"}),
+    may_break=frozenset({"guest_gap", "guest_clock", "wall_clock"}),
     cmdline=lambda words: (*words, "tsc_early_khz=6000000"),
     reason=reason(checks.fact_is(INCOMING, "tsc.khz", "6000000")),
 )
@@ -310,7 +310,7 @@ CONTROLS = (
     Control(
         name="tsc-frozen",
         what="the guest's TSC is set back to its value at the pause",
-        breaks=frozenset({"guest_gap"}),
+        breaks=frozenset({"guest_gap", "guest_clock"}),
         may_break=frozenset({"counter"}),
         reason=reason(_gap_short, timed=True),
     ),
@@ -318,6 +318,7 @@ CONTROLS = (
         name="paused-early",
         what="the guest is paused before the memfds are preserved",
         breaks=frozenset({"guest_ran_on"}),
+        may_break=frozenset({"guest_clock"}),
         reason=reason(checks.facts_are(OUTGOING, {"paused_early": "yes", "load.guest_steps": "0"})),
     ),
     TAINTED,
@@ -426,7 +427,7 @@ CHAIN_CONTROLS = (
         what="the second kernel does not let the guest run before the next update",
         breaks=frozenset({"guest_ran_on", "chain_alive"}),
         may_break=frozenset(
-            {"guest_gap", "guest_ticks", "counter", "guest_content", "host_saw_guest_run"}
+            {"guest_gap", "guest_clock", "guest_ticks", "counter", "guest_content", "host_saw_guest_run"}
         ),
         of_chain=True,
         reason=reason(_stood_still, of_chain=True),

@@ -22,6 +22,7 @@ PROMISES: dict[str, Promise] = {
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,
+    "guest_clock": LINUX,
     "outgoing_rules": LINUX,
     "incoming_rules": LINUX,
     "session_finished": LINUX,

@@ -148,6 +148,7 @@ static void pause_and_capture(struct outgoing *out)
 	u64 pausing, captured;
 
 	await("pause");
+	vmm_compare_clocks(out->vmm);
 	pausing = read_counter();
 	vmm_pause(out->vmm);
 	state->paused_at = read_counter();
@@ -383,6 +384,7 @@ static void finish_and_watch(struct incoming *in)
 		fact_counter("finished", read_counter());
 	}
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
+	vmm_compare_clocks(&in->vmm);
 	vmm_pause(&in->vmm);
 	/* The host looks for what the guest has written into the pages since. */
 	await("watched");

@@ -45,6 +45,8 @@ GUEST = frozenset(
         "guest_content",
         "guest_ticks",
         "guest_gap",
+        "guest_clock",
+        "state_taken",
         "iommufd_agrees",
     }
 )

@@ -43,6 +43,7 @@ PROMISES: dict[str, Promise] = {
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,
+    "guest_clock": LINUX,
     "file_rules": VFIO,
     "outgoing_rules": RUNNING,
     "incoming_rules": RUNNING,

@@ -309,6 +309,7 @@ static void pause_and_capture(struct outgoing *out)
 	u64 captured;
 
 	await("pause");
+	vmm_compare_clocks(&out->vmm);
 	vmm_pause(&out->vmm);
 	state->paused_at = read_counter();
 	/* A tail that the guest did not ask for would be one that nobody refilled up to. */
@@ -608,6 +609,7 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 	/* The host stops to send; what it has sent is there when it answers. */
 	await("silence");
 	nic_wait_idle(&in->nic);
+	vmm_compare_clocks(&in->vmm);
 	vmm_pause(&in->vmm);
 	vmm_read_counters(&in->vmm, at_end);
 	report_resumed_guest(&in->vmm, in->state, at_resume, at_finish, at_end);

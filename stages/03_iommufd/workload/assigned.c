@@ -94,6 +94,7 @@ void assigned_pause(const struct nic *nic)
 {
 	if (!nic->guest)
 		return;
+	vmm_compare_clocks(&vmm);
 	vmm_pause(&vmm);
 	state->paused_at = read_counter();
 	vm_capture(&vmm, state);
@@ -151,6 +152,7 @@ void assigned_end(const struct nic *nic)
 	at_resume[0] = vcpu_state_steps(&state->vcpu[0]);
 	vmm_read_counters(&vmm, at_finish);
 	vmm_wait_sweep(&vmm, at_finish, vmm_sweep_timeout_ms(&vmm));
+	vmm_compare_clocks(&vmm);
 	vmm_pause(&vmm);
 	vmm_read_counters(&vmm, at_end);
 	report_resumed_guest(&vmm, state, at_resume, at_finish, at_end);
