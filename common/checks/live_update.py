@@ -200,6 +200,21 @@ def _handover(trial: Trial) -> Outcome:
     )
 
 
+def _same_scratch(trial: Trial) -> Outcome:
+    """Where they are, and that nothing is allocated there that cannot be moved out of the way."""
+    keys = ("kho.scratch", "kho.cma_blocks")
+    seen = [[_fact(trial.side(name), key) for key in keys] for name in (OUTGOING, INCOMING)]
+    if None in seen[0] or None in seen[1]:
+        return no_data(f"facts {', '.join(keys)}", expected="the same scratch areas")
+    (areas, blocks), (later, later_blocks) = seen
+    return outcome(
+        seen[0] == seen[1] and blocks != "0",
+        expected=f"{areas}; {blocks} page blocks of movable memory only",
+        seen=f"{later}; {later_blocks} page blocks",
+        evidence="facts kho.scratch, kho.cma_blocks (/proc/pagetypeinfo)",
+    )
+
+
 def _luo_number(trial: Trial) -> Outcome:
     numbers = trial.console.luo_numbers
     expected = f"liveupdate number {trial.update}, once"
@@ -383,6 +398,7 @@ def live_update(*, taint: int = 0) -> Claim:
                 "Does KHO name the outgoing kernel, with the right count?",
                 _handover,
             ),
+            Check("same_scratch", "Does KHO keep the same scratch areas?", _same_scratch),
             Check("luo_number", "Does LUO report the right number of live updates?", _luo_number),
             Check("new_boot_id", "Is boot_id a different one?", _boot_ids),
             Check(

@@ -72,6 +72,7 @@ LIVE_UPDATE: Mapping[str, Promise] = {
     "cpu_timers": LINUX,
     "all_cpus": LINUX,
     "kho_exec_from": LINUX,
+    "same_scratch": LINUX,
     "luo_number": LINUX,
     "new_boot_id": LINUX,
     "console_order": SUITE,

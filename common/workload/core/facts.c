@@ -171,6 +171,34 @@ static void fact_scratch(void)
 	fact("kho.scratch", "%s", text);
 }
 
+/* Page blocks of which nothing but what can be moved is allocated: KHO's scratch areas. */
+static void fact_cma_blocks(void)
+{
+	char line[512], *word, *save;
+	int column = -1, at = 0;
+	u64 blocks = 0;
+	FILE *file = fopen("/proc/pagetypeinfo", "re");
+
+	must_be(file, "/proc/pagetypeinfo cannot be read");
+	while (fgets(line, sizeof(line), file)) {
+		bool counts = column >= 0 && !strncmp(line, "Node", 4);
+
+		if (strncmp(line, "Number of blocks type", 21) && !counts)
+			continue;
+		/* "Node 0, zone DMA" has as many words as "Number of blocks type". */
+		at = 0;
+		for (word = strtok_r(line, " \n", &save); word; word = strtok_r(NULL, " \n", &save)) {
+			if (!counts && !strcmp(word, "CMA"))
+				column = at;
+			if (counts && at == column)
+				blocks += strtoull(word, NULL, 10);
+			at++;
+		}
+	}
+	fclose(file);
+	fact("kho.cma_blocks", "%llu", blocks);
+}
+
 /* The host stamps the line that says so: a wall clock that leaps is one that it does not. */
 static void fact_wall_clock(const char *key)
 {
@@ -212,6 +240,7 @@ void print_common_facts(enum side side)
 		fact("nonce", "%s", nonce);
 	print_kernel_text();
 	fact_scratch();
+	fact_cma_blocks();
 
 	report_cpu_timers();
 

@@ -163,7 +163,11 @@ def _given(file_kb: int) -> dict[str, int]:
     return {"total": whole, "available": whole}
 
 
+# The holder has memory of its own meanwhile.
+_HELD = _NOT_KHO | {"committed", "available"}
+
 _abort = _steps(
+    Step(OUTGOING, "large", "large-aborted", "session with a large folio closed", {}),
     Step(OUTGOING, "made", "preserved", "preserved", _PRESERVED, _NOT_KHO),
     Step(OUTGOING, "made", "aborted", "session closed", {}),
     Step(
@@ -181,7 +185,7 @@ _abort = _steps(
     ),
 )
 _killed = _steps(
-    Step(OUTGOING, "made", "held", "held by a process", _PRESERVED, _NOT_KHO | {"committed"}),
+    Step(OUTGOING, "made", "held", "held by a process", _PRESERVED, _HELD),
     Step(OUTGOING, "made", "killed", "its holder killed", {}),
 )
 _refused = _steps(

@@ -13,6 +13,7 @@
 
 #include "given_back.h"
 #include "ledger.h"
+#include "memfd_look.h"
 #include "rules.h"
 
 #define TOKEN 1
@@ -147,6 +148,20 @@ static void keep_for_incoming(int luo_fd, const char *name, u64 size)
 	close(file);
 }
 
+/* What is registered with KHO is a folio, whatever its size. */
+static void abort_large_folio(int luo_fd)
+{
+	int file = ledger_file(LEDGER_FILE), session;
+
+	memfd_collapse(file, LEDGER_FILE);
+	ledger_for_host("large");
+	session = must(luo_create_session(luo_fd, "memory-large"));
+	must(luo_preserve_fd(session, file, TOKEN));
+	close(session);
+	ledger_for_host("large-aborted");
+	close(file);
+}
+
 void given_back_outgoing(int luo_fd)
 {
 	int session, file;
@@ -170,6 +185,7 @@ void given_back_outgoing(int luo_fd)
 	close(file);
 	keep_memory();
 	ledger("closed");
+	abort_large_folio(luo_fd);
 
 	keep_for_incoming(luo_fd, FINISHED, LEDGER_FILE);
 	keep_for_incoming(luo_fd, UNRETRIEVED, LEDGER_FILE);

@@ -147,6 +147,9 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	rule("write_inside_preserved_memfd", 1, write_at(file, FILE_SIZE - 1));
 	rule("write_past_end_of_preserved_memfd", -EPERM, write_at(file, FILE_SIZE));
 	rule("resize_preserved_memfd", -EPERM, sys(ftruncate(file, 2 * FILE_SIZE)));
+	rule("shrink_preserved_memfd", -EPERM, sys(ftruncate(file, FILE_SIZE / 2)));
+	rule("empty_preserved_memfd", -EPERM, sys(ftruncate(file, 0)));
+	rule("content_of_preserved_memfd", 1, has_content(file, nonce));
 	rule("punch_preserved_memfd", -EPERM,
 	     sys(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, FILE_SIZE)));
 	rule("allocate_in_preserved_memfd", -EPERM, sys(fallocate(file, 0, 0, FILE_SIZE)));
