@@ -320,12 +320,9 @@ def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
 
 
 def _same_config(trial: Trial) -> Outcome:
-    """Of the device all of it, of the port and of every bridge above it the header."""
-    more = (
-        ("device.path", "bridges.config") if len(places(trial.setting.options).bridges) > 1 else ()
-    )
-    keys = ("device.bdf", "device.config", "device.capabilities", "port.config", *more)
-    return _same_facts(*keys)(trial)
+    """Of the device all of it, in the device and as vfio shows it; of the bridges the headers."""
+    keys = ("device.bdf", "device.path", "device.config", "device.capabilities")
+    return _same_facts(*keys, "device.vfio_config", "port.config", "bridges.config")(trial)
 
 
 def _head_went_on(trial: Trial) -> Outcome:

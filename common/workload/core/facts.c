@@ -256,6 +256,8 @@ void print_common_facts(enum side side)
 void print_last_facts(void)
 {
 	fact_wall_clock("realtime.ns_at_end");
+	write_to("/proc/sys/vm/stat_refresh", "1");
+	fact("pins.left", "%lld", pinned_pages());
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }

@@ -37,6 +37,7 @@ void igb_set_scratch(const struct igb *igb, u32 value);
 void igb_ring_state(const struct igb *igb, struct igb_ring_state *state);
 
 /* igb_report.c */
+void report_vfio_config(int device);
 void igb_report(const struct igb *igb, const char *bdf);
 
 #endif

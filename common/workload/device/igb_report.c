@@ -8,9 +8,11 @@
 
 #include "igb.h"
 #include "pci_config.h"
+#include "vfio.h"
 
 #define PORT "0000:00:02.0"
 #define HEAD_LOOKS 5
+#define VFIO_CONFIG 256
 
 #define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
 #define BRIDGES_MAX 8
@@ -100,4 +102,17 @@ void igb_report(const struct igb *igb, const char *bdf)
 	report_config(bdf, "device.capabilities", PCI_STD_HEADER_SIZEOF, PCI_CONFIG_MAX);
 	report_config(PORT, "port.config", 0, PCI_STD_HEADER_SIZEOF);
 	report_path(bdf);
+}
+
+/* The configuration as vfio shows it to the device's user, who does not see all that there is. */
+void report_vfio_config(int device)
+{
+	char text[2 * VFIO_CONFIG + 1];
+	u8 config[VFIO_CONFIG];
+
+	for (u32 at = 0; at < VFIO_CONFIG; at += sizeof(u32))
+		must(vfio_config_read(device, at, config + at, sizeof(u32)));
+	for (u32 at = 0; at < VFIO_CONFIG; at++)
+		sprintf(text + 2 * at, "%02x", config[at]);
+	fact("device.vfio_config", "%s", text);
 }

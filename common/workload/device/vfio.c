@@ -250,6 +250,21 @@ static int region_offset(int device, u32 index, u64 *offset)
 	return ret;
 }
 
+/* A write of 0 to 32 bits of BAR 0 on a signal of @eventfd; -1 takes that back. */
+int vfio_set_ioeventfd(int device, u64 offset, int eventfd)
+{
+	struct vfio_device_ioeventfd arg = {
+		.argsz = sizeof(arg),
+		.flags = VFIO_DEVICE_IOEVENTFD_32,
+		.fd = eventfd,
+	};
+	u64 base;
+	int ret = region_offset(device, VFIO_PCI_BAR0_REGION_INDEX, &base);
+
+	arg.offset = base + offset;
+	return ret ?: sys(ioctl(device, VFIO_DEVICE_IOEVENTFD, &arg));
+}
+
 int vfio_bar_map(int device, u32 index, size_t size, void **mapping)
 {
 	u64 offset;

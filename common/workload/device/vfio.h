@@ -23,6 +23,7 @@ int vfio_reset(int device);
 int vfio_hot_reset(int device);
 int vfio_set_irq_eventfd(int device, u32 index, int eventfd);
 int vfio_set_irq_eventfds(int device, u32 index, const int *eventfds, u32 count);
+int vfio_set_ioeventfd(int device, u64 offset, int eventfd);
 int vfio_clear_irqs(int device, u32 index);
 int vfio_low_power_enter(int device);
 int vfio_bar_map(int device, u32 index, size_t size, void **mapping);

@@ -108,6 +108,8 @@ OUTGOING_RULES = (
     "preserve_with_msix",
     "preserve_with_intx",
     "preserve_with_error_eventfd",
+    "preserve_with_request_eventfd",
+    "preserve_with_ioeventfd",
     "preserve_with_anonymous_memory",
     "map_after_refused_preserve",
     "preserve_device",
@@ -137,9 +139,13 @@ INCOMING_RULES = (
     "finish_when_not_bound",
     "finish_when_not_attached",
     "finish_with_memory_elsewhere",
+    "finish_with_other_pages",
     *_FROZEN,
     "reset_after_finish",
+    "no_register_without_memory_space",
     "open_after_close",
+    "reset_of_port_after_close",
+    "unbind_of_port_after_close",
 )
 
 # What every series promises that hands over files of devices.

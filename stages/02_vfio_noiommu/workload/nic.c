@@ -257,4 +257,5 @@ void nic_wait_idle(const struct nic *nic)
 void nic_report(const struct nic *nic)
 {
 	igb_report(&nic->igb, nic->bdf);
+	report_vfio_config(nic->device);
 }

@@ -5,12 +5,14 @@
  * again: no trick played here can be what carried the device over.
  */
 #include <fcntl.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -31,6 +33,8 @@ static const u8 vf_token[VFIO_TOKEN_SIZE] = "kexec-stages VF";
 /* Not where the guest's memory is. */
 #define UNUSED_IOVA 0x1000
 #define D3HOT_TO_D0_MS 10
+/* Any that nothing happens at: a register of BAR 0. */
+#define SCRATCH_REGISTER 0x5478
 
 static unsigned int rules_tried;
 
@@ -233,6 +237,14 @@ static void rules_of_refused_preserve(const struct nic *nic, int luo_fd, int ses
 	rule(nic, "preserve_with_error_eventfd", -EBUSY,
 	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
 	must(vfio_set_irq_eventfd(device, VFIO_PCI_ERR_IRQ_INDEX, -1));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_REQ_IRQ_INDEX, event));
+	rule(nic, "preserve_with_request_eventfd", -EBUSY,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(vfio_set_irq_eventfd(device, VFIO_PCI_REQ_IRQ_INDEX, -1));
+	must(vfio_set_ioeventfd(device, SCRATCH_REGISTER, event));
+	rule(nic, "preserve_with_ioeventfd", -EBUSY,
+	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
+	must(vfio_set_ioeventfd(device, SCRATCH_REGISTER, -1));
 	must(map_anonymous(nic));
 	rule(nic, "preserve_with_anonymous_memory", -EINVAL,
 	     luo_preserve_fd(session_fd, device, TOKEN_UNUSED));
@@ -447,6 +459,15 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 	rule(nic, "finish_with_memory_elsewhere", -EBUSY, luo_finish(session_fd));
 	must(vfio_detach(nic->device));
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA + RING_PAGE_SIZE, nic->size));
+	/* All of the file at the right IOVAs, but from another page on. */
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, RING_PAGE_SIZE,
+			      nic->size - RING_PAGE_SIZE, NIC_IOVA));
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE,
+			      NIC_IOVA + nic->size - RING_PAGE_SIZE));
+	must(vfio_attach(nic->device, ioas));
+	rule(nic, "finish_with_other_pages", -EBUSY, luo_finish(session_fd));
+	must(vfio_detach(nic->device));
+	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size));
 }
 
 void rules_of_adopted(const struct nic *nic)
@@ -466,12 +487,43 @@ void find_again(const struct nic *nic)
 	fact("found.remove", "%d", pci_attribute_write(nic->bdf, "remove", "1"));
 }
 
-/* It is an ordinary device again: it can be reset, closed and opened. */
-void rules_after_finish(struct nic *nic)
+/* How whoever reads a register ends, while the device does not decode its memory space. */
+static bool bar_is_unmapped(const struct nic *nic)
+{
+	u16 command, off;
+	int status;
+	pid_t reader;
+
+	must(vfio_config_read(nic->device, PCI_COMMAND, &command, sizeof(command)));
+	off = command & ~PCI_COMMAND_MEMORY;
+	must(vfio_config_write(nic->device, PCI_COMMAND, &off, sizeof(off)));
+	reader = must(sys(fork()));
+	if (!reader) {
+		igb_rx_head(&nic->igb);
+		_exit(0);
+	}
+	must(sys(waitpid(reader, &status, 0)));
+	must(vfio_config_write(nic->device, PCI_COMMAND, &command, sizeof(command)));
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS;
+}
+
+/* The ports above it are ordinary ones as well, unless another device is still in the way. */
+static void rules_of_ports(bool others)
+{
+	int expected = others && param_u64("switch", 0) ? -EBUSY : 0;
+
+	ktap_ok(pci_attribute_write(PORT, "reset_subordinate", "1") == expected,
+		"reset_of_port_after_close");
+	ktap_ok(pci_driver_unbind(PORT, "pcieport") == expected, "unbind_of_port_after_close");
+}
+
+/* It is an ordinary device again: it can be reset, closed and opened. @others: are preserved yet */
+void rules_after_finish(struct nic *nic, bool others)
 {
 	int again;
 
 	ktap_ok(!vfio_reset(nic->device), "reset_after_finish");
+	ktap_ok(bar_is_unmapped(nic), "no_register_without_memory_space");
 	munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE);
 	close(nic->device);
 	close(nic->iommufd);
@@ -479,4 +531,5 @@ void rules_after_finish(struct nic *nic)
 	ktap_ok(again >= 0, "open_after_close");
 	if (again >= 0)
 		close(again);
+	rules_of_ports(others);
 }

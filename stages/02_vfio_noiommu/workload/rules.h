@@ -19,8 +19,8 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 35
-#define RULES_INCOMING 31
+#define RULES_OUTGOING 37
+#define RULES_INCOMING 35
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
@@ -33,7 +33,7 @@ void rules_before_retrieve(const struct nic *nic, int session_fd);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);
 void rules_of_finish(const struct nic *nic, int session_fd);
 void rules_of_adopted(const struct nic *nic);
-void rules_after_finish(struct nic *nic);
+void rules_after_finish(struct nic *nic, bool others);
 void find_again(const struct nic *nic);
 
 #endif

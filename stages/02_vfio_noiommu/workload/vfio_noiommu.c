@@ -623,7 +623,7 @@ static void let_go(struct incoming *in)
 
 	nic_stop_bell(nic);
 	fact("device.good_packets", "%u", igb_rx_good_packets(&nic->igb));
-	rules_after_finish(nic);
+	rules_after_finish(nic, in_two_sessions() && !taker_is_killed());
 	await("released");
 }
 

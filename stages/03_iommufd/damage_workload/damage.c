@@ -66,6 +66,8 @@ static int map_all(void)
 
 	for (u32 i = 0; i < CHUNKS && !ret; i++)
 		ret = nic_map_chunk(&nic, nic.ioas, i, i);
+	if (!ret)
+		nic_map_apart(&nic, nic.ioas);
 	return ret;
 }
 

@@ -428,6 +428,7 @@ INCOMING_RULES = (
     "restore_with_another_file",
     "restore_with_an_area_more",
     "restore_with_memory_of_the_process",
+    "restore_with_the_next_page_in_place_of_another",
     "restore_twice",
     "finish_when_not_attached",
     *_FROZEN,

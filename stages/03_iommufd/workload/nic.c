@@ -71,6 +71,15 @@ int nic_map_read_only(const struct nic *nic, u32 ioas)
 					  READ_ONLY_IOVA);
 }
 
+/* Two pages that are not neighbours in the file, at IOVAs that are: two areas of a page each. */
+void nic_map_apart(const struct nic *nic, u32 ioas)
+{
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, APART_FIRST, RING_PAGE_SIZE,
+			      APART_IOVA));
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, APART_SECOND, RING_PAGE_SIZE,
+			      APART_IOVA + RING_PAGE_SIZE));
+}
+
 static void map_canary(const struct nic *nic, u32 ioas)
 {
 	if (param_control("canary-mapped") && nic->canary >= 0)
@@ -83,6 +92,7 @@ void nic_map_all(const struct nic *nic, u32 ioas)
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
 	for (u32 i = 0; i < CHUNKS; i++)
 		must(nic_map_chunk(nic, ioas, i, i));
+	nic_map_apart(nic, ioas);
 	map_canary(nic, ioas);
 }
 
@@ -100,6 +110,7 @@ void nic_map_in_halves(const struct nic *nic, u32 ioas)
 				      chunk_iova(nic, 0) + at));
 	if (nic->reader->read_only)
 		must(nic_map_read_only(nic, ioas));
+	nic_map_apart(nic, ioas);
 	map_canary(nic, ioas);
 }
 

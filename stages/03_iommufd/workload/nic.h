@@ -39,6 +39,10 @@ enum token {
 /* Not where the memory is. */
 #define EXTRA_IOVA (3ull << 40)
 #define READ_ONLY_IOVA (5ull << 40)
+#define APART_IOVA (6ull << 40)
+/* In the last chunk of the file. */
+#define APART_FIRST (MEMORY_SIZE - CHUNK + 5 * RING_PAGE_SIZE)
+#define APART_SECOND (MEMORY_SIZE - CHUNK + 9 * RING_PAGE_SIZE)
 
 #define RATE param_u64("rate", 1000)
 
@@ -67,6 +71,7 @@ void nic_new_memory(struct nic *nic);
 void nic_map_memory(struct nic *nic);
 int nic_map_chunk(const struct nic *nic, u32 ioas, u32 chunk, u64 from);
 int nic_map_read_only(const struct nic *nic, u32 ioas);
+void nic_map_apart(const struct nic *nic, u32 ioas);
 void nic_map_all(const struct nic *nic, u32 ioas);
 void nic_map_in_halves(const struct nic *nic, u32 ioas);
 void nic_open(struct nic *nic);

@@ -300,6 +300,14 @@ static void map_all_but_last(const struct nic *nic, u32 ioas)
 		must(nic_map_chunk(nic, ioas, i, i));
 }
 
+static void map_all_but_apart(const struct nic *nic, u32 ioas)
+{
+	map_all_but_last(nic, ioas);
+	must(nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 1));
+	if (nic->reader->read_only)
+		must(nic_map_read_only(nic, ioas));
+}
+
 /*
  * The last chunk's area is left out, and @map_last says what is there instead. The
  * result is not must(): where nobody compares, it is the HWPT that was asked for.
@@ -310,6 +318,7 @@ static void rule_of_last_area(const struct nic *nic, const char *name,
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
 	map_all_but_last(nic, ioas);
+	nic_map_apart(nic, ioas);
 	if (nic->reader->read_only)
 		must(nic_map_read_only(nic, ioas));
 	must(map_last(nic, ioas));
@@ -323,9 +332,25 @@ static void rule_of_read_only_area(const struct nic *nic)
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
 	map_all_but_last(nic, ioas);
+	nic_map_apart(nic, ioas);
 	must(nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 1));
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, PAGE, READ_ONLY_IOVA));
 	rule(nic, "restore_with_a_read_only_area_writeable", restore(nic, ioas, TOKEN_HWPT),
+	     -EINVAL);
+	iommufd_destroy(nic->iommufd, ioas);
+}
+
+/*
+ * Pages that are apart in the table, mapped as neighbours: in memory as in the file they are one
+ * piece, of which the first page is right.
+ */
+static void rule_of_pages_apart(const struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	map_all_but_apart(nic, ioas);
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, APART_FIRST, 2 * PAGE, APART_IOVA));
+	rule(nic, "restore_with_the_next_page_in_place_of_another", restore(nic, ioas, TOKEN_HWPT),
 	     -EINVAL);
 	iommufd_destroy(nic->iommufd, ioas);
 }
@@ -391,6 +416,7 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_another_file", map_another_file);
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
 	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
+	rule_of_pages_apart(nic);
 }
 
 void rules_of_restored(const struct nic *nic, int session)

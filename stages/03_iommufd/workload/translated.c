@@ -211,6 +211,7 @@ static int before_kexec(void)
 	report(&nic, "outgoing");
 	report_reader(&nic);
 	igb_report(&nic.igb, nic.bdf);
+	report_vfio_config(nic.device);
 	await("snapshot-outgoing");
 	return leave_kernel();
 }
@@ -340,6 +341,7 @@ static bool take_over(struct nic *nic, int session)
 	nic_map_memory(nic);
 	nic->igb.count = COUNT;
 	igb_report(&nic->igb, nic->bdf);
+	report_vfio_config(nic->device);
 	report(nic, "incoming.found");
 	return try_wrongly(nic, session) && restore(nic, session);
 }
