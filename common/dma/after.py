@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from common.checks.live_update import INCOMING, no_data, outcome
+from common.checks.live_update import INCOMING, facts_are, no_data, outcome
 from common.checks.model import Check, Outcome
 from common.dma.checks import AT_LEAST_LANDED
 from common.dma.evidence import BUS_MASTER, AfterTakeover, DmaEvidence
@@ -86,6 +86,11 @@ def _let_go(trial: Trial) -> Outcome:
     )
 
 
+UNPINNED = Check(
+    "unpinned",
+    "Is no page pinned any more when all is released?",
+    facts_are(INCOMING, {"pins.left": "0"}),
+)
 LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(
     "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after

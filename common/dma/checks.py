@@ -378,7 +378,11 @@ DEVICE_COUNTED_ALL = Check(
     "device_counted_all", "Did the device count every frame?", _device_counted_all
 )
 LEFT_ALONE = (
-    Check("no_device_reset", "Was it never reset?", _trace_has_none("resets", "device reset")),
+    Check(
+        "no_device_reset",
+        "Was it never reset, and never cut off by a bridge above it?",
+        _trace_has_none("resets", "reset"),
+    ),
     Check(
         "bus_mastering_kept",
         "Was bus mastering never cleared, in the device and in the bridges above it?",

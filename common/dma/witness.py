@@ -24,6 +24,7 @@ from common.dma import socket_buffer
 from common.dma.after import LOG as ANEW
 from common.dma.after import after
 from common.dma.credit import Credit
+from common.dma.cut_off import cuts_off
 from common.dma.evidence import (
     BUS_MASTER,
     CommandWritten,
@@ -394,6 +395,9 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
             ours = write.bdf in (at.device, *at.bridges)
             counts["config_writes"] += ours
             counts["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
+            if done := cuts_off(write, at):
+                where = f"{write.bdf} @{write.offset:#x} <- {write.value:#x}"
+                noted["resets"].append(Noted(ms=ms, text=f"{done}: {where}"))
             if _clears_master(write, at):
                 kind = "other_master_off" if write.bdf == at.other else "command"
                 cleared[kind].append(CommandWritten(ms=ms, bdf=write.bdf, value=write.value))

@@ -300,8 +300,15 @@ VECTOR_STATE = Check(
 )
 STATE_TAKEN = Check(
     "state_taken",
-    "Did KVM accept all of the VM's state, and give it back as it was?",
-    facts_are(INCOMING, {"restore.msrs_refused": "0", "restore.state_unlike": "0"}),
+    "Did KVM accept all of the VM's state, give it back as it was, and deliver what was due?",
+    facts_are(
+        INCOMING,
+        {
+            "restore.msrs_refused": "0",
+            "restore.state_unlike": "0",
+            "guest.interrupts_unlike": "0",
+        },
+    ),
 )
 COUNTER = Check(
     "counter", "Does the counter continue without a gap or a repeat?", each_vcpu(counter)

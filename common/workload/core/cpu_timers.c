@@ -14,7 +14,7 @@
 #include "workload.h"
 
 #define CPUS_MAX	64
-#define SLEEPS		7
+#define SLEEPS		11
 #define SLEEP_US	2000
 
 struct sleeper {

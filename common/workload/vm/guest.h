@@ -117,6 +117,10 @@ struct guest_vcpu {
 	struct guest_gap gap_max;
 	struct guest_gap gap_log[GUEST_GAP_LOG];
 
+	/* interrupts that the VMM has left for it, of each kind */
+	u64 pending;
+	u64 injected;
+
 	/* the rest of the FPU: as it was loaded, and as it was seen last */
 	u64 fpu[GUEST_FPU_WORDS] __aligned(64);
 	u64 fpu_seen[GUEST_FPU_WORDS] __aligned(64);

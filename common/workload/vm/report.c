@@ -129,6 +129,7 @@ void report_refused_registers(const struct refused_registers *refused)
 void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			  const u64 *at_resume, const u64 *at_finish, const u64 *at_end)
 {
+	report_pending(vmm, state);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
 

@@ -54,6 +54,9 @@ u64 vcpu_state_counter_offset(const struct vcpu_state *vcpu);
 /* These registers, read back from KVM: nothing else of @state is set. */
 void vcpu_state_read_back(struct vcpu *vcpu, struct vcpu_state *state);
 
+/* arch/MACHINE/vm/: interrupts that the guest must have got since, and has not */
+void report_pending(const struct vmm *vmm, const struct vm_state *state);
+
 /* arch/MACHINE/vm/corrupt.c: what the controls of that name ask for */
 void corrupt_state(struct vm_state *state);
 

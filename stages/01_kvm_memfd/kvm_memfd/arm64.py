@@ -58,7 +58,8 @@ ARM64 = Elsewhere(
         # The guest stood still for longer than the pause that the VMM tells of, and there is little
         # time in which the host could have seen it run.
         "paused-early": replace(
-            _NAMED["paused-early"], may_break=frozenset({"guest_gap", "guest_clock", "host_saw_guest_run"})
+            _NAMED["paused-early"],
+            may_break=frozenset({"guest_gap", "guest_clock", "host_saw_guest_run"}),
         ),
         "timer-dropped": replace(
             _NAMED["timer-dropped"], what="the virtual timer is masked in the restored state"

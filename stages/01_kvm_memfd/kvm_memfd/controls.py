@@ -427,7 +427,14 @@ CHAIN_CONTROLS = (
         what="the second kernel does not let the guest run before the next update",
         breaks=frozenset({"guest_ran_on", "chain_alive"}),
         may_break=frozenset(
-            {"guest_gap", "guest_clock", "guest_ticks", "counter", "guest_content", "host_saw_guest_run"}
+            {
+                "guest_gap",
+                "guest_clock",
+                "guest_ticks",
+                "counter",
+                "guest_content",
+                "host_saw_guest_run",
+            }
         ),
         of_chain=True,
         reason=reason(_stood_still, of_chain=True),

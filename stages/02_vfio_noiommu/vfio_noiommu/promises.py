@@ -31,6 +31,7 @@ PROMISES: dict[str, Promise] = {
     "same_place": PCI,
     "dma_after": VFIO,
     "let_go": VFIO,
+    "unpinned": LINUX,
     "memfds_retrieved": LINUX,
     "same_pages": RUNNING,
     "iommufd_agrees": LINUX,

@@ -356,7 +356,7 @@ CONTROLS = (
     Control(
         name="kept",
         what="in the end the device is neither detached nor closed, and HWPT and IOAS stay",
-        breaks=frozenset({"detached_blocked", "all_given_back", "let_go"}),
+        breaks=frozenset({"detached_blocked", "all_given_back", "let_go", "unpinned"}),
         reason=reason(still_there),
     ),
     Control(

@@ -52,6 +52,8 @@ PROMISES: dict[str, Promise] = {
     "detached_blocked": RESTORED,
     "all_given_back": RESTORED,
     "let_go": RESTORED,
+    "unpinned": LINUX,
+    "faults_reported": IOMMU,
     "outgoing_rules": RESTORED,
     "incoming_rules": RESTORED,
     "aborts_unnoticed": IOMMU,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from common.checks.live_update import INCOMING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
-from common.dma.after import LET_GO
+from common.dma.after import LET_GO, UNPINNED
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.looks import faults, snapshot, tables
@@ -31,6 +31,22 @@ def _detached_blocked(trial: Trial) -> Outcome:
         seen=f"{f'table {look.device.top}' if look.device else 'no translation'}, {landed} frames,"
         f" {found.count if found else 0} faults",
         evidence="tables.json; incoming fact release.frames; qemu-trace.log, vtd_dmar_fault",
+    )
+
+
+def _faults_reported(trial: Trial) -> Outcome:
+    """What faults while the device is detached, the IOMMU tells the kernel of by an interrupt."""
+    side, found = trial.side(INCOMING), faults(trial, "detached", DEVICE)
+    before, after = (
+        side.number(f"faults.{when}") if side else None for when in ("before", "after")
+    )
+    if before is None or after is None or found is None:
+        return no_data("facts faults.*; qemu-trace.log, vtd_dmar_fault", expected="interrupts")
+    return outcome(
+        after > before,
+        expected=f"interrupts of the IOMMU, as {found.count} accesses faulted",
+        seen=f"{after - before}, after {before} until then",
+        evidence="incoming facts faults.* (/proc/interrupts, dmar0)",
     )
 
 
@@ -78,10 +94,17 @@ RELEASED = Claim(
             but=_led_somewhere,
         ),
         Check(
+            "faults_reported",
+            "Is the incoming kernel told of these faults?",
+            _faults_reported,
+            timed=True,
+        ),
+        Check(
             "all_given_back",
             "Are page tables and pins given back, and can it be opened again?",
             _all_given_back,
         ),
         LET_GO,
+        UNPINNED,
     ),
 )

@@ -45,6 +45,24 @@ void report_iommu_pages(const char *when)
 	fact(when, "%llu", number_in("/proc/vmstat", "nr_iommu_pages "));
 }
 
+/* Interrupts by which the IOMMU has reported faults to this kernel, on all CPUs. */
+void report_fault_interrupts(const char *when)
+{
+	FILE *file = must_be_memory(fopen("/proc/interrupts", "re"));
+	char line[1024], *at;
+	u64 count = 0;
+
+	while (fgets(line, sizeof(line), file)) {
+		if (!strstr(line, " dmar0"))
+			continue;
+		at = strchr(line, ':') + 1;
+		for (long cpu = sysconf(_SC_NPROCESSORS_ONLN); cpu > 0; cpu--)
+			count += strtoull(at, &at, 10);
+	}
+	fclose(file);
+	fact(when, "%llu", count);
+}
+
 /* In kB. */
 void report_pins(const char *when)
 {

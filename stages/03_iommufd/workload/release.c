@@ -49,12 +49,14 @@ static void read_what_is_there(struct nic *nic)
 void release_translation(struct nic *nic)
 {
 	/* Faults are told apart by when the host has heard of this. */
+	report_fault_interrupts("faults.before");
 	await("detaching");
 	igb_rx_set_tail(&nic->igb, (igb_rx_head(&nic->igb) + DESCRIPTORS_LEFT) % COUNT);
 	if (!param_control("kept"))
 		fact("release.detach", "%d", vfio_detach(nic->device));
 	read_what_is_there(nic);
 	fact("release.frames", "%llu", frames_within(nic, SENT_MS));
+	report_fault_interrupts("faults.after");
 	await("snapshot-detached");
 }
 

@@ -14,6 +14,9 @@ register u64 checksum asm("r15");
 #define GUEST_CODE_SELECTOR	0x08
 
 #define TIMER_VECTOR		0x40
+/* The VMM leaves one of each when it captures the vCPU: see vm/pending.c */
+#define PENDING_VECTOR		0x51
+#define INJECTED_VECTOR		0x52
 
 #define MSR_APIC_BASE		0x1b
 #define APIC_BASE_X2APIC	BIT(10)
@@ -102,6 +105,25 @@ static __attribute__((interrupt)) void timer_interrupt(struct interrupt_frame *f
 	wrmsr(X2APIC_EOI, 0);
 }
 
+/* Was waiting in the LAPIC. */
+static __attribute__((interrupt)) void pending_interrupt(struct interrupt_frame *frame)
+{
+	struct guest_vcpu *self = this_vcpu();
+
+	(void)frame;
+	WRITE_ONCE(self->pending, self->pending + 1);
+	wrmsr(X2APIC_EOI, 0);
+}
+
+/* Was on its way into the vCPU, past the LAPIC. */
+static __attribute__((interrupt)) void injected_interrupt(struct interrupt_frame *frame)
+{
+	struct guest_vcpu *self = this_vcpu();
+
+	(void)frame;
+	WRITE_ONCE(self->injected, self->injected + 1);
+}
+
 static __attribute__((interrupt)) void stray_interrupt(struct interrupt_frame *frame)
 {
 	struct guest_vcpu *self = this_vcpu();
@@ -164,6 +186,8 @@ static void start_interrupts(void)
 	for (unsigned int vector = 32; vector < 256; vector++)
 		set_gate(vector, stray_interrupt);
 	set_gate(TIMER_VECTOR, timer_interrupt);
+	set_gate(PENDING_VECTOR, pending_interrupt);
+	set_gate(INJECTED_VECTOR, injected_interrupt);
 	asm volatile("lidt %0" : : "m"(idtr));
 
 	wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE);

@@ -213,6 +213,7 @@ void vm_capture(struct vmm *vmm, struct vm_state *state)
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		vcpu_capture(vmm, &vmm->vcpus[i], &state->vcpu[i]);
 	irqchips_capture(vmm, state->devices.irqchip);
+	leave_interrupts_pending(vmm, state);
 	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->devices.clock)));
 }
 

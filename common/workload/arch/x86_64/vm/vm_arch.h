@@ -27,6 +27,9 @@ struct vcpu_state {
 	struct kvm_lapic_state lapic;
 	struct kvm_mp_state mp_state;
 	u64 tsc_offset;
+	/* as the guest must have counted them after the restore: see pending.c */
+	u64 pending;
+	u64 injected;
 	u32 msrs;
 	u32 cpuid_entries;
 	struct kvm_msr_entry msr[VM_STATE_REGISTERS];
@@ -42,6 +45,9 @@ struct refused_registers;
 
 void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state);
 void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS]);
+
+/* pending.c */
+void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state);
 
 /* read_back.c: what KVM does not give back as it was given to it */
 void report_unlike(struct vmm *vmm, const struct vm_state *state,

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/*
+ * A vCPU is seldom paused while an interrupt is on its way, and that is state as well. So each is
+ * given two when it is captured: one that waits in its LAPIC, one that KVM has begun to deliver.
+ * After the restore the guest has to get both, once.
+ */
+#include <sys/ioctl.h>
+
+#include "vm_state.h"
+
+/* guest_arch.h */
+#define PENDING_VECTOR	0x51
+#define INJECTED_VECTOR	0x52
+
+#define LAPIC_IRR	0x200
+
+static void set_pending(struct vcpu *vcpu, struct vcpu_state *state)
+{
+	struct kvm_vcpu_events *events = &state->events;
+	char *irr = state->lapic.regs + LAPIC_IRR + PENDING_VECTOR / 32 * 16;
+
+	/* What is under way already, or must not be interrupted, stays as it is. */
+	if (events->interrupt.injected || events->exception.injected || events->exception.pending ||
+	    events->interrupt.shadow || events->nmi.injected)
+		return;
+	events->interrupt.injected = 1;
+	events->interrupt.nr = INJECTED_VECTOR;
+	state->injected = vcpu->block->injected + 1;
+	*(u32 *)irr |= BIT(PENDING_VECTOR % 32);
+	state->pending = vcpu->block->pending + 1;
+}
+
+void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state)
+{
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		state->vcpu[i].pending = vmm->vcpus[i].block->pending;
+		state->vcpu[i].injected = vmm->vcpus[i].block->injected;
+		set_pending(&vmm->vcpus[i], &state->vcpu[i]);
+	}
+}
+
+/* How many of them did not come, or came more than once. */
+void report_pending(const struct vmm *vmm, const struct vm_state *state)
+{
+	unsigned int wrong = 0;
+
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		const struct guest_vcpu *block = vmm->vcpus[i].block;
+
+		wrong += READ_ONCE(block->pending) != state->vcpu[i].pending;
+		wrong += READ_ONCE(block->injected) != state->vcpu[i].injected;
+	}
+	fact("guest.interrupts_unlike", "%u", wrong);
+}
