@@ -285,6 +285,12 @@ def aborted(trial: Trial) -> Aborted | None:
     )
 
 
+def left_behind(trial: Trial) -> bool:
+    """Something was, which is nobody's doing but the kernel's."""
+    left = aborted(trial)
+    return left is not None and not left.nothing
+
+
 def _not_gated(trial: Trial) -> Outcome:
     """The second device is gated when it loses bus mastering; the trace does not say which it is.
 

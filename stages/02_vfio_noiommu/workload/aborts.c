@@ -63,7 +63,6 @@ void abort_repeatedly(const struct nic *nic, int *luo_fd, u64 times)
 {
 	if (!times || nic->ring->left_behind)
 		return;
-	aborted_remember();
 	close(*luo_fd);
 	repeat(nic, times, close_session, "aborts.closed");
 	repeat(nic, times, kill_holder, "aborts.killed");

@@ -11,6 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "aborted.h"
 #include "aborts.h"
 #include "nic.h"
 #include "report.h"
@@ -349,6 +350,8 @@ static int before_kexec(void)
 	vmm_wait_sweep(&out.vmm, from_start, vmm_sweep_timeout_ms(&out.vmm));
 
 	out.nic.ring->left_behind = kernel_cannot_preserve_devices(&out);
+	/* Before anything is preserved for the first time. */
+	aborted_remember();
 	rules_outgoing(&out.nic, out.luo_fd);
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, false);
