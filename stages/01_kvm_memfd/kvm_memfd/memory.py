@@ -41,10 +41,11 @@ _NAMES = {
 }
 
 
-def _own_kb(file_kb: int) -> int:
+def _own_kb(file_kb: int, folios: int | None = None) -> int:
     """What memfd_luo_preserve() takes: a page for the file, 16 bytes for each folio, and a chunk
     (one page) that says where these lie. LUO itself takes `_LIST_KB` for a session's files."""
-    return 4 + file_kb // 4 * 16 // 1024 + 4
+    pages_of_list = -(-(folios or file_kb // 4) * 16 // 4096)
+    return 4 + 4 * pages_of_list + 4
 
 
 @dataclass(frozen=True)
@@ -157,9 +158,10 @@ def _has(trial: Trial, patch: str) -> bool:
 _NOT_KHO = frozenset({"kho"})
 
 
-def _given(file_kb: int) -> dict[str, int]:
-    """Counter -> its increase in the incoming kernel once a file and its records are free."""
-    whole = file_kb + _own_kb(file_kb) + _LIST_KB
+def _given(file_kb: int, folios: int | None = None) -> dict[str, int]:
+    """Counter -> its increase in the incoming kernel once a file and its records are free; of
+    small folios, unless it is said how many they are."""
+    whole = file_kb + _own_kb(file_kb, folios) + _LIST_KB
     return {"total": whole, "available": whole}
 
 
@@ -220,10 +222,11 @@ def _finished(trial: Trial) -> Outcome:
 
 
 _unretrieved = _steps(
-    Step(INCOMING, "released", "discarded", "FINISH of what nobody retrieved", _given(FILE_KB))
+    Step(INCOMING, "released", "discarded", "FINISH of what nobody retrieved", _given(FILE_KB)),
+    Step(INCOMING, "discarded", "discarded-large", "and of a large folio", _given(FILE_KB, 1)),
 )
 _unfinished = _steps(
-    Step(INCOMING, "discarded", "dropped", "session closed without FINISH", _given(FILE_KB))
+    Step(INCOMING, "discarded-large", "dropped", "session closed without FINISH", _given(FILE_KB))
 )
 _IN_VAIN = "a retrieve that fails, then FINISH"
 _given_back = _steps(Step(INCOMING, "dropped", "failed", _IN_VAIN, _given(FAILED_KB)))
@@ -352,6 +355,7 @@ _REFUSALS = (
 INCOMING_RULES = (
     "finish_retrieved",
     "finish_unretrieved",
+    "finish_unretrieved_large",
     "unretrieved_session_gone",
     "close_unfinished",
     "unfinished_session_gone",

@@ -26,6 +26,7 @@
 /* Sessions with one file, by what becomes of it in the next kernel. */
 #define FINISHED "memory-finished"
 #define UNRETRIEVED "memory-unretrieved"
+#define UNRETRIEVED_LARGE "memory-unretrieved-large"
 #define UNFINISHED "memory-unfinished"
 #define FAILED "memory-failed"
 
@@ -148,6 +149,15 @@ static void keep_for_incoming(int luo_fd, const char *name, u64 size)
 	close(file);
 }
 
+static void keep_large_for_incoming(int luo_fd)
+{
+	int file = ledger_file(LEDGER_FILE);
+
+	memfd_collapse(file, LEDGER_FILE);
+	must(luo_preserve_fd(must(luo_create_session(luo_fd, UNRETRIEVED_LARGE)), file, TOKEN));
+	close(file);
+}
+
 /* What is registered with KHO is a folio, whatever its size. */
 static void abort_large_folio(int luo_fd)
 {
@@ -189,6 +199,7 @@ void given_back_outgoing(int luo_fd)
 
 	keep_for_incoming(luo_fd, FINISHED, LEDGER_FILE);
 	keep_for_incoming(luo_fd, UNRETRIEVED, LEDGER_FILE);
+	keep_large_for_incoming(luo_fd);
 	keep_for_incoming(luo_fd, UNFINISHED, LEDGER_FILE);
 	keep_for_incoming(luo_fd, FAILED, FAILED_FILE);
 }
@@ -224,7 +235,8 @@ static void fail_to_retrieve(int luo_fd)
 }
 
 static const char * const incoming_rules[] = {
-	"finish_retrieved", "finish_unretrieved", "unretrieved_session_gone", "close_unfinished",
+	"finish_retrieved", "finish_unretrieved", "unretrieved_session_gone",
+	"finish_unretrieved_large", "close_unfinished",
 	"unfinished_session_gone",
 };
 
@@ -248,6 +260,12 @@ void given_back_incoming(int luo_fd)
 	ledger("discarded");
 	rule("unretrieved_session_gone", -ENOENT,
 	     closed(luo_retrieve_session(luo_fd, UNRETRIEVED)));
+
+	session = must(luo_retrieve_session(luo_fd, UNRETRIEVED_LARGE));
+	rule("finish_unretrieved_large", 0, luo_finish(session));
+	close(session);
+	keep_memory();
+	ledger("discarded-large");
 
 	session = must(luo_retrieve_session(luo_fd, UNFINISHED));
 	rule("close_unfinished", 0, closed(session));

@@ -7,7 +7,7 @@
 
 /* KTAP results of each side. */
 #define GIVEN_BACK_OUTGOING 8
-#define GIVEN_BACK_INCOMING 5
+#define GIVEN_BACK_INCOMING 6
 
 void given_back_outgoing(int luo_fd);
 void given_back_incoming(int luo_fd);

@@ -141,6 +141,7 @@ INCOMING_RULES = (
     "finish_with_memory_elsewhere",
     "finish_with_other_pages",
     *_FROZEN,
+    "preserve_after_finish",
     "reset_after_finish",
     "no_register_without_memory_space",
     "open_after_close",

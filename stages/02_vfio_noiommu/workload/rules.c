@@ -470,6 +470,18 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size));
 }
 
+/* What was taken over can be handed over again, and that be called off. */
+void rule_of_another_update(const struct nic *nic, int luo_fd)
+{
+	int session_fd = must(luo_create_session(luo_fd, "again"));
+	int ret = luo_preserve_fd(session_fd, nic->memfd, TOKEN_RAM);
+
+	if (!ret)
+		ret = luo_preserve_fd(session_fd, nic->device, TOKEN_DEVICE);
+	rule(nic, "preserve_after_finish", 0, ret);
+	close(session_fd);
+}
+
 void rules_of_adopted(const struct nic *nic)
 {
 	rules_of_frozen_device(nic);

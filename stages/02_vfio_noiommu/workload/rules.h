@@ -20,7 +20,7 @@ enum {
 };
 
 #define RULES_OUTGOING 37
-#define RULES_INCOMING 35
+#define RULES_INCOMING 36
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
@@ -32,6 +32,7 @@ void rules_before_bind(const struct nic *nic, int session_fd);
 void rules_before_retrieve(const struct nic *nic, int session_fd);
 void rules_before_attach(const struct nic *nic, int session_fd, int device);
 void rules_of_finish(const struct nic *nic, int session_fd);
+void rule_of_another_update(const struct nic *nic, int luo_fd);
 void rules_of_adopted(const struct nic *nic);
 void rules_after_finish(struct nic *nic, bool others);
 void find_again(const struct nic *nic);

@@ -604,10 +604,12 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 	/* Some of the frames that come once in a while to a device which nobody has stopped. */
 	if (param_control_kind("skew-"))
 		sleep(2);
-	if (adopted && param_lacks_something())
+	if (adopted && param_lacks_something()) {
 		watch_anew(in);
-	else if (adopted)
+	} else if (adopted) {
+		rule_of_another_update(&in->nic, in->luo_fd);
 		wait_wrap(in);
+	}
 	vmm_wait_sweep(&in->vmm, at_finish, timeout_ms);
 	/* The host stops to send; what it has sent is there when it answers. */
 	await("silence");

@@ -432,6 +432,7 @@ INCOMING_RULES = (
     "restore_twice",
     "finish_when_not_attached",
     *_FROZEN,
+    "preserve_after_finish",
 )
 
 STAYS_ON = (

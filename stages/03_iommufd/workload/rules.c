@@ -425,6 +425,18 @@ void rules_of_restored(const struct nic *nic, int session)
 	rule(nic, "finish_when_not_attached", luo_finish(session), -EBUSY);
 }
 
+/* What was taken over can be handed over again, and that be called off; the HWPT is marked yet. */
+void rule_of_another_update(const struct nic *nic, int luo)
+{
+	int session = session_with_memory(nic, luo), ret;
+
+	ret = luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD);
+	if (!ret)
+		ret = luo_preserve_fd(session, nic->device, TOKEN_DEVICE);
+	rule(nic, "preserve_after_finish", ret, 0);
+	close(session);
+}
+
 void rules_of_adopted(const struct nic *nic)
 {
 	rules_of_frozen_ioas(nic);

@@ -7,7 +7,7 @@
 
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 21
-#define RULES_INCOMING 25
+#define RULES_INCOMING 26
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
@@ -22,6 +22,7 @@ void rules_of_retrieved(const struct nic *nic);
 void rules_of_bound(const struct nic *nic, int session);
 void rules_of_restore(const struct nic *nic);
 void rules_of_restored(const struct nic *nic, int session);
+void rule_of_another_update(const struct nic *nic, int luo);
 void rules_of_adopted(const struct nic *nic);
 
 #endif

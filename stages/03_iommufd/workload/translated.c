@@ -422,6 +422,7 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 	report(nic, "finished");
 	if (test("again") && ++nic->reader->kexecs < 2)
 		return preserve_again(nic, luo);
+	rule_of_another_update(nic, luo);
 	go_round(nic, before);
 	read_while(nic, hog_goes_on, hog);
 	report_place(nic, "compacted.finished");
