@@ -14,7 +14,7 @@ from common.record.evidence import Trial
 
 _FEWER = re.compile(r"(?:(?:nr|max|possible_)cpus=|nosmp)")
 _SIDES = ("outgoing", "incoming")
-_CPUS_MAX = 64  # common/workload/core/cpu_timers.c
+_CPUS_MAX = 64  # common/workload/core/time.c
 _LATE = 1.6
 """A timer at half its rate takes twice as long."""
 

@@ -35,7 +35,7 @@ def memory(*, version: int = 3, cursor: int = 100, vcpus: int = 1) -> dict[int, 
         first = FIRST + vcpu * PAGES
         block = bytearray(PAGE)
         struct.pack_into("<5Q", block, 0, 1, vcpu, NONCE, first, PAGES)
-        for at, value in ((72, version), (136, cursor), (144, version * PAGES + cursor)):
+        for at, value in ((80, version), (144, cursor), (152, version * PAGES + cursor)):
             struct.pack_into("<Q", block, at, value)
         pages[128 + 8 * vcpu] = bytes(block)
         for page in range(PAGES):

@@ -215,7 +215,7 @@ def mapped(when: str, count: int) -> Edit:
     [
         # Too few frames in time; and some that landed where nothing is mapped.
         (said("unmap.missing=50 of 50", "unmap.missing=10 of 50"), "unmap_faults", "DISTURBED"),
-        (mapped("unmapped", 6295552), "unmap_faults", "FAIL"),
+        (mapped("unmapped", 6303744), "unmap_faults", "FAIL"),
         (said("reuse.landed=0 of 32", "reuse.landed=5 of 32"), "reuse_faults", "FAIL"),
         (said("release.frames=0", "release.frames=7"), "detached_blocked", "FAIL"),
         # A rule that does not hold because no frame came, and one with the wrong errno.

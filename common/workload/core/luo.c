@@ -19,6 +19,9 @@
 
 #define LUO_DEVICE "/dev/liveupdate"
 
+#define OUT_FDT "/sys/kernel/debug/kho/out/fdt"
+#define FDT_MAX 1024
+
 int luo_open(void)
 {
 	return sys(open(LUO_DEVICE, O_RDWR | O_CLOEXEC));
@@ -114,4 +117,25 @@ int luo_finish(int session_fd)
 	struct liveupdate_session_finish arg = { .size = sizeof(arg) };
 
 	return sys(ioctl(session_fd, LIVEUPDATE_SESSION_FINISH, &arg));
+}
+
+/*
+ * KHO's tree to hand over, where its root is to be found. A kernel that came by
+ * kexec itself has no such file (kho_init(), Linux 7.3).
+ */
+void say_kho_tree(void)
+{
+	char hex[2 * FDT_MAX + 1] = "";
+	unsigned char fdt[FDT_MAX];
+	ssize_t len;
+	int fd;
+
+	fd = open(OUT_FDT, O_RDONLY | O_CLOEXEC);
+	if (fd < 0)
+		return;
+	len = must(sys(read(fd, fdt, sizeof(fdt))));
+	close(fd);
+	for (ssize_t i = 0; i < len; i++)
+		sprintf(hex + 2 * i, "%02x", fdt[i]);
+	fact("kho.fdt", "%s", hex);
 }

@@ -92,12 +92,6 @@ u64 counter_khz(void);
 /* debug.c */
 void report_leaks(void);
 
-/* kho_tree.c */
-void say_kho_tree(void);
-
-/* cpu_timers.c */
-void report_cpu_timers(void);
-
 /* luo.c */
 int luo_open(void);
 int luo_must_open(void);
@@ -106,6 +100,7 @@ int luo_retrieve_session(int luo_fd, const char *name);
 int luo_preserve_fd(int session_fd, int fd, u64 token);
 int luo_retrieve_fd(int session_fd, u64 token);
 int luo_finish(int session_fd);
+void say_kho_tree(void);
 
 /* kexec.c */
 int kexec_load_incoming(void);
@@ -168,6 +163,9 @@ do {									\
 	if (!(condition))						\
 		bail("%s: " format, #condition, ##__VA_ARGS__);		\
 } while (0)
+
+/* time.c */
+void report_cpu_timers(void);
 
 /* A bound in time for a loop that polls. */
 struct deadline {

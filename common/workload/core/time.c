@@ -1,9 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
-/*
- * Each CPU has a timer of its own, which wakes who sleeps there. Measured while nothing else runs,
- * by sleeps shorter than a tick, since other interrupts of the timer hide that it is late. The
- * median counts: some sleeps end by such an interrupt, and some are longer by what a host does.
- */
+/* Bounds in time; and whether the timers of all CPUs keep it. */
 #include <pthread.h>
 #include <sched.h>
 #include <stdio.h>
@@ -17,6 +13,47 @@
 #define SLEEPS		11
 #define SLEEP_US	2000
 
+static u64 now_ns(void)
+{
+	struct timespec now;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	return now.tv_sec * 1000000000ull + now.tv_nsec;
+}
+
+u64 now_us(void)
+{
+	return now_ns() / 1000;
+}
+
+/* A kernel of the debug lane takes stage.patience times as long. */
+struct deadline deadline_in_ms(u64 ms)
+{
+	static u64 patience;
+
+	if (!patience)
+		patience = param_u64("patience", 1);
+	return (struct deadline){ .ns = now_ns() + ms * patience * 1000000 };
+}
+
+bool deadline_passed(struct deadline deadline)
+{
+	return now_ns() >= deadline.ns;
+}
+
+/* Lets others run between two looks at something that is polled. */
+void poll_pause(void)
+{
+	static const struct timespec pause = { .tv_nsec = 1000000 };
+
+	nanosleep(&pause, NULL);
+}
+
+/*
+ * Each CPU has a timer of its own, which wakes who sleeps there. Measured while nothing else runs,
+ * by sleeps shorter than a tick, since other interrupts of the timer hide that it is late. The
+ * median counts: some sleeps end by such an interrupt, and some are longer by what a host does.
+ */
 struct sleeper {
 	pthread_t thread;
 	unsigned int cpu;
