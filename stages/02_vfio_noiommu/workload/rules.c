@@ -499,7 +499,7 @@ void find_again(const struct nic *nic)
 	fact("found.remove", "%d", pci_attribute_write(nic->bdf, "remove", "1"));
 }
 
-/* How whoever reads a register ends, while the device does not decode its memory space. */
+/* Whoever reads a register is killed while the device does not decode its memory space. */
 static bool bar_is_unmapped(const struct nic *nic)
 {
 	u16 command, off;
@@ -508,7 +508,8 @@ static bool bar_is_unmapped(const struct nic *nic)
 
 	must(vfio_config_read(nic->device, PCI_COMMAND, &command, sizeof(command)));
 	off = command & ~PCI_COMMAND_MEMORY;
-	must(vfio_config_write(nic->device, PCI_COMMAND, &off, sizeof(off)));
+	if (vfio_config_write(nic->device, PCI_COMMAND, &off, sizeof(off)) < 0)
+		return false;
 	reader = must(sys(fork()));
 	if (!reader) {
 		igb_rx_head(&nic->igb);
