@@ -51,8 +51,7 @@ def _of_machine(argv: Sequence[str]) -> int | None:
 
 
 def _cpu_timers(trial: Trial) -> Outcome:
-    """On both sides the median of a few sleeps on each CPU, of the best of some batches; the longest
-    of these is told."""
+    """On both sides the median of the best batch of sleeps on each CPU; the longest is told."""
     expected, found = f"each CPU sleeps at most {_LATE} times as long as asked", []
     for name in _SIDES:
         side = trial.side(name)

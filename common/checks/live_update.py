@@ -24,6 +24,8 @@ from common.record.dialogue import Side
 from common.record.evidence import Trial
 
 OUTGOING, INCOMING = "outgoing", "incoming"
+# What a workload says that it does -> the option that asked for it.
+_OPTIONS = {"guest.memory_mib": "guest_memory", "guest.vcpus": "vcpus", "ring.count": "ring"}
 # A kernel reads the wall clock from an RTC that counts whole seconds.
 _WALL_CLOCK_MS = 2000
 # Late stamps of a loaded host were up to 122 ms in 350 sides.
@@ -146,6 +148,10 @@ def _complete(trial: Trial) -> Outcome:
             faults.append(f"{side.name}: {side.garbage[0]!r}")
         if side.facts.get("nonce") != trial.setting.nonce:
             faults.append(f"{side.name}: nonce {side.facts.get('nonce')}")
+        for key, option in _OPTIONS.items():
+            asked, done = trial.setting.options.get(option), side.facts.get(key)
+            if asked is not None and done not in (None, asked):
+                faults.append(f"{side.name}: {key} {done}, and {asked} was asked for")
     if not trial.sides:
         return no_data("dialogue.log is empty", expected="plan kept, nonce of this run")
     return outcome(

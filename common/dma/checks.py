@@ -410,7 +410,7 @@ SAME_DEVICE = (
     Check(
         "same_registers",
         "Are ring registers and a scratch register unchanged?",
-        same_fact("device.registers"),
+        _same_facts("device.registers", "device.tail"),
     ),
     Check("head_went_on", "Did the device's index only advance?", _head_went_on),
 )

@@ -132,6 +132,8 @@ INCOMING_RULES = (
     "retrieve_after_fault",
     "finish_reserved_field",
     "finish_ioctl_session",
+    "finish_files",
+    "finish_many",
     *kvm_memfd_memory.INCOMING_RULES,
 )
 

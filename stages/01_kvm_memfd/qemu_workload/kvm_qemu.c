@@ -155,7 +155,6 @@ static void save(struct outgoing *out)
 		await("save");
 	}
 	fact_counter("saved", read_counter());
-	fact("mem.available_kb.saved", "%llu", available_kb());
 	if (param_control("state-cut"))
 		must(sys(ftruncate(out->state_fd,
 				   handover_stream_offset(out->ram_size) +

@@ -16,6 +16,7 @@
 
 #include "many.h"
 #include "pattern.h"
+#include "rules.h"
 
 #define SESSIONS 104
 /* Of so many sessions are closed again: lists shrink as well. */
@@ -195,7 +196,7 @@ static void files_incoming(int luo_fd, u64 nonce)
 			first = i;
 	}
 	say("files", right, FILES, first);
-	fact("many.finish", "%d", luo_finish(session));
+	rule("finish_many", 0, luo_finish(session));
 	close(session);
 }
 

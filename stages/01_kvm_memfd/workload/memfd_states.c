@@ -15,6 +15,7 @@
 #include "memfd_look.h"
 #include "memfd_states.h"
 #include "memfd_swap.h"
+#include "rules.h"
 
 #define SESSION "states"
 #define PAGES 8
@@ -256,9 +257,10 @@ void states_incoming(int luo_fd, u64 nonce)
 	int session = luo_retrieve_session(luo_fd, SESSION), fds[ARRAY_SIZE(states)];
 	struct memfd_look looks[ARRAY_SIZE(states)] = {};
 
-	fact("files.session", "%d", session < 0 ? session : 0);
-	if (session < 0)
+	if (session < 0) {
+		ktap_skip("finish_files", "its session was not carried over");
 		return;
+	}
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		fds[i] = luo_retrieve_fd(session, i + 1);
 		looks[i].error = fds[i];
@@ -268,7 +270,7 @@ void states_incoming(int luo_fd, u64 nonce)
 		memfd_look(fds[i], &looks[i]);
 		memfd_compare(fds[i], &states[i], seed_of(nonce, i + 1), &looks[i]);
 	}
-	fact("files.finish", "%d", luo_finish(session));
+	rule("finish_files", 0, luo_finish(session));
 	drop_caches();
 	for (unsigned int i = 0; i < ARRAY_SIZE(states); i++) {
 		if (fds[i] < 0)

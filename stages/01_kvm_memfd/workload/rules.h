@@ -6,7 +6,7 @@
 #include "workload.h"
 
 #define RULES_OUTGOING 24
-#define RULES_INCOMING 15
+#define RULES_INCOMING 17
 #define RULES_IOCTL_OUTGOING 13
 #define RULES_IOCTL_INCOMING 7
 

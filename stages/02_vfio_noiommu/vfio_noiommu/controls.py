@@ -73,7 +73,8 @@ def _taker_killed(last: str, *, before: str) -> Control:
         f" it over is killed {before}: the device is stopped, and whoever comes next can use it",
         breaks=frozenset({"other_silent"}),
         # Neither a reset nor a frame kept back says in QEMU's trace which device it was.
-        may_break=frozenset({"no_device_reset", "never_gated"}),
+        # The device of whoever came next is still in use at the end.
+        may_break=frozenset({"no_device_reset", "never_gated", "unpinned"}),
         reason=reason(
             facts_are(
                 INCOMING,
@@ -417,7 +418,7 @@ CONTROLS = (
         " area mapped in two halves can never be finished",
         without_patch="0031-",
         incoming_only=True,
-        breaks=frozenset({"session_finished"}),
+        breaks=frozenset({"session_finished", "unpinned"}),
         # No longer refused is what an open session refuses; and it lets go of no device.
         may_break=frozenset({"incoming_rules", "let_go"}),
         reason=reason(fact_is(INCOMING, "finish", "-16")),

@@ -226,7 +226,8 @@ def _driven(trial: Trial) -> Outcome:
 
 def _in_place(trial: Trial) -> Outcome:
     """When only the memfd's own pins hold the pages; and after FINISH and a memory hog."""
-    wanted = {"compacted.retrieved": "in place", "hog.status": "0"}
+    # -EAGAIN: the kernel tried to copy the pages into large ones, and they were pinned.
+    wanted = {"collapse": "-11", "compacted.retrieved": "in place", "hog.status": "0"}
     return facts_are(INCOMING, wanted | {"compacted.finished": "in place"})(trial)
 
 
