@@ -7,6 +7,9 @@
 
 #define MSR_IA32_TSC		0x10
 
+#define TSC_SET_US		500
+#define TSC_SET_TRIES		50
+
 /* XSAVE, standard format: SDM vol. 1, 13.4 */
 #define XSAVE_XMM		160
 #define XSAVE_YMM_HIGH		576
@@ -170,6 +173,24 @@ void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
 }
 
 /*
+ * KVM reads the TSC and then the kernel's clock, by both of which it goes on from here where the
+ * TSC is unstable (arch/x86/kvm/x86.c: kvm_arch_tsc_set_attr()). What lies between the two, the
+ * guest's clock is behind for good: on a busy host the HPET alone can take 14 ms.
+ */
+static void set_tsc_offset(struct vcpu *vcpu, u64 offset)
+{
+	const u64 quick = counter_khz() * TSC_SET_US / 1000;
+	u64 start;
+
+	for (int tries = 0; tries < TSC_SET_TRIES; tries++) {
+		start = read_counter();
+		vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset);
+		if (read_counter() - start < quick)
+			break;
+	}
+}
+
+/*
  * CPUID first, all else is checked against it. The APIC base (in sregs) before
  * the LAPIC, whose layout it decides. The LAPIC starts its timer when it is
  * set, so the TSC has to be right by then; an MSR (TSC_DEADLINE) may start it
@@ -182,10 +203,8 @@ void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
 static void restore_vcpu(struct vmm *vmm, struct vcpu *vcpu, const struct vcpu_state *state,
 			 struct refused_registers *refused)
 {
-	u64 tsc_offset = state->tsc_offset;
-
 	restore_cpuid(vcpu, state);
-	vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &tsc_offset);
+	set_tsc_offset(vcpu, state->tsc_offset);
 	must(sys(ioctl(vcpu->fd, KVM_SET_SREGS2, &state->sregs)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_LAPIC, &state->lapic)));
 	must(sys(ioctl(vcpu->fd, KVM_SET_REGS, &state->regs)));
