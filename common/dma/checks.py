@@ -328,7 +328,23 @@ def _same_facts(*keys: str) -> Callable[[Trial], Outcome]:
 def _same_config(trial: Trial) -> Outcome:
     """Of the device all of it, in the device and as vfio shows it; of the bridges the headers."""
     keys = ("device.bdf", "device.path", "device.config", "device.capabilities")
-    return _same_facts(*keys, "device.vfio_config", "port.config", "bridges.config")(trial)
+    answer = _same_facts(*keys, "device.vfio_config", "port.config", "bridges.config")(trial)
+    if answer.status != "FAIL" or not answer.evidence.endswith(("config", "capabilities")):
+        return answer
+    key, sides = answer.evidence.removeprefix("fact "), both(trial)
+    where = _first_unlike(*(side.facts[key] for side in sides)) if sides else ""
+    return answer.model_copy(update={"expected": f"{key} as before", "seen": where})
+
+
+def _first_unlike(before: str, after: str) -> str:
+    """Of two dumps in hexadecimal digits the first byte that differs, by its place in the dump."""
+    for at in range(0, max(len(before), len(after)), 2):
+        one, other = before[at : at + 2], after[at : at + 2]
+        if one != other:
+            return (
+                f"byte {at // 2:#x} of the dump was {one or 'not there'}, is {other or 'not there'}"
+            )
+    return "the same"
 
 
 def _head_went_on(trial: Trial) -> Outcome:
