@@ -325,8 +325,10 @@ CONTROLS = (
                 "map_lands",
                 "reuse_faults",
                 "detached_blocked",
+                "faults_reported",
                 "all_given_back",
                 "let_go",
+                "unpinned",
             }
         ),
         reason=reason(tail_left),
@@ -356,7 +358,9 @@ CONTROLS = (
     Control(
         name="kept",
         what="in the end the device is neither detached nor closed, and HWPT and IOAS stay",
-        breaks=frozenset({"detached_blocked", "all_given_back", "let_go", "unpinned"}),
+        breaks=frozenset(
+            {"detached_blocked", "faults_reported", "all_given_back", "let_go", "unpinned"}
+        ),
         reason=reason(still_there),
     ),
     Control(
