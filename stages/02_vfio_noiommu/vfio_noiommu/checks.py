@@ -145,7 +145,6 @@ INCOMING_RULES = (
     "reset_after_finish",
     "no_register_without_memory_space",
     "open_after_close",
-    "reset_of_port_after_close",
     "unbind_of_port_after_close",
 )
 

