@@ -180,9 +180,12 @@ void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state)
 static void set_tsc_offset(struct vcpu *vcpu, u64 offset)
 {
 	const u64 quick = counter_khz() * TSC_SET_US / 1000;
-	u64 start;
+	u64 start, other = offset + 1;
 
 	for (int tries = 0; tries < TSC_SET_TRIES; tries++) {
+		/* Of the offset that it has already KVM keeps both readings: __kvm_synchronize_tsc() */
+		if (tries)
+			vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &other);
 		start = read_counter();
 		vcpu_tsc_offset(vcpu, KVM_SET_DEVICE_ATTR, &offset);
 		if (read_counter() - start < quick)
