@@ -285,10 +285,21 @@ def aborted(trial: Trial) -> Aborted | None:
     )
 
 
-def left_behind(trial: Trial) -> bool:
+def _left_behind(trial: Trial) -> bool:
     """Something was, which is nobody's doing but the kernel's."""
     left = aborted(trial)
     return left is not None and not left.nothing
+
+
+def aborts_unnoticed(ask: Callable[[Trial], Outcome]) -> Check:
+    """The check of a stage that asks `ask`; what is left behind is no matter of the host's time."""
+    return Check(
+        "aborts_unnoticed",
+        "Did no abort disturb the device, or leave anything behind?",
+        ask,
+        timed=True,
+        but=_left_behind,
+    )
 
 
 def _not_gated(trial: Trial) -> Outcome:

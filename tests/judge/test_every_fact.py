@@ -20,16 +20,13 @@ from tests.recorded_trial import RECORDED
 NUMBER = re.compile(r"[0-9]+")
 DESCRIBES = re.compile(
     # read by their prefix: clock_rate, the lists of files and frames, the witness of the rings
-    r"t\.|files?\.|frames\.|(other\.)?ring\.|preserve\.\w+\.us$|qmp\.\w+\.argv$|"
+    r"t\.|file\.|frames\.|(other\.)?ring\.|preserve\.state\.us$|qmp\.\w+\.argv$|"
     # what a reader of the dialogue wants to know where something went wrong, and no claim rests on
-    r"preserve\.pages_moved$|guest\.(N\.pages|vector|swept_pages)$|guest\.N\.errors\.timer$|"
-    r"hog\.mib$|warm_up$|outgoing$|finished$|caught_up$|adopted$|end$|incoming\.found$|"
-    r"reader\.frames\.\w+$|guest\.frames\.\w+$|iommu_pages(\.before|\.boot)?$|pins$|"
-    r"frames\.warm_up$|cpr\.\w+$|state\.bytes$|irq\.vectors$|preserve\.memfds$|"
+    r"preserve\.(pages_moved|memfds)$|guest\.(N\.pages|vector|swept_pages)$|hog\.mib$|"
+    r"guest\.N\.errors\.timer$|warm_up$|caught_up$|incoming\.found$|reader\.frames\.\w+$|"
+    r"iommu_pages(\.before|\.boot)?$|cpr\.(areas|bytes)$|irq\.vectors$|"
     # the workload ends where it is not 0
-    r"mark$|preserve\.(device|iommufd)$|release\.detach$|retrieve\.pfns$|collapse$|"
-    # its user has changed it meanwhile: interrupts off, and on
-    r"device\.(capabilities|path)$|bridges\.config$|kernel\.boot"
+    r"cpr\.state$|release\.detach$|retrieve\.pfns$"
 )
 
 

@@ -256,7 +256,7 @@ void print_common_facts(enum side side)
 void print_last_facts(void)
 {
 	fact_wall_clock("realtime.ns_at_end");
-	write_to("/proc/sys/vm/stat_refresh", "1");
+	refresh_counters();
 	fact("pins.left", "%lld", pinned_pages());
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");

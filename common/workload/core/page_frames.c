@@ -62,6 +62,12 @@ out_close:
 	return ret;
 }
 
+/* What each CPU counts by itself is added up; mm/vmstat.c */
+void refresh_counters(void)
+{
+	write_to("/proc/sys/vm/stat_refresh", "1");
+}
+
 /* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
 long long pinned_pages(void)
 {
@@ -80,13 +86,12 @@ long long pinned_pages(void)
 
 /*
  * Moves what can be moved: half of the pages of a large piece of memory are
- * given back, and the kernel puts together what is left. Returns microseconds.
+ * given back, and the kernel puts together what is left.
  */
-u64 compact_memory(void)
+void compact_memory(void)
 {
 	u8 *hog = mmap(NULL, HOG_SIZE, PROT_READ | PROT_WRITE,
 		       MAP_PRIVATE | MAP_ANONYMOUS | MAP_POPULATE, -1, 0);
-	u64 start = now_us();
 	int fd;
 
 	must_be(hog != MAP_FAILED, "%s", errno_name(-errno));
@@ -96,7 +101,6 @@ u64 compact_memory(void)
 	must(sys(write(fd, "1", 1)));
 	close(fd);
 	must(sys(munmap(hog, HOG_SIZE)));
-	return now_us() - start;
 }
 
 /*

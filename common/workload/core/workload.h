@@ -121,8 +121,9 @@ int leave_for_incoming(void);
 
 /* page_frames.c */
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
+void refresh_counters(void);
 long long pinned_pages(void);
-u64 compact_memory(void);
+void compact_memory(void);
 int collapse_memory(void *memory, u64 size);
 
 /* Result of a system call as -errno. */

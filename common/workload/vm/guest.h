@@ -155,6 +155,12 @@ static inline u64 guest_pattern(u64 nonce, u64 page, u64 version)
 	return guest_mix(nonce ^ guest_mix(page << 32 ^ version));
 }
 
+/* What a word of the FPU's area holds, where any value will do. */
+static inline u64 guest_fpu_value(const struct guest_vcpu *block, unsigned int word)
+{
+	return guest_mix(block->nonce ^ guest_mix(block->id << 16 ^ 0xf000 ^ word));
+}
+
 /* The stage's guest program: entered once per vCPU, never returns. */
 void guest_main(struct guest_vcpu *block);
 

@@ -63,11 +63,6 @@ int ledger_file(u64 size)
 	return fd;
 }
 
-static void refresh_counters(void)
-{
-	write_to("/proc/sys/vm/stat_refresh", "1");
-}
-
 /*
  * Areas by who made them: 0xADDRESS-0xADDRESS SIZE CALLER+0x.../0x... ... Where
  * the compiler makes no sibling calls, as with arm64's frame pointers, the caller

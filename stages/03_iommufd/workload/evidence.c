@@ -41,7 +41,7 @@ static u64 number_in(const char *path, const char *key)
 /* Page tables, root and context tables of all devices; what CPUs count by themselves is added up. */
 void report_iommu_pages(const char *when)
 {
-	write_to("/proc/sys/vm/stat_refresh", "1");
+	refresh_counters();
 	fact(when, "%llu", number_in("/proc/vmstat", "nr_iommu_pages "));
 }
 

@@ -96,13 +96,30 @@ static void check_registers(void)
 	}
 }
 
+static void start_fpu(void)
+{
+	for (unsigned int word = 0; word < GUEST_FPU_WORDS; word++)
+		vcpu->fpu[word] = fpu_wanted(word);
+	fpu_load(vcpu->fpu);
+}
+
+/* The first word that is not as it was loaded is told; each is wanted as it is from then on. */
 static void check_fpu(void)
 {
 	u64 expected = 0, seen = 0;
-	int word = fpu_first_unlike(&expected, &seen);
+	int first = -1;
 
-	if (word >= 0)
-		error(GUEST_ERROR_VECTOR, 0, word, expected, seen);
+	fpu_save(vcpu->fpu_seen);
+	for (int word = GUEST_FPU_WORDS - 1; word >= 0; word--) {
+		if (!((vcpu->fpu[word] ^ vcpu->fpu_seen[word]) & fpu_mask(word)))
+			continue;
+		first = word;
+		expected = vcpu->fpu[word];
+		seen = vcpu->fpu_seen[word];
+		vcpu->fpu[word] = seen;
+	}
+	if (first >= 0)
+		error(GUEST_ERROR_VECTOR, 0, first, expected, seen);
 }
 
 /* System registers that nothing but the guest writes. */

@@ -7,7 +7,6 @@
 #define GUEST_FPU_H
 
 /* v0 and v1 are scratch; v30 and v31 have their own check at each step. */
-#define FPU_FIRST_VECTOR	2
 #define FPU_VECTORS		28
 #define FPU_CONTROL_WORD	(2 * FPU_VECTORS)
 /* Round towards zero, flush denormals to zero. */
@@ -32,30 +31,14 @@ static void fpu_save(u64 *area)
 	area[FPU_CONTROL_WORD] = read_sysreg(fpcr);
 }
 
-static void start_fpu(void)
+static u64 fpu_mask(unsigned int word)
 {
-	for (unsigned int word = 0; word < FPU_CONTROL_WORD; word++)
-		vcpu->fpu[word] = guest_mix(vcpu->nonce ^
-					    guest_mix(vcpu->id << 16 ^ 0xf000 ^ word));
-	vcpu->fpu[FPU_CONTROL_WORD] = FPU_CONTROL;
-	fpu_load(vcpu->fpu);
+	return word <= FPU_CONTROL_WORD ? ~0ull : 0;
 }
 
-/* The first word that is not as it was loaded, or -1; it is wanted as it is from then on. */
-static int fpu_first_unlike(u64 *expected, u64 *seen)
+static u64 fpu_wanted(unsigned int word)
 {
-	int first = -1;
-
-	fpu_save(vcpu->fpu_seen);
-	for (int word = FPU_CONTROL_WORD; word >= 0; word--) {
-		if (vcpu->fpu[word] == vcpu->fpu_seen[word])
-			continue;
-		first = word;
-		*expected = vcpu->fpu[word];
-		*seen = vcpu->fpu_seen[word];
-		vcpu->fpu[word] = vcpu->fpu_seen[word];
-	}
-	return first;
+	return word == FPU_CONTROL_WORD ? FPU_CONTROL : guest_fpu_value(vcpu, word);
 }
 
 #endif

@@ -47,11 +47,6 @@ static void fpu_save(u64 *area)
 		asm volatile("fxsave64 (%0)" : : "r"(area) : "memory");
 }
 
-static u64 fpu_value(unsigned int word)
-{
-	return guest_mix(vcpu->nonce ^ guest_mix(vcpu->id << 16 ^ 0xf000 ^ word));
-}
-
 /* What of a word is compared: none of the addresses of the last x87 instruction, for one. */
 static u64 fpu_mask(unsigned int word)
 {
@@ -78,36 +73,12 @@ static u64 fpu_wanted(unsigned int word)
 		return FPU_CONTROL;
 	if (word == FPU_MXCSR_WORD)
 		return FPU_MXCSR;
+	if (word == FPU_XSTATE_BV_WORD && vcpu->vector_kind == GUEST_VECTOR_AVX)
+		return XCR0_X87_SSE_AVX;
 	if (word >= FPU_ST_WORD && word < FPU_ST_WORD + 2 * FPU_STACK)
-		return (word - FPU_ST_WORD) % 2 ? fpu_value(word) & FPU_EXPONENT_MASK :
-						  fpu_value(word) | FPU_INTEGER_BIT;
-	return fpu_value(word) & fpu_mask(word);
-}
-
-static void start_fpu(void)
-{
-	for (unsigned int word = 0; word < GUEST_FPU_WORDS; word++)
-		vcpu->fpu[word] = fpu_wanted(word);
-	if (vcpu->vector_kind == GUEST_VECTOR_AVX)
-		vcpu->fpu[FPU_XSTATE_BV_WORD] = XCR0_X87_SSE_AVX;
-	fpu_load(vcpu->fpu);
-}
-
-/* The first word that is not as it was loaded, or -1; it is wanted as it is from then on. */
-static int fpu_first_unlike(u64 *expected, u64 *seen)
-{
-	int first = -1;
-
-	fpu_save(vcpu->fpu_seen);
-	for (int word = GUEST_FPU_WORDS - 1; word >= 0; word--) {
-		if (!((vcpu->fpu[word] ^ vcpu->fpu_seen[word]) & fpu_mask(word)))
-			continue;
-		first = word;
-		*expected = vcpu->fpu[word];
-		*seen = vcpu->fpu_seen[word];
-		vcpu->fpu[word] = vcpu->fpu_seen[word];
-	}
-	return first;
+		return (word - FPU_ST_WORD) % 2 ? guest_fpu_value(vcpu, word) & FPU_EXPONENT_MASK :
+						  guest_fpu_value(vcpu, word) | FPU_INTEGER_BIT;
+	return guest_fpu_value(vcpu, word) & fpu_mask(word);
 }
 
 #endif
