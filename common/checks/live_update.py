@@ -213,11 +213,12 @@ def _same_scratch(trial: Trial) -> Outcome:
     if None in seen[0] or None in seen[1]:
         return no_data(f"facts {', '.join(keys)}", expected="the same scratch areas")
     (areas, blocks), (later, later_blocks) = seen
+    kept = _fact(trial.side(INCOMING), "kho.list_reserved") == "1"
     return outcome(
-        seen[0] == seen[1] and blocks != "0",
-        expected=f"{areas}; {blocks} page blocks of movable memory only",
-        seen=f"{later}; {later_blocks} page blocks",
-        evidence="facts kho.scratch, kho.cma_blocks (/proc/pagetypeinfo)",
+        seen[0] == seen[1] and blocks != "0" and kept,
+        expected=f"{areas}; {blocks} page blocks of movable memory only; their list is kept",
+        seen=f"{later}; {later_blocks} page blocks" + ("" if kept else "; their list is not kept"),
+        evidence="facts kho.scratch, kho.cma_blocks (/proc/pagetypeinfo), kho.list_reserved",
     )
 
 

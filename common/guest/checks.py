@@ -286,6 +286,31 @@ def guest_clock(trial: Trial, vcpu: int) -> Outcome:
     )
 
 
+_TAKEN = {
+    "restore.msrs_refused": "0",
+    "restore.state_unlike": "0",
+    "guest.interrupts_lost": "0",
+}
+
+
+def state_taken(trial: Trial) -> Outcome:
+    """All state was accepted, read back as it was, and each interrupt that was due came once.
+
+    QEMU's TCG may deliver an interrupt once more that KVM injected into its guest
+    (docs/findings/qemu-injects-twice.md): one such is not held against the kernel.
+    """
+    answer = facts_are(INCOMING, {**_TAKEN, "guest.interrupts_twice": "0"})(trial)
+    side = trial.side(INCOMING)
+    if (
+        side is None
+        or trial.setting.host.accelerator != "tcg"
+        or side.facts.get("guest.interrupts_twice") != "1"
+        or facts_are(INCOMING, _TAKEN)(trial).fell
+    ):
+        return answer
+    return disturbed(answer, "QEMU's TCG can repeat an interrupt that KVM injected")
+
+
 # One object for all stages that ask them: a control of one stage shows them for the others.
 RETRIEVED = Check(
     "memfds_retrieved",
@@ -301,14 +326,7 @@ VECTOR_STATE = Check(
 STATE_TAKEN = Check(
     "state_taken",
     "Did KVM accept all of the VM's state, give it back as it was, and deliver what was due?",
-    facts_are(
-        INCOMING,
-        {
-            "restore.msrs_refused": "0",
-            "restore.state_unlike": "0",
-            "guest.interrupts_unlike": "0",
-        },
-    ),
+    state_taken,
 )
 COUNTER = Check(
     "counter", "Does the counter continue without a gap or a repeat?", each_vcpu(counter)

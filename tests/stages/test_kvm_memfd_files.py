@@ -97,6 +97,10 @@ EDITS = {
         word("race.0", "files", "7"),
         {"serialised_at_once", "all_restored"},
     ),
+    "a file that was to be there": (
+        word("race.2", "files", "0"),
+        {"serialised_at_once", "all_restored"},
+    ),
     "two sessions of a racer": (word("race.1", "sessions", "2"), {"serialised_at_once"}),
     "no errno": (said("failed.again=-28", "failed.again=-22"), {"failed_retrieve"}),
     "an MSR was refused": (

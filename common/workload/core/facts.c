@@ -13,7 +13,7 @@
 
 #define NOTES_SIZE 4096
 
-static ssize_t read_file(const char *path, void *buffer, size_t size)
+ssize_t read_file(const char *path, void *buffer, size_t size)
 {
 	size_t len = 0;
 	ssize_t got;
@@ -171,6 +171,15 @@ static void fact_scratch(void)
 	fact("kho.scratch", "%s", text);
 }
 
+/* The page in which the list of them is handed over; this kernel hands it on. */
+static void fact_scratch_list(void)
+{
+	u64 address = kho_list_address();
+
+	if (address)
+		fact("kho.list_reserved", "%d", page_is_reserved(address));
+}
+
 /* Page blocks of which nothing but what can be moved is allocated: KHO's scratch areas. */
 static void fact_cma_blocks(void)
 {
@@ -240,6 +249,7 @@ void print_common_facts(enum side side)
 		fact("nonce", "%s", nonce);
 	print_kernel_text();
 	fact_scratch();
+	fact_scratch_list();
 	fact_cma_blocks();
 
 	report_cpu_timers();

@@ -126,16 +126,16 @@ int kexec_unload(void)
 
 /*
  * An image that is loaded as it was before KHO. It is no kernel: one page, to
- * be refused.
+ * be refused. Whoever starts it after all sees the machine end.
  */
 int kexec_load_without_kho(void)
 {
-	static const char nothing[4096];
+	static const char program[4096] = MACHINE_ENDS;
 	struct kexec_segment segment = {
-		.buf = nothing,
-		.bufsz = sizeof(nothing),
+		.buf = program,
+		.bufsz = sizeof(program),
 		.mem = (void *)ORDINARY_PAGE,
-		.memsz = sizeof(nothing),
+		.memsz = sizeof(program),
 	};
 
 	return sys(syscall(SYS_kexec_load, ORDINARY_PAGE, 1ul, &segment, KEXEC_ARCH_DEFAULT));

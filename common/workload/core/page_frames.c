@@ -10,6 +10,8 @@
 /* Documentation/admin-guide/mm/pagemap.rst */
 #define PM_PFN_MASK ((1ull << 55) - 1)
 #define PM_PRESENT BIT_ULL(63)
+/* include/linux/kernel-page-flags.h */
+#define KPF_RESERVED 32
 
 /* Enough to make holes all over free memory. */
 #define HOG_SIZE (8ull << 20)
@@ -60,6 +62,22 @@ int pagemap_read(const void *address, size_t pages, u64 *pfns)
 out_close:
 	close(fd);
 	return ret;
+}
+
+/* Whether the kernel has taken the page at @address out of use for good; or an error. */
+int page_is_reserved(u64 address)
+{
+	int fd = sys(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC));
+	ssize_t got;
+	u64 flags;
+
+	if (fd < 0)
+		return fd;
+	got = sys(pread(fd, &flags, sizeof(flags), address / sysconf(_SC_PAGESIZE) * sizeof(flags)));
+	close(fd);
+	if (got != sizeof(flags))
+		return got < 0 ? got : -EIO;
+	return !!(flags & BIT_ULL(KPF_RESERVED));
 }
 
 /* What each CPU counts by itself is added up; mm/vmstat.c */

@@ -10,6 +10,7 @@
 #include <errno.h>
 #include <stdbool.h>
 #include <stddef.h>
+#include <sys/types.h>
 
 #include "types.h"
 
@@ -85,9 +86,13 @@ void print_last_facts(void);
 void write_to(const char *path, const char *text);
 u64 meminfo_kb(const char *field);
 u64 available_kb(void);
+/* Bytes of a small file, at most @size, or -errno. */
+ssize_t read_file(const char *path, void *buffer, size_t size);
 
 /* arch/MACHINE/core/counter_khz.c */
 u64 counter_khz(void);
+/* arch/MACHINE/core/kho_list.c: of KHO's list of scratch areas, as it was handed over; 0 for none */
+u64 kho_list_address(void);
 
 /* debug.c */
 void report_leaks(void);
@@ -120,6 +125,7 @@ int leave_kernel(void);
 int leave_for_incoming(void);
 
 /* page_frames.c */
+int page_is_reserved(u64 address);
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
 void refresh_counters(void);
 long long pinned_pages(void);

@@ -9,7 +9,7 @@ from common.record.evidence import Trial
 from kvm_memfd.files import words
 
 _WHAT = ("sessions", "files", "folios")
-RACERS = 2
+RACERS = 3
 
 
 def _many(trial: Trial) -> Outcome:
@@ -50,7 +50,7 @@ def _race(trial: Trial) -> Outcome:
             fault = _race_fault(seen)
         except (KeyError, ValueError):
             return no_data(f"incoming fact race.{racer}", expected="the last step, or that before")
-        said.append(f"round {seen['round']}, {seen['step']}")
+        said.append(f"round {seen['round']}, {_step(seen)}")
         if fault:
             faults.append(f"racer {racer}: {fault}")
     return outcome(
@@ -62,23 +62,30 @@ def _race(trial: Trial) -> Outcome:
 
 
 def _race_fault(seen: dict[str, str]) -> str | None:
-    sessions, files, right = (int(seen[key]) for key in ("sessions", "files", "right"))
-    here = f"it was in round {seen['round']}, about to {seen['step']}, and there "
+    sessions, files, right, file, most = (
+        int(seen[key]) for key in ("sessions", "files", "right", "file", "of")
+    )
+    here = f"it was in round {seen['round']}, about to {_step(seen)}, and there "
     if sessions > 1:
         return here + f"are {sessions} sessions of it"
     if sessions and seen["found"] != seen["round"]:
         return here + f"is its session of round {seen['found']}"
     if files != right:
         return here + "is a file of it with other content"
-    # (session, file) as it was before the step, and as it is after it
+    # (sessions, files) as it was before the step, and as it is after it
     possible = {
         "create": {(0, 0), (1, 0)},
-        "preserve": {(1, 0), (1, 1)},
-        "end": {(1, 1), (0, 0)},
+        "preserve": {(1, file - 1), (1, file)},
+        "end": {(1, most), (0, 0)},
     }[seen["step"]]
     if (sessions, files) not in possible:
         return here + f"are {sessions} sessions and {files} files of it"
     return None
+
+
+def _step(seen: dict[str, str]) -> str:
+    file = f" file {seen['file']} of {seen['of']}" if seen["step"] == "preserve" else ""
+    return seen["step"] + file
 
 
 CLAIM = Claim(

@@ -255,9 +255,9 @@ def _lost_pages(trial: Trial) -> int:
 # (luo_core.c: luo_state_setup), which is freed before /init runs, and its header of FLBs
 # (luo_flb.c: luo_flb_setup_outgoing).
 _OWN = 4
-# A file of one page: folio, file, list of folios, chunk, list of files. The racers' log is one, and
-# so is what each of them may have had preserved; both come after the host's count.
-_ONE_PAGE_FILE = 5
+# A file of one page: folio, file, list of folios, chunk. A session has a list of its files. The
+# racers' log is one of each, and so is what a racer may have had preserved: after the host's count.
+_ONE_PAGE_FILE, _LIST_OF_FILES = 4, 1
 
 
 def _taken_at_boot(trial: Trial) -> int:
@@ -325,13 +325,13 @@ def _registered_restored(trial: Trial) -> Outcome:
             evidence="incoming facts mem.total_kb, memory.end",
         )
     pages = kho_tree.pages({int(order): n for order, n in counted.items()})
-    files = 1 + sum(int(race.get("files", 0)) for race in races)
-    wanted = pages - _OWN + _ONE_PAGE_FILE * files - _lost_pages(trial)
-    wanted -= _taken_at_boot(trial)
+    files = [1, *(int(race.get("files", 0)) for race in races)]
+    since = _ONE_PAGE_FILE * sum(files) + _LIST_OF_FILES * sum(n > 0 for n in files)
+    wanted = pages - _OWN + since - _lost_pages(trial) - _taken_at_boot(trial)
     return outcome(
         restored == wanted,
         expected=f"{wanted} pages: {pages} registered with KHO when the guest was captured, {_OWN}"
-        f" of them KHO's and LUO's own, {_ONE_PAGE_FILE} for each of {files} files since",
+        f" of them KHO's and LUO's own, {since} for {sum(files)} files since",
         seen=f"{restored} pages restored"
         + (f", {wanted - restored} are lost to this kernel" if restored < wanted else ""),
         evidence="files-witness.json, incoming facts mem.total_kb, memory.end",

@@ -1,8 +1,10 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * Each racer creates a session, preserves a file in it and closes it, again and
- * again, until the kexec; every other one does not close but dies. Before each
- * step it writes into a page that is preserved itself what it is about to do.
+ * again, until the kexec; the second does not close but dies, and the third
+ * preserves file after file, so that it is nearly always in the middle of that.
+ * Before each step it writes into a page that is preserved itself what it is
+ * about to do.
  * Once reboot() has serialised the sessions no step may succeed any more
  * (luo_session_serialize(), Linux 7.3, keeps its lock), so what arrives is what
  * the last line says: the step before it, or that one, and no other round.
@@ -17,11 +19,16 @@
 #include "pattern.h"
 #include "racers.h"
 
-#define RACERS 2
+#define RACERS 3
+#define DYING 1
+#define FILLING 2
+/* The list of a session's files fits into a page. */
+#define FILES_MAX 48
 #define LOG_SESSION "race-log"
 #define TOKEN 1
-/* So many rounds each has to have made before reboot() is called. */
+/* So many rounds, or files, each has to have made before reboot() is called. */
 #define ROUNDS 1
+#define FILES 4
 
 enum step {
 	CREATE,
@@ -32,6 +39,8 @@ enum step {
 struct racer {
 	u64 round;
 	u64 step;
+	/* of the round, from 1, while its step is PRESERVE */
+	u64 file;
 	u64 go;
 };
 
@@ -50,39 +59,56 @@ static void note(struct racer *log, u64 round, enum step step)
 	WRITE_ONCE(log->step, step);
 }
 
-static u64 content_of(u64 nonce, unsigned int racer, u64 round)
+static u64 files_of(unsigned int racer)
 {
-	return pattern_word(nonce + racer, round);
+	return racer == FILLING ? FILES_MAX : 1;
+}
+
+static u64 content_of(u64 nonce, unsigned int racer, u64 round, u64 token)
+{
+	return pattern_word(nonce + racer, round * FILES_MAX + token);
+}
+
+/* A file with its content, or an error. */
+static int make_file(u64 word)
+{
+	int file = sys(memfd_create("race", MFD_CLOEXEC));
+
+	if (file >= 0 && pwrite(file, &word, sizeof(word), 0) != sizeof(word))
+		return -EIO;
+	return file;
 }
 
 /* 0, or what went wrong. */
-static int one_round(int luo_fd, struct racer *log, unsigned int racer, u64 round, u64 word)
+static int one_round(int luo_fd, struct racer *log, unsigned int racer, u64 round, u64 nonce)
 {
-	int session, file, ret;
 	char name[64];
+	int session;
 
-	file = sys(memfd_create("race", MFD_CLOEXEC));
-	if (file < 0)
-		return file;
-	if (pwrite(file, &word, sizeof(word), 0) != sizeof(word))
-		return -EIO;
 	name_of(name, sizeof(name), racer, round);
 	note(log, round, CREATE);
 	session = luo_create_session(luo_fd, name);
 	if (session < 0)
 		return session;
-	note(log, round, PRESERVE);
-	ret = luo_preserve_fd(session, file, TOKEN);
-	if (ret < 0)
-		return ret;
-	close(file);
+	for (u64 token = 1; token <= files_of(racer); token++) {
+		int file = make_file(content_of(nonce, racer, round, token)), ret;
+
+		if (file < 0)
+			return file;
+		WRITE_ONCE(log->file, token);
+		note(log, round, PRESERVE);
+		ret = luo_preserve_fd(session, file, token);
+		if (ret < 0)
+			return ret;
+		close(file);
+	}
 	note(log, round, END);
 	close(session);
 	return 0;
 }
 
 /* As one_round(), by a process of its own that leaves it to its death to close. */
-static int dying_round(int luo_fd, struct racer *log, unsigned int racer, u64 round, u64 word)
+static int dying_round(int luo_fd, struct racer *log, unsigned int racer, u64 round, u64 nonce)
 {
 	int status = 0;
 	pid_t pid = sys(fork());
@@ -90,16 +116,15 @@ static int dying_round(int luo_fd, struct racer *log, unsigned int racer, u64 ro
 	if (pid < 0)
 		return pid;
 	if (!pid) {
-		int file = memfd_create("race", MFD_CLOEXEC), session;
+		int file = make_file(content_of(nonce, racer, round, TOKEN)), session;
 		char name[64];
 
-		if (pwrite(file, &word, sizeof(word), 0) != sizeof(word))
-			_exit(1);
 		name_of(name, sizeof(name), racer, round);
 		note(log, round, CREATE);
 		session = luo_create_session(luo_fd, name);
+		WRITE_ONCE(log->file, TOKEN);
 		note(log, round, PRESERVE);
-		if (session < 0 || luo_preserve_fd(session, file, TOKEN) < 0)
+		if (file < 0 || session < 0 || luo_preserve_fd(session, file, TOKEN) < 0)
 			_exit(1);
 		note(log, round, END);
 		_exit(0);
@@ -114,9 +139,8 @@ static void __noreturn race(int luo_fd, struct racer *log, unsigned int racer, u
 	while (!READ_ONCE(log->go))
 		poll_pause();
 	for (u64 round = 1;; round++) {
-		u64 word = content_of(nonce, racer, round);
-		int ret = racer & 1 ? dying_round(luo_fd, log, racer, round, word) :
-			  one_round(luo_fd, log, racer, round, word);
+		int ret = racer == DYING ? dying_round(luo_fd, log, racer, round, nonce) :
+			  one_round(luo_fd, log, racer, round, nonce);
 
 		if (ret < 0)
 			_exit(1);
@@ -143,6 +167,11 @@ void racers_start(int luo_fd, u64 nonce)
 			race(luo_fd, &racers[racer], racer, nonce);
 }
 
+static bool is_at_it(const struct racer *log, unsigned int racer)
+{
+	return READ_ONCE(log->round) > ROUNDS || (racer == FILLING && READ_ONCE(log->file) > FILES);
+}
+
 /*
  * Returns when all of them are at it. They take both CPUs, and QEMU's go before
  * the host's other processes, so it is the last thing before reboot(): the host
@@ -157,7 +186,7 @@ void racers_go(void)
 	for (unsigned int racer = 0; racer < RACERS; racer++)
 		WRITE_ONCE(racers[racer].go, 1);
 	for (unsigned int racer = 0; racer < RACERS; racer++)
-		while (READ_ONCE(racers[racer].round) <= ROUNDS) {
+		while (!is_at_it(&racers[racer], racer)) {
 			must_be(!deadline_passed(deadline), "racer %u is in round %llu", racer,
 				READ_ONCE(racers[racer].round));
 			poll_pause();
@@ -165,16 +194,33 @@ void racers_go(void)
 	fact_counter("racing", read_counter());
 }
 
-/* What came of one racer: which rounds, and whether the file is there and right. */
+/* How many of a session's files are there, and how many of them have their content. */
+static void count_files(int session, const struct racer *log, unsigned int racer, u64 round,
+			u64 nonce, u64 *found, u64 *right)
+{
+	for (u64 token = 1; token <= log->file + 1; token++) {
+		int file = luo_retrieve_fd(session, token);
+		u64 word = 0;
+
+		if (file < 0)
+			continue;
+		++*found;
+		if (pread(file, &word, sizeof(word), 0) == sizeof(word))
+			*right += word == content_of(nonce, racer, round, token);
+		close(file);
+	}
+}
+
+/* What came of one racer: which rounds, and whether the files are there and right. */
 static void say_racer(int luo_fd, const struct racer *log, unsigned int racer, u64 nonce)
 {
-	long long found = -1, files = 0, right = 0;
 	unsigned int sessions = 0;
+	u64 files = 0, right = 0;
 	char name[64], key[64];
+	long long found = -1;
 
 	for (u64 round = 1; round <= log->round + 1; round++) {
-		int session, file;
-		u64 word = 0;
+		int session;
 
 		name_of(name, sizeof(name), racer, round);
 		session = luo_retrieve_session(luo_fd, name);
@@ -182,19 +228,13 @@ static void say_racer(int luo_fd, const struct racer *log, unsigned int racer, u
 			continue;
 		sessions++;
 		found = round;
-		file = luo_retrieve_fd(session, TOKEN);
-		if (file >= 0) {
-			files++;
-			if (pread(file, &word, sizeof(word), 0) == sizeof(word))
-				right += word == content_of(nonce, racer, round);
-			close(file);
-		}
+		count_files(session, log, racer, round, nonce, &files, &right);
 		close(session);
 	}
 	snprintf(key, sizeof(key), "race.%u", racer);
-	fact(key, "round=%llu step=%s sessions=%u found=%lld files=%lld right=%lld", log->round,
-	     log->step < ARRAY_SIZE(step_names) ? step_names[log->step] : "?", sessions, found,
-	     files, right);
+	fact(key, "round=%llu step=%s file=%llu of=%llu sessions=%u found=%lld files=%llu right=%llu",
+	     log->round, log->step < ARRAY_SIZE(step_names) ? step_names[log->step] : "?",
+	     log->file, files_of(racer), sessions, found, files, right);
 }
 
 void racers_incoming(int luo_fd, u64 nonce)

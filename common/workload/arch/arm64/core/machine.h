@@ -6,5 +6,7 @@
 #define DIALOGUE_TTY	"/dev/ttyAMA1"
 /* Any page of ordinary memory. */
 #define ORDINARY_PAGE	0x48000000ul
+/* b . */
+#define MACHINE_ENDS	"\x00\x00\x00\x14"
 
 #endif

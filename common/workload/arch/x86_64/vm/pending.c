@@ -39,16 +39,25 @@ void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state)
 	}
 }
 
-/* How many of them did not come, or came more than once. */
+static void compare(u64 got, u64 due, u64 *lost, u64 *twice)
+{
+	if (got < due)
+		*lost += due - got;
+	else
+		*twice += got - due;
+}
+
+/* How many of them did not come, and how many came once more than was due. */
 void report_pending(const struct vmm *vmm, const struct vm_state *state)
 {
-	unsigned int wrong = 0;
+	u64 lost = 0, twice = 0;
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
 
-		wrong += READ_ONCE(block->pending) != state->vcpu[i].pending;
-		wrong += READ_ONCE(block->injected) != state->vcpu[i].injected;
+		compare(READ_ONCE(block->pending), state->vcpu[i].pending, &lost, &twice);
+		compare(READ_ONCE(block->injected), state->vcpu[i].injected, &lost, &twice);
 	}
-	fact("guest.interrupts_unlike", "%u", wrong);
+	fact("guest.interrupts_lost", "%llu", lost);
+	fact("guest.interrupts_twice", "%llu", twice);
 }
