@@ -255,9 +255,10 @@ def _lost_pages(trial: Trial) -> int:
 # (luo_core.c: luo_state_setup), which is freed before /init runs, and its header of FLBs
 # (luo_flb.c: luo_flb_setup_outgoing).
 _OWN = 4
-# A file of one page: folio, file, list of folios, chunk. A session has a list of its files. The
-# racers' log is one of each, and so is what a racer may have had preserved: after the host's count.
-_ONE_PAGE_FILE, _LIST_OF_FILES = 4, 1
+# A file of one page: folio, file, list of folios, chunk. A session has a list of its files, with so
+# many in a page (struct luo_file_ser). The racers' log is one of each, and so is what a racer may
+# have had preserved: after the host's count.
+_ONE_PAGE_FILE, _LISTED_IN_A_PAGE = 4, 63
 
 
 def _taken_at_boot(trial: Trial) -> int:
@@ -326,7 +327,7 @@ def _registered_restored(trial: Trial) -> Outcome:
         )
     pages = kho_tree.pages({int(order): n for order, n in counted.items()})
     files = [1, *(int(race.get("files", 0)) for race in races)]
-    since = _ONE_PAGE_FILE * sum(files) + _LIST_OF_FILES * sum(n > 0 for n in files)
+    since = _ONE_PAGE_FILE * sum(files) + sum(-(-n // _LISTED_IN_A_PAGE) for n in files)
     wanted = pages - _OWN + since - _lost_pages(trial) - _taken_at_boot(trial)
     return outcome(
         restored == wanted,

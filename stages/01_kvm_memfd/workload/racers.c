@@ -22,8 +22,8 @@
 #define RACERS 3
 #define DYING 1
 #define FILLING 2
-/* The list of a session's files fits into a page. */
-#define FILES_MAX 48
+/* More than it comes to before the kexec. */
+#define FILES_MAX 400
 #define LOG_SESSION "race-log"
 #define TOKEN 1
 /* So many rounds, or files, each has to have made before reboot() is called. */
