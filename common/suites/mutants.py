@@ -51,6 +51,7 @@ FOLDER = CHECKOUT / "tests" / "mutants"
 _KERNEL = "linux/"
 _STATUS = "status "
 _DIFF = re.compile(r"^(?=diff --git a/)", re.MULTILINE)
+_PLAIN_DIFF = re.compile(r"^(?=--- \S.*\n\+\+\+ \S.*\n@@ )", re.MULTILINE)
 _FIELDS = {
     "SPDX-License-Identifier",
     "Run",
@@ -128,6 +129,8 @@ def read_mutant(file: Path) -> Mutant:
     for name in sorted(may_break | {caught_by or ""}):
         if name and name not in known and not name.startswith(_STATUS):
             raise HarnessError(f"{file.name}: stage {run[0]} has no check {name!r}")
+    if not diffs:
+        raise HarnessError(f"{file.name}: a mutant has a diff of git's")
     kernel = [diff for diff in diffs if diff.startswith(f"diff --git a/{_KERNEL}")]
     return Mutant(
         name=file.stem,
@@ -151,11 +154,9 @@ def foreign_mutant(where: Path, stage: int) -> Mutant:
     """
     folder = where if where.is_dir() else where.parent
     patches = series_patches(where) if where.is_dir() else (where,)
-    diffs = [d for p in patches for d in _DIFF.split(p.read_text())[1:]]
+    diffs = [d for p in patches for d in _diffs(p.read_text())]
     if not diffs:
-        raise UsageError(
-            f"{where} has no patch: a mutant is a diff of git's to the kernel's source"
-        )
+        raise UsageError(f"{where} has no patch: a mutant is a diff to the kernel's source")
     fragments = sorted(folder.glob("*.config")) if where.is_dir() else []
     return Mutant(
         name=where.stem,
@@ -170,6 +171,11 @@ def foreign_mutant(where: Path, stage: int) -> Mutant:
         checkout_diff="",
         kernel_diff="".join(diffs),
     )
+
+
+def _diffs(text: str) -> list[str]:
+    """The diffs of a patch, without what is said before the first: git's, or as diff -u writes."""
+    return _DIFF.split(text)[1:] or _PLAIN_DIFF.split(text)[1:]
 
 
 def mutants(names: Sequence[str] = (), *, stage: int = 1) -> tuple[Mutant, ...]:
