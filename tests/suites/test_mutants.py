@@ -23,6 +23,7 @@ from common.suites.mutants import (
     apply_mutant,
     evaluate,
     find_out,
+    foreign_mutant,
     mutants,
     read_mutant,
 )
@@ -108,6 +109,19 @@ def test_each_claim_that_can_be_faked_has_its_mutant() -> None:
 def test_a_file_that_is_no_mutant(fields: str, says: str, tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=re.escape(says)):
         mutant(tmp_path, fields)
+
+
+def test_a_mutant_that_would_change_nothing(tmp_path: Path) -> None:
+    plain = DIFF.replace("diff --git a/README.md b/README.md\n", "")
+    with pytest.raises(HarnessError, match="a mutant has a diff of git's"):
+        read_mutant(written(tmp_path, "Caught-by: same_pages\n", plain))
+
+
+@pytest.mark.parametrize("git", [True, False])
+def test_somebody_elses_patch_is_of_git_or_plain(git: bool, tmp_path: Path) -> None:
+    text = DIFF if git else DIFF.replace("diff --git a/README.md b/README.md\n", "")
+    file = written(tmp_path, "", text + text.partition("A mutant.\n\n")[2])
+    assert foreign_mutant(file, 1).kernel_diff.count("+++ b/README.md") == 2
 
 
 def test_a_mutant_that_no_longer_applies(tmp_path: Path) -> None:
