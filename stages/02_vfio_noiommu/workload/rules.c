@@ -404,12 +404,13 @@ static long retrieve_without_privilege(int session_fd)
 	return ret;
 }
 
-/* An image that is no kernel: whoever starts it after all is gone. */
+/* An image that is no kernel: whoever starts it after all is gone, and what was not sent with him. */
 static int kexec_elsewhere(void)
 {
 	int ret;
 
 	must(kexec_load_without_kho());
+	dialogue_drain();
 	ret = kexec_start();
 	must(kexec_unload_without_kho());
 	return ret;
