@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from common.guest.checks import STATE_TAKEN
 from common.judge.verdict import judge_trial
 from common.stage.loading import load_stage
 from tests.recorded_trial import KVM_MEMFD, Edit, RecordedTrial, fallen_checks, said
@@ -209,3 +210,27 @@ def test_a_retrieve_that_failed_may_keep_the_memory_with_that_series(
         available_after_failure(0)(folder)
 
     assert "failed_retrieve" not in fallen_checks(recorded(edit), STAGE)
+
+
+@pytest.mark.parametrize(
+    ("edits", "accelerator", "status"),
+    [
+        ({}, "tcg", "PASS"),
+        ({"twice": "1"}, "tcg", "DISTURBED"),
+        ({"twice": "1"}, "kvm", "FAIL"),
+        ({"twice": "2"}, "tcg", "FAIL"),
+        ({"twice": "1", "lost": "1"}, "tcg", "FAIL"),
+        ({"lost": "1"}, "tcg", "FAIL"),
+    ],
+)
+def test_one_interrupt_too_many_may_be_qemus(
+    recorded: RecordedTrial, edits: dict[str, str], accelerator: str, status: str
+) -> None:
+    def edit(folder: Path) -> None:
+        for name, count in edits.items():
+            said(f"guest.interrupts_{name}=0", f"guest.interrupts_{name}={count}")(folder)
+
+    trial = recorded(edit)
+    host = trial.setting.host.model_copy(update={"accelerator": accelerator})
+    setting = trial.setting.model_copy(update={"host": host})
+    assert STATE_TAKEN.ask(trial.model_copy(update={"setting": setting})).status == status
