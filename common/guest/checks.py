@@ -14,6 +14,7 @@ from common.checks.model import Check, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
 
+_RATE_PART = 0.2
 _CLOCK_MS = 2.0
 """0.2 ms was seen at most, next to four busy processes."""
 _LOST_MS = 100.0
@@ -219,23 +220,45 @@ def ticks_gained(trial: Trial, vcpu: int) -> tuple[int, int] | None:
     return None if before is None or after is None else (before, after - before)
 
 
+def timer_rate(trial: Trial, vcpu: int) -> float | None:
+    """How fast the timer counts after the resume, in terms of before; None without data.
+
+    Each side has two measurements, of its last two sweeps: those count that agree best, as
+    between two reads a vCPU may have to wait for its CPU.
+    """
+    found = []
+    for name in (OUTGOING, INCOMING):
+        side = trial.side(name)
+        words = side.facts.get(f"guest.{vcpu}.timer_rate", "") if side else ""
+        try:
+            pairs = [word.split(":") for word in words.split()]
+            found.append([int(count) / int(counter) for count, counter in pairs])
+        except (ValueError, ZeroDivisionError):
+            return None
+    rates = [after / before for before in found[0] for after in found[1] if before]
+    return min(rates, key=lambda rate: abs(rate - 1), default=None)
+
+
 def guest_ticks(trial: Trial, vcpu: int) -> Outcome:
-    """At least a twentieth of the 100 ticks/s that the timer was programmed to.
+    """At least a twentieth of the 100 ticks/s that the timer was programmed to, at the old rate.
 
     On a loaded host ticks are late and merge (15/s were seen); one more tick alone may be
     an interrupt that was pending when the state was captured.
     """
     ticks, side = ticks_gained(trial, vcpu), trial.side(INCOMING)
-    if ticks is None or side is None:
-        return no_data(f"fact guest.{vcpu}.ticks on both sides", expected="ticks continue")
+    rate = timer_rate(trial, vcpu)
+    if ticks is None or side is None or rate is None:
+        facts = f"facts guest.{vcpu}.ticks, guest.{vcpu}.timer_rate on both sides"
+        return no_data(facts, expected="ticks continue")
     resumed, finished, khz = (side.number(key) for key in ("t.resume", "t.finished", "tsc.khz"))
     seconds = (finished - resumed) / (khz * 1000) if resumed and finished and khz else 0.0
     needed = max(3, round(seconds * 100 / 20))
     return outcome(
-        ticks[0] > 0 and ticks[1] >= needed,
-        expected=f"at least {needed} timer interrupts in {seconds:.1f} s after the resume",
-        seen=f"{ticks[0]} before the pause, {ticks[1]} after the resume",
-        evidence=f"fact guest.{vcpu}.ticks",
+        ticks[0] > 0 and ticks[1] >= needed and abs(rate - 1) <= _RATE_PART,
+        expected=f"at least {needed} timer interrupts in {seconds:.1f} s after the resume, by a"
+        " timer that counts as fast as before",
+        seen=f"{ticks[0]} before the pause, {ticks[1]} after the resume; {rate:.2f} times as fast",
+        evidence=f"facts guest.{vcpu}.ticks, guest.{vcpu}.timer_rate",
     )
 
 
@@ -332,7 +355,10 @@ COUNTER = Check(
     "counter", "Does the counter continue without a gap or a repeat?", each_vcpu(counter)
 )
 GUEST_TICKS = Check(
-    "guest_ticks", "Do its timer interrupts continue?", each_vcpu(guest_ticks), timed=True
+    "guest_ticks",
+    "Do its timer interrupts continue, at the same rate?",
+    each_vcpu(guest_ticks),
+    timed=True,
 )
 GUEST_CLOCK = Check(
     "guest_clock",

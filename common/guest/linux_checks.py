@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
+from common.checks.live_update import INCOMING, OUTGOING, disturbed, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.guest.evidence import Beat, QemuSeen, guest_of, qemu_of
 from common.guest.lines import TRANSCRIPT
@@ -17,6 +17,8 @@ from common.record.timing import host_ms
 
 _GUEST = "guest.jsonl"
 _STAMP_NS = 10_000_000
+_LATE_MS = 500.0
+_LATE_PART = 0.02
 
 
 def ran_between(begin: str, end: str, when: str) -> Callable[[Trial], Outcome]:
@@ -181,6 +183,41 @@ def _clocks(trial: Trial) -> Outcome:
     )
 
 
+def excused(trial: Trial, answer: Outcome, begin: int, end: int, ms: float) -> Outcome:
+    """A failure by `ms` is none where the host was away for as long between the two times (ns)."""
+    if answer.status == "PASS" or trial.host is None:
+        return answer
+    found = trial.host.longest(begin, end)
+    if found is None or found[2] - found[1] < ms * 1e6:
+        return answer
+    return disturbed(answer, trial.host.said(found))
+
+
+def _guest_time(trial: Trial) -> Outcome:
+    """Each clock goes on by as much as the guest ran: what it did before and after its pause, and
+    not the pause itself."""
+    before, last = guest_of(trial).before, guest_of(trial).last
+    stopped = qemu_of(trial, OUTGOING).events.get("stop")
+    resumed = qemu_of(trial, INCOMING).events.get("resume")
+    side = trial.side(OUTGOING)
+    khz = side.number("tsc.khz") if side else None
+    if before is None or last is None or stopped is None or resumed is None or not khz:
+        return no_data("beats before and after the resume", expected="a clock that continues")
+    ran = (last.t - before.t - (resumed - stopped)) / 1e6
+    per_ms = {"mono_ns": 1e6, "boot_ns": 1e6, "real_ns": 1e6, "tsc": khz}
+    off = {key: (last.exact(key) - before.exact(key)) / n - ran for key, n in per_ms.items()}
+    worst = max(off, key=lambda key: abs(off[key]))
+    bound = max(_LATE_MS, ran * _LATE_PART)
+    answer = outcome(
+        abs(off[worst]) <= bound,
+        expected=f"{ran:.0f} ms, within {bound:.0f} ms: as long as the guest ran",
+        seen=f"{ran + off[worst]:.0f} ms by the guest's {worst}, {off[worst]:+.0f} ms",
+        evidence=f"{_GUEST}, {', '.join(per_ms)}, against the host's clock; {TRANSCRIPT}",
+    )
+    return excused(trial, answer, before.t, last.t, abs(off[worst]) - bound)
+
+
+GUEST_TIME = Check("guest_time", "Do its clocks neither jump nor drift?", _guest_time)
 NOT_BOOTED_AGAIN = Claim(
     "no reboot, no process restarted",
     "The guest was not rebooted, and none of its processes was restarted.",
@@ -210,5 +247,6 @@ WORK_GOES_ON = Claim(
             _no_faults("writer", "verified", lambda _last: 1024),
         ),
         Check("guest_clocks", "Does none of its clocks go back?", _clocks),
+        GUEST_TIME,
     ),
 )

@@ -146,6 +146,8 @@ def _best_seed(worktree: Worktree, state: State) -> Iterator[Seed | None]:
     with contextlib.ExitStack() as stack:
         best: tuple[int, float, Seed] | None = None
         for folder in sorted(sources_root().glob(f"*/tree/{OBJECTS}*")):
+            if folder.name.endswith(PARTIAL):
+                continue  # half a copy, with the state of the build that it is a copy of
             found = read_state(folder)
             if found is None or not found.done or not _compatible(found, state):
                 continue

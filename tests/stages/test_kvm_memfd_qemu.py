@@ -110,9 +110,10 @@ def test_the_recording_passes(trial: Callable[..., Trial]) -> None:
         ("receiver.bytes", "1024", {"guest_tcp"}),
         ("writer.faults", "3", {"guest_file"}),
         ("stamper0.faults", "1", {"guest_clocks"}),
-        ("mono_ns", "1", {"guest_clocks", "counts_go_on"}),
-        ("real_ns", "1", {"guest_clocks"}),
-        ("tsc", "1", {"guest_clocks"}),
+        ("mono_ns", "1", {"guest_clocks", "guest_time", "counts_go_on"}),
+        ("real_ns", "1", {"guest_clocks", "guest_time"}),
+        ("tsc", "1", {"guest_clocks", "guest_time"}),
+        ("boot_ns", "99000000000", {"guest_time"}),
     ],
 )
 def test_each_word_of_the_last_beat(
@@ -141,6 +142,7 @@ def test_a_guest_that_fell_silent_for_good(trial: Callable[..., Trial]) -> None:
         "guest_tcp",
         "guest_file",
         "guest_clocks",
+        "guest_time",
     }
 
 

@@ -30,6 +30,8 @@
 #define GUEST_DATA_FIRST_PAGE	(GUEST_DATA / GUEST_PAGE_SIZE)
 
 #define GUEST_GAP_LOG		64
+/* Its number among the system registers, as errors give them. */
+#define GUEST_IDENTITY		0x1d
 /* All that guest_fpu.h of either machine saves. */
 #define GUEST_FPU_WORDS		104
 
@@ -80,6 +82,12 @@ struct guest_first_error {
 	u64 seen;
 };
 
+/* By how much its timer's count went down while the counter went on by @time. */
+struct guest_rate {
+	u64 count;
+	u64 time;
+};
+
 struct guest_vcpu {
 	/* from the VMM, before the first instruction */
 	struct guest_vcpu *self;
@@ -120,6 +128,13 @@ struct guest_vcpu {
 	/* interrupts that the VMM has left for it, of each kind */
 	u64 pending;
 	u64 injected;
+
+	/* of the last two sweeps; and where the measuring began */
+	struct guest_rate timer_rate[2];
+	struct guest_rate timer_began;
+
+	/* what instructions say that the CPU is */
+	u64 identity;
 
 	/* the rest of the FPU: as it was loaded, and as it was seen last */
 	u64 fpu[GUEST_FPU_WORDS] __aligned(64);

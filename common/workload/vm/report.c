@@ -79,6 +79,15 @@ static void report_errors(unsigned int i, const struct guest_vcpu *block)
 			   first->seen);
 }
 
+/* Of the last two sweeps, each the timer's count and the counter. */
+static void report_timer_rate(unsigned int i, const struct guest_vcpu *block)
+{
+	const struct guest_rate *rate = block->timer_rate;
+
+	guest_fact(i, "timer_rate", "%llu:%llu %llu:%llu", rate[0].count, rate[0].time,
+		   rate[1].count, rate[1].time);
+}
+
 void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 {
 	static const char * const vectors[] = {
@@ -100,6 +109,7 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		guest_fact(i, "gap_max_tsc", "%llu", length(&block->gap_max));
 		guest_fact(i, "clock_offset", "%lld", vmm->vcpus[i].clock_offset);
 		guest_fact(i, "ticks", "%llu", block->ticks);
+		report_timer_rate(i, block);
 	}
 }
 
@@ -148,5 +158,6 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			   (at_end[i] - at_finish[i]) / block->nr_pages);
 		guest_fact(i, "clock_offset", "%lld", vmm->vcpus[i].clock_offset);
 		guest_fact(i, "ticks", "%llu", block->ticks);
+		report_timer_rate(i, block);
 	}
 }

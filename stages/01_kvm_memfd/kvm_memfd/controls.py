@@ -9,7 +9,7 @@ from common.checks import live_update as checks
 from common.checks.controls import reason, was_reset
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, same_fact
 from common.checks.model import Check, Control, Outcome
-from common.guest.checks import both, ticks_gained
+from common.guest.checks import both, ticks_gained, timer_rate
 from common.record.evidence import Trial
 from kvm_memfd.checks import CLAIMS
 
@@ -96,6 +96,18 @@ def _timer_stands(trial: Trial) -> Outcome:
         expected="at most 1 tick after the resume",
         seen=f"{ticks[1]} ticks after the resume",
         evidence="fact guest.0.ticks",
+    )
+
+
+def _timer_halved(trial: Trial) -> Outcome:
+    rate = timer_rate(trial, 0)
+    if rate is None:
+        return no_data("fact guest.0.timer_rate on both sides")
+    return outcome(
+        0.4 < rate < 0.6,
+        expected="half as fast as before",
+        seen=f"{rate:.2f} times as fast",
+        evidence="fact guest.0.timer_rate",
     )
 
 
@@ -306,6 +318,12 @@ CONTROLS = (
         breaks=frozenset({"guest_ticks"}),
         may_break=frozenset({"guest_content"}),
         reason=reason(_timer_stands),
+    ),
+    Control(
+        name="timer-halved",
+        what="the timer of the restored LAPIC counts at half its rate",
+        breaks=frozenset({"guest_ticks"}),
+        reason=reason(_timer_halved),
     ),
     Control(
         name="tsc-frozen",

@@ -65,6 +65,7 @@ GIVEN_BACK = frozenset(
         "unretrieved_given_back",
         "unfinished_given_back",
         "failed_retrieve",
+        "many_given_back",
     }
 )
 

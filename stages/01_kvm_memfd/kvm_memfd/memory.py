@@ -343,6 +343,34 @@ def _is_race(key: str) -> bool:
     return key.startswith("race.")
 
 
+# workload/many.c: after the first round of aborts, and of one FINISH
+_MANY_ABORTED, _MANY_FINISHED = 3 * 63, 130
+_PART = 0.5
+
+
+def _many_given_back(trial: Trial) -> Outcome:
+    """A page that each file loses is less than MemAvailable's fluctuation, and many are more."""
+    points = (
+        (OUTGOING, "many-aborted-once", "many-aborted", _MANY_ABORTED, 0),
+        (INCOMING, "many-arrived", "many-finished", _MANY_FINISHED, _ONE_PAGE_FILE),
+    )
+    faults, said = [], []
+    for side, begin, end, files, due in points:
+        start, now = _counters(trial, side, begin), _counters(trial, side, end)
+        if start is None or now is None:
+            return no_data(f"{side} facts memory.{begin}, memory.{end}")
+        pages = (now["available"] - start["available"]) / 4 / files
+        what = f"{pages:+.2f} pages for each of {files} files"
+        (faults if pages < due - _PART else said).append(f"{end}: {what}")
+    return outcome(
+        not faults,
+        expected=f"nothing lost by an abort, {_ONE_PAGE_FILE} pages given back by FINISH and"
+        f" close, within {_PART}",
+        seen="; ".join(faults or said),
+        evidence="facts memory.many-*, MemAvailable",
+    )
+
+
 _REFUSALS = (
     "preserve_copy_of_fd",
     "preserve_second_open",
@@ -389,6 +417,11 @@ CLAIM = Claim(
             "failed_retrieve",
             "Does a failed retrieve stay failed, and does FINISH give its memory back once?",
             _failed,
+        ),
+        Check(
+            "many_given_back",
+            "Do many files give back all that LUO and KHO took for them?",
+            _many_given_back,
         ),
         Check(
             "all_restored",

@@ -44,5 +44,6 @@ PROMISES: dict[str, Promise] = {
     "failed_retrieve": LINUX,
     "all_restored": LINUX,
     "many_came": LINUX,
+    "many_given_back": LINUX,
     "serialised_at_once": LINUX,
 }

@@ -178,14 +178,14 @@ CONTROLS = (
     Control(
         name="clock-turned-back",
         what="the guest's clock is set back by an hour after the resume",
-        breaks=frozenset({"guest_clocks"}),
+        breaks=frozenset({"guest_clocks", "guest_time"}),
         reason=reason(fault("stamper0", "CLOCK_REALTIME went")),
     ),
     Control(
         name="paused-early",
         what="the guest is paused before its memory is preserved",
         breaks=frozenset({"guest_ran_on"}),
-        may_break=frozenset({"qemu_saved"}),
+        may_break=frozenset({"qemu_saved", "guest_time"}),
         reason=reason(stopped_before("t.preserve")),
     ),
     Control(

@@ -25,4 +25,5 @@ PROMISES: dict[str, Promise] = {
     "guest_tcp": SUITE,
     "guest_file": SUITE,
     "guest_clocks": SUITE,
+    "guest_time": SUITE,
 }

@@ -57,13 +57,6 @@ static void unlimit_memory(void)
 	write_to("/proc/sys/vm/overcommit_kbytes", "0");
 }
 
-/* Control memory-kept: somebody takes as much as is looked for, and keeps it. */
-static void keep_memory(void)
-{
-	if (param_control("memory-kept"))
-		ledger_file(LEDGER_FILE);
-}
-
 static int open_again(int fd, int flags)
 {
 	char path[64];

@@ -63,6 +63,13 @@ int ledger_file(u64 size)
 	return fd;
 }
 
+/* Control memory-kept: somebody takes as much as is looked for, and keeps it. */
+void keep_memory(void)
+{
+	if (param_control("memory-kept"))
+		ledger_file(LEDGER_FILE);
+}
+
 /*
  * Areas by who made them: 0xADDRESS-0xADDRESS SIZE CALLER+0x.../0x... ... Where
  * the compiler makes no sibling calls, as with arm64's frame pointers, the caller

@@ -28,6 +28,7 @@ struct ledger_counters {
 
 void ledger_enter_cgroup(void);
 int ledger_file(u64 size);
+void keep_memory(void);
 void ledger_read(struct ledger_counters *now);
 void ledger(const char *point);
 void ledger_for_host(const char *point);

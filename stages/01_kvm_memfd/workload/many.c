@@ -14,6 +14,7 @@
 
 #include <linux/liveupdate.h>
 
+#include "ledger.h"
 #include "many.h"
 #include "pattern.h"
 #include "rules.h"
@@ -22,6 +23,8 @@
 /* Of so many sessions are closed again: lists shrink as well. */
 #define CLOSED_SESSIONS 30
 #define FILES 130
+#define ABORTED_FILES 63
+#define ABORT_ROUNDS 3
 #define FILES_SESSION "many-files"
 #define FOLIOS_SESSION "many-folios"
 
@@ -104,6 +107,30 @@ static void files_outgoing(int luo_fd, u64 nonce)
 			preserve_word(session, token_of(i), content_of(nonce, SESSIONS, i));
 }
 
+/* What an abort keeps of each file is seen when there were many. */
+static void abort_many(int luo_fd, u64 nonce)
+{
+	int files[ABORTED_FILES], session;
+
+	for (unsigned int i = 0; i < ABORTED_FILES; i++) {
+		files[i] = must(sys(memfd_create("many-aborted", MFD_CLOEXEC)));
+		must(sys(pwrite(files[i], &nonce, sizeof(nonce), 0)));
+	}
+	for (unsigned int round = 0; round <= ABORT_ROUNDS; round++) {
+		session = must(luo_create_session(luo_fd, "many-aborted"));
+		for (unsigned int i = 0; i < ABORTED_FILES; i++)
+			must(luo_preserve_fd(session, files[i], token_of(i)));
+		close(session);
+		/* By the first round the kernel's caches have what they keep. */
+		if (!round)
+			ledger("many-aborted-once");
+	}
+	keep_memory();
+	ledger("many-aborted");
+	for (unsigned int i = 0; i < ABORTED_FILES; i++)
+		close(files[i]);
+}
+
 static u64 folio_count(void)
 {
 	return param_u64("folios", 300);
@@ -137,6 +164,7 @@ static void folios_outgoing(int luo_fd, u64 nonce)
 
 void many_outgoing(int luo_fd, u64 nonce)
 {
+	abort_many(luo_fd, nonce);
 	sessions_outgoing(luo_fd, nonce);
 	files_outgoing(luo_fd, nonce);
 	folios_outgoing(luo_fd, nonce);
@@ -189,6 +217,7 @@ static void files_incoming(int luo_fd, u64 nonce)
 	long long first = -1;
 	u64 right = 0;
 
+	ledger("many-arrived");
 	for (int i = FILES - 1; i >= 0; i--) {
 		if (retrieve_word(session, token_of(i), content_of(nonce, SESSIONS, i)))
 			right++;
@@ -198,6 +227,8 @@ static void files_incoming(int luo_fd, u64 nonce)
 	say("files", right, FILES, first);
 	rule("finish_many", 0, luo_finish(session));
 	close(session);
+	keep_memory();
+	ledger("many-finished");
 }
 
 static void folios_incoming(int luo_fd, u64 nonce)

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from common.checks import live_update as checks
-from common.checks.live_update import INCOMING, OUTGOING, disturbed, facts_are, no_data, outcome
+from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
@@ -15,6 +15,7 @@ from common.guest.evidence import guest_of, qemu_of
 from common.guest.linux_checks import (
     NOT_BOOTED_AGAIN,
     WORK_GOES_ON,
+    excused,
     qemu_said,
     ran_between,
     same_qemu,
@@ -27,8 +28,6 @@ from iommufd_qemu.witness import NicEvidence
 DELIVERED_MS = 500.0
 """So soon after QEMU's RESUME the guest's driver is at work on what came while it stood still. By
 itself igb does not look at all."""
-_LATE_MS = 500.0
-_LATE_PART = 0.02
 _ANSWERS = 10
 _USED = 5  # igb has a vector for changes of the link, too: one interrupt, or none
 
@@ -64,16 +63,6 @@ def _guest_saw_all(trial: Trial) -> Outcome:
     )
 
 
-def _excused(trial: Trial, answer: Outcome, begin: int, end: int, ms: float) -> Outcome:
-    """A failure by `ms` is none where the host was away for as long between the two times (ns)."""
-    if answer.status == "PASS" or trial.host is None:
-        return answer
-    found = trial.host.longest(begin, end)
-    if found is None or found[2] - found[1] < ms * 1e6:
-        return answer
-    return disturbed(answer, trial.host.said(found))
-
-
 def _fell_into_the_gap(trial: Trial) -> Outcome:
     """No frame follows: the host holds back from before the resume until the guest has read.
 
@@ -95,7 +84,7 @@ def _fell_into_the_gap(trial: Trial) -> Outcome:
     )
     if ms is None or (next_ms is not None and next_ms <= ms):
         return answer  # nobody but the next frame woke it
-    return _excused(trial, answer, resumed, resumed + round(ms * 1e6), ms - DELIVERED_MS)
+    return excused(trial, answer, resumed, resumed + round(ms * 1e6), ms - DELIVERED_MS)
 
 
 def made_up(trial: Trial) -> int | None:
@@ -183,26 +172,6 @@ def _kernel_silent(trial: Trial) -> Outcome:
         else f"none, and {len(said)} lines about the TSC",
         evidence="guest.jsonl, kernel (/dev/kmsg)",
     )
-
-
-def _guest_time(trial: Trial) -> Outcome:
-    """The guest's clock goes on by as much as the guest ran: what it did before and after its
-    pause, and not the pause itself."""
-    before, last = guest_of(trial).before, guest_of(trial).last
-    stopped = qemu_of(trial, OUTGOING).events.get("stop")
-    resumed = qemu_of(trial, INCOMING).events.get("resume")
-    if before is None or last is None or stopped is None or resumed is None:
-        return no_data("beats before and after the resume", expected="a clock that continues")
-    ran = (last.t - before.t - (resumed - stopped)) / 1e6
-    own = (last.exact("mono_ns") - before.exact("mono_ns")) / 1e6
-    bound = max(_LATE_MS, ran * _LATE_PART)
-    answer = outcome(
-        abs(own - ran) <= bound,
-        expected=f"{ran:.0f} ms, within {bound:.0f} ms: as long as the guest ran",
-        seen=f"{own:.0f} ms by the guest's CLOCK_MONOTONIC, {own - ran:+.0f} ms",
-        evidence="guest.jsonl, mono_ns, against the host's clock; guest-qmp.jsonl, STOP, RESUME",
-    )
-    return _excused(trial, answer, before.t, last.t, abs(own - ran) - bound)
 
 
 def _tcp_to_host(trial: Trial) -> Outcome:
@@ -398,10 +367,7 @@ CLAIMS = (
     Claim(
         "the guest's kernel sees only a pause",
         "The guest's kernel noticed nothing but a pause.",
-        (
-            Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),
-            Check("guest_time", "Does its clock neither jump nor drift?", _guest_time),
-        ),
+        (Check("kernel_silent", "Is the guest's log free of complaints?", _kernel_silent),),
     ),
     Claim(
         "a device not preserved is blocked",

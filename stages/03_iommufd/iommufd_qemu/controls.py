@@ -32,7 +32,6 @@ OF_THE_GUEST = GUEST | {
     "tcp_to_host",
     "same_qemu",
     "qemu_loaded",
-    "guest_time",
 }
 
 

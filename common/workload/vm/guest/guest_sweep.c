@@ -134,20 +134,34 @@ static u64 special_value(int index)
 static void start_specials(void)
 {
 	vcpu->nr_specials = count_specials();
+	vcpu->identity = cpu_identity();
 	for (u64 i = 0; i < vcpu->nr_specials; i++)
 		write_special(i, special_value(i));
 }
 
+/* A register is one thing to who asks for it by number, and may be another to who uses it. */
+static void check_special(int index, u64 expected)
+{
+	u64 seen = read_special(index), used = seen;
+
+	if (seen == expected)
+		used = use_special(index, seen);
+	if (used == expected)
+		return;
+	error(GUEST_ERROR_MSR, 0, special_number(index), expected, used);
+	write_special(index, expected);
+}
+
 static void check_specials(void)
 {
-	for (u64 i = 0; i < vcpu->nr_specials; i++) {
-		u64 expected = special_value(i), seen = read_special(i);
+	u64 identity = cpu_identity();
 
-		if (seen == expected)
-			continue;
-		error(GUEST_ERROR_MSR, 0, special_number(i), expected, seen);
-		write_special(i, expected);
-	}
+	for (u64 i = 0; i < vcpu->nr_specials; i++)
+		check_special(i, special_value(i));
+	if (identity == vcpu->identity)
+		return;
+	error(GUEST_ERROR_MSR, 0, GUEST_IDENTITY, vcpu->identity, identity);
+	vcpu->identity = identity;
 }
 
 /* Time */
@@ -177,6 +191,25 @@ static void note_time(void)
 		error(GUEST_ERROR_TIMER, 0, 0, vcpu->tick_timeout, vcpu->tickless);
 		WRITE_ONCE(vcpu->tickless, 0);
 	}
+}
+
+/* Within so many steps of each sweep: a fraction of the timer's period. */
+#define RATE_BEGINS	1
+#define RATE_ENDS	100
+
+static __cold __noinline void note_timer_rate(void)
+{
+	struct guest_rate now = { .count = timer_count(), .time = read_counter() };
+	struct guest_rate *rate = &vcpu->timer_rate[vcpu->version & 1];
+
+	if (cursor == RATE_BEGINS) {
+		vcpu->timer_began = now;
+		return;
+	}
+	rate->count = vcpu->timer_began.count - now.count;
+	if (now.count > vcpu->timer_began.count)
+		rate->count += timer_period();
+	rate->time = now.time - vcpu->timer_began.time;
 }
 
 /* Memory */
@@ -240,6 +273,8 @@ static void sweep_page(void)
 
 	cursor++;
 	vcpu->cursor++;
+	if (cursor == RATE_BEGINS || cursor == RATE_ENDS)
+		note_timer_rate();
 }
 
 /* Once for some 10,000 steps: kept out of their page, see guest.lds. */

@@ -199,6 +199,32 @@ static int vector_lanes(void)
 		write_sysreg(name, value); \
 		break;
 
+/* What the CPU is, by its identification registers. */
+static __cold u64 cpu_identity(void)
+{
+	u64 digest = guest_mix(read_sysreg(midr_el1));
+
+	digest = guest_mix(digest ^ read_sysreg(mpidr_el1));
+	digest = guest_mix(digest ^ read_sysreg(ctr_el0));
+	digest = guest_mix(digest ^ read_sysreg(dczid_el0));
+	digest = guest_mix(digest ^ read_sysreg(id_aa64pfr0_el1));
+	digest = guest_mix(digest ^ read_sysreg(id_aa64isar0_el1));
+	digest = guest_mix(digest ^ read_sysreg(id_aa64isar1_el1));
+	digest = guest_mix(digest ^ read_sysreg(id_aa64mmfr0_el1));
+	return guest_mix(digest ^ read_sysreg(id_aa64mmfr1_el1));
+}
+
+/* Counts down with the counter, by definition. */
+static u64 timer_count(void)
+{
+	return read_sysreg(cntv_tval_el0);
+}
+
+static u64 timer_period(void)
+{
+	return counter_hz() / TICKS_PER_SECOND;
+}
+
 static u64 count_specials(void)
 {
 	return NR_SPECIALS;
@@ -231,6 +257,13 @@ static u64 read_special(int index)
 	SPECIALS(SPECIAL_READ)
 	}
 	return 0;
+}
+
+/* Each is used by the name by which it is read. */
+static u64 use_special(int index, u64 seen)
+{
+	(void)index;
+	return seen;
 }
 
 static void write_special(int index, u64 value)

@@ -21,10 +21,12 @@ register u64 checksum asm("r15");
 #define MSR_APIC_BASE		0x1b
 #define APIC_BASE_X2APIC	BIT(10)
 #define APIC_BASE_ENABLE	BIT(11)
+#define X2APIC_TPR		0x808
 #define X2APIC_EOI		0x80b
 #define X2APIC_SPIV		0x80f
 #define X2APIC_LVT_TIMER	0x832
 #define X2APIC_TIMER_COUNT	0x838
+#define X2APIC_TIMER_LEFT	0x839
 #define X2APIC_TIMER_DIVIDE	0x83e
 #define APIC_SPIV_ENABLE	BIT(8)
 #define APIC_SPURIOUS_VECTOR	0xff
@@ -298,6 +300,7 @@ enum {
 	SPECIAL_DR7,
 };
 
+#define TSC_AUX		0xc0000103
 #define CANONICAL	0x7fffffffffffull
 #define LVT_MASKED	0x10080ull
 #define LVT_VECTOR	0x7full
@@ -331,14 +334,57 @@ static const struct {
 	{ 0x277, 0, PAT_VALUE },		/* PAT */
 	{ 0x200, MTRR_BASE, MTRR_WRITE_BACK },	/* MTRR_PHYSBASE0 */
 	{ 0x201, MTRR_BASE, 0 },		/* MTRR_PHYSMASK0: not valid */
-	{ 0x808, TPR_BELOW_TIMER, 0 },
+	{ X2APIC_TPR, TPR_BELOW_TIMER, 0 },
 	{ 0x833, LVT_VECTOR, LVT_MASKED },	/* thermal sensor */
 	{ 0x834, LVT_VECTOR, LVT_MASKED },	/* performance counters */
 	{ 0x835, LVT_VECTOR, LVT_MASKED },	/* LINT0 */
 	{ 0x836, LVT_VECTOR, LVT_MASKED },	/* LINT1 */
 	{ 0x837, LVT_VECTOR, LVT_MASKED },	/* error */
-	{ 0xc0000103, 0xffffffff, 0 },		/* TSC_AUX: the last, not every CPU has it */
+	{ TSC_AUX, 0xffffffff, 0 },		/* the last, not every CPU has it */
 };
+
+static const u32 identity_leaves[] = {
+	0, 1, 7, 0xd, 0x40000000, 0x40000001, 0x80000000, 0x80000001, 0x80000007, 0x80000008,
+};
+
+/* CPUID, and what instructions read that have registers of their own. */
+static __cold u64 cpu_identity(void)
+{
+	struct __packed {
+		u16 limit;
+		u64 base;
+	} gdt, idt;
+	u64 digest = 0, cr0, cr4;
+	u32 ldt = 0, task = 0;
+
+	for (unsigned int i = 0; i < ARRAY_SIZE(identity_leaves); i++) {
+		u32 eax = identity_leaves[i], ebx, ecx = 0, edx;
+
+		asm volatile("cpuid" : "+a"(eax), "=b"(ebx), "+c"(ecx), "=d"(edx));
+		digest = guest_mix(digest ^ eax ^ (u64)ebx << 32);
+		digest = guest_mix(digest ^ ecx ^ (u64)edx << 32);
+	}
+	asm volatile("sgdt %0" : "=m"(gdt));
+	asm volatile("sidt %0" : "=m"(idt));
+	asm volatile("sldt %0" : "=r"(ldt));
+	asm volatile("str %0" : "=r"(task));
+	asm volatile("mov %%cr0, %0" : "=r"(cr0));
+	asm volatile("mov %%cr4, %0" : "=r"(cr4));
+	digest = guest_mix(digest ^ gdt.base ^ (u64)gdt.limit << 48);
+	digest = guest_mix(digest ^ idt.base ^ (u64)idt.limit << 48);
+	digest = guest_mix(digest ^ ldt ^ (u64)task << 32);
+	return guest_mix(digest ^ cr0 ^ cr4 << 32);
+}
+
+static u64 timer_count(void)
+{
+	return rdmsr(X2APIC_TIMER_LEFT);
+}
+
+static u64 timer_period(void)
+{
+	return APIC_TIMER_COUNT;
+}
 
 static u64 count_specials(void)
 {
@@ -390,6 +436,23 @@ static u64 read_special(int index)
 		break;
 	default:
 		value = rdmsr(specials[index].number);
+	}
+	return value;
+}
+
+/* Where an instruction uses the register; else what it was seen to hold. */
+static u64 use_special(int index, u64 seen)
+{
+	u64 value = seen;
+	u32 low, high, aux;
+
+	switch (specials[index].number) {
+	case TSC_AUX:
+		asm volatile("rdtscp" : "=a"(low), "=d"(high), "=c"(aux));
+		return aux;
+	case X2APIC_TPR:
+		asm volatile("mov %%cr8, %0" : "=r"(value));
+		return value << 4;
 	}
 	return value;
 }

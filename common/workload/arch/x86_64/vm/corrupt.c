@@ -35,6 +35,9 @@ void corrupt_state(struct vm_state *state)
 	/* LVT timer, mask bit */
 	if (param_control("timer-dropped"))
 		first->lapic.regs[0x320 + 2] |= BIT(0);
+	/* LVT timer's divider: 2 instead of 1 */
+	if (param_control("timer-halved"))
+		first->lapic.regs[0x3e0] = 0;
 	/* As if no time had passed since the pause. */
 	if (param_control("tsc-frozen"))
 		for (unsigned int i = 0; i < state->nr_vcpus; i++)
