@@ -88,8 +88,8 @@ def _let_go(trial: Trial) -> Outcome:
 
 UNPINNED = Check(
     "unpinned",
-    "Is no page pinned any more when all is released?",
-    facts_are(INCOMING, {"pins.left": "0"}),
+    "Is nothing pinned or kept for the handover any more when all is released?",
+    facts_are(INCOMING, {"pins.left": "0", "areas.left": "0"}),
 )
 LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(

@@ -268,6 +268,7 @@ void print_last_facts(void)
 	fact_wall_clock("realtime.ns_at_end");
 	refresh_counters();
 	fact("pins.left", "%lld", pinned_pages());
+	fact("areas.left", "%u", handover_areas());
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");
 }

@@ -126,6 +126,7 @@ int leave_for_incoming(void);
 
 /* page_frames.c */
 int page_is_reserved(u64 address);
+unsigned int handover_areas(void);
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
 void refresh_counters(void);
 long long pinned_pages(void);

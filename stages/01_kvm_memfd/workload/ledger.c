@@ -70,25 +70,6 @@ void keep_memory(void)
 		ledger_file(LEDGER_FILE);
 }
 
-/*
- * Areas by who made them: 0xADDRESS-0xADDRESS SIZE CALLER+0x.../0x... ... Where
- * the compiler makes no sibling calls, as with arm64's frame pointers, the caller
- * of an array is the allocator itself.
- */
-static unsigned int areas(void)
-{
-	unsigned int count = 0;
-	char line[512];
-	FILE *file = fopen("/proc/vmallocinfo", "re");
-
-	must_be(file, "/proc/vmallocinfo cannot be read");
-	while (fgets(line, sizeof(line), file))
-		count += strstr(line, "memfd_luo") || strstr(line, " kho_") ||
-			 strstr(line, " __vmalloc_array_noprof");
-	fclose(file);
-	return count;
-}
-
 /* Of /proc/sys/kernel/tainted; a kernel that warned says so there. */
 static u64 taint(void)
 {
@@ -109,7 +90,7 @@ void ledger_read(struct ledger_counters *now)
 	now->charged = in_cgroup ? charged_kb() : 0;
 	now->committed = meminfo_kb("Committed_AS");
 	now->pins = pinned_pages();
-	now->areas = areas();
+	now->areas = handover_areas();
 	now->taint = taint();
 }
 

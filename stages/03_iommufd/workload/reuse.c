@@ -3,6 +3,11 @@
  * What the device wrote to a moment ago is unmapped, and the device is led there
  * again at once: the IOMMU has those translations cached.
  */
+#include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+#include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
 #include "reuse.h"
@@ -15,6 +20,10 @@
  * every second frame (hw/i386/intel_iommu_internal.h: VTD_IOTLB_MAX_SIZE).
  */
 #define AHEAD 256
+/* Two pages, of which the second is in no naturally aligned range with the first but a larger one. */
+#define UNALIGNED_IOVA ((7ull << 40) + RING_PAGE_SIZE)
+#define UNALIGNED_SIZE (2 * RING_PAGE_SIZE)
+#define UNALIGNED_USED (RING_PAGE_SIZE / RING_BUFFER_SIZE)
 
 static u64 buffer_iova(const struct nic *nic, u32 index)
 {
@@ -35,6 +44,41 @@ static u32 just_used(struct nic *nic)
 static u32 waiting(const struct nic *nic, u32 head)
 {
 	return (head + COUNT - nic->reader->next) % COUNT;
+}
+
+/* How many frames land in the second page; with @unmap neither page is mapped when they come. */
+static u32 land_unaligned(struct nic *nic, u8 *page, bool unmap)
+{
+	u32 head = igb_rx_head(&nic->igb), landed = 0;
+	u64 until = descriptors_read(nic) + waiting(nic, head) + AHEAD + UNALIGNED_USED;
+
+	memset(page, 0, RING_PAGE_SIZE);
+	for (u32 i = 0; i < UNALIGNED_USED; i++)
+		reader_descriptor(nic->memory, (head + AHEAD + i) % COUNT)->read.packet =
+			UNALIGNED_IOVA + RING_PAGE_SIZE + i * RING_BUFFER_SIZE;
+	if (unmap)
+		must(iommufd_unmap(nic->iommufd, nic->ioas, UNALIGNED_IOVA, UNALIGNED_SIZE));
+	read_until(nic, until);
+	for (u32 i = 0; i < UNALIGNED_USED; i++)
+		landed += page[i * RING_BUFFER_SIZE] != 0;
+	return landed;
+}
+
+static void reuse_unaligned(struct nic *nic)
+{
+	int memfd = must(sys(memfd_create("unaligned", MFD_CLOEXEC)));
+	u32 before, after;
+	u8 *memory;
+
+	must(sys(ftruncate(memfd, UNALIGNED_SIZE)));
+	memory = ram_map(memfd, UNALIGNED_SIZE);
+	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, UNALIGNED_SIZE, UNALIGNED_IOVA));
+	before = land_unaligned(nic, memory + RING_PAGE_SIZE, false);
+	after = land_unaligned(nic, memory + RING_PAGE_SIZE, !param_control("unmap-left-out"));
+	fact("reuse.unaligned", "%u, then %u of %u", before, after,
+	     (unsigned int)UNALIGNED_USED);
+	must(sys(munmap(memory, UNALIGNED_SIZE)));
+	close(memfd);
 }
 
 void reuse_unmapped(struct nic *nic)
@@ -59,6 +103,7 @@ void reuse_unmapped(struct nic *nic)
 	fact("reuse.landed", "%u of %u", landed, USED);
 	if (!param_control("unmap-left-out"))
 		must(nic_map_chunk(nic, nic->ioas, chunk, chunk));
+	reuse_unaligned(nic);
 	/* Of these some have faulted. */
 	read_until(nic, descriptors_read(nic) + waiting(nic, igb_rx_head(&nic->igb)));
 }

@@ -24,6 +24,7 @@
 #define EXTRA_SIZE (16 * RING_PAGE_SIZE)
 #define PAGE RING_PAGE_SIZE
 #define TOKEN_HWPT_UNUSED 0x5000
+#define INTERRUPTS_IOVA 0xfee00000ull
 /* PCI_PM_CTRL_STATE_MASK */
 #define D3HOT 3
 
@@ -143,8 +144,17 @@ static void rules_of_lost_page(const struct nic *nic, int luo)
 	close(memfd);
 }
 
+/* What a device writes there is an interrupt, whatever is mapped. */
+static void rule_of_interrupts_window(const struct nic *nic)
+{
+	rule(nic, "map_where_interrupts_are",
+	     iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, PAGE, INTERRUPTS_IOVA),
+	     -EINVAL);
+}
+
 void rules_of_marked(const struct nic *nic, int luo)
 {
+	rule_of_interrupts_window(nic);
 	rules_of_tokens(nic);
 	rules_of_memory(nic, luo);
 	rule_of_read_only_memory(nic, luo);
@@ -435,6 +445,7 @@ void rule_of_another_update(const struct nic *nic, int luo)
 		ret = luo_preserve_fd(session, nic->device, TOKEN_DEVICE);
 	rule(nic, "preserve_after_finish", ret, 0);
 	close(session);
+	rule_of_interrupts_window(nic);
 }
 
 void rules_of_adopted(const struct nic *nic)

@@ -6,8 +6,8 @@
 #include "nic.h"
 
 /* A result of its own for each misuse. */
-#define RULES_OUTGOING 21
-#define RULES_INCOMING 26
+#define RULES_OUTGOING 22
+#define RULES_INCOMING 27
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
