@@ -108,6 +108,9 @@ OUTGOING_RULES = (
     "argument_of_the_future_unused",
     "reboot_without_image",
     "session_name_after_reboot",
+    "no_fd_left",
+    "no_fd_left_by_ioctls",
+    "preserve_one_more",
 )
 INCOMING_RULES = (
     "second_open_of_device",
@@ -134,6 +137,8 @@ INCOMING_RULES = (
     "finish_ioctl_session",
     "finish_files",
     "finish_many",
+    "no_fd_left",
+    "no_fd_left_by_ioctls",
     *kvm_memfd_memory.INCOMING_RULES,
 )
 

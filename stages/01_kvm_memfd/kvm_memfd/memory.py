@@ -344,7 +344,7 @@ def _is_race(key: str) -> bool:
 
 
 # workload/many.c: after the first round of aborts, and of one FINISH
-_MANY_ABORTED, _MANY_FINISHED = 3 * 63, 130
+_MANY_ABORTED, _MANY_FINISHED = 3 * 63, 126
 _PART = 0.5
 
 

@@ -24,6 +24,8 @@
 #define ORPHAN_SESSION "orphan"
 
 #define FILE_SIZE 4096
+/* A call takes the lowest number that is free. */
+#define LOST_FDS 64
 
 enum {
 	TOKEN_FILE = 1,
@@ -61,13 +63,24 @@ long closed(long fd)
 	return 0;
 }
 
-/* Where the next file would go: a number that a refused call has taken is taken for good. */
-int next_fd(void)
+/*
+ * Numbers that a call has taken and not given back: no file has them, and none
+ * can get them (fs/file.c: do_dup2()).
+ */
+int lost_fds(void)
 {
-	int fd = must(sys(open("/", O_PATH | O_CLOEXEC)));
+	int own = must(sys(open("/", O_PATH | O_CLOEXEC))), lost = 0;
 
-	close(fd);
-	return fd;
+	for (int fd = own + 1; fd < own + LOST_FDS; fd++) {
+		if (sys(fcntl(fd, F_GETFD)) >= 0)
+			continue;
+		if (sys(dup3(own, fd, O_CLOEXEC)) == -EBUSY)
+			lost++;
+		else
+			close(fd);
+	}
+	close(own);
+	return lost;
 }
 
 static int new_file(u64 content)
@@ -146,7 +159,7 @@ static void keep_for_incoming(int luo_fd, const char *session_name, u64 content)
 void rules_outgoing(int luo_fd, u64 nonce)
 {
 	int session = must(luo_create_session(luo_fd, CLOSED_SESSION));
-	int file = new_file(nonce), other = new_file(nonce), next = next_fd();
+	int file = new_file(nonce), other = new_file(nonce);
 
 	must(luo_preserve_fd(session, file, TOKEN_FILE));
 	rules_of_names(luo_fd);
@@ -163,7 +176,7 @@ void rules_outgoing(int luo_fd, u64 nonce)
 	     sys(fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, FILE_SIZE)));
 	rule("allocate_in_preserved_memfd", -EPERM, sys(fallocate(file, 0, 0, FILE_SIZE)));
 	rules_of_preserve(luo_fd, session, file, other);
-	rule("no_fd_left", next, next_fd());
+	rule("no_fd_left", 0, lost_fds());
 	close(session);
 	rule("resize_memfd_of_closed_session", 0, sys(ftruncate(file, 2 * FILE_SIZE)));
 	/* An abort leaves no mark. */
@@ -256,8 +269,6 @@ static void rules_of_orphan(int luo_fd, u64 nonce)
 
 void rules_incoming(int luo_fd, u64 nonce)
 {
-	int next = next_fd();
-
 	rule("second_open_of_device", -EBUSY, closed(luo_open()));
 	rule("retrieve_unknown_session", -ENOENT,
 	     closed(luo_retrieve_session(luo_fd, "no-such-session")));
@@ -265,5 +276,5 @@ void rules_incoming(int luo_fd, u64 nonce)
 	     closed(luo_retrieve_session(luo_fd, CLOSED_SESSION)));
 	rules_of_kept_session(luo_fd, nonce);
 	rules_of_orphan(luo_fd, nonce);
-	rule("no_fd_left", next, next_fd());
+	rule("no_fd_left", 0, lost_fds());
 }

@@ -5,14 +5,14 @@
 
 #include "workload.h"
 
-#define RULES_OUTGOING 25
+#define RULES_OUTGOING 26
 #define RULES_INCOMING 18
 #define RULES_IOCTL_OUTGOING 14
 #define RULES_IOCTL_INCOMING 8
 
 void rule(const char *name, long expected, long seen);
 long closed(long fd);
-int next_fd(void);
+int lost_fds(void);
 void skip_all(const char * const *names, size_t count);
 
 void rules_outgoing(int luo_fd, u64 nonce);

@@ -95,7 +95,7 @@ void rules_ioctl_outgoing(int luo_fd)
 	struct liveupdate_ioctl_create_session create = {
 		.size = sizeof(create), .name = OUTGOING_SESSION,
 	};
-	int session, file = must(sys(memfd_create("rules-ioctl", MFD_CLOEXEC))), next = next_fd();
+	int session, file = must(sys(memfd_create("rules-ioctl", MFD_CLOEXEC)));
 
 	must(sys(ftruncate(file, 4096)));
 	rule("create_to_read_only_memory", -EFAULT,
@@ -111,7 +111,7 @@ void rules_ioctl_outgoing(int luo_fd)
 	rule("reboot_without_image", -EINVAL, kexec_start());
 	rule("session_name_after_reboot", 1, has_name(session, OUTGOING_SESSION));
 	close(session);
-	rule("no_fd_left_by_ioctls", next, next_fd());
+	rule("no_fd_left_by_ioctls", 0, lost_fds());
 	must(luo_preserve_fd(must(luo_create_session(luo_fd, CARRIED_SESSION)), file, TOKEN));
 	close(file);
 }
@@ -128,7 +128,7 @@ void rules_ioctl_incoming(int luo_fd)
 		.size = sizeof(retrieve), .token = TOKEN,
 	};
 	struct liveupdate_session_finish finish = { .size = sizeof(finish), .reserved = 1 };
-	int next = next_fd(), session = luo_retrieve_session(luo_fd, CARRIED_SESSION);
+	int session = luo_retrieve_session(luo_fd, CARRIED_SESSION);
 	struct rlimit limit, none;
 
 	if (session < 0) {
@@ -150,5 +150,5 @@ void rules_ioctl_incoming(int luo_fd)
 	     session_ioctl(session, LIVEUPDATE_SESSION_FINISH, &finish));
 	rule("finish_ioctl_session", 0, luo_finish(session));
 	close(session);
-	rule("no_fd_left_by_ioctls", next, next_fd());
+	rule("no_fd_left_by_ioctls", 0, lost_fds());
 }

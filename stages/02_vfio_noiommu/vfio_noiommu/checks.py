@@ -140,6 +140,7 @@ INCOMING_RULES = (
     "finish_when_not_attached",
     "finish_with_memory_elsewhere",
     "finish_with_other_pages",
+    "finish_with_half_of_the_memory",
     *_FROZEN,
     "preserve_after_finish",
     "reset_after_finish",

@@ -469,6 +469,12 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 	rule(nic, "finish_with_other_pages", -EBUSY, luo_finish(session_fd));
 	must(vfio_detach(nic->device));
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size));
+	/* What is mapped is right, and the rest is missing. */
+	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, nic->size / 2, NIC_IOVA));
+	must(vfio_attach(nic->device, ioas));
+	rule(nic, "finish_with_half_of_the_memory", -EBUSY, luo_finish(session_fd));
+	must(vfio_detach(nic->device));
+	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size / 2));
 }
 
 /* What was taken over can be handed over again, and that be called off. */

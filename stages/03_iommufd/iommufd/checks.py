@@ -428,6 +428,7 @@ INCOMING_RULES = (
     "restore_with_nothing_mapped",
     "restore_unknown_token",
     "restore_with_an_area_missing",
+    "restore_with_half_an_area",
     "restore_with_an_area_twice",
     "restore_with_an_area_a_page_off",
     "restore_with_an_area_read_only",

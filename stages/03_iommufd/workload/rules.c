@@ -370,6 +370,12 @@ static int map_nothing(const struct nic *nic, u32 ioas)
 	return nic && ioas ? 0 : -EINVAL;
 }
 
+static int map_half(const struct nic *nic, u32 ioas)
+{
+	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, MEMORY_SIZE - CHUNK, CHUNK / 2,
+				chunk_iova(nic, CHUNKS - 1));
+}
+
 static int map_chunk_before(const struct nic *nic, u32 ioas)
 {
 	return nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2);
@@ -419,6 +425,7 @@ void rules_of_restore(const struct nic *nic)
 	rule(nic, "restore_unknown_token", restore(nic, ioas, TOKEN_HWPT_UNUSED), -ENOENT);
 	iommufd_destroy(nic->iommufd, ioas);
 	rule_of_last_area(nic, "restore_with_an_area_missing", map_nothing);
+	rule_of_last_area(nic, "restore_with_half_an_area", map_half);
 	rule_of_last_area(nic, "restore_with_an_area_twice", map_chunk_before);
 	rule_of_last_area(nic, "restore_with_an_area_a_page_off", map_a_page_off);
 	rule_of_last_area(nic, "restore_with_an_area_read_only", map_read_only);

@@ -7,7 +7,7 @@
 
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 22
-#define RULES_INCOMING 27
+#define RULES_INCOMING 28
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
