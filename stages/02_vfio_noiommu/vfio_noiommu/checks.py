@@ -145,6 +145,7 @@ INCOMING_RULES = (
     "preserve_after_finish",
     "reset_after_finish",
     "no_register_without_memory_space",
+    "config_restored_by_close",
     "open_after_close",
     "unbind_of_port_after_close",
 )

@@ -59,8 +59,11 @@ void nic_map_in_halves(struct nic *nic)
 
 void nic_open(struct nic *nic)
 {
+	static const u8 cache_line = USERS_CACHE_LINE;
+
 	must(pci_driver_bind(nic->bdf, "vfio-pci"));
 	must(nic_bind(nic, must(vfio_cdev_open(nic->bdf))));
+	must(vfio_config_write(nic->device, PCI_CACHE_LINE_SIZE, &cache_line, sizeof(cache_line)));
 	nic_map(nic);
 }
 

@@ -11,6 +11,8 @@
 
 /* Where the memory begins for iommufd; the device itself uses physical addresses. */
 #define NIC_IOVA 0x100000000ull
+/* What its user writes to a register of its configuration, which has 0 of its own. */
+#define USERS_CACHE_LINE 0x24
 
 /**
  * struct nic - a device, the memory it writes to, and who moves its tail

@@ -21,6 +21,7 @@
 #include <linux/vfio.h>
 
 #include "iommufd.h"
+#include "pci_config.h"
 #include "rules.h"
 #include "vfio.h"
 
@@ -538,6 +539,14 @@ static void rule_of_ports(bool others)
 	ktap_ok(pci_driver_unbind(PORT, "pcieport") == expected, "unbind_of_port_after_close");
 }
 
+static u8 cache_line_size(const char *bdf)
+{
+	u8 size;
+
+	pci_config_read(bdf, PCI_CACHE_LINE_SIZE, PCI_CACHE_LINE_SIZE + 1, &size);
+	return size;
+}
+
 /* It is an ordinary device again: it can be reset, closed and opened. @others: are preserved yet */
 void rules_after_finish(struct nic *nic, bool others)
 {
@@ -548,6 +557,7 @@ void rules_after_finish(struct nic *nic, bool others)
 	munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE);
 	close(nic->device);
 	close(nic->iommufd);
+	ktap_ok(cache_line_size(nic->bdf) != USERS_CACHE_LINE, "config_restored_by_close");
 	again = vfio_cdev_open(nic->bdf);
 	ktap_ok(again >= 0, "open_after_close");
 	if (again >= 0)

@@ -20,7 +20,7 @@ enum {
 };
 
 #define RULES_OUTGOING 37
-#define RULES_INCOMING 36
+#define RULES_INCOMING 37
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
