@@ -6,6 +6,7 @@ Pure functions of a Trial, on the facts of common/workload/vm/report.c.
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 
 from common.arch.known import ARCHITECTURES
@@ -14,7 +15,7 @@ from common.checks.model import Check, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
 
-_RATE_PART = 0.2
+_RATE_PART, _AGREE = 0.2, 0.05
 _CLOCK_MS = 2.0
 """0.2 ms was seen at most, next to four busy processes."""
 _LOST_MS = 100.0
@@ -223,8 +224,8 @@ def ticks_gained(trial: Trial, vcpu: int) -> tuple[int, int] | None:
 def timer_rate(trial: Trial, vcpu: int) -> float | None:
     """How fast the timer counts after the resume, in terms of before; None without data.
 
-    Each side has two measurements, of its last two sweeps: those count that agree best, as
-    between two reads a vCPU may have to wait for its CPU.
+    A vCPU that waits for its CPU spoils some measurements, each in its own way: on each side those
+    count that most others agree with.
     """
     found = []
     for name in (OUTGOING, INCOMING):
@@ -232,11 +233,16 @@ def timer_rate(trial: Trial, vcpu: int) -> float | None:
         words = side.facts.get(f"guest.{vcpu}.timer_rate", "") if side else ""
         try:
             pairs = [word.split(":") for word in words.split()]
-            found.append([int(count) / int(counter) for count, counter in pairs])
-        except (ValueError, ZeroDivisionError):
+            found.append(_agreed([int(count) / int(time) for count, time in pairs if time != "0"]))
+        except ValueError:
             return None
-    rates = [after / before for before in found[0] for after in found[1] if before]
-    return min(rates, key=lambda rate: abs(rate - 1), default=None)
+    return found[1] / found[0] if found[0] and found[1] else None
+
+
+def _agreed(rates: Sequence[float]) -> float:
+    """The median of the largest group whose members differ by a few percent; 0 for none."""
+    groups = ([r for r in rates if abs(r - middle) <= middle * _AGREE] for middle in rates)
+    return statistics.median(max(groups, key=len, default=[0.0]))
 
 
 def guest_ticks(trial: Trial, vcpu: int) -> Outcome:

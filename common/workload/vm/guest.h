@@ -30,6 +30,7 @@
 #define GUEST_DATA_FIRST_PAGE	(GUEST_DATA / GUEST_PAGE_SIZE)
 
 #define GUEST_GAP_LOG		64
+#define GUEST_RATES		15
 /* Its number among the system registers, as errors give them. */
 #define GUEST_IDENTITY		0x1d
 /* All that guest_fpu.h of either machine saves. */
@@ -129,8 +130,9 @@ struct guest_vcpu {
 	u64 pending;
 	u64 injected;
 
-	/* of the last two sweeps; and where the measuring began */
-	struct guest_rate timer_rate[2];
+	/* measured last, so often in all, and where the next began */
+	struct guest_rate timer_rate[GUEST_RATES];
+	u64 timer_rates;
 	struct guest_rate timer_began;
 
 	/* what instructions say that the CPU is */

@@ -79,13 +79,16 @@ static void report_errors(unsigned int i, const struct guest_vcpu *block)
 			   first->seen);
 }
 
-/* Of the last two sweeps, each the timer's count and the counter. */
+/* What was measured last: by how much the timer's count went down, and the counter up. */
 static void report_timer_rate(unsigned int i, const struct guest_vcpu *block)
 {
-	const struct guest_rate *rate = block->timer_rate;
+	char list[GUEST_RATES * 32] = "";
+	int len = 0;
 
-	guest_fact(i, "timer_rate", "%llu:%llu %llu:%llu", rate[0].count, rate[0].time,
-		   rate[1].count, rate[1].time);
+	for (int at = 0; at < GUEST_RATES && len < (int)sizeof(list); at++)
+		len += snprintf(list + len, sizeof(list) - len, "%s%llu:%llu", at ? " " : "",
+				block->timer_rate[at].count, block->timer_rate[at].time);
+	guest_fact(i, "timer_rate", "%s", list);
 }
 
 void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)

@@ -193,16 +193,20 @@ static void note_time(void)
 	}
 }
 
-/* Within so many steps of each sweep: a fraction of the timer's period. */
+/*
+ * Within these of so many steps, a fraction of the timer's period. A vCPU that waits for its CPU
+ * between two readings spoils one of them.
+ */
+#define RATE_STEPS	256
 #define RATE_BEGINS	1
 #define RATE_ENDS	100
 
 static __cold __noinline void note_timer_rate(void)
 {
 	struct guest_rate now = { .count = timer_count(), .time = read_counter() };
-	struct guest_rate *rate = &vcpu->timer_rate[vcpu->version & 1];
+	struct guest_rate *rate = &vcpu->timer_rate[vcpu->timer_rates % GUEST_RATES];
 
-	if (cursor == RATE_BEGINS) {
+	if (cursor % RATE_STEPS == RATE_BEGINS) {
 		vcpu->timer_began = now;
 		return;
 	}
@@ -210,6 +214,7 @@ static __cold __noinline void note_timer_rate(void)
 	if (now.count > vcpu->timer_began.count)
 		rate->count += timer_period();
 	rate->time = now.time - vcpu->timer_began.time;
+	vcpu->timer_rates++;
 }
 
 /* Memory */
@@ -273,7 +278,7 @@ static void sweep_page(void)
 
 	cursor++;
 	vcpu->cursor++;
-	if (cursor == RATE_BEGINS || cursor == RATE_ENDS)
+	if (cursor % RATE_STEPS == RATE_BEGINS || cursor % RATE_STEPS == RATE_ENDS)
 		note_timer_rate();
 }
 
