@@ -93,6 +93,9 @@ UNPINNED = Check(
 )
 LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(
-    "dma_after", "Do frames land in the same memory after the device was taken over?", _lands_after
+    "dma_after",
+    "Do frames land in the same memory after the device was taken over?",
+    _lands_after,
+    timed=True,
 )
 SAME_PLACE = Check("same_place", "Is it at the same BDF, behind the same bridges?", _same_place)
