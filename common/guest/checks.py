@@ -232,8 +232,12 @@ def timer_rate(trial: Trial, vcpu: int) -> float | None:
         side = trial.side(name)
         words = side.facts.get(f"guest.{vcpu}.timer_rate", "") if side else ""
         try:
-            pairs = [word.split(":") for word in words.split()]
-            found.append(_agreed([int(count) / int(time) for count, time in pairs if time != "0"]))
+            pairs = [
+                (int(count), int(time))
+                for count, _, time in (word.partition(":") for word in words.split())
+            ]
+            # 0: it had run out, and KVM had not started it again, as the vCPU did not run
+            found.append(_agreed([count / time for count, time in pairs if count and time]))
         except ValueError:
             return None
     return found[1] / found[0] if found[0] and found[1] else None
@@ -241,8 +245,11 @@ def timer_rate(trial: Trial, vcpu: int) -> float | None:
 
 def _agreed(rates: Sequence[float]) -> float:
     """The median of the largest group whose members differ by a few percent; 0 for none."""
-    groups = ([r for r in rates if abs(r - middle) <= middle * _AGREE] for middle in rates)
-    return statistics.median(max(groups, key=len, default=[0.0]))
+    largest: list[float] = []
+    for middle in rates:
+        group = [rate for rate in rates if abs(rate - middle) <= middle * _AGREE]
+        largest = max(largest, group, key=len)
+    return statistics.median(largest) if largest else 0.0
 
 
 def guest_ticks(trial: Trial, vcpu: int) -> Outcome:

@@ -217,6 +217,27 @@ static void fact_wall_clock(const char *key)
 	fact(key, "%llu", now.tv_sec * 1000000000ull + now.tv_nsec);
 }
 
+/* The kernel's clock and the counter, read at one moment: two such moments give its rate. */
+static void fact_clock(const char *key)
+{
+	u64 shortest = ~0ull, clock = 0, counter = 0;
+
+	for (int tries = 0; tries < 10; tries++) {
+		u64 start = read_counter(), time, end;
+		struct timespec now;
+
+		must(sys(clock_gettime(CLOCK_MONOTONIC, &now)));
+		end = read_counter();
+		time = now.tv_sec * 1000000000ull + now.tv_nsec;
+		if (end - start >= shortest)
+			continue;
+		shortest = end - start;
+		clock = time;
+		counter = start + shortest / 2;
+	}
+	fact(key, "%llu:%llu", clock, counter);
+}
+
 static void set_wall_clock_ahead(void)
 {
 	struct timespec now;
@@ -245,6 +266,7 @@ void print_common_facts(enum side side)
 	if (side == SIDE_INCOMING && param_control("wall-clock-ahead"))
 		set_wall_clock_ahead();
 	fact_wall_clock("realtime.ns");
+	fact_clock("clock.at_start");
 	if (param_get("nonce", nonce, sizeof(nonce)))
 		fact("nonce", "%s", nonce);
 	print_kernel_text();
@@ -266,6 +288,7 @@ void print_common_facts(enum side side)
 void print_last_facts(void)
 {
 	fact_wall_clock("realtime.ns_at_end");
+	fact_clock("clock.at_end");
 	refresh_counters();
 	fact("pins.left", "%lld", pinned_pages());
 	fact("areas.left", "%u", handover_areas());

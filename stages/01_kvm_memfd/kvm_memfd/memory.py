@@ -354,7 +354,8 @@ def _many_given_back(trial: Trial) -> Outcome:
         (OUTGOING, "many-aborted-once", "many-aborted", _MANY_ABORTED, 0),
         (INCOMING, "many-arrived", "many-finished", _MANY_FINISHED, _ONE_PAGE_FILE),
     )
-    faults, said = [], []
+    faults: list[str] = []
+    said: list[str] = []
     for side, begin, end, files, due in points:
         start, now = _counters(trial, side, begin), _counters(trial, side, end)
         if start is None or now is None:
