@@ -129,6 +129,7 @@ struct guest_vcpu {
 	/* interrupts that the VMM has left for it, of each kind */
 	u64 pending;
 	u64 injected;
+	u64 nmis;
 
 	/* measured last, so often in all, and where the next began */
 	struct guest_rate timer_rate[GUEST_RATES];

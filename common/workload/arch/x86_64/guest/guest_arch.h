@@ -13,6 +13,7 @@ register u64 checksum asm("r15");
 
 #define GUEST_CODE_SELECTOR	0x08
 
+#define NMI_VECTOR		2
 #define TIMER_VECTOR		0x40
 /* The VMM leaves one of each when it captures the vCPU: see vm/pending.c */
 #define PENDING_VECTOR		0x51
@@ -126,6 +127,14 @@ static __attribute__((interrupt)) void injected_interrupt(struct interrupt_frame
 	WRITE_ONCE(self->injected, self->injected + 1);
 }
 
+static __attribute__((interrupt)) void nmi(struct interrupt_frame *frame)
+{
+	struct guest_vcpu *self = this_vcpu();
+
+	(void)frame;
+	WRITE_ONCE(self->nmis, self->nmis + 1);
+}
+
 static __attribute__((interrupt)) void stray_interrupt(struct interrupt_frame *frame)
 {
 	struct guest_vcpu *self = this_vcpu();
@@ -190,6 +199,7 @@ static void start_interrupts(void)
 	set_gate(TIMER_VECTOR, timer_interrupt);
 	set_gate(PENDING_VECTOR, pending_interrupt);
 	set_gate(INJECTED_VECTOR, injected_interrupt);
+	set_gate(NMI_VECTOR, nmi);
 	asm volatile("lidt %0" : : "m"(idtr));
 
 	wrmsr(MSR_APIC_BASE, rdmsr(MSR_APIC_BASE) | APIC_BASE_ENABLE);

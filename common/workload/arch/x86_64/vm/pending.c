@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
  * A vCPU is seldom paused while an interrupt is on its way, and that is state as well. So each is
- * given two when it is captured: one that waits in its LAPIC, one that KVM has begun to deliver.
- * After the restore the guest has to get both, once.
+ * given three when it is captured: one that waits in its LAPIC, one that KVM has begun to deliver,
+ * and an NMI. After the restore the guest has to get each of them, once.
  */
 #include <sys/ioctl.h>
 
@@ -28,6 +28,9 @@ static void set_pending(struct vcpu *vcpu, struct vcpu_state *state)
 	state->injected = vcpu->block->injected + 1;
 	*(u32 *)irr |= BIT(PENDING_VECTOR % 32);
 	state->pending = vcpu->block->pending + 1;
+	events->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
+	events->nmi.pending = 1;
+	state->nmis = vcpu->block->nmis + 1;
 }
 
 void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state)
@@ -35,6 +38,7 @@ void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state)
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		state->vcpu[i].pending = vmm->vcpus[i].block->pending;
 		state->vcpu[i].injected = vmm->vcpus[i].block->injected;
+		state->vcpu[i].nmis = vmm->vcpus[i].block->nmis;
 		set_pending(&vmm->vcpus[i], &state->vcpu[i]);
 	}
 }
@@ -57,6 +61,7 @@ void report_pending(const struct vmm *vmm, const struct vm_state *state)
 
 		compare(READ_ONCE(block->pending), state->vcpu[i].pending, &lost, &twice);
 		compare(READ_ONCE(block->injected), state->vcpu[i].injected, &lost, &twice);
+		compare(READ_ONCE(block->nmis), state->vcpu[i].nmis, &lost, &twice);
 	}
 	fact("guest.interrupts_lost", "%llu", lost);
 	fact("guest.interrupts_twice", "%llu", twice);
