@@ -265,23 +265,29 @@ class Aborted(NamedTuple):
     said: str
 
 
+# An IOAS keeps tables of what was mapped once; there are many aborts.
+_TABLES_KEPT = 2
+
+
 def aborted(trial: Trial) -> Aborted | None:
-    """Whether aborts left pins, what is registered with KHO, and the configuration of every PCI
-    function as they were; None when nobody looked."""
+    """Whether aborts left pins, pages of the IOMMU, what is registered with KHO, and the
+    configuration of every PCI function as they were; None when nobody looked."""
     side, kho = trial.side(OUTGOING), trial.seen(DmaEvidence).kho
-    config, pins = (
-        (side.facts.get(f"aborts.{key}") if side else None) for key in ("config", "pins")
+    config, pins, tables = (
+        (side.facts.get(f"aborts.{key}") if side else None)
+        for key in ("config", "pins", "iommu_pages")
     )
     match = re.match(r"[1-9][0-9]{0,3} functions, ([0-9]{1,4}) changed", config or "")
     before, after = (kho.get(point) for point in ("unpreserved", "aborted"))
-    if match is None or pins is None or before is None or after is None:
+    if match is None or pins is None or tables is None or before is None or after is None:
         return None
     pages = [
         kho_pages({int(order): count for order, count in seen.items()}) for seen in (before, after)
     ]
     return Aborted(
-        nothing=match[1] == pins == "0" and before == after,
-        said=f"pins {int(pins):+d}, pages registered with KHO {pages[1] - pages[0]:+d}, {config}",
+        nothing=match[1] == pins == "0" and before == after and int(tables) <= _TABLES_KEPT,
+        said=f"pins {int(pins):+d}, pages of the IOMMU {int(tables):+d}, registered with KHO"
+        f" {pages[1] - pages[0]:+d}, {config}",
     )
 
 

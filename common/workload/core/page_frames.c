@@ -87,20 +87,31 @@ void refresh_counters(void)
 	write_to("/proc/sys/vm/stat_refresh", "1");
 }
 
-/* Pages of /proc/vmstat's nr_foll_pin_acquired that are not yet in nr_foll_pin_released. */
-long long pinned_pages(void)
+/* Of /proc/vmstat; 0 where the kernel does not count that. */
+static long long vmstat(const char *name)
 {
-	unsigned long long acquired = 0, released = 0;
-	char line[128];
+	unsigned long long value = 0, found;
+	char line[128], key[64];
 	FILE *file = fopen("/proc/vmstat", "re");
 
 	must_be(file, "/proc/vmstat cannot be read");
-	while (fgets(line, sizeof(line), file)) {
-		sscanf(line, "nr_foll_pin_acquired %llu", &acquired);
-		sscanf(line, "nr_foll_pin_released %llu", &released);
-	}
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "%63s %llu", key, &found) == 2 && !strcmp(key, name))
+			value = found;
 	fclose(file);
-	return acquired - released;
+	return value;
+}
+
+/* Pages that are pinned. */
+long long pinned_pages(void)
+{
+	return vmstat("nr_foll_pin_acquired") - vmstat("nr_foll_pin_released");
+}
+
+/* Page tables, root and context tables of all devices. */
+long long iommu_pages(void)
+{
+	return vmstat("nr_iommu_pages");
 }
 
 /*

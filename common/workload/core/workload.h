@@ -130,6 +130,7 @@ unsigned int handover_areas(void);
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
 void refresh_counters(void);
 long long pinned_pages(void);
+long long iommu_pages(void);
 void compact_memory(void);
 int collapse_memory(void *memory, u64 size);
 

@@ -42,7 +42,7 @@ static u64 number_in(const char *path, const char *key)
 void report_iommu_pages(const char *when)
 {
 	refresh_counters();
-	fact(when, "%llu", number_in("/proc/vmstat", "nr_iommu_pages "));
+	fact(when, "%lld", iommu_pages());
 }
 
 /* Interrupts by which the IOMMU has reported faults to this kernel, on all CPUs. */
