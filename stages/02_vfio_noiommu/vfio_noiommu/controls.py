@@ -141,7 +141,7 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
-        reason=master_cleared_later(),
+        reason=master_cleared_later(for_good=True),
     ),
     Control(
         name="silenced",
