@@ -309,6 +309,7 @@ static void pause_and_capture(struct outgoing *out)
 	const u64 swept = out->nic.ring->area / GUEST_PAGE_SIZE;
 	u64 captured;
 
+	await("kho-reboot");
 	await("pause");
 	vmm_compare_clocks(&out->vmm);
 	vmm_pause(&out->vmm);
