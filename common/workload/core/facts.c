@@ -291,7 +291,6 @@ void print_last_facts(void)
 	fact_clock("clock.at_end");
 	refresh_counters();
 	fact("pins.left", "%lld", pinned_pages());
-	fact("mem.total_kb_at_end", "%llu", meminfo_kb("MemTotal"));
 	fact("areas.left", "%u", handover_areas());
 	fact_from_file("kernel.taint_at_end", "/proc/sys/kernel/tainted");
 	fact_from_file("kernel.nodes", "/sys/devices/system/node/online");

@@ -659,6 +659,7 @@ static int after_kexec(void)
 		ktap_skip_rest(NOT_PROMISED);
 	if (adopted && in_two_sessions() && !taker_is_killed())
 		find_again(&in.nic);
+	fact("mem.total_kb_at_end", "%llu", meminfo_kb("MemTotal"));
 	return 0;
 }
 
