@@ -18,6 +18,7 @@ from common.record.evidence import Trial
 _RATE_PART, _AGREE = 0.2, 0.05
 _CLOCK_MS = 2.0
 """0.2 ms was seen at most, next to four busy processes."""
+_WAITS_MS = 1000.0  # a vCPU, for its CPU in the machine, besides
 _LOST_MS = 100.0
 """Of a paused vCPU, until its offset is captured; 11 ms was seen at most."""
 RANGES = 64  # digests of RAM ranges that each side prints
@@ -298,6 +299,24 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
     )
 
 
+def _clock_off(trial: Trial, vcpu: int) -> float | None:
+    """By how many ms a vCPU's clock is ahead of the offset that was captured; None without data."""
+    sides = both(trial)
+    if sides is None:
+        return None
+    captured = sides[0].number(f"guest.{vcpu}.counter_offset")
+    after, khz = sides[1].number(f"guest.{vcpu}.clock_offset"), sides[1].number("tsc.khz")
+    return (after - captured) / khz if captured is not None and after is not None and khz else None
+
+
+def _clock_elsewhere(trial: Trial) -> bool:
+    """A clock that is off by more than what the host can have kept a reading of it waiting."""
+    found = trial.host.longest(trial.host.begin, trial.host.end) if trial.host else None
+    away = (found[2] - found[1]) / 1e6 if found else 0.0
+    offs = [_clock_off(trial, vcpu) for vcpu in _vcpus(trial)]
+    return any(off is not None and abs(off) > away + _WAITS_MS for off in offs)
+
+
 def guest_clock(trial: Trial, vcpu: int) -> Outcome:
     """The running guest's counter is ahead of the machine's by the offset that was captured, as the
     VMM sees it in the guest's memory.
@@ -309,11 +328,11 @@ def guest_clock(trial: Trial, vcpu: int) -> Outcome:
     keys = (f"guest.{vcpu}.counter_offset", f"guest.{vcpu}.clock_offset")
     if sides is None:
         return no_data("one side has no output", expected="a clock")
-    captured, before = (sides[0].number(key) for key in keys)
-    after, khz = sides[1].number(keys[1]), sides[1].number("tsc.khz")
-    if captured is None or before is None or after is None or not khz:
+    before, captured = sides[0].number(keys[1]), sides[0].number(keys[0])
+    off, khz = _clock_off(trial, vcpu), sides[1].number("tsc.khz")
+    if captured is None or before is None or off is None or not khz:
         return no_data(f"facts {keys[0]}, {keys[1]}", expected="a clock")
-    off, lost = (after - captured) / khz, (before - captured) / khz
+    lost = (before - captured) / khz
     return outcome(
         abs(off) <= _CLOCK_MS and -_CLOCK_MS <= lost <= _LOST_MS,
         expected=f"the offset that was captured, within {_CLOCK_MS:.0f} ms",
@@ -349,8 +368,7 @@ def state_taken(trial: Trial) -> Outcome:
 
 def _counts_otherwise(trial: Trial) -> bool:
     """A timer at another rate, which is no matter of the host's time."""
-    vcpus = range(int(trial.setting.options.get("vcpus", "1")))
-    rates = [timer_rate(trial, vcpu) for vcpu in vcpus]
+    rates = [timer_rate(trial, vcpu) for vcpu in _vcpus(trial)]
     return any(rate is not None and abs(rate - 1) > _RATE_PART for rate in rates)
 
 
@@ -386,6 +404,7 @@ GUEST_CLOCK = Check(
     "Is the guest's clock ahead of the machine's by as much as before?",
     each_vcpu(guest_clock),
     timed=True,
+    but=_clock_elsewhere,
 )
 GUEST_GAP = Check(
     "guest_gap", "Does the time it missed match the blackout?", each_vcpu(guest_gap), timed=True
