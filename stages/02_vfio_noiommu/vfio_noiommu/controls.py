@@ -451,7 +451,8 @@ CONTROLS = (
         what="the second device is preserved in a session of its own, and the first one,"
         " finished, is removed and rediscovered: it is an ordinary device",
         breaks=frozenset({"other_silent"}),
-        may_break=frozenset({"no_device_reset"}),
+        # The second one's session is not finished.
+        may_break=frozenset({"no_device_reset", "unpinned"}),
         reason=reason(facts_are(INCOMING, {"found.reset": "0", "found.remove": "0"})),
     ),
     Control(
@@ -462,7 +463,7 @@ CONTROLS = (
         without_patch="0030-",
         incoming_only=True,
         breaks=frozenset({"other_silent"}),
-        may_break=frozenset({"no_device_reset"}),
+        may_break=frozenset({"no_device_reset", "unpinned"}),
         reason=reason(facts_are(INCOMING, {"found.reset": "-16", "found.remove": "-16"})),
     ),
     Control(
