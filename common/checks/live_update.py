@@ -28,8 +28,8 @@ OUTGOING, INCOMING = "outgoing", "incoming"
 _OPTIONS = {"guest.memory_mib": "guest_memory", "guest.vcpus": "vcpus", "ring.count": "ring"}
 # A kernel reads the wall clock from an RTC that counts whole seconds.
 _WALL_CLOCK_MS = 2000
-# Late stamps of a loaded host were up to 122 ms in 350 sides.
 _FASTER, _CLOCK_SPAN_MS = 0.002, 500
+# Late stamps of a loaded host were up to 122 ms in 350 sides.
 _DRIFT_MS, _DRIFT_PART = 250, 0.02
 
 

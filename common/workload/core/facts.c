@@ -223,12 +223,8 @@ static void fact_clock(const char *key)
 	u64 shortest = ~0ull, clock = 0, counter = 0;
 
 	for (int tries = 0; tries < 10; tries++) {
-		u64 start = read_counter(), time, end;
-		struct timespec now;
+		u64 start = read_counter(), time = now_ns(), end = read_counter();
 
-		must(sys(clock_gettime(CLOCK_MONOTONIC, &now)));
-		end = read_counter();
-		time = now.tv_sec * 1000000000ull + now.tv_nsec;
 		if (end - start >= shortest)
 			continue;
 		shortest = end - start;

@@ -14,7 +14,7 @@
 #define SLEEP_US	1000
 #define BATCHES		20
 
-static u64 now_ns(void)
+u64 now_ns(void)
 {
 	struct timespec now;
 

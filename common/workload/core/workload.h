@@ -184,6 +184,7 @@ struct deadline {
 struct deadline deadline_in_ms(u64 ms);
 bool deadline_passed(struct deadline deadline);
 void poll_pause(void);
+u64 now_ns(void);
 u64 now_us(void);
 
 #endif
