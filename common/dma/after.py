@@ -99,7 +99,7 @@ def _kept_pages(trial: Trial) -> int | None:
     start, end = (side.number(f"mem.total_kb{when}") if side else None for when in ("", "_at_end"))
     if counted is None or start is None or end is None:
         return None
-    return kho_tree.pages({int(order): n for order, n in counted.items()}) - (end - start) // 4
+    return kho_tree.stored_pages(counted) - (end - start) // 4
 
 
 def _all_released(trial: Trial) -> Outcome:

@@ -17,7 +17,7 @@ from common.dma.evidence import CommandWritten, DmaEvidence, Noted, frames_of
 from common.dma.frames import FrameReport, Window
 from common.dma.igb import Places, places
 from common.guest.checks import both
-from common.machine.kho_tree import pages as kho_pages
+from common.machine.kho_tree import stored_pages
 from common.record.evidence import Trial
 
 _EDGE_NS = 100_000_000
@@ -281,9 +281,7 @@ def aborted(trial: Trial) -> Aborted | None:
     before, after = (kho.get(point) for point in ("unpreserved", "aborted"))
     if match is None or pins is None or tables is None or before is None or after is None:
         return None
-    pages = [
-        kho_pages({int(order): count for order, count in seen.items()}) for seen in (before, after)
-    ]
+    pages = [stored_pages(seen) for seen in (before, after)]
     return Aborted(
         nothing=match[1] == pins == "0" and before == after and int(tables) <= _TABLES_KEPT,
         said=f"pins {int(pins):+d}, pages of the IOMMU {int(tables):+d}, registered with KHO"

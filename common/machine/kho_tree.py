@@ -11,7 +11,7 @@ device tree.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from common.machine.ram import PAGE
@@ -109,6 +109,11 @@ def place(read: Read, root: int, pfn: int, order: int | None) -> Place | None:
 def pages(counts: dict[int, int]) -> int:
     """The pages of 4 KiB that they are in all."""
     return sum(count << order for order, count in counts.items())
+
+
+def stored_pages(counts: Mapping[str, int]) -> int:
+    """The same of counts as a trial's files have them, whose orders are text."""
+    return pages({int(order): count for order, count in counts.items()})
 
 
 def _leaves(read: Read, node: int, level: int, key: int) -> Iterator[tuple[int, int]]:

@@ -70,7 +70,7 @@ def _counters(trial: Trial, side: str, point: str) -> dict[str, int] | None:
         return None
     counted = files_of(trial).kho.get(point)
     if counted is not None:
-        found["kho"] = kho_tree.pages({int(order): n for order, n in counted.items()})
+        found["kho"] = kho_tree.stored_pages(counted)
     return found
 
 
@@ -325,7 +325,7 @@ def _registered_restored(trial: Trial) -> Outcome:
             seen=f"{restored} pages restored",
             evidence="incoming facts mem.total_kb, memory.end",
         )
-    pages = kho_tree.pages({int(order): n for order, n in counted.items()})
+    pages = kho_tree.stored_pages(counted)
     files = [1, *(int(race.get("files", 0)) for race in races)]
     since = _ONE_PAGE_FILE * sum(files) + sum(-(-n // _LISTED_IN_A_PAGE) for n in files)
     wanted = pages - _OWN + since - _lost_pages(trial) - _taken_at_boot(trial)
