@@ -12,24 +12,34 @@
 #include "workload.h"
 
 #define NOTES_SIZE 4096
+/* A zone has a few hundred bytes for each CPU. */
+#define ZONEINFO_SIZE (256 << 10)
 
-ssize_t read_file(const char *path, void *buffer, size_t size)
+/* From the start of an open file, however often that was done before. */
+static ssize_t read_again(int fd, void *buffer, size_t size)
 {
 	size_t len = 0;
 	ssize_t got;
-	int fd;
-
-	fd = sys(open(path, O_RDONLY | O_CLOEXEC));
-	if (fd < 0)
-		return fd;
 
 	do {
-		got = sys(read(fd, (char *)buffer + len, size - len));
+		got = sys(pread(fd, (char *)buffer + len, size - len, len));
 		if (got > 0)
 			len += got;
 	} while (got > 0 && len < size);
-	close(fd);
 	return got < 0 ? got : (ssize_t)len;
+}
+
+ssize_t read_file(const char *path, void *buffer, size_t size)
+{
+	int fd = sys(open(path, O_RDONLY | O_CLOEXEC));
+	ssize_t len;
+
+	if (fd < 0)
+		return fd;
+
+	len = read_again(fd, buffer, size);
+	close(fd);
+	return len;
 }
 
 static void fact_from_file(const char *key, const char *path)
@@ -87,41 +97,48 @@ u64 meminfo_kb(const char *field)
 	return strtoull(value, NULL, 10);
 }
 
-/* Free pages on the CPUs' own lists. */
-static u64 cpu_list_pages(void)
+static int proc_file(const char *path)
 {
-	u64 pages = 0, count;
-	char line[256];
-	FILE *file;
+	return must(sys(open(path, O_RDONLY | O_CLOEXEC)));
+}
 
-	file = fopen("/proc/zoneinfo", "re");
-	while (file && fgets(line, sizeof(line), file))
-		if (sscanf(line, " count: %llu", &count) == 1)
-			pages += count;
-	if (file)
-		fclose(file);
-	return pages;
+/* The sum of what follows each @word of one of /proc's files, which is read anew. */
+static u64 sum_of(int fd, const char *word)
+{
+	static char text[ZONEINFO_SIZE];
+	ssize_t len = must(read_again(fd, text, sizeof(text) - 1));
+	u64 sum = 0;
+
+	must_be(len < (ssize_t)sizeof(text) - 1, "%s: more than %zu bytes", word, sizeof(text));
+	text[len] = '\0';
+	for (const char *at = text; (at = strstr(at, word)); sum += strtoull(at, NULL, 10))
+		at += strlen(word);
+	return sum;
 }
 
 /*
  * MemAvailable, and the free pages on the CPUs' own lists, which are not in it:
  * with large pages these are 16 MiB and more. What a kworker takes off the lists
  * (mm/vmstat.c, vmstat_update()) between two reads would be counted twice, or
- * not at all: 6 MiB was seen. So both are read again until nothing moved.
+ * not at all: 6 MiB was seen. So both are read again until nothing moved. The
+ * files stay open meanwhile: each that is opened takes pages off the lists, and
+ * their reader would wait for itself.
  */
 u64 available_kb(void)
 {
-	u64 page_kb = sysconf(_SC_PAGESIZE) / 1024, before, after, kb;
+	int meminfo = proc_file("/proc/meminfo"), zoneinfo = proc_file("/proc/zoneinfo");
+	u64 before, after = sum_of(zoneinfo, " count: "), kb;
 
-	after = cpu_list_pages();
 	for (int tries = 0; tries < 1000; tries++) {
 		before = after;
-		kb = meminfo_kb("MemAvailable");
-		after = cpu_list_pages();
+		kb = sum_of(meminfo, "MemAvailable:");
+		after = sum_of(zoneinfo, " count: ");
 		if (before == after)
 			break;
 	}
-	return kb + after * page_kb;
+	close(meminfo);
+	close(zoneinfo);
+	return kb + after * (sysconf(_SC_PAGESIZE) / 1024);
 }
 
 static void fact_build_id(void)
