@@ -15,7 +15,7 @@ from common.checks.model import Check, Outcome
 from common.record.dialogue import Side
 from common.record.evidence import Trial
 
-_RATE_PART, _AGREE = 0.2, 0.05
+_RATE_PART, _AGREE, _GROUP = 0.2, 0.05, 3
 _CLOCK_MS = 2.0
 """0.2 ms was seen at most, next to four busy processes."""
 _WAITS_MS = 1000.0  # a vCPU, for its CPU in the machine, besides
@@ -237,20 +237,20 @@ def timer_rate(trial: Trial, vcpu: int) -> float | None:
                 (int(count), int(time))
                 for count, _, time in (word.partition(":") for word in words.split())
             ]
-            # 0: it had run out, and KVM had not started it again, as the vCPU did not run
-            found.append(_agreed([count / time for count, time in pairs if count and time]))
+            found.append(_agreed([count / time for count, time in pairs if time]))
         except ValueError:
             return None
     return found[1] / found[0] if found[0] and found[1] else None
 
 
 def _agreed(rates: Sequence[float]) -> float:
-    """The median of the largest group whose members differ by a few percent; 0 for none."""
+    """The median of the largest group whose members differ by a few percent; 0 where all groups
+    are so small that their members may agree by chance."""
     largest: list[float] = []
     for middle in rates:
         group = [rate for rate in rates if abs(rate - middle) <= middle * _AGREE]
         largest = max(largest, group, key=len)
-    return statistics.median(largest) if largest else 0.0
+    return statistics.median(largest) if len(largest) >= _GROUP else 0.0
 
 
 def guest_ticks(trial: Trial, vcpu: int) -> Outcome:

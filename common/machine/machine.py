@@ -43,6 +43,9 @@ _SILENT_SECONDS, _LOOK_AGAIN_SECONDS = 2.0, 1.0
 # Kernels that begin without a word of the workload between them: two are a kexec unheard of.
 _BEGINNINGS = 4
 _LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
+# Of the looks at one silence, those at which QEMU is asked for its CPUs too, from 5 s on: a CPU
+# that QEMU forgot goes on after an RCU stall warning, and nobody could tell later what it lacked.
+_CPU_LOOKS = range(4, 4 + _LOOKS)
 # From the end of file on a dialogue to QEMU's end; only a QEMU that hangs takes as long.
 _END_SECONDS = 30.0
 
@@ -232,6 +235,7 @@ class Machine:
         quiet = self._patience.bound(silence)
         look = self._patience.bound(_SILENT_SECONDS)
         self._beginnings = 0
+        looks = 0
         while True:
             try:
                 # All whole lines at once: one expect() for each of 2,000 lines took 5 s.
@@ -243,7 +247,10 @@ class Machine:
                     quiet = self._patience.bound(silence)
                     look = self._patience.bound(_SILENT_SECONDS)
                 if look.passed():
+                    looks += 1
                     self._look_at_silence()
+                    if looks in _CPU_LOOKS:
+                        self._note_look(anew=looks == _CPU_LOOKS[0])
                     look = self._patience.bound(_LOOK_AGAIN_SECONDS)
                     continue  # a look may outlast the bounds: what was said meanwhile is read
                 if self._beginnings >= _BEGINNINGS:
@@ -301,15 +308,18 @@ class Machine:
         For a machine that has fallen silent: it tells a CPU that is busy from one that waits for
         an interrupt which never comes. Asked twice, so that what stands still can be told.
         """
+        for look in range(_LOOKS):
+            if look:
+                time.sleep(_BETWEEN_LOOKS_SECONDS)
+            self._note_look(anew=not look)
+
+    def _note_look(self, *, anew: bool) -> None:
         questions = ["info status", "info registers -a"]
         for cpu in range(self.spec.cpus):
             questions += [question.format(cpu=cpu) for question in self.spec.arch.cpu_questions]
-        with (self.folder / "qemu-state.txt").open("w") as state:
-            for look in range(_LOOKS):
-                if look:
-                    time.sleep(_BETWEEN_LOOKS_SECONDS)
-                for question in questions:
-                    state.write(f"(qemu) {question}\n{self.ask_qemu(question)}\n")
+        with (self.folder / "qemu-state.txt").open("w" if anew else "a") as state:
+            for question in questions:
+                state.write(f"(qemu) {question}\n{self.ask_qemu(question)}\n")
 
     def note_jit(self, word: str) -> None:
         """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 import pytest
 
+from common.guest.checks import timer_rate
 from common.judge.verdict import judge, judge_control, judge_trial
 from common.record.evidence import Run, Trial
 from common.stage.loading import load_stage
@@ -144,6 +145,31 @@ def test_a_missing_fact_is_never_a_pass(recorded: Recorded) -> None:
     ):
         trial = recorded("main", line="dialogue", edit=without(f"# {key}"))
         assert check in fallen(trial)
+
+
+def timer_readings(counts: str) -> Callable[[Lines], Lines]:
+    """Counts of the outgoing side's readings, 1000 units of the counter each."""
+
+    def edit(lines: Lines) -> Lines:
+        at = next(n for n, (_, text) in enumerate(lines) if "guest.0.timer_rate=" in text)
+        readings = " ".join(f"{count}:1000" for count in counts.split())
+        return [*lines[:at], (lines[at][0], f"# guest.0.timer_rate={readings}"), *lines[at + 1 :]]
+
+    return edit
+
+
+def test_a_timer_counts_as_most_readings_say(recorded: Recorded) -> None:
+    good = recorded("main")
+    rate = timer_rate(good, 0)
+    most = timer_readings("430 900 20 433 435 1 713")
+    assert rate and fallen(good) == fallen(recorded("main", line="dialogue", edit=most)) == []
+    halved = timer_readings("215 900 20 217 216 1 713")
+    assert fallen(recorded("main", line="dialogue", edit=halved)) == ["guest_ticks"]
+
+
+def test_readings_of_which_no_three_agree_say_nothing(recorded: Recorded) -> None:
+    trial = recorded("main", line="dialogue", edit=timer_readings("430 900 20 433 77 1 713"))
+    assert (timer_rate(trial, 0), fallen(trial)) == (None, ["guest_ticks"])
 
 
 def test_qemu_replaced_falls(recorded: Recorded) -> None:

@@ -71,3 +71,15 @@ def test_a_line_that_came_during_a_long_look_is_read(machine: Machine) -> None:
 def test_silence_after_the_look_is_silence(machine: Machine) -> None:
     with pytest.raises(MachineSilent, match="the console's last line: the last line"):
         next_line(machine, 1000)
+
+
+def test_a_long_silence_has_the_cpus_looked_at_twice(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("common.machine.machine._LOOK_AGAIN_SECONDS", 0)
+    looked: list[bool] = []
+    machine.__dict__["_note_look"] = lambda *, anew: looked.append(anew)
+    machine.__dict__["watch"] = None
+    machine.__dict__["dialogue"] = Dialogue(100)
+    assert machine.next_line(silence=60, deadline=machine.deadline(60)) == "# side=outgoing"
+    assert looked == [True, False]

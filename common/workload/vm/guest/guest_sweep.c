@@ -210,6 +210,9 @@ static __cold __noinline void note_timer_rate(void)
 		vcpu->timer_began = now;
 		return;
 	}
+	/* It has run out, and KVM has not come to start it again: on a busy host, for many readings. */
+	if (!now.count || !vcpu->timer_began.count)
+		return;
 	rate->count = vcpu->timer_began.count - now.count;
 	if (now.count > vcpu->timer_began.count)
 		rate->count += timer_period();
