@@ -11,7 +11,7 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
-from common.dma.after import LANDS_AFTER, LET_GO, SAME_PLACE, UNPINNED
+from common.dma.after import LANDS_AFTER, LET_GO, SAME_PLACE, unpinned
 from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
@@ -197,7 +197,7 @@ CLAIMS = (
             *frame_checks.SAME_DEVICE,
             LANDS_AFTER,
             LET_GO,
-            UNPINNED,
+            unpinned(),
         ),
         said.SAME_DEVICE,
     ),

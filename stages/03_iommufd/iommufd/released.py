@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from common.checks.live_update import INCOMING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
-from common.dma.after import LET_GO, UNPINNED
+from common.dma.after import LET_GO, unpinned
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.looks import faults, snapshot, tables
 
 _RELEASED = ("hwpt", "unmap", "ioas", "open")
+# The handover root, and the context table of the one bus that has preserved devices (03/0006).
+_TABLES_AT_BOOT = 2
 _UNPINNED = "VmPin=0 VmLck=0"
 
 
@@ -105,6 +107,6 @@ RELEASED = Claim(
             _all_given_back,
         ),
         LET_GO,
-        UNPINNED,
+        unpinned(_TABLES_AT_BOOT),
     ),
 )

@@ -212,6 +212,7 @@ static int before_kexec(void)
 	report_reader(&nic);
 	igb_report(&nic.igb, nic.bdf);
 	report_vfio_config(nic.device);
+	await("kho-reboot");
 	await("snapshot-outgoing");
 	return leave_kernel();
 }
@@ -438,6 +439,7 @@ static int finish(struct nic *nic, int luo, int session, u64 before)
 	assigned_end(nic);
 	if (!param_control("tail-left"))
 		release_device(nic);
+	fact("mem.total_kb_at_end", "%llu", meminfo_kb("MemTotal"));
 	return 0;
 }
 
