@@ -124,7 +124,7 @@ def judge(run: Run, stage: Stage) -> Verdict:
         attempts.setdefault(trial.setting.plan, []).append(trial)
     of_mains = [all_ for all_ in attempts.values() if all_[0].setting.control is None]
     of_controls = [all_ for all_ in attempts.values() if all_[0].setting.control is not None]
-    mains = tuple(_decisive([judge_trial(t, stage) for t in all_]) for all_ in of_mains)
+    mains = tuple(_no_chance(all_, [judge_trial(t, stage) for t in all_]) for all_ in of_mains)
     controls = tuple(
         _decisive([judge_control(t, stage.control(t.setting.control or ""), stage) for t in all_])
         for all_ in of_controls
@@ -144,6 +144,23 @@ def _decisive(verdicts: list[V]) -> V:
     )
     before = tuple(verdict.why for verdict in verdicts[:number])
     return verdicts[number].model_copy(update={"disturbed": before})
+
+
+# A fault of QEMU's strikes one trial in sixty at most.
+_CHANCES = 2
+
+
+def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdict:
+    """The decisive one; of attempts that all ended in what QEMU may do by chance, a failure."""
+    found = _decisive(verdicts)
+    struck = [
+        trial.qemu_fault is not None and verdict.why == trial.qemu_fault
+        for trial, verdict in zip(trials, verdicts, strict=True)
+    ]
+    if found.status != "DISTURBED" or len(struck) <= _CHANCES or not all(struck):
+        return found
+    why = f"in each of {len(struck)} attempts, which is no fault of QEMU's: {found.why}"
+    return found.model_copy(update={"status": "FAIL", "why": why})
 
 
 def disturbed(trial: Trial, stage: Stage) -> bool:

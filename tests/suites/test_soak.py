@@ -293,6 +293,27 @@ def test_the_first_attempt_that_was_not_disturbed_counts(recorded: Callable[...,
     assert (control.status, control.attempts) == ("FAILED AS EXPECTED", 1)
 
 
+def test_a_fault_of_qemus_at_every_attempt_is_the_kernels(
+    recorded: Callable[..., Trial],
+) -> None:
+    setting = {"ended": "timeout", "ended_detail": "after 'pause': silent"}
+    attempts = tuple(
+        recorded("main", setting={**setting, "attempt": n}).model_copy(
+            update={"qemu_fault": "QEMU lost an EOI"}
+        )
+        for n in (1, 2, 3)
+    )
+
+    def status(*trials: Trial) -> str:
+        run = Run(stage=1, tool="t", commit="c", started="s", command=("run",), trials=trials)
+        return judged(run, load_stage(1)).status
+
+    assert status(*attempts[:2]) == "DISTURBED"
+    assert status(*attempts) == "FAIL"
+    by_host = attempts[1].model_copy(update={"qemu_fault": None})
+    assert status(attempts[0], by_host, attempts[2]) == "TIMEOUT"
+
+
 def test_what_fails_as_expected_is_right(soak: Soak) -> None:
     expected = Judged("XFAIL", "a kernel that hands over no device's file: -2; 30 XFAIL")
     go_on(soak, coming_to(expected, RIGHT["control-b"], Judged("XPASS", "kept")), rounds=2)
