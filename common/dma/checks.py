@@ -440,8 +440,8 @@ SAME_DEVICE = (
     ),
     Check(
         "same_registers",
-        "Are ring registers and a scratch register unchanged?",
-        _same_facts("device.registers", "device.tail"),
+        "Are its registers unchanged, those of the ring and those that a driver sets up?",
+        _same_facts("device.registers", "device.settings", "device.tail"),
     ),
     Check("head_went_on", "Did the device's index only advance?", _head_went_on),
 )
