@@ -255,6 +255,8 @@ def _trial_status(
     if not answers:
         return "ERROR", "the stage has no checks"
     fallen = [answer for answer in answers if answer.outcome.fell]
+    if fallen and (lost := _lost_interrupt(trial)):
+        return "DISTURBED", f"{lost}; {_sentence(fallen[0])}"
     # Failures that the host has no part in come first.
     for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
         if answer.outcome.status == "DISTURBED":
@@ -331,6 +333,11 @@ def _disturbance(trial: Trial) -> str | None:
     return None
 
 
+def _lost_interrupt(trial: Trial) -> str | None:
+    """Of a machine that went on: an RCU stall warning, an NMI, gets such a CPU going again."""
+    return trial.lost_interrupt if trial.setting.host.accelerator == "tcg" else None
+
+
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
     """The verdict on a control: it must fail in what it breaks, for its reason, nowhere else."""
     answers = _ask(trial, (*stage.checks, control.reason, *control.holds))
@@ -365,6 +372,8 @@ def _control_status(
     # its reason depends on time.
     broken = [by_name[name] for name in sorted(control.breaks)] if control.reason.timed else []
     doubtful = [a for a in (*wrong, *broken) if a.outcome.status == "DISTURBED"]
+    if wrong and (lost := _lost_interrupt(trial)):
+        return "DISTURBED", f"{lost}; {_sentence(wrong[0])}"
     for answer in wrong:
         if answer.outcome.status != "DISTURBED":
             return "WRONG REASON", in_order(trial, _sentence(answer))

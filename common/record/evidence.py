@@ -41,7 +41,7 @@ from common.record.cpus.samples import Sample, read_samples
 from common.record.dialogue import Side, Stored
 from common.record.host.log import HostLog
 from common.record.qemu import jit
-from common.record.qemu.fault import read_qemu_fault
+from common.record.qemu.fault import read_lost_interrupt, read_qemu_fault
 from common.record.raw import QmpEvent, RawTrial, read_raw, told_as_damage
 from common.record.setting import SCHEMA, Nonce, Setting
 from common.record.stored_file import (
@@ -63,6 +63,8 @@ class Trial(Stored):
     """What the host did meanwhile; None where that was not measured."""
     qemu_fault: str | None = None
     """What shows that QEMU itself failed, and not the kernel; see common/record/qemu/fault.py."""
+    lost_interrupt: str | None = None
+    """The same of an interrupt that it lost, which a machine may outlive."""
     console: Console
     sides: tuple[Side, ...]
     qmp: tuple[QmpEvent, ...]
@@ -164,6 +166,7 @@ def trial_of(raw: RawTrial, *, witness: Witness) -> Trial:
             setting=raw.setting,
             host=raw.host,
             qemu_fault=read_qemu_fault(raw.folder),
+            lost_interrupt=read_lost_interrupt(raw.folder),
             console=raw.console,
             sides=raw.sides,
             qmp=raw.qmp,

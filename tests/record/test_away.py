@@ -12,7 +12,7 @@ from common.dma.frames import Landing, look_at
 from common.dma.sender import pause
 from common.record.host.away import AwayLog, longest, read_away, settled
 from common.record.host.log import read_host
-from common.record.qemu.fault import lost_end, read_qemu_fault
+from common.record.qemu.fault import lost_interrupt, read_qemu_fault
 
 MS = 1_000_000
 SECOND = 1000 * MS
@@ -170,38 +170,46 @@ KERNEL, GUEST, PROGRAM = ("ffffffff81000001", 0), ("000000000004083b", 0), ("000
 
 def state(
     *,
-    in_service: str,
+    in_service: str = "(none)",
     halted: int = 1,
     later: str | None = None,
     at: tuple[str, int] = KERNEL,
+    waiting: str = "(none)",
+    waiting_later: str | None = None,
+    priority: str = "10",
+    flags: str = "00000246",
 ) -> str:
     rip, level = at
 
-    def look(vectors: str) -> str:
+    def look(vectors: str, waiting: str) -> str:
         return (
             "(qemu) info status\nVM status: running\n\n(qemu) info registers -a\n"
             "CPU#0\nRAX=00 RIP=ffffffff81000000 RFL=00000246 CPL=0 II=0 A20=1 SMM=0 HLT=0\n"
-            f"\nCPU#1\nRAX=00\nRIP={rip} RFL=00000246 CPL={level} SMM=0 HLT={halted}\n\n"
+            f"\nCPU#1\nRAX=00\nRIP={rip} RFL={flags} CPL={level} SMM=0 HLT={halted}\n\n"
             "(qemu) info lapic 0\ndumping local APIC state for CPU 0\n\n"
             "ISR\t (none)\nIRR\t (none)\n\n"
             "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
-            f"ISR\t {vectors}\nIRR\t 34 236 \n\n"
+            f"ISR\t {vectors}\nIRR\t {waiting}\n\n"
+            f"APR 0x01 TPR 0x10 DFR 0x0f LDR 0x00 PPR 0x{priority}\n\n"
         )
 
-    return look(in_service) + look(in_service if later is None else later)
+    return look(in_service, waiting) + look(
+        in_service if later is None else later,
+        waiting if waiting_later is None else waiting_later,
+    )
 
 
 def test_a_cpu_that_sleeps_with_an_interrupt_in_service_has_lost_its_end() -> None:
-    assert "CPU 1 is halted with vector 236" in (lost_end(state(in_service="236 ")) or "")
+    assert "CPU 1 is halted with vector 236" in (lost_interrupt(state(in_service="236 ")) or "")
 
 
 @pytest.mark.parametrize(("at", "what"), [(GUEST, "runs a guest"), (PROGRAM, "runs userspace")])
 def test_a_cpu_that_runs_something_else_with_an_interrupt_in_service_has_lost_it_too(
     at: tuple[str, int], what: str
 ) -> None:
-    said = lost_end(state(in_service="251 ", halted=0, at=at)) or ""
+    said = lost_interrupt(state(in_service="251 ", halted=0, at=at)) or ""
     assert f"CPU 1 {what} with vector 251" in said
-    assert lost_end(state(in_service="(none)", halted=0, at=at)) is None
+    assert lost_interrupt(state(in_service="(none)", halted=0, at=at)) is None
 
 
 @pytest.mark.parametrize(
@@ -216,7 +224,32 @@ def test_a_cpu_that_runs_something_else_with_an_interrupt_in_service_has_lost_it
     ],
 )
 def test_every_other_silence_may_be_the_kernels(text: str) -> None:
-    assert lost_end(text) is None
+    assert lost_interrupt(text) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "halted", "what"),
+    [(KERNEL, 1, "is halted"), (GUEST, 0, "runs a guest"), (PROGRAM, 0, "runs userspace")],
+)
+def test_a_cpu_for_which_an_interrupt_waits_was_forgotten(
+    where: tuple[str, int], halted: int, what: str
+) -> None:
+    text = state(waiting="35 236 251 ", waiting_later="35 236 ", halted=halted, at=where)
+    assert f"lost an interrupt: CPU 1 {what} while vector 236" in (lost_interrupt(text) or "")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        state(waiting="35 236 ", halted=0),
+        state(waiting="236 ", waiting_later="35 "),
+        state(waiting="236 ", flags="00000046"),
+        state(waiting="18 31 "),
+        state(waiting="236 ", priority="e0"),
+    ],
+)
+def test_what_waits_rightly_was_not_forgotten(text: str) -> None:
+    assert lost_interrupt(text) is None
 
 
 def test_qemus_own_assertion_is_named(tmp_path: Path) -> None:

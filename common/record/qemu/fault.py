@@ -4,7 +4,8 @@
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever, or runs a guest that no interrupt ends any more; and an
-assertion in iotlb_to_section().
+assertion in iotlb_to_section(). And a CPU can be left halted, or in a guest, though interrupts
+wait in its local APIC that it would take.
 
 Under TCG, now and then, a guest of a QEMU in the machine stands still before its first word.
 """
@@ -12,6 +13,7 @@ Under TCG, now and then, a guest of a QEMU in the machine stands still before it
 from __future__ import annotations
 
 import re
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.record.stored_file import read_text
@@ -19,19 +21,38 @@ from common.record.stored_file import read_text
 _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
-_IN_SERVICE = re.compile(r"^ISR\s+(\d[\d ]*)", re.M)
-_AT = re.compile(r"^RIP=([0-9a-f]{16}) .* CPL=([0-3]) ", re.M)
+_APIC = re.compile(r"^(ISR|IRR)\s+(\d[\d ]*)", re.M)
+_PRIORITY = re.compile(r"\bPPR 0x([0-9a-f]{2})\b")
+_AT = re.compile(r"^RIP=([0-9a-f]{16}) RFL=([0-9a-f]{8}) .*CPL=([0-3]) ", re.M)
 _KERNEL_HALF = 1 << 63
+_INTERRUPTS_ON = 0x200
+
+
+@dataclass(frozen=True)
+class Idle:
+    """A CPU that is not in its kernel, at one look; vectors of its local APIC."""
+
+    where: str
+    in_service: str
+    """As in `info lapic`, "" for none."""
+    due: frozenset[int]
+    """Those that wait, and would be taken."""
 
 
 def read_qemu_fault(folder: Path) -> str | None:
     """What a trial's folder says of such a fault, in words; None when it says nothing."""
-    log, state = folder / "qemu.log", folder / "qemu-state.txt"
+    log = folder / "qemu.log"
     if said := _guest_never_spoke(folder):
         return said
     if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
         return f"QEMU ended by itself: {found[0]} (qemu.log)"
-    return lost_end(read_text(state, errors="replace")) if state.exists() else None
+    return read_lost_interrupt(folder)
+
+
+def read_lost_interrupt(folder: Path) -> str | None:
+    """What the looks at CPUs show of an interrupt that QEMU lost; a machine may outlive that."""
+    path = folder / "qemu-state.txt"
+    return lost_interrupt(read_text(path, errors="replace")) if path.exists() else None
 
 
 def _guest_never_spoke(folder: Path) -> str | None:
@@ -46,47 +67,64 @@ def _guest_never_spoke(folder: Path) -> str | None:
     return f"the guest did not start: {waited[1]}, and said nothing (guest.jsonl)"
 
 
-def lost_end(text: str) -> str | None:
-    """The CPU that has an interrupt in service and is not serving it, at each look; None for none.
+def lost_interrupt(text: str) -> str | None:
+    """The CPU that an interrupt does not get out of where it is, at each look; None for none.
 
     A CPU that serves an interrupt is awake, and in its kernel: one that is halted, in user mode or
     in a guest, with the same vector in service at both looks, was never told the end that its
-    kernel wrote.
+    kernel wrote. One there for which a vector waits that it would take has been forgotten: no
+    kernel can have a CPU sleep on, or run on in a guest, with interrupts enabled.
     """
-    looks = [_elsewhere(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
+    looks = [_idle(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
     if len(looks) < 2:
         return None
-    for cpu, (where, vectors) in looks[0].items():
-        if vectors and all(look.get(cpu) == (where, vectors) for look in looks[1:]):
+    for cpu, first in looks[0].items():
+        others = [look.get(cpu) for look in looks[1:]]
+        if not all(other and other.where == first.where for other in others):
+            continue
+        if first.in_service and all(other == first for other in others):
             return (
-                f"QEMU lost an EOI: CPU {cpu} {where} with vector {vectors} permanently in"
-                " service (qemu-state.txt)"
+                f"QEMU lost an EOI: CPU {cpu} {first.where} with vector {first.in_service}"
+                " permanently in service (qemu-state.txt)"
+            )
+        due = first.due.intersection(*(other.due for other in others if other))
+        if due:
+            return (
+                f"QEMU lost an interrupt: CPU {cpu} {first.where} while vector {max(due)} waits"
+                " (qemu-state.txt)"
             )
     return None
 
 
-def _elsewhere(look: str) -> dict[int, tuple[str, str]]:
-    """CPU number -> (what it does instead, its vectors in service), of CPUs outside the kernel.
-
-    Vectors are as in `info lapic`, "" for none.
-    """
+def _idle(look: str) -> dict[int, Idle]:
+    """CPU number -> what it does instead, of CPUs outside the kernel."""
     asked = _ANSWER.split(look)
     answers = dict(zip(asked[1::2], asked[2::2], strict=True))
     found = {}
     for number, text in _CPU.findall(answers.get("info registers -a", "")):
-        if where := _outside_the_kernel(text):
-            in_service = _IN_SERVICE.search(answers.get(f"info lapic {number}", ""))
-            found[int(number)] = where, in_service[1].strip() if in_service else ""
+        where, enabled = _outside_the_kernel(text)
+        apic = answers.get(f"info lapic {number}", "")
+        vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
+        priority = _PRIORITY.search(apic)
+        due = {int(vector) for vector in vectors.get("IRR", "").split() if priority and enabled}
+        if where:
+            found[int(number)] = Idle(
+                where,
+                vectors.get("ISR", ""),
+                frozenset(v for v in due if priority and v >> 4 > int(priority[1], 16) >> 4),
+            )
     return found
 
 
-def _outside_the_kernel(registers: str) -> str | None:
-    if "HLT=1" in registers:
-        return "is halted"
+def _outside_the_kernel(registers: str) -> tuple[str | None, bool]:
+    """(where it is, whether an interrupt would be taken there); None for the kernel."""
     at = _AT.search(registers)
     if at is None:
-        return None
-    if at[2] == "3":
-        return "runs userspace"
-    # Linux itself is in the upper half.
-    return None if int(at[1], 16) & _KERNEL_HALF else "runs a guest"
+        return None, False
+    enabled = bool(int(at[2], 16) & _INTERRUPTS_ON)
+    if "HLT=1" in registers:
+        return "is halted", enabled
+    if at[3] == "3":
+        return "runs userspace", enabled
+    # Linux itself is in the upper half. KVM has each interrupt of the machine end its guest.
+    return (None, False) if int(at[1], 16) & _KERNEL_HALF else ("runs a guest", True)
