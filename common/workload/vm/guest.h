@@ -17,7 +17,7 @@
 #define GUEST_PAGE_TABLES	0x2000
 #define GUEST_PAGE_TABLES_END	0x40000
 #define GUEST_CODE		0x40000
-#define GUEST_CODE_END		0x43000
+#define GUEST_CODE_END		0x44000
 #define GUEST_VCPUS		0x80000
 #define GUEST_VCPU_SIZE		0x8000
 #define GUEST_MAX_VCPUS		8
@@ -33,6 +33,7 @@
 #define GUEST_RATES		15
 /* Its number among the system registers, as errors give them. */
 #define GUEST_IDENTITY		0x1d
+#define GUEST_BREAKPOINT	0x1e
 /* All that guest_fpu.h of either machine saves. */
 #define GUEST_FPU_WORDS		104
 
@@ -129,12 +130,18 @@ struct guest_vcpu {
 	/* interrupts that the VMM has left for it, of each kind */
 	u64 pending;
 	u64 injected;
+	u64 routed;
 	u64 nmis;
+
+	/* exceptions at guest_breakpoint() */
+	u64 breakpoints;
 
 	/* measured last, so often in all, and where the next began */
 	struct guest_rate timer_rate[GUEST_RATES];
 	u64 timer_rates;
 	struct guest_rate timer_began;
+	/* the shortest reading */
+	u64 timer_took;
 
 	/* what instructions say that the CPU is */
 	u64 identity;

@@ -139,6 +139,7 @@ INCOMING_RULES = (
     "finish_many",
     "no_fd_left",
     "no_fd_left_by_ioctls",
+    "no_memory_left_by_ioctls",
     *kvm_memfd_memory.INCOMING_RULES,
 )
 

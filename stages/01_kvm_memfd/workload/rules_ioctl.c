@@ -116,10 +116,16 @@ void rules_ioctl_outgoing(int luo_fd)
 	close(file);
 }
 
+static u64 shmem_kb(void)
+{
+	refresh_counters();
+	return meminfo_kb("Shmem");
+}
+
 static const char * const incoming_names[] = {
 	"session_name", "session_closes_on_exec", "retrieve_without_free_fd", "retrieve_to_read_only_memory",
 	"retrieve_after_fault", "finish_reserved_field", "finish_ioctl_session",
-	"no_fd_left_by_ioctls",
+	"no_fd_left_by_ioctls", "no_memory_left_by_ioctls",
 };
 
 void rules_ioctl_incoming(int luo_fd)
@@ -129,6 +135,7 @@ void rules_ioctl_incoming(int luo_fd)
 	};
 	struct liveupdate_session_finish finish = { .size = sizeof(finish), .reserved = 1 };
 	int session = luo_retrieve_session(luo_fd, CARRIED_SESSION);
+	u64 before = shmem_kb();
 	struct rlimit limit, none;
 
 	if (session < 0) {
@@ -151,4 +158,6 @@ void rules_ioctl_incoming(int luo_fd)
 	rule("finish_ioctl_session", 0, luo_finish(session));
 	close(session);
 	rule("no_fd_left_by_ioctls", 0, lost_fds());
+	/* The file is gone as well, whose retrieve failed twice before it was retrieved and closed. */
+	rule("no_memory_left_by_ioctls", 0, shmem_kb() - before);
 }

@@ -194,23 +194,36 @@ static void note_time(void)
 }
 
 /*
- * Within these of so many steps, a fraction of the timer's period. A vCPU that waits for its CPU
- * between two readings spoils one of them.
+ * Within these of so many steps, a fraction of the timer's period.
  */
 #define RATE_STEPS	256
 #define RATE_BEGINS	1
 #define RATE_ENDS	100
 
+/*
+ * A reading that took little longer than any other, or count 0. So is a timer that has run out, and
+ * that KVM has not come to start again: on a busy host, for many readings.
+ */
+static __cold struct guest_rate read_timer(void)
+{
+	u64 before = read_counter(), count = timer_count(), took = read_counter() - before;
+
+	if (!vcpu->timer_took || took < vcpu->timer_took)
+		vcpu->timer_took = took;
+	if (took > vcpu->timer_took + vcpu->timer_took / 2)
+		count = 0;
+	return (struct guest_rate){ .count = count, .time = before + took / 2 };
+}
+
 static __cold __noinline void note_timer_rate(void)
 {
-	struct guest_rate now = { .count = timer_count(), .time = read_counter() };
 	struct guest_rate *rate = &vcpu->timer_rate[vcpu->timer_rates % GUEST_RATES];
+	struct guest_rate now = read_timer();
 
 	if (cursor % RATE_STEPS == RATE_BEGINS) {
 		vcpu->timer_began = now;
 		return;
 	}
-	/* It has run out, and KVM has not come to start it again: on a busy host, for many readings. */
 	if (!now.count || !vcpu->timer_began.count)
 		return;
 	rate->count = vcpu->timer_began.count - now.count;
@@ -288,6 +301,8 @@ static void sweep_page(void)
 /* Once for some 10,000 steps: kept out of their page, see guest.lds. */
 static __cold __noinline void end_sweep(void)
 {
+	if (!breakpoint_hits())
+		error(GUEST_ERROR_MSR, 0, GUEST_BREAKPOINT, 1, 0);
 	check_specials();
 	check_fpu();
 	vcpu->version++;
@@ -304,6 +319,7 @@ __cold void guest_start(struct guest_vcpu *block)
 	checksum = 0;
 
 	start_this_vcpu(block);
+	adjust_counter();
 	start_vector();
 	start_fpu();
 	start_interrupts();

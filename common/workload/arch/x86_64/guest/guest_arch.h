@@ -13,13 +13,16 @@ register u64 checksum asm("r15");
 
 #define GUEST_CODE_SELECTOR	0x08
 
+#define DEBUG_VECTOR		1
 #define NMI_VECTOR		2
 #define TIMER_VECTOR		0x40
-/* The VMM leaves one of each when it captures the vCPU: see vm/pending.c */
+/* The VMM leaves one of each when it captures the VM: see vm/pending.c */
 #define PENDING_VECTOR		0x51
 #define INJECTED_VECTOR		0x52
+#define ROUTED_VECTOR		0x53
 
 #define MSR_APIC_BASE		0x1b
+#define MSR_TSC_ADJUST		0x3b
 #define APIC_BASE_X2APIC	BIT(10)
 #define APIC_BASE_ENABLE	BIT(11)
 #define X2APIC_TPR		0x808
@@ -36,11 +39,17 @@ register u64 checksum asm("r15");
 /* KVM's APIC bus clock is 1 GHz: 100 ticks a second. */
 #define APIC_TIMER_COUNT	10000000
 
+/* Half a minute and more, which nobody takes for a delay */
+#define TSC_ADJUSTED_BY		(1ull << 37)
+
+#define RFLAGS_RESUME		BIT(16)
+
 #define CR4_OSXSAVE		BIT(18)
 #define XCR0_X87_SSE_AVX	7
 
 #define CPUID_1_ECX_XSAVE	BIT(26)
 #define CPUID_1_ECX_AVX		BIT(28)
+#define CPUID_7_EBX_TSC_ADJUST	BIT(1)
 #define CPUID_7_EBX_AVX2	BIT(5)
 #define CPUID_80000001_EDX_RDTSCP BIT(27)
 
@@ -127,6 +136,25 @@ static __attribute__((interrupt)) void injected_interrupt(struct interrupt_frame
 	WRITE_ONCE(self->injected, self->injected + 1);
 }
 
+/* Was waiting in the IOAPIC. */
+static __attribute__((interrupt)) void routed_interrupt(struct interrupt_frame *frame)
+{
+	struct guest_vcpu *self = this_vcpu();
+
+	(void)frame;
+	WRITE_ONCE(self->routed, self->routed + 1);
+	wrmsr(X2APIC_EOI, 0);
+}
+
+/* The instruction is executed then: SDM vol. 3, 19.3.1.1 */
+static __attribute__((interrupt)) void debug_exception(struct interrupt_frame *frame)
+{
+	struct guest_vcpu *self = this_vcpu();
+
+	WRITE_ONCE(self->breakpoints, self->breakpoints + 1);
+	WRITE_ONCE(frame->rflags, frame->rflags | RFLAGS_RESUME);
+}
+
 static __attribute__((interrupt)) void nmi(struct interrupt_frame *frame)
 {
 	struct guest_vcpu *self = this_vcpu();
@@ -199,6 +227,8 @@ static void start_interrupts(void)
 	set_gate(TIMER_VECTOR, timer_interrupt);
 	set_gate(PENDING_VECTOR, pending_interrupt);
 	set_gate(INJECTED_VECTOR, injected_interrupt);
+	set_gate(ROUTED_VECTOR, routed_interrupt);
+	set_gate(DEBUG_VECTOR, debug_exception);
 	set_gate(NMI_VECTOR, nmi);
 	asm volatile("lidt %0" : : "m"(idtr));
 
@@ -209,6 +239,16 @@ static void start_interrupts(void)
 	wrmsr(X2APIC_LVT_TIMER, APIC_TIMER_PERIODIC | TIMER_VECTOR);
 	wrmsr(X2APIC_TIMER_COUNT, APIC_TIMER_COUNT);
 	asm volatile("sti");
+}
+
+/* A TSC of its own: one that is restored must not move by this again. */
+static void adjust_counter(void)
+{
+	u32 ebx, ecx;
+
+	cpuid(7, &ebx, &ecx);
+	if (ebx & CPUID_7_EBX_TSC_ADJUST)
+		wrmsr(MSR_TSC_ADJUST, TSC_ADJUSTED_BY);
 }
 
 /* Vector registers: ymm15 is the sum, ymm14 its fold, ymm0/ymm1 are scratch. */
@@ -301,7 +341,7 @@ static int vector_lanes(void)
 
 enum {
 	SPECIAL_CR2,
-	/* enabled in DR7 is none of them, so the addresses are never acted upon */
+	/* at guest_breakpoint, the one that is enabled */
 	SPECIAL_DR0,
 	SPECIAL_DR1,
 	SPECIAL_DR2,
@@ -321,17 +361,26 @@ enum {
 /* KVM on AMD keeps the upper half of it, which is CR8. The timer's vector is above all of them. */
 #define TPR_BELOW_TIMER	0x30ull
 
+/* guest_entry.S */
+void guest_breakpoint(void);
+
+/* DR7: breakpoint 0 is enabled, at an instruction; what others would wait for is of this run. */
+#define DR7_OTHERS		0xfff00000ull
+#define DR7_BREAKPOINT_0	0x402ull
+/* DR6: it was breakpoint 0, as it is after each hit. */
+#define DR6_BREAKPOINT_0	0xffff0ff1ull
+
 static const struct {
 	u32 number;
 	u64 mask, bits;
 } specials[] = {
 	{ SPECIAL_CR2, ~0ull, 0 },
-	{ SPECIAL_DR0, ~0ull, 0 },
+	{ SPECIAL_DR0, 0, 0 },
 	{ SPECIAL_DR1, ~0ull, 0 },
 	{ SPECIAL_DR2, ~0ull, 0 },
 	{ SPECIAL_DR3, ~0ull, 0 },
-	{ SPECIAL_DR6, 0xf, 0xffff0ff0 },
-	{ SPECIAL_DR7, 0xffff0000, 0x400 },
+	{ SPECIAL_DR6, 0, DR6_BREAKPOINT_0 },
+	{ SPECIAL_DR7, DR7_OTHERS, DR7_BREAKPOINT_0 },
 	{ 0xc0000081, ~0ull, 0 },		/* STAR */
 	{ 0xc0000082, CANONICAL, 0 },		/* LSTAR */
 	{ 0xc0000083, CANONICAL, 0 },		/* CSTAR */
@@ -410,7 +459,18 @@ static u64 special_mask(int index)
 
 static u64 special_bits(int index)
 {
+	if (specials[index].number == SPECIAL_DR0)
+		return (u64)guest_breakpoint;
 	return specials[index].bits;
+}
+
+/* By the debug registers as they are: who touches one has KVM load them all. */
+static __cold bool breakpoint_hits(void)
+{
+	u64 before = vcpu->breakpoints;
+
+	guest_breakpoint();
+	return READ_ONCE(vcpu->breakpoints) == before + 1;
 }
 
 static u64 special_number(int index)

@@ -10,4 +10,10 @@ guest_entry:
 	call	guest_main
 	ud2
 
+/* In a page of its own: QEMU's TCG goes through that of a breakpoint step by step. */
+	.section .breakpoint, "ax"
+	.globl guest_breakpoint
+guest_breakpoint:
+	ret
+
 	.section .note.GNU-stack, "", @progbits

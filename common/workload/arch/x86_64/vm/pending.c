@@ -2,7 +2,8 @@
 /*
  * A vCPU is seldom paused while an interrupt is on its way, and that is state as well. So each is
  * given three when it is captured: one that waits in its LAPIC, one that KVM has begun to deliver,
- * and an NMI. After the restore the guest has to get each of them, once.
+ * and an NMI; and the first one a fourth, which waits in the IOAPIC. After the restore the guest
+ * has to get each of them, once.
  */
 #include <sys/ioctl.h>
 
@@ -11,6 +12,10 @@
 /* guest_arch.h */
 #define PENDING_VECTOR	0x51
 #define INJECTED_VECTOR	0x52
+#define ROUTED_VECTOR	0x53
+
+/* Of the IOAPIC: no device of the VM has it. */
+#define ROUTED_PIN	20
 
 #define LAPIC_IRR	0x200
 
@@ -33,14 +38,27 @@ static void set_pending(struct vcpu *vcpu, struct vcpu_state *state)
 	state->nmis = vcpu->block->nmis + 1;
 }
 
+/* An edge that nobody was told of, as if the pin had been unmasked meanwhile. */
+static void set_routed(struct vmm *vmm, struct vm_state *state)
+{
+	struct kvm_ioapic_state *ioapic = &state->devices.irqchip[KVM_IRQCHIP_IOAPIC].chip.ioapic;
+
+	ioapic->redirtbl[ROUTED_PIN].bits = 0;
+	ioapic->redirtbl[ROUTED_PIN].fields.vector = ROUTED_VECTOR;
+	ioapic->irr |= BIT(ROUTED_PIN);
+	state->vcpu[0].routed = vmm->vcpus[0].block->routed + 1;
+}
+
 void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state)
 {
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		state->vcpu[i].routed = vmm->vcpus[i].block->routed;
 		state->vcpu[i].pending = vmm->vcpus[i].block->pending;
 		state->vcpu[i].injected = vmm->vcpus[i].block->injected;
 		state->vcpu[i].nmis = vmm->vcpus[i].block->nmis;
 		set_pending(&vmm->vcpus[i], &state->vcpu[i]);
 	}
+	set_routed(vmm, state);
 }
 
 static void compare(u64 got, u64 due, u64 *lost, u64 *twice)
@@ -61,6 +79,7 @@ void report_pending(const struct vmm *vmm, const struct vm_state *state)
 
 		compare(READ_ONCE(block->pending), state->vcpu[i].pending, &lost, &twice);
 		compare(READ_ONCE(block->injected), state->vcpu[i].injected, &lost, &twice);
+		compare(READ_ONCE(block->routed), state->vcpu[i].routed, &lost, &twice);
 		compare(READ_ONCE(block->nmis), state->vcpu[i].nmis, &lost, &twice);
 	}
 	fact("guest.interrupts_lost", "%llu", lost);

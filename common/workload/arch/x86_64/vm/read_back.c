@@ -126,6 +126,9 @@ void report_unlike(struct vmm *vmm, const struct vm_state *state,
 			note(&unlike, "tsc_offset of vCPU", i);
 	}
 	irqchips_capture(vmm, chips);
+	/* What waited there has been sent on: the guest counts it. */
+	chips[KVM_IRQCHIP_IOAPIC].chip.ioapic.irr =
+		state->devices.irqchip[KVM_IRQCHIP_IOAPIC].chip.ioapic.irr;
 	for (u32 chip = 0; chip < NR_IRQCHIPS; chip++)
 		compare(&unlike, "irqchip", &state->devices.irqchip[chip].chip,
 			&chips[chip].chip, 0, sizeof(chips[chip].chip));

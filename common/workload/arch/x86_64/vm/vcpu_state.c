@@ -2,10 +2,17 @@
 /* All state of a paused VM but its RAM: out of KVM, and into a new VM. */
 #include <string.h>
 #include <sys/ioctl.h>
+#include <unistd.h>
 
 #include "vm_state.h"
 
 #define MSR_IA32_TSC		0x10
+
+/* Registers of the LAPIC: SDM vol. 3, 12.4.1 */
+#define LAPIC_TIMER_INITIAL	0x380
+#define LAPIC_TIMER_CURRENT	0x390
+/* ms: twenty periods */
+#define TIMER_TRIES		200
 
 #define TSC_SET_US		500
 #define TSC_SET_TRIES		50
@@ -227,6 +234,37 @@ void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS])
 	}
 }
 
+static u32 lapic_word(const struct kvm_lapic_state *lapic, u32 at)
+{
+	u32 word;
+
+	memcpy(&word, lapic->regs + at, sizeof(word));
+	return word;
+}
+
+/*
+ * How many timers KVM says have run out, and go on saying so: one that is due when the state is
+ * captured is started again once the host gets to it, also while its vCPU is paused.
+ */
+static unsigned int timers_still(struct vmm *vmm, const struct vm_state *state)
+{
+	static struct kvm_lapic_state now;
+	unsigned int still = 0;
+
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		int tries = TIMER_TRIES;
+
+		now = state->vcpu[i].lapic;
+		while (lapic_word(&now, LAPIC_TIMER_INITIAL) &&
+		       !lapic_word(&now, LAPIC_TIMER_CURRENT) && tries--) {
+			usleep(1000);
+			must(sys(ioctl(vmm->vcpus[i].fd, KVM_GET_LAPIC, &now)));
+		}
+		still += tries < 0;
+	}
+	return still;
+}
+
 void vm_capture(struct vmm *vmm, struct vm_state *state)
 {
 	long xsave_size = must(sys(ioctl(vmm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
@@ -235,6 +273,7 @@ void vm_capture(struct vmm *vmm, struct vm_state *state)
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		vcpu_capture(vmm, &vmm->vcpus[i], &state->vcpu[i]);
 	irqchips_capture(vmm, state->devices.irqchip);
+	fact("capture.timers_still", "%u", timers_still(vmm, state));
 	leave_interrupts_pending(vmm, state);
 	must(sys(ioctl(vmm->vm_fd, KVM_GET_CLOCK, &state->devices.clock)));
 }
@@ -245,9 +284,10 @@ void vm_restore(struct vmm *vmm, const struct vm_state *state, struct refused_re
 	u64 began = read_counter();
 
 	must(sys(ioctl(vmm->vm_fd, KVM_SET_CLOCK, &clock)));
-	for (u32 chip = 0; chip < NR_IRQCHIPS && !param_control("state-left-out"); chip++)
-		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->devices.irqchip[chip])));
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
 		restore_vcpu(vmm, &vmm->vcpus[i], &state->vcpu[i], refused);
+	/* After the LAPICs: what waits in the IOAPIC is sent to them at once. */
+	for (u32 chip = 0; chip < NR_IRQCHIPS && !param_control("state-left-out"); chip++)
+		must(sys(ioctl(vmm->vm_fd, KVM_SET_IRQCHIP, &state->devices.irqchip[chip])));
 	report_unlike(vmm, state, refused, began);
 }

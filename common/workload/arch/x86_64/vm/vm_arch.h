@@ -30,6 +30,7 @@ struct vcpu_state {
 	/* as the guest must have counted them after the restore: see pending.c */
 	u64 pending;
 	u64 injected;
+	u64 routed;
 	u64 nmis;
 	u32 msrs;
 	u32 cpuid_entries;
