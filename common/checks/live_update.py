@@ -208,19 +208,40 @@ def _handover(trial: Trial) -> Outcome:
 
 
 def _same_scratch(trial: Trial) -> Outcome:
-    """Where they are, and that nothing is allocated there that cannot be moved out of the way."""
-    keys = ("kho.scratch", "kho.cma_blocks")
+    """Where they are, that nothing is allocated there that cannot be moved out of the way, and
+    that the incoming kernel's text is in one of them: anywhere else something may be that was
+    handed over."""
+    keys = ("kho.scratch", "kho.scratch_sizes", "kho.cma_blocks")
     seen = [[_fact(trial.side(name), key) for key in keys] for name in (OUTGOING, INCOMING)]
     if None in seen[0] or None in seen[1]:
         return no_data(f"facts {', '.join(keys)}", expected="the same scratch areas")
-    (areas, blocks), (later, later_blocks) = seen
+    (areas, sizes, blocks), (later, _, later_blocks) = seen
     kept = _fact(trial.side(INCOMING), "kho.list_reserved") == "1"
+    text = _fact(trial.side(INCOMING), "kernel.text") or "unknown"
+    within = _is_within(text, areas or "", sizes or "")
     return outcome(
-        seen[0] == seen[1] and blocks != "0" and kept,
-        expected=f"{areas}; {blocks} page blocks of movable memory only; their list is kept",
-        seen=f"{later}; {later_blocks} page blocks" + ("" if kept else "; their list is not kept"),
-        evidence="facts kho.scratch, kho.cma_blocks (/proc/pagetypeinfo), kho.list_reserved",
+        seen[0] == seen[1] and blocks != "0" and kept and within,
+        expected=f"{areas}; {blocks} page blocks of movable memory only; their list is kept; the"
+        " incoming kernel's text is in one of them",
+        seen=f"{later}; {later_blocks} page blocks"
+        + ("" if kept else "; their list is not kept")
+        + f"; text at {text}",
+        evidence="facts kho.scratch*, kho.cma_blocks (/proc/pagetypeinfo), kho.list_reserved,"
+        " kernel.text",
     )
+
+
+def _is_within(span: str, starts: str, sizes: str) -> bool:
+    """Whether `0xfirst-0xlast` lies in one of the areas; False where something is no number."""
+    try:
+        first, last = (int(end, 16) for end in span.split("-"))
+        areas = [
+            (int(start, 16), int(start, 16) + int(size, 16))
+            for start, size in zip(starts.split(), sizes.split(), strict=True)
+        ]
+    except ValueError:
+        return False
+    return any(start <= first and last < end for start, end in areas)
 
 
 def _luo_number(trial: Trial) -> Outcome:
@@ -421,7 +442,11 @@ def live_update(*, taint: int = 0) -> Claim:
                 "Does KHO name the outgoing kernel, with the right count?",
                 _handover,
             ),
-            Check("same_scratch", "Does KHO keep the same scratch areas?", _same_scratch),
+            Check(
+                "same_scratch",
+                "Does KHO keep its scratch areas, and is the kernel in one of them?",
+                _same_scratch,
+            ),
             Check("luo_number", "Does LUO report the right number of live updates?", _luo_number),
             Check("new_boot_id", "Is boot_id a different one?", _boot_ids),
             Check(

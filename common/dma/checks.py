@@ -351,10 +351,33 @@ def _same_registers(trial: Trial) -> Outcome:
     return answer.model_copy(update={"expected": f"{before}, as before", "seen": after})
 
 
+_INTX_OFF = 0x4  # of the upper byte of PCI_COMMAND
+
+
+def intx_is_off(trial: Trial) -> Outcome:
+    """On both sides: it could assert its pin while there is nobody whom that reaches."""
+    keys = [
+        (name, side.facts.get("device.config", ""))
+        for name in (OUTGOING, INCOMING)
+        if (side := trial.side(name))
+    ]
+    on = [name for name, header in keys if not int(header[10:12] or "0", 16) & _INTX_OFF]
+    return outcome(
+        not on,
+        expected="INTx is disabled from the preservation on",
+        seen=f"enabled in the {on[0]} kernel" if on else "disabled",
+        evidence="fact device.config, PCI_COMMAND",
+    )
+
+
 def _same_config(trial: Trial) -> Outcome:
-    """Of the device all of it, in the device and as vfio shows it; of the bridges the headers."""
+    """Of the device all of it, in the device and as vfio shows it; of the bridges the headers, and
+    the drivers of the first one's services."""
     keys = ("device.bdf", "device.path", "device.config", "device.capabilities")
-    answer = _same_facts(*keys, "device.vfio_config", "port.config", "bridges.config")(trial)
+    more = ("device.vfio_config", "device.vfio_info", "port.config", "port.services")
+    answer = _same_facts(*keys, *more, "bridges.config")(trial)
+    if answer.status == "PASS":
+        return answer if (off := intx_is_off(trial)).held else off
     if answer.status != "FAIL" or not answer.evidence.endswith(("config", "capabilities")):
         return answer
     key, sides = answer.evidence.removeprefix("fact "), both(trial)
@@ -446,7 +469,7 @@ LEFT_ALONE = (
 SAME_DEVICE = (
     Check(
         "same_config",
-        "Are BDF and configuration of the device, and the headers of bridges, unchanged?",
+        "Are the configurations of device and bridges unchanged, and INTx off?",
         _same_config,
     ),
     Check(

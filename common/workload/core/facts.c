@@ -174,18 +174,18 @@ static void fact_tsc_khz(void)
 		fact("tsc.khz", "%llu", khz);
 }
 
-/* Where KHO's scratch areas are: what the next kernel boots from. None is no fact. */
-static void fact_scratch(void)
+/* A file's lines in one. None is no fact. */
+static void fact_of_lines(const char *key, const char *path)
 {
 	char text[1024];
-	ssize_t len = read_file("/sys/kernel/debug/kho/out/scratch_phys", text, sizeof(text) - 1);
+	ssize_t len = read_file(path, text, sizeof(text) - 1);
 
 	if (len <= 0)
 		return;
 	text[len] = '\0';
 	for (char *end = strchr(text, '\n'); end; end = strchr(end, '\n'))
 		*end = end[1] ? ' ' : '\0';
-	fact("kho.scratch", "%s", text);
+	fact(key, "%s", text);
 }
 
 /* The page in which the list of them is handed over; this kernel hands it on. */
@@ -283,7 +283,9 @@ void print_common_facts(enum side side)
 	if (param_get("nonce", nonce, sizeof(nonce)))
 		fact("nonce", "%s", nonce);
 	print_kernel_text();
-	fact_scratch();
+	/* Where KHO's scratch areas are: what the next kernel boots from. */
+	fact_of_lines("kho.scratch", "/sys/kernel/debug/kho/out/scratch_phys");
+	fact_of_lines("kho.scratch_sizes", "/sys/kernel/debug/kho/out/scratch_len");
 	fact_scratch_list();
 	fact_cma_blocks();
 

@@ -38,6 +38,7 @@ void igb_ring_state(const struct igb *igb, struct igb_ring_state *state);
 
 /* igb_report.c */
 void report_vfio_config(int device);
+void report_vfio_info(int device);
 void igb_report(const struct igb *igb, const char *bdf);
 
 #endif

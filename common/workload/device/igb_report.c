@@ -1,10 +1,12 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* What has to be the same on both sides of the kexec, read from where it is. */
+#include <glob.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
+#include <linux/vfio.h>
 
 #include "igb.h"
 #include "pci_config.h"
@@ -122,6 +124,27 @@ static void report_head(const struct igb *igb)
 	fact_counter("head", when);
 }
 
+/* Which drivers the services of the first port have, as `aer pcie_pme`. */
+static void report_services(void)
+{
+	char text[256] = "", driver[256];
+	size_t used = 0;
+	glob_t found;
+
+	must_be(!glob("/sys/bus/pci_express/devices/" PORT ":*/driver", 0, NULL, &found),
+		"no service of " PORT " has a driver");
+	for (size_t i = 0; i < found.gl_pathc; i++) {
+		ssize_t len = must(sys(readlink(found.gl_pathv[i], driver, sizeof(driver) - 1)));
+
+		driver[len] = '\0';
+		used += snprintf(text + used, sizeof(text) - used, "%s%s", i ? " " : "",
+				 strrchr(driver, '/') + 1);
+		must_be(used < sizeof(text), "too many services");
+	}
+	globfree(&found);
+	fact("port.services", "%s", text);
+}
+
 /* Facts device.*, port.config of the first port, which is above the device, bridges.config. */
 void igb_report(const struct igb *igb, const char *bdf)
 {
@@ -139,7 +162,23 @@ void igb_report(const struct igb *igb, const char *bdf)
 	report_config(bdf, "device.config", 0, PCI_STD_HEADER_SIZEOF);
 	report_config(bdf, "device.capabilities", PCI_STD_HEADER_SIZEOF, PCI_CONFIG_MAX);
 	report_config(PORT, "port.config", 0, PCI_STD_HEADER_SIZEOF);
+	report_services();
 	report_path(bdf);
+}
+
+/* What vfio says of interrupts and regions: whoever uses the device goes by it. */
+void report_vfio_info(int device)
+{
+	char text[512] = "";
+	size_t used = 0;
+
+	for (u32 i = 0; i < VFIO_PCI_NUM_IRQS; i++)
+		used += snprintf(text + used, sizeof(text) - used, "irq%u=%x ", i,
+				 vfio_irq_info(device, i));
+	for (u32 i = 0; i < VFIO_PCI_NUM_REGIONS; i++)
+		used += snprintf(text + used, sizeof(text) - used, "region%u=%llx ", i,
+				 vfio_region_info(device, i));
+	fact("device.vfio_info", "%s", text);
 }
 
 /* The configuration as vfio shows it to the device's user, who does not see all that there is. */
@@ -153,4 +192,5 @@ void report_vfio_config(int device)
 	for (u32 at = 0; at < VFIO_CONFIG; at++)
 		sprintf(text + 2 * at, "%02x", config[at]);
 	fact("device.vfio_config", "%s", text);
+	report_vfio_info(device);
 }

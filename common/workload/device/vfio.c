@@ -240,6 +240,26 @@ int vfio_low_power_enter(int device)
 	return sys(ioctl(device, VFIO_DEVICE_FEATURE, &arg));
 }
 
+/* Of one interrupt, or 0: what can be done with it << 16 | how many there are. */
+u32 vfio_irq_info(int device, u32 index)
+{
+	struct vfio_irq_info info = { .argsz = sizeof(info), .index = index };
+
+	if (sys(ioctl(device, VFIO_DEVICE_GET_IRQ_INFO, &info)))
+		return 0;
+	return info.flags << 16 | info.count;
+}
+
+/* Of one region, or 0: its size << 8 | what can be done with it. */
+u64 vfio_region_info(int device, u32 index)
+{
+	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
+
+	if (sys(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info)))
+		return 0;
+	return info.size << 8 | info.flags;
+}
+
 static int region_offset(int device, u32 index, u64 *offset)
 {
 	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };

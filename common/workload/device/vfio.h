@@ -23,6 +23,8 @@ int vfio_reset(int device);
 int vfio_hot_reset(int device);
 int vfio_set_irq_eventfd(int device, u32 index, int eventfd);
 int vfio_set_irq_eventfds(int device, u32 index, const int *eventfds, u32 count);
+u32 vfio_irq_info(int device, u32 index);
+u64 vfio_region_info(int device, u32 index);
 int vfio_set_ioeventfd(int device, u64 offset, int eventfd);
 int vfio_clear_irqs(int device, u32 index);
 int vfio_low_power_enter(int device);

@@ -194,29 +194,40 @@ def _tcp_to_host(trial: Trial) -> Outcome:
 
 
 _IO_SPACE = 0x1
+_CONFIG = (
+    "device.bdf",
+    "device.path",
+    "device.config",
+    "device.capabilities",
+    "device.vfio_info",
+    "port.config",
+    "port.services",
+    "bridges.config",
+)
 
 
 def _same_config(trial: Trial) -> Outcome:
-    """Headers of device and port, but for decoding of I/O ports: vfio turns that on when it opens
-    a device, and igb's driver in the guest had it off."""
-    keys = ("device.bdf", "device.config", "port.config")
+    """Of the device all of it, but for decoding of I/O ports: vfio turns that on when it opens a
+    device, and igb's driver in the guest had it off. And what vfio says of it; of the bridges the
+    headers, and the drivers of the first one's services."""
     sides = both(trial)
-    if sides is None or any(key not in side.facts for side in sides for key in keys):
-        return no_data("facts device.config, port.config", expected="the same headers")
+    if sides is None or any(key not in side.facts for side in sides for key in _CONFIG):
+        return no_data(f"facts {', '.join(_CONFIG)}", expected="the same configuration")
     seen = [
-        (
-            side.facts["device.bdf"],
-            _without_io(side.facts["device.config"]),
-            side.facts["port.config"],
-        )
+        {
+            key: _without_io(side.facts[key]) if key == "device.config" else side.facts[key]
+            for key in _CONFIG
+        }
         for side in sides
     ]
-    differ = [key for key, one, other in zip(keys, *seen, strict=True) if one != other]
+    differ = [key for key in _CONFIG if seen[0][key] != seen[1][key]]
+    if not differ and not (off := frame_checks.intx_is_off(trial)).held:
+        return off
     return outcome(
         not differ,
-        expected=f"{seen[0][1][:24]}… and the port's, except for I/O decoding",
-        seen="the same" if not differ else f"{differ[0]}: {sides[1].facts[differ[0]]}",
-        evidence="facts device.bdf, device.config, port.config",
+        expected=f"{differ[0]} as before: {seen[0][differ[0]]}" if differ else "as before",
+        seen=seen[1][differ[0]] if differ else "the same, except for I/O decoding",
+        evidence=f"facts {', '.join(_CONFIG)}",
     )
 
 
@@ -335,7 +346,7 @@ CLAIMS = (
                     },
                 ),
             ),
-            Check("same_config", "Are their configuration headers unchanged?", _same_config),
+            Check("same_config", "Are the configurations of device and bridges unchanged, and INTx off?", _same_config),
             *frame_checks.SAME_DEVICE[1:],
             Check("same_pages", "Are all page frame numbers of RAM unchanged?", same_pages),
         ),

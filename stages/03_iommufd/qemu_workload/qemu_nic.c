@@ -281,6 +281,7 @@ static void interrupts_off(struct outgoing *out)
 
 	out->handover->nr_vectors = count_vectors(out->handover);
 	fact("irq.vectors", "%u", out->handover->nr_vectors);
+	report_vfio_info(device);
 	for (size_t i = 0; i < ARRAY_SIZE(irq_indices); i++)
 		must(vfio_clear_irqs(device, irq_indices[i]));
 	fact_counter("interrupts_off", read_counter());
@@ -605,6 +606,7 @@ static int after_kexec(void)
 	guest_nic_map(&in.igb);
 	guest_nic_report_ring(&in.igb);
 	igb_report(&in.igb, DEVICE);
+	report_vfio_info(in.device);
 	make_eventfds(&in);
 	set_interrupts(&in);
 	start_qemu(&in);
