@@ -282,6 +282,8 @@ def _kept_off(trial: Trial) -> int:
 def _all_there(trial: Trial) -> Outcome | None:
     """In the end the incoming kernel has as much memory as the outgoing one had, None if so.
 
+    It may have more: of 4 GiB and above the outgoing one takes 64 MiB for swiotlb, for which the
+    incoming one finds no place. What is restored twice is another question, asked exactly below.
     A later kernel of a chain says nothing of what was kept off the one before it.
     """
     start, end = _counters(trial, OUTGOING, "made"), _counters(trial, INCOMING, "end")
@@ -290,7 +292,7 @@ def _all_there(trial: Trial) -> Outcome | None:
     kept = _kept_off(trial) + 4 * _lost_pages(trial)
     less = start["total"] - end["total"] - kept
     expected = f"MemTotal as in the outgoing kernel, {start['total']} kB, less {kept} kB kept off"
-    if abs(less) <= _TOLERANCE_KB:
+    if less <= _TOLERANCE_KB:
         return None
     seen = f"{end['total']} kB: {less} kB less than that"
     return outcome(

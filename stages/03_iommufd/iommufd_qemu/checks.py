@@ -346,7 +346,11 @@ CLAIMS = (
                     },
                 ),
             ),
-            Check("same_config", "Are the configurations of device and bridges unchanged, and INTx off?", _same_config),
+            Check(
+                "same_config",
+                "Are the configurations of device and bridges unchanged, and INTx off?",
+                _same_config,
+            ),
             *frame_checks.SAME_DEVICE[1:],
             Check("same_pages", "Are all page frame numbers of RAM unchanged?", same_pages),
         ),

@@ -319,7 +319,6 @@ __cold void guest_start(struct guest_vcpu *block)
 	checksum = 0;
 
 	start_this_vcpu(block);
-	adjust_counter();
 	start_vector();
 	start_fpu();
 	start_interrupts();

@@ -225,11 +225,6 @@ static u64 timer_period(void)
 	return counter_hz() / TICKS_PER_SECOND;
 }
 
-/* CNTVOFF_EL2 is all that there is between the guest's counter and the machine's. */
-static void adjust_counter(void)
-{
-}
-
 /* What a debugger needs (DBGBVR, DBGBCR, MDSCR_EL1) is not tried. */
 static bool breakpoint_hits(void)
 {

@@ -22,7 +22,6 @@ register u64 checksum asm("r15");
 #define ROUTED_VECTOR		0x53
 
 #define MSR_APIC_BASE		0x1b
-#define MSR_TSC_ADJUST		0x3b
 #define APIC_BASE_X2APIC	BIT(10)
 #define APIC_BASE_ENABLE	BIT(11)
 #define X2APIC_TPR		0x808
@@ -39,9 +38,6 @@ register u64 checksum asm("r15");
 /* KVM's APIC bus clock is 1 GHz: 100 ticks a second. */
 #define APIC_TIMER_COUNT	10000000
 
-/* Half a minute and more, which nobody takes for a delay */
-#define TSC_ADJUSTED_BY		(1ull << 37)
-
 #define RFLAGS_RESUME		BIT(16)
 
 #define CR4_OSXSAVE		BIT(18)
@@ -49,7 +45,6 @@ register u64 checksum asm("r15");
 
 #define CPUID_1_ECX_XSAVE	BIT(26)
 #define CPUID_1_ECX_AVX		BIT(28)
-#define CPUID_7_EBX_TSC_ADJUST	BIT(1)
 #define CPUID_7_EBX_AVX2	BIT(5)
 #define CPUID_80000001_EDX_RDTSCP BIT(27)
 
@@ -241,16 +236,6 @@ static void start_interrupts(void)
 	asm volatile("sti");
 }
 
-/* A TSC of its own: one that is restored must not move by this again. */
-static void adjust_counter(void)
-{
-	u32 ebx, ecx;
-
-	cpuid(7, &ebx, &ecx);
-	if (ebx & CPUID_7_EBX_TSC_ADJUST)
-		wrmsr(MSR_TSC_ADJUST, TSC_ADJUSTED_BY);
-}
-
 /* Vector registers: ymm15 is the sum, ymm14 its fold, ymm0/ymm1 are scratch. */
 
 static void start_vector(void)
@@ -351,6 +336,8 @@ enum {
 };
 
 #define TSC_AUX		0xc0000103
+/* By half a minute and more, which nobody takes for a delay. KVM emulates it everywhere. */
+#define TSC_ADJUSTED_BY	(1ull << 37)
 #define CANONICAL	0x7fffffffffffull
 #define LVT_MASKED	0x10080ull
 #define LVT_VECTOR	0x7full
@@ -390,6 +377,7 @@ static const struct {
 	{ 0x174, 0xffff, 0 },			/* SYSENTER_CS */
 	{ 0x175, 0x7fffffff, 0 },		/* SYSENTER_ESP: AMD has 32 bits of it */
 	{ 0x176, 0x7fffffff, 0 },		/* SYSENTER_EIP */
+	{ 0x3b, 0, TSC_ADJUSTED_BY },		/* TSC_ADJUST */
 	{ 0x277, 0, PAT_VALUE },		/* PAT */
 	{ 0x200, MTRR_BASE, MTRR_WRITE_BACK },	/* MTRR_PHYSBASE0 */
 	{ 0x201, MTRR_BASE, 0 },		/* MTRR_PHYSMASK0: not valid */
