@@ -178,10 +178,11 @@ def state(
     waiting_later: str | None = None,
     priority: str = "10",
     flags: str = "00000246",
+    ticks: bool = False,
 ) -> str:
     rip, level = at
 
-    def look(vectors: str, waiting: str) -> str:
+    def look(vectors: str, waiting: str, count: int = 3999) -> str:
         return (
             "(qemu) info status\nVM status: running\n\n(qemu) info registers -a\n"
             "CPU#0\nRAX=00 RIP=ffffffff81000000 RFL=00000246 CPL=0 II=0 A20=1 SMM=0 HLT=0\n"
@@ -189,6 +190,7 @@ def state(
             "(qemu) info lapic 0\ndumping local APIC state for CPU 0\n\n"
             "ISR\t (none)\nIRR\t (none)\n\n"
             "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
+            f"Timer\t DCR=0xb (divide by 1) initial_count = {count} current_count = 0\n\n"
             f"ISR\t {vectors}\nIRR\t {waiting}\n\n"
             f"APR 0x01 TPR 0x10 DFR 0x0f LDR 0x00 PPR 0x{priority}\n\n"
         )
@@ -196,6 +198,7 @@ def state(
     return look(in_service, waiting) + look(
         in_service if later is None else later,
         waiting if waiting_later is None else waiting_later,
+        2877 if ticks else 3999,
     )
 
 
@@ -243,6 +246,7 @@ def test_a_cpu_for_which_an_interrupt_waits_was_forgotten(
     [
         state(waiting="35 236 ", halted=0),
         state(waiting="236 ", waiting_later="35 "),
+        state(waiting="236 ", ticks=True),
         state(waiting="236 ", flags="00000046"),
         state(waiting="18 31 "),
         state(waiting="236 ", priority="e0"),

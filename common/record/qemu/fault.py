@@ -22,6 +22,7 @@ _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
 _APIC = re.compile(r"^(ISR|IRR)\s+(\d[\d ]*)", re.M)
+_TIMER = re.compile(r"\binitial_count = (\d+)")
 _PRIORITY = re.compile(r"\bPPR 0x([0-9a-f]{2})\b")
 _AT = re.compile(r"^RIP=([0-9a-f]{16}) RFL=([0-9a-f]{8}) .*CPL=([0-3]) ", re.M)
 _KERNEL_HALF = 1 << 63
@@ -37,6 +38,8 @@ class Idle:
     """As in `info lapic`, "" for none."""
     due: frozenset[int]
     """Those that wait, and would be taken."""
+    timer: str | None
+    """What its timer was set to last: another value at each tick."""
 
 
 def read_qemu_fault(folder: Path) -> str | None:
@@ -72,23 +75,25 @@ def lost_interrupt(text: str) -> str | None:
 
     A CPU that serves an interrupt is awake, and in its kernel: one that is halted, in user mode or
     in a guest, with the same vector in service at both looks, was never told the end that its
-    kernel wrote. One there for which a vector waits that it would take has been forgotten: no
-    kernel can have a CPU sleep on, or run on in a guest, with interrupts enabled.
+    kernel wrote. One there for which a vector waits that it would take, and that has had no tick
+    meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on in a guest, with
+    interrupts enabled.
     """
     looks = [_idle(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
     if len(looks) < 2:
         return None
     for cpu, first in looks[0].items():
         others = [look.get(cpu) for look in looks[1:]]
-        if not all(other and other.where == first.where for other in others):
+        same = [other for other in others if other and other.where == first.where]
+        if len(same) < len(others):
             continue
-        if first.in_service and all(other == first for other in others):
+        if first.in_service and all(other.in_service == first.in_service for other in same):
             return (
                 f"QEMU lost an EOI: CPU {cpu} {first.where} with vector {first.in_service}"
                 " permanently in service (qemu-state.txt)"
             )
-        due = first.due.intersection(*(other.due for other in others if other))
-        if due:
+        due = first.due.intersection(*(other.due for other in same))
+        if due and all(other.timer == first.timer for other in same):
             return (
                 f"QEMU lost an interrupt: CPU {cpu} {first.where} while vector {max(due)} waits"
                 " (qemu-state.txt)"
@@ -106,12 +111,14 @@ def _idle(look: str) -> dict[int, Idle]:
         apic = answers.get(f"info lapic {number}", "")
         vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
         priority = _PRIORITY.search(apic)
+        timer = _TIMER.search(apic)
         due = {int(vector) for vector in vectors.get("IRR", "").split() if priority and enabled}
         if where:
             found[int(number)] = Idle(
                 where,
                 vectors.get("ISR", ""),
                 frozenset(v for v in due if priority and v >> 4 > int(priority[1], 16) >> 4),
+                timer and timer[1],
             )
     return found
 
