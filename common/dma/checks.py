@@ -370,6 +370,30 @@ def intx_is_off(trial: Trial) -> Outcome:
     )
 
 
+_SIZING_MS = 500.0
+"""For that a kernel turns decoding off: 5 ms, and until QEMU's turn comes on a busy host."""
+
+
+def decoding_is_on(trial: Trial) -> Outcome:
+    """Of memory, by the device and the bridges above it, but while BARs are sized."""
+    trace, at = trial.seen(DmaEvidence).trace, places(trial.setting.options)
+    answer = outcome(
+        trace.undecoded_ms <= _SIZING_MS,
+        expected=f"memory is decoded all the time, but for {_SIZING_MS:.0f} ms at most",
+        seen=f"not for {trace.undecoded_ms:.0f} ms"
+        + (f", from {_event(trace.undecoded, at)}" if trace.undecoded else ""),
+        evidence="qemu-trace.log, pci_cfg_write",
+    )
+    still = trial.host.stood_still() if trial.host else None
+    return disturbed(answer, still) if answer.fell and still else answer
+
+
+def always_configured(trial: Trial) -> Outcome:
+    """What is not seen when two looks are compared."""
+    off = intx_is_off(trial)
+    return off if off.fell else decoding_is_on(trial)
+
+
 def _same_config(trial: Trial) -> Outcome:
     """Of the device all of it, in the device and as vfio shows it; of the bridges the headers, and
     the drivers of the first one's services."""
@@ -377,7 +401,7 @@ def _same_config(trial: Trial) -> Outcome:
     more = ("device.vfio_config", "device.vfio_info", "port.config", "port.services")
     answer = _same_facts(*keys, *more, "bridges.config")(trial)
     if answer.status == "PASS":
-        return answer if (off := intx_is_off(trial)).held else off
+        return meanwhile if (meanwhile := always_configured(trial)).fell else answer
     if answer.status != "FAIL" or not answer.evidence.endswith(("config", "capabilities")):
         return answer
     key, sides = answer.evidence.removeprefix("fact "), both(trial)

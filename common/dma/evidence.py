@@ -14,6 +14,7 @@ from common.record.stored_file import Count, KhoSeen, Strict
 from common.record.witnesses import Witnessed
 
 BUS_MASTER = 0x4
+MEMORY = 0x2
 """Of PCI_COMMAND: the device may write to memory."""
 
 
@@ -56,6 +57,10 @@ class DeviceTrace(Stored):
     last_command: CommandWritten | None = None
     """The last write to the device's own PCI_COMMAND after the traffic, until its owner said that
     it had let go of it; None for none."""
+    undecoded: CommandWritten | None = None
+    """After this write the device, or a bridge above it, decoded no memory for longest."""
+    undecoded_ms: float = 0.0
+    """For how long."""
     other_master_off: tuple[CommandWritten, ...] = ()
     """The same in the second device."""
     other_master_off_count: int = 0

@@ -27,6 +27,7 @@ from common.dma.credit import Credit
 from common.dma.cut_off import cuts_off
 from common.dma.evidence import (
     BUS_MASTER,
+    MEMORY,
     CommandWritten,
     DeviceTrace,
     DmaEvidence,
@@ -381,6 +382,7 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
     noted: dict[str, list[Noted]] = {"power": [], "resets": [], "gated": []}
     cleared: dict[str, list[CommandWritten]] = {"command": [], "other_master_off": []}
     last: CommandWritten | None = None
+    undecoded = _Undecoded()
     for event in raw.trace:
         if not window[0] <= event.t <= max(window[1], end):
             continue
@@ -393,6 +395,8 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
         counts["events"] += 1
         if write:
             ours = write.bdf in (at.device, *at.bridges)
+            if _is_command(write, at.device, *at.bridges):
+                undecoded.hear(CommandWritten(ms=ms, bdf=write.bdf, value=write.value))
             counts["config_writes"] += ours
             counts["config_writes_incoming"] += ours and kexec is not None and event.t > kexec
             if done := cuts_off(write, at):
@@ -408,12 +412,37 @@ def _look_at_trace(raw: RawTrial, window: tuple[int, int] | None, kexec: int | N
         elif event.name in RESETS or event.name in GATED:
             kind = "resets" if event.name in RESETS else "gated"
             noted[kind].append(Noted(ms=ms, text=f"{event.name} {event.text}".strip()))
+    undecoded.end(round((window[1] - zero) / 1e6, 1))
     found: dict[str, Sequence[Stored]] = {**noted, **cleared}
     return DeviceTrace.model_validate(
         {**counts, "last_command": last}
+        | {"undecoded": undecoded.first, "undecoded_ms": undecoded.ms}
         | {f"{kind}_count": len(entries) for kind, entries in found.items()}
         | {kind: tuple(entries[:_NAMED]) for kind, entries in found.items()}
     )
+
+
+class _Undecoded:
+    """The longest time in which one of several devices decoded no memory."""
+
+    def __init__(self) -> None:
+        self.first: CommandWritten | None = None
+        self.ms = 0.0
+        self._off: dict[str, CommandWritten] = {}
+
+    def hear(self, write: CommandWritten) -> None:
+        if not write.value & MEMORY:
+            self._off.setdefault(write.bdf, write)
+        elif off := self._off.pop(write.bdf, None):
+            self._note(off, write.ms)
+
+    def end(self, ms: float) -> None:
+        for off in self._off.values():
+            self._note(off, ms)
+
+    def _note(self, off: CommandWritten, until: float) -> None:
+        if until - off.ms > self.ms:
+            self.first, self.ms = off, round(until - off.ms, 1)
 
 
 def _clears_master(write: ConfigWrite, at: Places) -> bool:

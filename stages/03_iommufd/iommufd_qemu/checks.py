@@ -221,8 +221,8 @@ def _same_config(trial: Trial) -> Outcome:
         for side in sides
     ]
     differ = [key for key in _CONFIG if seen[0][key] != seen[1][key]]
-    if not differ and not (off := frame_checks.intx_is_off(trial)).held:
-        return off
+    if not differ and (meanwhile := frame_checks.always_configured(trial)).fell:
+        return meanwhile
     return outcome(
         not differ,
         expected=f"{differ[0]} as before: {seen[0][differ[0]]}" if differ else "as before",
