@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 
 #include <linux/iommufd.h>
 #if __has_include(<linux/iommufd_liveupdate.h>)
@@ -85,6 +86,31 @@ int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
 
 	ret = sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, &arg));
 	return ret < 0 ? ret : (int)arg.out_hwpt_id;
+#else
+	(void)iommufd, (void)dev_id, (void)ioas, (void)token;
+	return -ENOTTY;
+#endif
+}
+
+/* As iommufd_hwpt_restore(), from memory that the kernel can read, and not write its answer to. */
+int iommufd_hwpt_restore_unanswered(int iommufd, u32 dev_id, u32 ioas, u64 token)
+{
+#if HAS_LIVEUPDATE
+	struct iommu_hwpt_liveupdate_restore *arg = mmap(NULL, sizeof(*arg), PROT_READ | PROT_WRITE,
+							 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ret;
+
+	must_be(arg != MAP_FAILED, "%s", errno_name(-errno));
+	*arg = (struct iommu_hwpt_liveupdate_restore) {
+		.size = sizeof(*arg),
+		.dev_id = dev_id,
+		.ioas_id = ioas,
+		.hwpt_token = token,
+	};
+	must(sys(mprotect(arg, sizeof(*arg), PROT_READ)));
+	ret = sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, arg));
+	must(sys(munmap(arg, sizeof(*arg))));
+	return ret;
 #else
 	(void)iommufd, (void)dev_id, (void)ioas, (void)token;
 	return -ENOTTY;

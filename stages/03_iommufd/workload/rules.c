@@ -416,6 +416,22 @@ static int map_memory(const struct nic *nic, u32 ioas)
 				  chunk_iova(nic, CHUNKS - 1));
 }
 
+/*
+ * All is right but where the answer is to go: nobody has the HWPT, and the IOAS is
+ * nobody's. The page table goes on being the device's.
+ */
+static void rules_of_unanswered(const struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+
+	nic_map_in_halves(nic, ioas);
+	rule(nic, "restore_to_read_only_memory",
+	     iommufd_hwpt_restore_unanswered(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EFAULT);
+	rule(nic, "unmap_after_restore_to_read_only_memory",
+	     iommufd_unmap(nic->iommufd, ioas, chunk_iova(nic, 1), CHUNK), 0);
+	iommufd_destroy(nic->iommufd, ioas);
+}
+
 /* Each of them is a wrong idea of what is mapped. */
 void rules_of_restore(const struct nic *nic)
 {
@@ -434,6 +450,13 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
 	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
 	rule_of_pages_apart(nic);
+	rules_of_unanswered(nic);
+}
+
+/* @ret: of the right one, after all that were refused */
+void rule_of_right_restore(const struct nic *nic, int ret)
+{
+	rule(nic, "restore_after_refusals", ret, 0);
 }
 
 void rules_of_restored(const struct nic *nic, int session)

@@ -7,7 +7,7 @@
 
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 22
-#define RULES_INCOMING 28
+#define RULES_INCOMING 31
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
@@ -21,6 +21,7 @@ void rule_of_incoming(const struct nic *nic);
 void rules_of_retrieved(const struct nic *nic);
 void rules_of_bound(const struct nic *nic, int session);
 void rules_of_restore(const struct nic *nic);
+void rule_of_right_restore(const struct nic *nic, int ret);
 void rules_of_restored(const struct nic *nic, int session);
 void rule_of_another_update(const struct nic *nic, int luo);
 void rules_of_adopted(const struct nic *nic);

@@ -318,6 +318,7 @@ static bool restore(struct nic *nic, int session)
 	nic_map_in_halves(nic, nic->ioas);
 	ret = iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT);
 	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
+	rule_of_right_restore(nic, ret);
 	if (ret < 0)
 		return false;
 	nic->hwpt = ret;
