@@ -124,23 +124,34 @@ static void rule_of_read_only_memory(const struct nic *nic, int luo)
 		must(iommufd_unmap(nic->iommufd, nic->ioas, READ_ONLY_IOVA, PAGE));
 }
 
-/* The file has another page there than the one that a device would write to. */
-static void rules_of_lost_page(const struct nic *nic, int luo)
+/* The file has another page at @page than the one that a device would write to. */
+static void rule_of_lost_page(const struct nic *nic, int luo, int memfd, u64 page, const char *name)
 {
-	int memfd = must(sys(memfd_create("extra", MFD_CLOEXEC))), session;
+	int session;
 	u8 byte = 1;
+
+	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
+	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, page * PAGE, PAGE)));
+	must(sys(pwrite(memfd, &byte, 1, page * PAGE)));
+	session = session_with_memory(nic, luo);
+	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
+	rule(nic, name, luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
+	close(session);
+	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
+}
+
+/* One page alone, wherever it is: the kernel has to look at each of them. */
+static void rules_of_memory_of_a_file(const struct nic *nic, int luo)
+{
+	int memfd = must(sys(memfd_create("extra", MFD_CLOEXEC)));
 
 	must(sys(ftruncate(memfd, EXTRA_SIZE)));
 	must(iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, EXTRA_SIZE, EXTRA_IOVA));
 	rule(nic, "preserve_with_memory_elsewhere", preserve_iommufd(nic, luo), -ENOENT);
-	must(sys(fallocate(memfd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 3 * PAGE, PAGE)));
-	must(sys(pwrite(memfd, &byte, 1, 3 * PAGE)));
-	session = session_with_memory(nic, luo);
-	must(luo_preserve_fd(session, memfd, TOKEN_EXTRA));
-	rule(nic, "preserve_with_a_page_lost",
-	     luo_preserve_fd(session, nic->iommufd, TOKEN_IOMMUFD), -EINVAL);
-	close(session);
 	must(iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE));
+	rule_of_lost_page(nic, luo, memfd, 0, "preserve_with_the_first_page_lost");
+	rule_of_lost_page(nic, luo, memfd, 3, "preserve_with_a_page_lost");
+	rule_of_lost_page(nic, luo, memfd, EXTRA_SIZE / PAGE - 1, "preserve_with_the_last_page_lost");
 	close(memfd);
 }
 
@@ -158,7 +169,7 @@ void rules_of_marked(const struct nic *nic, int luo)
 	rules_of_tokens(nic);
 	rules_of_memory(nic, luo);
 	rule_of_read_only_memory(nic, luo);
-	rules_of_lost_page(nic, luo);
+	rules_of_memory_of_a_file(nic, luo);
 }
 
 /* Behind the kernel's back; vfio would refuse. Returns what it was. */
