@@ -9,9 +9,12 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
+#include <linux/capability.h>
 #include <linux/pci_regs.h>
 #include <linux/reboot.h>
 
@@ -25,6 +28,8 @@
 #define PAGE RING_PAGE_SIZE
 #define TOKEN_HWPT_UNUSED 0x5000
 #define INTERRUPTS_IOVA 0xfee00000ull
+/* So often memory is pinned and unpinned of which a user may lock twice as much at a time. */
+#define LOCKED_TIMES 8
 /* PCI_PM_CTRL_STATE_MASK */
 #define D3HOT 3
 
@@ -41,6 +46,34 @@ static void rule(const struct nic *nic, const char *name, long ret, long expecte
 		fact(key, "%ld%s", ret, goes_on ? "" : ", and the device has stopped");
 	}
 	ktap_ok(ret == expected && goes_on, name);
+}
+
+/* As a user who may lock so many bytes: whoever has the capability is not even counted. */
+static void limit_locked_memory(u64 size)
+{
+	struct __user_cap_header_struct header = { .version = _LINUX_CAPABILITY_VERSION_3 };
+	struct __user_cap_data_struct data[_LINUX_CAPABILITY_U32S_3];
+	struct rlimit limit = { .rlim_cur = size, .rlim_max = size };
+
+	must(sys(syscall(SYS_capget, &header, data)));
+	data[CAP_TO_INDEX(CAP_IPC_LOCK)].effective &= ~CAP_TO_MASK(CAP_IPC_LOCK);
+	must(sys(syscall(SYS_capset, &header, data)));
+	must(sys(setrlimit(RLIMIT_MEMLOCK, &limit)));
+}
+
+/* What @try returns to a process that may lock @size bytes. */
+static int with_limit(const struct nic *nic, u64 size, int (*try)(const struct nic *nic))
+{
+	pid_t child = must(sys(fork()));
+	int status;
+
+	if (!child) {
+		limit_locked_memory(size);
+		_exit(-try(nic));
+	}
+	must(sys(waitpid(child, &status, 0)));
+	must_be(WIFEXITED(status), "status 0x%x", status);
+	return -WEXITSTATUS(status);
 }
 
 /* The outgoing side */
@@ -111,6 +144,30 @@ static void rules_of_memory(const struct nic *nic, int luo)
 	munmap(memory, PAGE);
 }
 
+static int map_and_unmap(const struct nic *nic)
+{
+	return iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, EXTRA_SIZE, EXTRA_IOVA) ?:
+	       iommufd_unmap(nic->iommufd, nic->ioas, EXTRA_IOVA, EXTRA_SIZE);
+}
+
+static int map_and_unmap_often(const struct nic *nic)
+{
+	int ret = 0;
+
+	for (int i = 0; i < LOCKED_TIMES && !ret; i++)
+		ret = map_and_unmap(nic);
+	return ret;
+}
+
+/* What is pinned counts against the user's limit for as long as it is, and no longer. */
+static void rules_of_locked_memory(const struct nic *nic)
+{
+	rule(nic, "map_more_than_may_be_locked", with_limit(nic, EXTRA_SIZE / 2, map_and_unmap),
+	     -ENOMEM);
+	rule(nic, "map_often_what_may_be_locked",
+	     with_limit(nic, 2 * EXTRA_SIZE, map_and_unmap_often), 0);
+}
+
 /* It stays mapped, and is handed over with the rest, unless the kernel refuses it. */
 static void rule_of_read_only_memory(const struct nic *nic, int luo)
 {
@@ -168,6 +225,7 @@ void rules_of_marked(const struct nic *nic, int luo)
 	rule_of_interrupts_window(nic);
 	rules_of_tokens(nic);
 	rules_of_memory(nic, luo);
+	rules_of_locked_memory(nic);
 	rule_of_read_only_memory(nic, luo);
 	rules_of_memory_of_a_file(nic, luo);
 }
@@ -333,18 +391,26 @@ static void map_all_but_apart(const struct nic *nic, u32 ioas)
  * The last chunk's area is left out, and @map_last says what is there instead. The
  * result is not must(): where nobody compares, it is the HWPT that was asked for.
  */
-static void rule_of_last_area(const struct nic *nic, const char *name,
-			      int (*map_last)(const struct nic *nic, u32 ioas))
+static int restore_with_last_area(const struct nic *nic,
+				  int (*map_last)(const struct nic *nic, u32 ioas))
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	int ret;
 
 	map_all_but_last(nic, ioas);
 	nic_map_apart(nic, ioas);
 	if (nic->reader->read_only)
 		must(nic_map_read_only(nic, ioas));
 	must(map_last(nic, ioas));
-	rule(nic, name, restore(nic, ioas, TOKEN_HWPT), -EINVAL);
+	ret = restore(nic, ioas, TOKEN_HWPT);
 	iommufd_destroy(nic->iommufd, ioas);
+	return ret;
+}
+
+static void rule_of_last_area(const struct nic *nic, const char *name,
+			      int (*map_last)(const struct nic *nic, u32 ioas))
+{
+	rule(nic, name, restore_with_last_area(nic, map_last), -EINVAL);
 }
 
 /* All is there, and what the device may only read is said to be writeable. */
@@ -420,6 +486,16 @@ static int map_one_more(const struct nic *nic, u32 ioas)
 	       iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, PAGE, EXTRA_IOVA);
 }
 
+/* As large as the table: pages are pinned and compared, and let go when the last ones are not right. */
+static int restore_wrongly_often(const struct nic *nic)
+{
+	int ret = -EINVAL;
+
+	for (int i = 0; i < LOCKED_TIMES && ret == -EINVAL; i++)
+		ret = restore_with_last_area(nic, map_chunk_before);
+	return ret;
+}
+
 /* The right pages, but not as a file's: FINISH would never take them. */
 static int map_memory(const struct nic *nic, u32 ioas)
 {
@@ -461,6 +537,8 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
 	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
 	rule_of_pages_apart(nic);
+	rule(nic, "restore_often_what_may_be_locked",
+	     with_limit(nic, 2 * MEMORY_SIZE, restore_wrongly_often), -EINVAL);
 	rules_of_unanswered(nic);
 }
 

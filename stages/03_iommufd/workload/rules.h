@@ -6,8 +6,8 @@
 #include "nic.h"
 
 /* A result of its own for each misuse. */
-#define RULES_OUTGOING 24
-#define RULES_INCOMING 31
+#define RULES_OUTGOING 26
+#define RULES_INCOMING 32
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
