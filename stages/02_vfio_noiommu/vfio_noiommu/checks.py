@@ -121,6 +121,8 @@ OUTGOING_RULES = (
     "unmap",
     "resize_memfd",
     *_FROZEN,
+    "kexec_without_kho",
+    "session_after_refused_kexec",
     "map_after_abort",
     "unmap_after_abort",
     "write_command_after_abort",

@@ -34,6 +34,8 @@ static const u8 vf_token[VFIO_TOKEN_SIZE] = "kexec-stages VF";
 /* Not where the guest's memory is. */
 #define UNUSED_IOVA 0x1000
 #define D3HOT_TO_D0_MS 10
+/* It takes no time; the bound is for a host that is busy. */
+#define SESSION_MS 10000
 /* Any that nothing happens at: a register of BAR 0. */
 #define SCRATCH_REGISTER 0x5478
 
@@ -255,6 +257,49 @@ static void rules_of_refused_preserve(const struct nic *nic, int luo_fd, int ses
 	close(event);
 }
 
+/* An image that is no kernel: whoever starts it after all is gone, and what was not sent with him. */
+static int kexec_elsewhere(void)
+{
+	int ret;
+
+	must(kexec_load_without_kho());
+	dialogue_drain();
+	ret = kexec_start();
+	must(kexec_unload_without_kho());
+	return ret;
+}
+
+/* By a child: whoever waits for a lock that nobody gives back is left waiting. */
+static int create_and_close_session(int luo_fd)
+{
+	struct deadline deadline = deadline_in_ms(SESSION_MS);
+	pid_t child = must(sys(fork()));
+	int status, session_fd;
+
+	if (!child) {
+		session_fd = luo_create_session(luo_fd, "after");
+		_exit(session_fd < 0 ? -session_fd : -sys(close(session_fd)));
+	}
+	while (!must(sys(waitpid(child, &status, WNOHANG)))) {
+		if (deadline_passed(deadline))
+			return -ETIMEDOUT;
+		poll_pause();
+	}
+	return WIFEXITED(status) ? -WEXITSTATUS(status) : -EINTR;
+}
+
+/* What LUO has locked for a kexec that it then refuses is free again. */
+static void rules_of_refused_kexec(const struct nic *nic, int luo_fd)
+{
+	int ret;
+
+	rule(nic, "kexec_without_kho", -EINVAL, kexec_elsewhere());
+	ret = create_and_close_session(luo_fd);
+	rule(nic, "session_after_refused_kexec", 0, ret);
+	/* Whoever closes the session would be left waiting as well. */
+	must_be(ret != -ETIMEDOUT, "nobody gives back LUO's lock");
+}
+
 static void rules_of_preserved(const struct nic *nic, int session_fd)
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
@@ -330,6 +375,7 @@ void rules_outgoing(const struct nic *nic, int luo_fd)
 	session_fd = must(luo_create_session(luo_fd, SESSION));
 	rules_of_refused_preserve(nic, luo_fd, session_fd);
 	rules_of_preserved(nic, session_fd);
+	rules_of_refused_kexec(nic, luo_fd);
 	close(session_fd);
 	rules_of_aborted(nic);
 }
@@ -402,18 +448,6 @@ static long retrieve_without_privilege(int session_fd)
 	set_rawio(false);
 	ret = closed(luo_retrieve_fd(session_fd, TOKEN_DEVICE));
 	set_rawio(true);
-	return ret;
-}
-
-/* An image that is no kernel: whoever starts it after all is gone, and what was not sent with him. */
-static int kexec_elsewhere(void)
-{
-	int ret;
-
-	must(kexec_load_without_kho());
-	dialogue_drain();
-	ret = kexec_start();
-	must(kexec_unload_without_kho());
 	return ret;
 }
 

@@ -19,7 +19,7 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 37
+#define RULES_OUTGOING 39
 #define RULES_INCOMING 37
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
