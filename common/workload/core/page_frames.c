@@ -2,6 +2,7 @@
 /* The page frames of a mapping of this process: which they are, and how they come to be others. */
 #include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -12,6 +13,7 @@
 #define PM_PFN_MASK ((1ull << 55) - 1)
 #define PM_PRESENT BIT_ULL(63)
 /* include/linux/kernel-page-flags.h */
+#define KPF_COMPOUND_TAIL 16
 #define KPF_RESERVED 32
 
 /* Enough to make holes all over free memory. */
@@ -79,6 +81,25 @@ int page_is_reserved(u64 address)
 	if (got != sizeof(flags))
 		return got < 0 ? got : -EIO;
 	return !!(flags & BIT_ULL(KPF_RESERVED));
+}
+
+/* How many folios @size bytes of memory are: a large one is pinned as a whole, and once. */
+u64 folios_of(const void *memory, u64 size)
+{
+	int fd = must(sys(open("/proc/kpageflags", O_RDONLY | O_CLOEXEC)));
+	size_t pages = size / PAGE_SIZE;
+	u64 *pfns = must_be_memory(calloc(pages, sizeof(u64))), flags, folios = 0;
+
+	for (size_t page = 0; page < pages; page++)
+		(void)READ_ONCE(((const u8 *)memory)[page * PAGE_SIZE]);
+	must(pagemap_read(memory, pages, pfns));
+	for (size_t page = 0; page < pages; page++) {
+		must(sys(pread(fd, &flags, sizeof(flags), pfns[page] * sizeof(flags))));
+		folios += !(flags & BIT_ULL(KPF_COMPOUND_TAIL));
+	}
+	free(pfns);
+	close(fd);
+	return folios;
 }
 
 /* What each CPU counts by itself is added up; mm/vmstat.c */

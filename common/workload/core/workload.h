@@ -128,6 +128,7 @@ int leave_for_incoming(void);
 int page_is_reserved(u64 address);
 unsigned int handover_areas(void);
 int pagemap_read(const void *address, size_t pages, u64 *pfns);
+u64 folios_of(const void *memory, u64 size);
 void refresh_counters(void);
 long long pinned_pages(void);
 long long iommu_pages(void);

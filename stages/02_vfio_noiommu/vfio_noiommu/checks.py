@@ -39,6 +39,22 @@ def _page_tables_agree(trial: Trial) -> Outcome:
     return checks.fact_is(OUTGOING, "pfn.unlike_pagemap", "0")(trial)
 
 
+def _pinned(trial: Trial) -> Outcome:
+    """One pin for each folio that came, small or large: by what the kernel counts on either end."""
+    side = trial.side(INCOMING)
+    keys = ("finish.folios", "retrieve.pins", "finish.unpinned")
+    folios, pinned, unpinned = (side.number(key) if side else None for key in keys)
+    expected = "each folio pinned once by retrieve, and let go by FINISH"
+    if folios is None or pinned is None or unpinned is None:
+        return no_data(f"facts {', '.join(keys)}", expected=expected)
+    return outcome(
+        folios == pinned == unpinned > 0,
+        expected=expected,
+        seen=f"{folios} folios; {pinned} pinned by retrieve, {unpinned} let go by FINISH",
+        evidence=f"incoming facts {', '.join(keys)}",
+    )
+
+
 def _aborts(trial: Trial) -> Outcome:
     side, times = trial.side(OUTGOING), trial.setting.options["aborts"]
     wanted = dict.fromkeys(("closed", "killed"), f"{times} times, 0 silent")
@@ -209,6 +225,11 @@ CLAIMS = (
         (
             guest_checks.RETRIEVED,
             Check("same_pages", "Are all page frame numbers unchanged?", guest_checks.same_pages),
+            Check(
+                "pinned_until_finish",
+                "Is every folio of it pinned from retrieve to FINISH?",
+                _pinned,
+            ),
             Check("iommufd_agrees", "Do the page tables agree with iommufd?", _page_tables_agree),
         ),
         said.UNMOVED,

@@ -184,7 +184,7 @@ CONTROLS = (
         " compacted",
         without_patch="0007-",
         incoming_only=True,
-        breaks=frozenset({"same_pages"}),
+        breaks=frozenset({"same_pages", "pinned_until_finish"}),
         # The host sends nothing from before the pages move on: what the device writes after that
         # would go anywhere, and anything could come of it.
         may_break=WITHOUT_DEVICE | GUEST,
@@ -418,7 +418,7 @@ CONTROLS = (
         " area mapped in two halves can never be finished",
         without_patch="0031-",
         incoming_only=True,
-        breaks=frozenset({"session_finished", "unpinned"}),
+        breaks=frozenset({"session_finished", "unpinned", "pinned_until_finish"}),
         # No longer refused is what an open session refuses; and it lets go of no device.
         may_break=frozenset({"incoming_rules", "let_go"}),
         reason=reason(fact_is(INCOMING, "finish", "-16")),

@@ -34,6 +34,7 @@ PROMISES: dict[str, Promise] = {
     "unpinned": LINUX,
     "memfds_retrieved": LINUX,
     "same_pages": RUNNING,
+    "pinned_until_finish": RUNNING,
     "iommufd_agrees": LINUX,
     "ram_size": LINUX,
     "ram_equal": LINUX,
@@ -60,6 +61,7 @@ def _control(name: str) -> Control:
 STOCK = _control("stock-kernel")
 _OUR_RULES = "the errnos are those of our series; file_rules asks for what others promise as well"
 _RULES = ("outgoing_rules", "incoming_rules")
+_OUR_PINS = "by what its pages are kept in place is each series' own; same_pages asks if they are"
 # What is asked of the file, and falls by the errno for it.
 _OF_FILE = (
     "device_retrieved",
@@ -108,7 +110,7 @@ GAPS = (
         may_break=frozenset(
             {"ring_went_round", "stayed_in_d0", "never_gated", "same_config", "same_pages"}
         ),
-        unasked=dict.fromkeys(_RULES, _OUR_RULES),
+        unasked=dict.fromkeys(_RULES, _OUR_RULES) | {"pinned_until_finish": _OUR_PINS},
         cause=STOPPED_AT_KEXEC,
         causes={
             "same_pages": _control("pin-patch-off").reason,

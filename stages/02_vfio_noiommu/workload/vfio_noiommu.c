@@ -392,19 +392,29 @@ static int retrieve_fd(struct incoming *in, u64 token, const char *key)
 	return fd;
 }
 
+/* What the kernel has pinned, up to date. */
+static long long pins_now(void)
+{
+	refresh_counters();
+	return pinned_pages();
+}
+
 /* True when there is all that the guest needs. */
 static bool retrieve_guest(struct incoming *in)
 {
 	struct nic *nic = &in->nic;
 	const char *refused;
 	struct stat stat;
+	long long pins;
 
 	in->session_fd = luo_retrieve_session(in->luo_fd, SESSION);
 	fact("retrieve.session", "%d", in->session_fd < 0 ? in->session_fd : 0);
 	if (in->session_fd < 0)
 		return false;
+	pins = pins_now();
 	in->state_fd = retrieve_fd(in, TOKEN_STATE, "retrieve.state");
 	nic->memfd = retrieve_fd(in, TOKEN_RAM, "retrieve.ram");
+	fact("retrieve.pins", "%lld", pins_now() - pins);
 	if (in->state_fd < 0 || nic->memfd < 0)
 		return false;
 
@@ -591,6 +601,19 @@ static void watch_anew(struct incoming *in)
 		vmm_check(&in->vmm);
 }
 
+/* Only now are folios counted: until here nothing may have become of what is pinned. */
+static void finish(struct incoming *in)
+{
+	long long pins;
+
+	fact("finish.folios", "%llu", folios_of(in->nic.memory, in->nic.size) +
+	     folios_of(in->state, in->state->state_size));
+	pins = pins_now();
+	fact("finish", "%d", luo_finish(in->session_fd));
+	fact_counter("finished", read_counter());
+	fact("finish.unpinned", "%lld", pins - pins_now());
+}
+
 static void finish_and_watch(struct incoming *in, bool adopted)
 {
 	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
@@ -600,8 +623,7 @@ static void finish_and_watch(struct incoming *in, bool adopted)
 		at_resume[i] = vcpu_state_steps(&in->state->vcpu[i]);
 	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
 	vmm_read_counters(&in->vmm, at_finish);
-	fact("finish", "%d", luo_finish(in->session_fd));
-	fact_counter("finished", read_counter());
+	finish(in);
 	/* Some of the frames that come once in a while to a device which nobody has stopped. */
 	if (param_control_kind("skew-"))
 		sleep(2);
