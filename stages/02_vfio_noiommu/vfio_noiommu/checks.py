@@ -110,6 +110,7 @@ _FROZEN = (
     "low_power_entry",
     "sysfs_reset",
     "sysfs_remove",
+    "sysfs_disable",
     "sysfs_remove_port",
     "sysfs_reset_subordinate",
     "unbind",
@@ -142,6 +143,7 @@ OUTGOING_RULES = (
     "map_after_abort",
     "unmap_after_abort",
     "write_command_after_abort",
+    "sysfs_disable_port_without_driver",
 )
 INCOMING_RULES = (
     "bind_by_id_without_override",

@@ -18,8 +18,18 @@
 
 const struct places *places(void)
 {
-	static const struct places behind_ports = { "0000:01:00.0", "0000:02:00.0", "0000:02:10.0" };
-	static const struct places behind_switch = { "0000:03:00.0", "0000:04:00.0", "0000:04:10.0" };
+	static const struct places behind_ports = {
+		.device = "0000:01:00.0",
+		.other = "0000:02:00.0",
+		.other_port = "0000:00:03.0",
+		.other_vf = "0000:02:10.0",
+	};
+	static const struct places behind_switch = {
+		.device = "0000:03:00.0",
+		.other = "0000:04:00.0",
+		.other_port = "0000:02:01.0",
+		.other_vf = "0000:04:10.0",
+	};
 
 	return param_u64("switch", 0) ? &behind_switch : &behind_ports;
 }

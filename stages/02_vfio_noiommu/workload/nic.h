@@ -41,11 +41,13 @@ struct nic {
  * struct places - PCI addresses; see common/dma/igb.py
  * @device: what is preserved
  * @other: the second device
+ * @other_port: right above it, and above no other
  * @other_vf: its first VF: an igb says that it is 128 functions further on
  */
 struct places {
 	const char *device;
 	const char *other;
+	const char *other_port;
 	const char *other_vf;
 };
 

@@ -138,6 +138,7 @@ static void rules_of_frozen_device(const struct nic *nic)
 	rule(nic, "low_power_entry", -EBUSY, vfio_low_power_enter(device));
 	rule(nic, "sysfs_reset", -EBUSY, pci_attribute_write(nic->bdf, "reset", "1"));
 	rule(nic, "sysfs_remove", -EBUSY, pci_attribute_write(nic->bdf, "remove", "1"));
+	rule(nic, "sysfs_disable", -EBUSY, pci_attribute_write(nic->bdf, "enable", "0"));
 	rule(nic, "sysfs_remove_port", -EBUSY, pci_attribute_write(PORT, "remove", "1"));
 	rule(nic, "sysfs_reset_subordinate", -EBUSY,
 	     pci_attribute_write(PORT, "reset_subordinate", "1"));
@@ -354,6 +355,43 @@ void refused_unbinding(const struct nic *nic)
 	fact("reboot.unbind", "%d", pci_driver_unbind(nic->bdf, "vfio-pci"));
 	must(kexec_load_incoming());
 	fact("reboot.while_unbinding", "%d", kexec_start());
+}
+
+static u16 command_of(const char *bdf)
+{
+	u16 command;
+
+	pci_config_read(bdf, PCI_COMMAND, PCI_COMMAND + sizeof(command), (u8 *)&command);
+	return command;
+}
+
+/* Before the device below is opened, which enables the port: whoever disables that is the last. */
+void free_other_port(void)
+{
+	must(pci_driver_unbind(places()->other_port, "pcieport"));
+}
+
+/*
+ * Where no driver is in the way, anybody may disable a port: it is not used by this kernel
+ * any more, but what is preserved below goes on writing through it.
+ */
+void rule_of_disabled_port(const struct nic *nic, const struct nic *other, int luo_fd)
+{
+	int session_fd = must(luo_create_session(luo_fd, "disabled"));
+	const char *port = places()->other_port;
+	u16 command = command_of(port), disabled;
+
+	must_be(command & PCI_COMMAND_MASTER, "%s: 0x%x", port, command);
+	must(luo_preserve_fd(session_fd, other->memfd, TOKEN_OTHER_MEMORY));
+	must(luo_preserve_fd(session_fd, other->device, TOKEN_OTHER_DEVICE));
+	must(pci_attribute_write(port, "enable", "0"));
+	disabled = command_of(port);
+	close(session_fd);
+	must(pci_attribute_write(port, "enable", "1"));
+	if (disabled != command)
+		must(pci_config_write(port, PCI_COMMAND, &command, sizeof(command)));
+	rule(nic, "sysfs_disable_port_without_driver", 0, disabled == command ? 0 : -EIO);
+	must(pci_driver_bind(port, "pcieport"));
 }
 
 /* As if nothing had been. */

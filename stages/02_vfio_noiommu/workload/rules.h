@@ -19,12 +19,14 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 39
-#define RULES_INCOMING 37
+#define RULES_OUTGOING 41
+#define RULES_INCOMING 38
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
 void rules_outgoing(const struct nic *nic, int luo_fd);
+void free_other_port(void);
+void rule_of_disabled_port(const struct nic *nic, const struct nic *other, int luo_fd);
 void preserve_others(const struct nic *other, int session_fd);
 void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
 void refused_unbinding(const struct nic *nic);

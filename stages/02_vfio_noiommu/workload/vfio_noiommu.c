@@ -139,6 +139,8 @@ static void start_other(struct outgoing *out)
 	nic->memory = ram_map(nic->memfd, nic->size);
 	nic->ring = (void *)nic->memory;
 	ram_populate(nic->memory, nic->size);
+	if (!param_lacks_something())
+		free_other_port();
 	nic_open(nic);
 	nic_place_ring(nic, OTHER_AREA, OTHER_COUNT, out->nonce);
 	nic_start(nic);
@@ -357,6 +359,8 @@ static int before_kexec(void)
 	if (param_control("receiver-off"))
 		igb_rx_enable(&out.nic.igb, false);
 	abort_repeatedly(&out.nic, &out.luo_fd, param_u64("aborts", 20));
+	if (!out.nic.ring->left_behind && !param_lacks_something())
+		rule_of_disabled_port(&out.nic, &out.other, out.luo_fd);
 	if (!preserve(&out))
 		return 0;
 	load(&out);
