@@ -137,6 +137,7 @@ INCOMING_RULES = (
     "finish_ioctl_session",
     "finish_files",
     "finish_many",
+    "retrieve_by_two_at_once",
     "no_fd_left",
     "no_fd_left_by_ioctls",
     "no_memory_left_by_ioctls",

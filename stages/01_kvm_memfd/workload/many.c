@@ -6,7 +6,10 @@
  * of folios are one chunk of what describes them (kexec_handover.h), so that it
  * takes 130,817 folios for a second one: option --folios.
  */
+#include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -27,6 +30,8 @@
 #define ABORTED_FILES 63
 #define ABORT_ROUNDS 3
 #define FILES_SESSION "many-files"
+/* A millisecond or so */
+#define MEET_SPINS 200000
 #define FOLIOS_SESSION "many-folios"
 
 /* Names as long as they may be, that differ at their end only. */
@@ -181,14 +186,60 @@ static void say(const char *what, u64 right, u64 all, long long first)
 	fact(key, "right=%llu of=%llu first-wrong=%lld", right, all, first);
 }
 
-static bool session_came(int luo_fd, u64 nonce, unsigned int number)
+/* Another thread, which asks for each session at the same moment. */
+struct rival {
+	int luo_fd, session;
+	char name[LIVEUPDATE_SESSION_NAME_LENGTH];
+	/* how often each has begun */
+	unsigned int asked, came;
+	unsigned int retrieved_twice;
+};
+
+/* Whoever gave up its CPU at once would be late: to a thread that runs, for a while. */
+static void meet(unsigned int *mine, const unsigned int *other)
 {
-	char name[LIVEUPDATE_SESSION_NAME_LENGTH] = "";
+	unsigned int spins = 0;
+
+	__atomic_add_fetch(mine, 1, __ATOMIC_SEQ_CST);
+	while (__atomic_load_n(other, __ATOMIC_SEQ_CST) < *mine)
+		if (++spins > MEET_SPINS)
+			sched_yield();
+}
+
+static void *run_rival(void *data)
+{
+	struct rival *rival = data;
+
+	for (int i = 0; i < SESSIONS; i++) {
+		meet(&rival->came, &rival->asked);
+		rival->session = luo_retrieve_session(rival->luo_fd, rival->name);
+		meet(&rival->came, &rival->asked);
+	}
+	return NULL;
+}
+
+/* One of two has it, and never both: who has it finishes it, and frees it. */
+static int retrieve_before_rival(struct rival *rival)
+{
+	int session;
+
+	meet(&rival->asked, &rival->came);
+	session = luo_retrieve_session(rival->luo_fd, rival->name);
+	meet(&rival->asked, &rival->came);
+	if (session < 0 || rival->session < 0)
+		return session < 0 ? rival->session : session;
+	/* Neither is closed: the second to be would be one that is gone. */
+	rival->retrieved_twice++;
+	return -EEXIST;
+}
+
+static bool session_came(u64 nonce, unsigned int number, struct rival *rival)
+{
 	int session;
 	bool right;
 
-	session_name(name, number);
-	session = luo_retrieve_session(luo_fd, name);
+	session_name(rival->name, number);
+	session = retrieve_before_rival(rival);
 	if (session < 0)
 		return false;
 	right = is_empty(number) ? luo_retrieve_fd(session, token_of(0)) == -ENOENT :
@@ -201,16 +252,21 @@ static bool session_came(int luo_fd, u64 nonce, unsigned int number)
 /* From the last to the first: no order is promised. */
 static void sessions_incoming(int luo_fd, u64 nonce)
 {
+	struct rival rival = { .luo_fd = luo_fd };
 	long long first = -1;
+	pthread_t thread;
 	u64 right = 0;
 
+	must(-pthread_create(&thread, NULL, run_rival, &rival));
 	for (int i = SESSIONS - 1; i >= 0; i--) {
-		if (session_came(luo_fd, nonce, i))
+		if (session_came(nonce, i, &rival))
 			right++;
 		else
 			first = i;
 	}
+	must(-pthread_join(thread, NULL));
 	say("sessions", right, SESSIONS, first);
+	rule("retrieve_by_two_at_once", 0, rival.retrieved_twice);
 }
 
 static void files_incoming(int luo_fd, u64 nonce)

@@ -6,7 +6,7 @@
 #include "workload.h"
 
 #define RULES_OUTGOING 26
-#define RULES_INCOMING 18
+#define RULES_INCOMING 19
 #define RULES_IOCTL_OUTGOING 14
 #define RULES_IOCTL_INCOMING 9
 
