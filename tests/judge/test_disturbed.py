@@ -267,9 +267,10 @@ def stood_still(folder: Path) -> None:
 
 
 def lost_end(folder: Path) -> None:
+    cpu = "RAX=0\nRIP=ffffffff81000000 RFL=00000246 CPL=0 SMM=0 HLT=1\n\n"
     look = (
         "(qemu) info status\nVM status: running\n\n"
-        "(qemu) info registers -a\nCPU#0\nRAX=0 SMM=0 HLT=1\n\nCPU#1\nRAX=0 SMM=0 HLT=1\n\n"
+        f"(qemu) info registers -a\nCPU#0\n{cpu}CPU#1\n{cpu}"
         "(qemu) info lapic 0\nISR\t (none)\n\n(qemu) info lapic 1\nISR\t 236 \n\n"
     )
     (folder / "qemu-state.txt").write_text(look * 2)
@@ -284,6 +285,20 @@ def test_a_machine_that_qemu_stopped_is_no_timeout_of_the_kernels(trial_1: Loade
 
 def test_a_machine_that_stands_still_without_that_is_a_timeout(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(stood_still)), STAGE_1).status == "TIMEOUT"
+
+
+def fewer_came(folder: Path) -> None:
+    path = folder / "dialogue.jsonl"
+    path.write_text(path.read_text().replace("right=104 of=104", "right=103 of=104"))
+
+
+def test_what_fails_where_all_cpus_go_on_fails(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited(fewer_came)), STAGE_1).status == "FAIL"
+
+
+def test_what_fails_where_qemu_forgot_a_cpu_is_disturbed(trial_1: Loader) -> None:
+    verdict = judge_trial(trial_1(edited(fewer_came, lost_end)), STAGE_1)
+    assert (verdict.status, "many_came" in verdict.why) == ("DISTURBED", True)
 
 
 def test_a_machine_that_went_on_is_not_excused_by_it(trial_1: Loader) -> None:

@@ -131,7 +131,7 @@ def on_one_image(trial: Trial, *, declared: bool) -> Trial:
     """The trial as if its outgoing kernel had been both; `declared`: the user gave one image."""
     kernel: KernelFacts = trial.setting.outgoing
     facts = {key: value for key, value in trial.sides[0].facts.items() if key.startswith("kernel.")}
-    for own in ("kernel.boot_id", "kernel.cmdline"):
+    for own in ("kernel.boot_id", "kernel.cmdline", "kernel.text"):
         facts.pop(own)
     after = trial.sides[1].model_copy(update={"facts": trial.sides[1].facts | facts})
     boots = [
