@@ -61,15 +61,16 @@ static void limit_locked_memory(u64 size)
 	must(sys(setrlimit(RLIMIT_MEMLOCK, &limit)));
 }
 
-/* What @try returns to a process that may lock @size bytes. */
+/* What @try returns, 0 for a success, to a process that may lock @size bytes. */
 static int with_limit(const struct nic *nic, u64 size, int (*try)(const struct nic *nic))
 {
 	pid_t child = must(sys(fork()));
-	int status;
+	int status, ret;
 
 	if (!child) {
 		limit_locked_memory(size);
-		_exit(-try(nic));
+		ret = try(nic);
+		_exit(ret < 0 ? -ret : 0);
 	}
 	must(sys(waitpid(child, &status, 0)));
 	must_be(WIFEXITED(status), "status 0x%x", status);
