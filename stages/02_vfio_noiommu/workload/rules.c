@@ -44,8 +44,9 @@ static unsigned int rules_tried;
 /* An outcome other than the expected one is told before the "not ok". */
 static void rule(const struct nic *nic, const char *name, long expected, long seen)
 {
-	/* Of a device that this kernel stops there are none. */
-	bool frames = param_lacks_something() || nic_gets_frames(nic);
+	/* Of a device that this kernel stops, or whose receiver is off, there are none. */
+	bool frames = param_lacks_something() || param_control("receiver-off") ||
+		      nic_gets_frames(nic);
 	char key[32];
 
 	rules_tried++;
@@ -365,15 +366,19 @@ static u16 command_of(const char *bdf)
 	return command;
 }
 
-/* Before the device below is opened, which enables the port: whoever disables that is the last. */
+/*
+ * Before the device below is opened, which enables the port: whoever disables it is the last.
+ * It stays so: a driver that comes writes to the port's command register, for which there
+ * must be no guest; see before_kexec().
+ */
 void free_other_port(void)
 {
 	must(pci_driver_unbind(places()->other_port, "pcieport"));
 }
 
 /*
- * Where no driver is in the way, anybody may disable a port: it is not used by this kernel
- * any more, but what is preserved below goes on writing through it.
+ * Where no driver is in the way, anybody may disable a port. It is not used by this kernel any
+ * more then, but what is preserved below goes on writing through it.
  */
 void rule_of_disabled_port(const struct nic *nic, const struct nic *other, int luo_fd)
 {
@@ -391,7 +396,6 @@ void rule_of_disabled_port(const struct nic *nic, const struct nic *other, int l
 	if (disabled != command)
 		must(pci_config_write(port, PCI_COMMAND, &command, sizeof(command)));
 	rule(nic, "sysfs_disable_port_without_driver", 0, disabled == command ? 0 : -EIO);
-	must(pci_driver_bind(port, "pcieport"));
 }
 
 /* As if nothing had been. */
