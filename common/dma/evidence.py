@@ -14,8 +14,9 @@ from common.record.stored_file import Count, KhoSeen, Strict
 from common.record.witnesses import Witnessed
 
 BUS_MASTER = 0x4
-MEMORY = 0x2
 """Of PCI_COMMAND: the device may write to memory."""
+MEMORY = 0x2
+"""The same: it answers at the addresses in its BARs."""
 
 
 class Socket(Strict):

@@ -154,7 +154,7 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
     """The decisive one; of attempts that all ended in what QEMU may do by chance, a failure."""
     found = _decisive(verdicts)
     struck = [
-        trial.qemu_fault is not None and verdict.why == trial.qemu_fault
+        trial.qemu_fault is not None and verdict.why.startswith(trial.qemu_fault)
         for trial, verdict in zip(trials, verdicts, strict=True)
     ]
     if found.status != "DISTURBED" or len(struck) <= _CHANCES or not all(struck):

@@ -159,14 +159,14 @@ def collect(folder: Path, *, witness: Witness) -> Trial:
 def trial_of(raw: RawTrial, *, witness: Witness) -> Trial:
     """The trial that was read. Raises UsageError where its witnesses' files are damaged."""
     with told_as_damage(raw.folder):
-        found = witness(raw)
+        found, lost = witness(raw), read_lost_interrupt(raw.folder)
         if said := blind(raw, found):
             found = found.model_copy(update={"blind": said})
         return Trial(
             setting=raw.setting,
             host=raw.host,
-            qemu_fault=read_qemu_fault(raw.folder),
-            lost_interrupt=read_lost_interrupt(raw.folder),
+            qemu_fault=read_qemu_fault(raw.folder) or lost,
+            lost_interrupt=lost,
             console=raw.console,
             sides=raw.sides,
             qmp=raw.qmp,

@@ -310,6 +310,18 @@ def test_a_fault_of_qemus_at_every_attempt_is_the_kernels(
 
     assert status(*attempts[:2]) == "DISTURBED"
     assert status(*attempts) == "FAIL"
+    went_on = tuple(
+        attempt.model_copy(
+            update={
+                "lost_interrupt": attempt.qemu_fault,
+                "setting": attempt.setting.model_copy(update={"ended": "done"}),
+                "sides": attempt.sides[:1],
+            }
+        )
+        for attempt in attempts
+    )
+    assert status(*went_on[:2]) == "DISTURBED"
+    assert status(*went_on) == "FAIL", "also where the machine went on, and a check failed"
     by_host = attempts[1].model_copy(update={"qemu_fault": None})
     assert status(attempts[0], by_host, attempts[2]) == "TIMEOUT"
 

@@ -27,6 +27,7 @@ _PRIORITY = re.compile(r"\bPPR 0x([0-9a-f]{2})\b")
 _AT = re.compile(r"^RIP=([0-9a-f]{16}) RFL=([0-9a-f]{8}) .*CPL=([0-3]) ", re.M)
 _KERNEL_HALF = 1 << 63
 _INTERRUPTS_ON = 0x200
+_HIGHEST = 0xF  # class of priority
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,13 @@ class Idle:
 
 
 def read_qemu_fault(folder: Path) -> str | None:
-    """What a trial's folder says of such a fault, in words; None when it says nothing."""
+    """What a trial's folder says of a fault that ends a machine, in words; None for nothing."""
     log = folder / "qemu.log"
     if said := _guest_never_spoke(folder):
         return said
     if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
         return f"QEMU ended by itself: {found[0]} (qemu.log)"
-    return read_lost_interrupt(folder)
+    return None
 
 
 def read_lost_interrupt(folder: Path) -> str | None:
@@ -108,18 +109,15 @@ def _idle(look: str) -> dict[int, Idle]:
     found = {}
     for number, text in _CPU.findall(answers.get("info registers -a", "")):
         where, enabled = _outside_the_kernel(text)
+        if where is None:
+            continue
         apic = answers.get(f"info lapic {number}", "")
         vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
-        priority = _PRIORITY.search(apic)
-        timer = _TIMER.search(apic)
-        due = {int(vector) for vector in vectors.get("IRR", "").split() if priority and enabled}
-        if where:
-            found[int(number)] = Idle(
-                where,
-                vectors.get("ISR", ""),
-                frozenset(v for v in due if priority and v >> 4 > int(priority[1], 16) >> 4),
-                timer and timer[1],
-            )
+        priority, timer = _PRIORITY.search(apic), _TIMER.search(apic)
+        taken_above = int(priority[1], 16) >> 4 if priority and enabled else _HIGHEST
+        waiting = map(int, vectors.get("IRR", "").split())
+        due = frozenset(vector for vector in waiting if vector >> 4 > taken_above)
+        found[int(number)] = Idle(where, vectors.get("ISR", ""), due, timer and timer[1])
     return found
 
 

@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <syslog.h>
 #include <unistd.h>
 
@@ -138,4 +139,18 @@ void say_kho_tree(void)
 	for (ssize_t i = 0; i < len; i++)
 		sprintf(hex + 2 * i, "%02x", fdt[i]);
 	fact("kho.fdt", "%s", hex);
+}
+
+/* An ioctl with a copy of its argument that the kernel can read, and not write its answer to. */
+int ioctl_read_only(int fd, unsigned long request, const void *arg, size_t size)
+{
+	void *copy = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	int ret;
+
+	must_be(copy != MAP_FAILED, "%s", errno_name(-errno));
+	memcpy(copy, arg, size);
+	must(sys(mprotect(copy, size, PROT_READ)));
+	ret = sys(ioctl(fd, request, copy));
+	must(sys(munmap(copy, size)));
+	return ret;
 }

@@ -104,6 +104,7 @@ int luo_create_session(int luo_fd, const char *name);
 int luo_retrieve_session(int luo_fd, const char *name);
 int luo_preserve_fd(int session_fd, int fd, u64 token);
 int luo_retrieve_fd(int session_fd, u64 token);
+int ioctl_read_only(int fd, unsigned long request, const void *arg, size_t size);
 int luo_finish(int session_fd);
 void say_kho_tree(void);
 

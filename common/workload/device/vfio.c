@@ -250,22 +250,25 @@ u32 vfio_irq_info(int device, u32 index)
 	return info.flags << 16 | info.count;
 }
 
+static int region_info(int device, u32 index, struct vfio_region_info *info)
+{
+	*info = (struct vfio_region_info){ .argsz = sizeof(*info), .index = index };
+	return sys(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, info));
+}
+
 /* Of one region, or 0: its size << 8 | what can be done with it. */
 u64 vfio_region_info(int device, u32 index)
 {
-	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
+	struct vfio_region_info info;
 
-	if (sys(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info)))
-		return 0;
-	return info.size << 8 | info.flags;
+	return region_info(device, index, &info) ? 0 : info.size << 8 | info.flags;
 }
 
 static int region_offset(int device, u32 index, u64 *offset)
 {
-	struct vfio_region_info info = { .argsz = sizeof(info), .index = index };
-	int ret;
+	struct vfio_region_info info;
+	int ret = region_info(device, index, &info);
 
-	ret = sys(ioctl(device, VFIO_DEVICE_GET_REGION_INFO, &info));
 	*offset = info.offset;
 	return ret;
 }

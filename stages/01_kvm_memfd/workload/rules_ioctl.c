@@ -25,20 +25,6 @@ static int session_ioctl(int fd, unsigned long request, void *arg)
 	return sys(ioctl(fd, request, arg));
 }
 
-/* A copy of the argument that the kernel can read but not write to. */
-static int ioctl_read_only(int fd, unsigned long request, const void *arg, size_t size)
-{
-	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int ret;
-
-	must_be(page != MAP_FAILED, "%s", errno_name(-errno));
-	memcpy(page, arg, size);
-	must(sys(mprotect(page, 4096, PROT_READ)));
-	ret = session_ioctl(fd, request, page);
-	must(sys(munmap(page, 4096)));
-	return ret;
-}
-
 /* 1 when the session says that it is called so. */
 static long has_name(int session, const char *name)
 {

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-only
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 
 #include <linux/iommufd.h>
 #if __has_include(<linux/iommufd_liveupdate.h>)
@@ -72,16 +71,23 @@ int iommufd_copy(int iommufd, u32 ioas, u64 from, u64 length, u64 to)
 	return sys(ioctl(iommufd, IOMMU_IOAS_COPY, &arg));
 }
 
-/* The id of the HWPT, or -errno. */
-int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
-{
 #if HAS_LIVEUPDATE
-	struct iommu_hwpt_liveupdate_restore arg = {
-		.size = sizeof(arg),
+static struct iommu_hwpt_liveupdate_restore restore_arg(u32 dev_id, u32 ioas, u64 token)
+{
+	return (struct iommu_hwpt_liveupdate_restore) {
+		.size = sizeof(struct iommu_hwpt_liveupdate_restore),
 		.dev_id = dev_id,
 		.ioas_id = ioas,
 		.hwpt_token = token,
 	};
+}
+#endif
+
+/* The id of the HWPT, or -errno. */
+int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
+{
+#if HAS_LIVEUPDATE
+	struct iommu_hwpt_liveupdate_restore arg = restore_arg(dev_id, ioas, token);
 	int ret;
 
 	ret = sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, &arg));
@@ -92,25 +98,13 @@ int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token)
 #endif
 }
 
-/* As iommufd_hwpt_restore(), from memory that the kernel can read, and not write its answer to. */
+/* The same where the answer cannot be written. */
 int iommufd_hwpt_restore_unanswered(int iommufd, u32 dev_id, u32 ioas, u64 token)
 {
 #if HAS_LIVEUPDATE
-	struct iommu_hwpt_liveupdate_restore *arg = mmap(NULL, sizeof(*arg), PROT_READ | PROT_WRITE,
-							 MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	int ret;
+	struct iommu_hwpt_liveupdate_restore arg = restore_arg(dev_id, ioas, token);
 
-	must_be(arg != MAP_FAILED, "%s", errno_name(-errno));
-	*arg = (struct iommu_hwpt_liveupdate_restore) {
-		.size = sizeof(*arg),
-		.dev_id = dev_id,
-		.ioas_id = ioas,
-		.hwpt_token = token,
-	};
-	must(sys(mprotect(arg, sizeof(*arg), PROT_READ)));
-	ret = sys(ioctl(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, arg));
-	must(sys(munmap(arg, sizeof(*arg))));
-	return ret;
+	return ioctl_read_only(iommufd, IOMMU_HWPT_LIVEUPDATE_RESTORE, &arg, sizeof(arg));
 #else
 	(void)iommufd, (void)dev_id, (void)ioas, (void)token;
 	return -ENOTTY;

@@ -193,9 +193,7 @@ static void note_time(void)
 	}
 }
 
-/*
- * Within these of so many steps, a fraction of the timer's period.
- */
+/* Within these of so many steps, a fraction of the timer's period. */
 #define RATE_STEPS	256
 #define RATE_BEGINS	1
 #define RATE_ENDS	100
