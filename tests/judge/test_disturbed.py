@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import array
 import json
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -536,3 +537,24 @@ def test_no_host_explains_a_wrong_errno(tmp_path: Path) -> None:
     assert status("silent", "-16 EBUSY and no frame") == "DISTURBED"
     assert status("wrong", "0  and frames") == "FAIL"
     assert status("both", "-22 EINVAL and no frame") == "FAIL"
+
+
+@pytest.mark.parametrize(
+    ("ahead_ms", "waits_ms", "status"),
+    [(2.3, 0, "FAIL"), (-2.3, 0, "FAIL"), (2.3, 40, "PASS"), (60.0, 40, "FAIL")],
+)
+def test_a_guests_clock_is_off_by_no_more_than_its_cpus_waited(
+    trial_1: Loader, ahead_ms: float, waits_ms: float, status: str
+) -> None:
+    """KVM adds to it what a CPU of the machine was not run for between two of KVM's readings."""
+    def edit(folder: Path) -> None:
+        khz = int(re.findall(r"# tsc\.khz=(\d+)", (folder / "dialogue.jsonl").read_text())[-1])
+        added("guest.0.clock_offset", round(ahead_ms * khz))(folder)
+        host(folder)
+        rows = [json.loads(line) for line in (folder / "host.jsonl").read_text().splitlines()]
+        rows[-1]["waits"] = {"CPU 0/TCG": waits_ms}
+        (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+    verdict = judge_trial(trial_1(edit), STAGE_1)
+    found = next(a.outcome for a in verdict.answers if a.check == "guest_clock")
+    assert found.status == status, found.seen
