@@ -8,7 +8,7 @@ that one from then on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from common.checks.live_update import INCOMING, facts_are, no_data, outcome
@@ -102,14 +102,13 @@ def _kept_pages(trial: Trial) -> int | None:
     return kho_tree.stored_pages(counted) - (end - start) // 4
 
 
-def unpinned(at_boot: int = 0) -> Check:
+def unpinned(at_boot: Callable[[Trial], int] = lambda _: 0) -> Check:
     """Nothing is left of a handover; `at_boot`: pages that the incoming kernel takes over before
     its first process says how much memory there is."""
-    most = _OWN_PAGES + at_boot
 
     def ask(trial: Trial) -> Outcome:
         answer = facts_are(INCOMING, {"pins.left": "0", "areas.left": "0"})(trial)
-        kept = _kept_pages(trial)
+        kept, most = _kept_pages(trial), _OWN_PAGES + at_boot(trial)
         if answer.status != "PASS" or kept is None:
             return answer
         return outcome(

@@ -35,6 +35,9 @@ class MachineView(Protocol):
     ports: Mapping[str, Path]
     """Sockets of the spec's virtio ports, by name."""
 
+    def ask_qemu(self, question: str) -> str:
+        """QEMU's answer on its human monitor; to most commands that succeed nothing."""
+
 
 HostHelperFactory = Callable[[MachineView], AbstractContextManager[HostHelper]]
 

@@ -547,6 +547,7 @@ def test_a_guests_clock_is_off_by_no_more_than_its_cpus_waited(
     trial_1: Loader, ahead_ms: float, waits_ms: float, status: str
 ) -> None:
     """KVM adds to it what a CPU of the machine was not run for between two of KVM's readings."""
+
     def edit(folder: Path) -> None:
         khz = int(re.findall(r"# tsc\.khz=(\d+)", (folder / "dialogue.jsonl").read_text())[-1])
         added("guest.0.clock_offset", round(ahead_ms * khz))(folder)

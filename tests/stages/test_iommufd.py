@@ -74,6 +74,9 @@ def test_the_recording_passes(trial: Callable[..., Trial]) -> None:
         ("vtd_dmar_enable enable 1", 1500, {"never_off"}),
         ("vtd_reg_dmar_root addr 0x1000 scalable 0", 1500, {"one_handover"}),
         ("vtd_reg_dmar_root addr 0x1000 scalable 0", -3000, {"one_handover"}),
+        ("vtd_ir_enable enable 0", 100, {"remapping_on"}),
+        ("vtd_ir_enable enable 1", 1500, {"remapping_on"}),
+        ("vtd_reg_ir_root addr 0x1000 size 0x100", 1500, {"remapping_on"}),
         ("vtd_dmar_fault sid 0x100 fault 5 addr 0x10000201000 write 1", 900, {"no_other_fault"}),
         ("vtd_dmar_fault sid 0x200 fault 5 addr 0x10000201000 write 1", 900, set()),
         ("pci_cfg_write igb 01:00.0 @0x4 <- 0x503", -20, {"bus_mastering_kept"}),
@@ -176,6 +179,54 @@ def test_a_fault_after_the_map_is_one_until_it_is_detached(
         traced("vtd_dmar_fault sid 0x100 fault 5 addr 0x10000201000 write 1", ms=ms)(folder)
 
     assert fallen(trial(fault)) == checks
+
+
+def delivered(address: int) -> Edit:
+    """A request at this address, and what became of it, more in QEMU's trace."""
+
+    def edit(folder: Path) -> None:
+        for event in (
+            f"vtd_ir_remap_msi_req addr {address:#x} data 0x2",
+            f"vtd_ir_remap_msi (addr {address:#x}, data 0x2) -> (addr 0xfee01008, data 0x4031)",
+        ):
+            traced(event, ms=900)(folder)
+
+    return edit
+
+
+@pytest.mark.parametrize(
+    ("address", "checks"),
+    [
+        (0xFEE80010, {"requests_blocked"}),
+        (0xFEE8003C, {"requests_blocked"}),
+        # In compatibility format, and of somebody else.
+        (0xFEE80000, set()),
+        (0xFEE00030, set()),
+    ],
+)
+def test_an_interrupt_that_the_device_got_through_falls(
+    trial: Callable[..., Trial], address: int, checks: set[str]
+) -> None:
+    assert fallen(trial(delivered(address))) == checks
+
+
+@pytest.mark.parametrize(
+    ("edit", "checks"),
+    [
+        (without("vtd_ir_remap_msi"), {"requests_blocked"}),
+        (without("vtd_ir_enable"), {"remapping_on"}),
+        (without("vtd_reg_ir_root"), {"remapping_on"}),
+        (
+            said("unmapped.interrupts=0xfee80000", "unmapped.interrupts=0xfee90000"),
+            {"requests_blocked"},
+        ),
+        (said("unmapped.interrupts=", "unmapped.others="), {"requests_blocked"}),
+    ],
+)
+def test_without_requests_or_remapping_there_is_no_pass(
+    trial: Callable[..., Trial], edit: Edit, checks: set[str]
+) -> None:
+    assert fallen(trial(edit)) == checks
 
 
 def test_faults_before_the_gap_are_none_in_it(trial: Callable[..., Trial]) -> None:

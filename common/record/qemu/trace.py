@@ -35,6 +35,12 @@ TEXTS = {
     "e1000x_rx_can_recv_disabled": re.compile(r"link_up: [01], rx_enabled [01], pci_master [01]"),
     "vtd_dmar_enable": re.compile(r"enable [01]"),
     "vtd_reg_dmar_root": re.compile(r"addr (0x[0-9a-f]+) scalable [01]"),
+    "vtd_ir_enable": re.compile(r"enable [01]"),
+    "vtd_reg_ir_root": re.compile(r"addr (0x[0-9a-f]+) size 0x[0-9a-f]+"),
+    "vtd_ir_remap_msi_req": re.compile(r"addr (0x[0-9a-f]+) data 0x[0-9a-f]+"),
+    "vtd_ir_remap_msi": re.compile(
+        r"\(addr (0x[0-9a-f]+), data 0x[0-9a-f]+\) -> \(addr 0x[0-9a-f]+, data 0x[0-9a-f]+\)"
+    ),
     "vtd_dmar_fault": re.compile(r"sid (0x[0-9a-f]+) fault (\d+) addr (0x[0-9a-f]+) write ([01])"),
     "e1000e_irq_msix_notify_vec": re.compile(r"MSI-X notify vector (0x[0-9a-f]+)"),
     "e1000e_irq_msix_notify_postponed_vec": re.compile(r"Sending MSI-X postponed by EITR\[(\d+)\]"),

@@ -9,6 +9,20 @@
 
 #define MAP_FLAGS (IOMMU_IOAS_MAP_FIXED_IOVA | IOMMU_IOAS_MAP_READABLE | IOMMU_IOAS_MAP_WRITEABLE)
 
+#define ALLOW_UNSAFE "/sys/module/iommufd/parameters/allow_unsafe_interrupts"
+
+/* Where the machine does not remap interrupts no device is isolated, and iommufd takes none. */
+void iommufd_allow_no_remapping(void)
+{
+	int fd;
+
+	if (param_u64("intremap", 0))
+		return;
+	fd = must(sys(open(ALLOW_UNSAFE, O_WRONLY | O_CLOEXEC)));
+	must(sys(write(fd, "Y", 1)));
+	close(fd);
+}
+
 int iommufd_open(void)
 {
 	return sys(open("/dev/iommu", O_RDWR | O_CLOEXEC));

@@ -4,6 +4,7 @@
 
 #include "workload.h"
 
+void iommufd_allow_no_remapping(void);
 int iommufd_open(void);
 int iommufd_ioas_alloc(int iommufd);
 int iommufd_map_file(int iommufd, u32 ioas, int fd, u64 start, u64 length, u64 iova);

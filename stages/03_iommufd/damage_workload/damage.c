@@ -43,6 +43,7 @@ static void start_device(void)
 
 static int before_kexec(void)
 {
+	iommufd_allow_no_remapping();
 	memory->pages = MEMORY_SIZE / RING_PAGE_SIZE;
 	make_files(files);
 	start_device();
@@ -96,6 +97,7 @@ static int after_kexec(void)
 {
 	int luo_fd = luo_open();
 
+	iommufd_allow_no_remapping();
 	memory->pages = MEMORY_SIZE / RING_PAGE_SIZE;
 	fact("luo", "%d", luo_fd < 0 ? luo_fd : 0);
 	take_over(files, luo_fd);

@@ -16,7 +16,9 @@ from iommufd.reasons import (
     given_away,
     goes_on_faulting,
     iova_in_ram,
+    no_table_between,
     other_left_alone,
+    remapping_turned_off,
     replaced,
     still_mapped,
     still_there,
@@ -161,6 +163,45 @@ CONTROLS = (
         may_break=None,
         reason=reason(panicked("translates for preserved devices, and must not be")),
         holds=(checks.ONE_QEMU,),
+    ),
+    Control(
+        name="interrupts-patch-off",
+        what="kernels without the patch that blocks interrupt requests at kexec: the table of the"
+        " outgoing kernel stays in use",
+        without_patch="0023-iommu-vt-d-Block-interrupt",
+        breaks=frozenset({"remapping_on"}),
+        reason=reason(no_table_between),
+        holds=(STILL_ON,),
+    ),
+    Control(
+        name="remapping-patch-off",
+        what="an incoming kernel without the patch that leaves interrupt remapping on: it turns it"
+        " off and on again",
+        without_patch="0024-iommu-vt-d-Keep-interrupt",
+        incoming_only=True,
+        breaks=frozenset({"remapping_on"}),
+        # By a request that falls into the moment.
+        may_break=frozenset({"requests_blocked"}),
+        reason=reason(remapping_turned_off(by="incoming")),
+        holds=(STILL_ON,),
+    ),
+    Control(
+        name="remapping-off-at-kexec",
+        what="an outgoing kernel that turns interrupt remapping off at the kexec: the device's"
+        " requests get through until the incoming kernel turns it on",
+        with_patch="faults/remapping-off-at-kexec.patch",
+        breaks=frozenset({"remapping_on", "requests_blocked"}),
+        reason=reason(remapping_turned_off(by="outgoing")),
+        holds=(STILL_ON,),
+    ),
+    Control(
+        name="remapping-off-in-incoming",
+        what="the incoming kernel is told intremap=off: it must stop rather than continue",
+        cmdline=lambda words: (*words, "stage.incoming=intremap=off"),
+        breaks=frozenset({"remapping_on", "no_splat", "both_sides_ended_well"}),
+        may_break=None,
+        reason=reason(panicked("interrupt remapping was handed over, and must not be off")),
+        holds=(STILL_ON, checks.ONE_QEMU),
     ),
     _skew(
         "iommu-list",

@@ -78,11 +78,32 @@ class Translation(Stored):
     """Faults where the device had just written, and was led again; None when nobody led it."""
 
 
+class Requests(Stored):
+    """Interrupt requests that the device sent, in the format that is remapped; times as above."""
+
+    count: int
+    in_gap: int
+    delivered: int
+    """Those that became an interrupt."""
+    first: float
+    last: float
+
+
+class Remapping(Stored):
+    """What QEMU's trace has of interrupt remapping; times in ms after "Starting new kernel"."""
+
+    enables: tuple[tuple[float, bool], ...]
+    tables: tuple[tuple[float, str], ...]
+    requests: Requests | None
+    """Where the workload has led the device; None for none."""
+
+
 class TranslationEvidence(DmaEvidence):
     """Of a stage with an IOMMU."""
 
     tables: tuple[Look, ...]
     translation: Translation
+    remapping: Remapping
 
     def unseen(self, sides: Sequence[Side]) -> str | None:
         """The workload waited for a look at the tables, and there is none."""

@@ -33,6 +33,7 @@ TRANSLATION: dict[str, Promise] = {
     "domain_id_reserved": IOMMU,
     "device_retrieved": RESTORED,
     "other_blocked": LINUX,
+    "remapping_on": IOMMU,
 }
 PROMISES: dict[str, Promise] = {
     **LIVE_UPDATE,
@@ -43,6 +44,7 @@ PROMISES: dict[str, Promise] = {
     "driven": RUNNING,
     "above_ram": SUITE,
     "unmapped_faulted": RUNNING,
+    "requests_blocked": RUNNING,
     "canary": RUNNING,
     "reuse_faults": RESTORED,
     "unmap_faults": RESTORED,

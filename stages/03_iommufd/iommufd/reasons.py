@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from common.checks.live_update import INCOMING, OUTGOING, no_data, outcome
 from common.checks.model import Outcome
@@ -11,6 +12,7 @@ from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.checks import PAGE, landed_by_cache, unmapped_page
 from iommufd.evidence import TranslationEvidence
+from iommufd.interrupts import remapping_of
 from iommufd.looks import faults, snapshot, tables, translation_of
 
 
@@ -25,6 +27,42 @@ def turned_off(trial: Trial) -> Outcome:
         expected="translation disabled",
         seen=f"translation disabled at {off[0]:+.0f} ms" if off else "never disabled",
         evidence="qemu-trace.log, vtd_dmar_enable",
+    )
+
+
+def remapping_turned_off(*, by: str) -> Callable[[Trial], Outcome]:
+    """QEMU saw interrupt remapping disabled by the outgoing or the incoming kernel."""
+
+    def ask(trial: Trial) -> Outcome:
+        incoming, found = translation_of(trial).incoming, remapping_of(trial).enables
+        left = trial.seen(TranslationEvidence).left_ms
+        if incoming is None or left is None or not found:
+            return no_data("vtd_ir_enable in qemu-trace.log, or no kexec", expected="a disable")
+        off = [ms for ms, on in found if not on and ms > left]
+        return outcome(
+            bool(off) and (off[0] > incoming) == (by == "incoming"),
+            expected=f"interrupt remapping disabled by the {by} kernel",
+            seen=f"disabled at {off[0]:+.0f} ms, the incoming kernel's first line at"
+            f" {incoming:+.0f} ms"
+            if off
+            else "never disabled",
+            evidence="qemu-trace.log, vtd_ir_enable",
+        )
+
+    return ask
+
+
+def no_table_between(trial: Trial) -> Outcome:
+    """The IOMMU was given no other table between the last look at the old kernel and the new."""
+    incoming, left = translation_of(trial).incoming, trial.seen(TranslationEvidence).left_ms
+    if incoming is None or left is None:
+        return no_data("no kexec", expected="no table set")
+    between = [table for ms, table in remapping_of(trial).tables if left < ms < incoming]
+    return outcome(
+        not between,
+        expected="no interrupt remapping table set by the outgoing kernel as it ends",
+        seen=", ".join(between) or "none",
+        evidence="qemu-trace.log, vtd_reg_ir_root",
     )
 
 

@@ -14,9 +14,13 @@ from common.record.evidence import Trial
 from iommufd.looks import faults, snapshot, tables
 
 _RELEASED = ("hwpt", "unmap", "ioas", "open")
-# The handover root, and the context table of the one bus that has preserved devices (03/0006).
-_TABLES_AT_BOOT = 2
 _UNPINNED = "VmPin=0 VmLck=0"
+
+
+def _tables_at_boot(trial: Trial) -> int:
+    """The handover root, and the context table of the one bus that has preserved devices (03/0006);
+    the interrupt remapping table without entries (03/0023)."""
+    return 2 + int(trial.setting.options["intremap"])
 
 
 def _detached_blocked(trial: Trial) -> Outcome:
@@ -107,6 +111,6 @@ RELEASED = Claim(
             _all_given_back,
         ),
         LET_GO,
-        unpinned(_TABLES_AT_BOOT),
+        unpinned(_tables_at_boot),
     ),
 )

@@ -28,6 +28,7 @@ from common.record.qemu.trace import TEXTS, TraceEvent, parse
 from common.record.raw import RawTrial
 from common.record.stored_file import in_order, read_json
 from common.record.trial_files import TrialFile
+from iommufd import remapping
 from iommufd.evidence import Faults, Look, Table, Translation, TranslationEvidence
 
 TRACES = (
@@ -35,6 +36,7 @@ TRACES = (
     "vtd_dmar_enable",
     "vtd_reg_dmar_root",
     "vtd_dmar_fault",
+    *remapping.TRACES,
 )
 TABLES = "tables.json"
 TABLES_FILE = TrialFile(TABLES, needed=False)
@@ -47,6 +49,8 @@ FILES = (
 """What trials of the stage leave."""
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
+# A serial line's interrupts are requests as well: thousands, where the workload speaks.
+_REQUESTS_FROM, _REQUESTS_TO = "# await kho-reboot", "# await snapshot-booted"
 # What begins with which word of the incoming side, after the proof.
 _WINDOWS = (
     ("reused", "again.first"),
@@ -71,6 +75,7 @@ class TranslationWitness(FrameWitness):
         super().__init__(machine)
         self._first_again = 0
         self._looks: list[Look] = []
+        self._trace_requests(on=False)
 
     def on_line(self, text: str) -> None:
         """Also send again, for what is unmapped and mapped, and look at tables."""
@@ -83,6 +88,12 @@ class TranslationWitness(FrameWitness):
             self.stop()
         elif text.startswith(_SNAPSHOT):
             self._look(text.removeprefix(_SNAPSHOT))
+        if text in (_REQUESTS_FROM, _REQUESTS_TO):
+            self._trace_requests(on=text == _REQUESTS_FROM)
+
+    def _trace_requests(self, *, on: bool) -> None:
+        for event in set(remapping.REQUESTS).intersection(self.machine.spec.traces):
+            self.machine.ask_qemu(f"trace-event {event} {'on' if on else 'off'}")
 
     def watcher_options(self) -> list[object]:
         """The root table that the IOMMU is using."""
@@ -162,6 +173,7 @@ def read_witness(raw: RawTrial) -> TranslationEvidence:
     return TranslationEvidence(
         **dict(frame_witness.read_witness(raw)),
         tables=tuple(looks),
+        remapping=remapping.read_remapping(raw.trace, raw.sides, zero),
         translation=Translation(
             enables=tuple((_ms(t, zero), on) for t, on in _enables(raw.trace)),
             roots=tuple((_ms(t, zero), address) for t, address in _roots(raw.trace)),

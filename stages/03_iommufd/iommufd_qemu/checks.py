@@ -22,6 +22,7 @@ from common.guest.linux_checks import (
 )
 from common.record.evidence import Trial
 from iommufd.checks import NO_OTHER_FAULT, OTHER_BLOCKED, STAYS_ON, TAKEN_OVER
+from iommufd.interrupts import REMAPPING_ON
 from iommufd.looks import tables
 from iommufd_qemu.witness import NicEvidence
 
@@ -315,6 +316,12 @@ CLAIMS = (
             NO_OTHER_FAULT,
         ),
         said.STAYS_ON,
+    ),
+    Claim(
+        "interrupt remapping never off",
+        "The NIC is isolated by interrupt remapping throughout: while one kernel ends and the next"
+        " one begins, a table without entries blocks its requests.",
+        (REMAPPING_ON,),
     ),
     Claim(
         "the same tables, taken over in place",

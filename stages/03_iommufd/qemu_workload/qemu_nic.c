@@ -312,6 +312,7 @@ static int before_kexec(void)
 	u64 start;
 	u32 head;
 
+	iommufd_allow_no_remapping();
 	out.luo = luo_must_open();
 	qemu_mount();
 	allow_large_pages();
@@ -590,6 +591,7 @@ static int after_kexec(void)
 {
 	static struct incoming in = { .iommufd = -1, .device = -1 };
 
+	iommufd_allow_no_remapping();
 	in.luo = luo_must_open();
 	qemu_mount();
 	qemu_read_ahead();

@@ -12,14 +12,20 @@
 #define CANARY 0xca
 
 /*
- * Descriptors that lead nowhere: one each quarter of a second, from half a second
+ * Descriptors that lead nowhere: one each eighth of a second, from half a second
  * after the frame that comes next on, as long as half of the ring lasts. Some of
  * them are in the gap, however long the host takes to get there. The IOVA is the
  * address of a page of real memory.
+ *
+ * Where interrupts are remapped every other one leads to where interrupt requests
+ * go. No CPU has the APIC ID in that address, and no kernel uses the entries of the
+ * remapping table that it stands for: should a request get through, the machine
+ * goes on, and the host counts it.
  */
 #define UNMAPPED_FIRST (RATE / 2)
-#define UNMAPPED_STEP (RATE / 4)
-#define UNMAPPED_MOST 60
+#define UNMAPPED_STEP (RATE / 8)
+#define UNMAPPED_MOST 120
+#define INTERRUPTS 0xfee80000ull
 
 /* Of what is available: the rest is for those who want to go on meanwhile. */
 #define HOG_PERCENT 80
@@ -167,13 +173,16 @@ void unmap_some_descriptors(const struct nic *nic)
 	u32 head = igb_rx_head(&nic->igb), waiting = (head + COUNT - nic->reader->next) % COUNT;
 	u64 first = nic->reader->sequence + waiting + UNMAPPED_FIRST;
 	u32 count = (COUNT / 2 - UNMAPPED_FIRST) / UNMAPPED_STEP;
+	bool interrupts = param_u64("intremap", 0);
 
 	if (count > UNMAPPED_MOST)
 		count = UNMAPPED_MOST;
 	for (u32 i = 0; i < count; i++)
 		reader_descriptor(nic->memory, (head + UNMAPPED_FIRST + i * UNMAPPED_STEP) % COUNT)
-			->read.packet = nic->reader->canary;
+			->read.packet = interrupts && i % 2 ? INTERRUPTS : nic->reader->canary;
 	fact("unmapped.iova", "0x%llx", nic->reader->canary);
+	if (interrupts)
+		fact("unmapped.interrupts", "0x%llx", INTERRUPTS);
 	if (!param_control("unmapped-undeclared"))
 		fact("unmapped.frames", "%u from %llu, each %llu", count, first, UNMAPPED_STEP);
 }

@@ -180,6 +180,7 @@ static int before_kexec(void)
 	static struct nic nic = { .bdf = DEVICE }, other = { .bdf = OTHER_DEVICE, .canary = -1 };
 	int luo = luo_must_open();
 
+	iommufd_allow_no_remapping();
 	report_iommu_pages("iommu_pages.before");
 	nic_new_memory(&nic);
 	canary_new(&nic);
@@ -450,6 +451,7 @@ static int after_kexec(void)
 	int luo = luo_must_open(), session;
 	u64 before;
 
+	iommufd_allow_no_remapping();
 	report_iommu_pages("iommu_pages.boot");
 	await("snapshot-booted");
 	if (!param_control("other-left"))
