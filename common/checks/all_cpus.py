@@ -25,9 +25,10 @@ def _all_cpus(trial: Trial) -> Outcome:
     machine = _of_machine(trial.setting.argv)
     if any(_FEWER.match(word) for word in trial.setting.append):
         machine = told[0]
-    expected = f"{machine} CPUs on both sides"
+    expected = f"{machine} CPUs on both sides, booted on the same one"
     if machine is None or None in told:
         return no_data("facts cpus on both sides, -smp in trial.json", expected=expected)
+    first = [side.facts.get("boot_cpu") if side else None for side in map(trial.side, _SIDES)]
     seen = [cpus_seen(trial, name) for name in _SIDES]
     # Of a kernel that somebody else built the host does not know where to look.
     agreed = all(count in (None, machine) for count in seen)
@@ -36,10 +37,10 @@ def _all_cpus(trial: Trial) -> Outcome:
         for said, count in zip(told, seen, strict=True)
     )
     return outcome(
-        told == [machine, machine] and agreed,
+        told == [machine, machine] and agreed and first[0] == first[1],
         expected=expected,
-        seen=counts,
-        evidence="facts cpus; cpu-samples.jsonl",
+        seen=counts + (f"; on CPU {first[0]}, then {first[1]}" if first[0] != first[1] else ""),
+        evidence="facts cpus, boot_cpu; cpu-samples.jsonl",
     )
 
 

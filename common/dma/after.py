@@ -125,6 +125,18 @@ def unpinned(at_boot: Callable[[Trial], int] = lambda _: 0) -> Check:
     )
 
 
+INTERRUPTS_ARRIVE = Check(
+    "interrupts_arrive",
+    "Does one interrupt arrive for each that is asked for, by INTx and by MSI-X?",
+    facts_are(INCOMING, {"device.interrupts": "intx=1 msix=1"}),
+    timed=True,
+)
+IDLE_WHEN_CLOSED = Check(
+    "idle_when_closed",
+    "Is it disabled, asleep, and kept for vfio-pci when nobody has it open?",
+    facts_are(INCOMING, {"device.let_go": "enabled 0, suspended, for vfio-pci"}),
+    timed=True,
+)
 LET_GO = Check("let_go", "Was it stopped when its owner released it?", _let_go)
 LANDS_AFTER = Check(
     "dma_after",

@@ -395,11 +395,12 @@ def always_configured(trial: Trial) -> Outcome:
 
 
 def _same_config(trial: Trial) -> Outcome:
-    """Of the device all of it, in the device and as vfio shows it; of the bridges the headers, and
-    the drivers of the first one's services."""
+    """Of the device all of it, in the device and as vfio shows it; of the bridges the headers, what
+    is set up in their PCI Express capabilities, how often each is enabled, and the drivers of the
+    first one's services."""
     keys = ("device.bdf", "device.path", "device.config", "device.capabilities")
     more = ("device.vfio_config", "device.vfio_info", "port.config", "port.services")
-    answer = _same_facts(*keys, *more, "bridges.config")(trial)
+    answer = _same_facts(*keys, *more, "bridges.config", "device.functions")(trial)
     if answer.status == "PASS":
         return meanwhile if (meanwhile := always_configured(trial)).fell else answer
     if answer.status != "FAIL" or not answer.evidence.endswith(("config", "capabilities")):

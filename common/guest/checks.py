@@ -51,6 +51,21 @@ def ram_size(trial: Trial) -> Outcome:
     return outcome(seen == wanted, expected=wanted, seen=seen, evidence="incoming fact ram.size")
 
 
+def ram_huge(trial: Trial) -> Outcome:
+    """The kernel counts as many large pages of the memory's, when it is there, as when it was
+    made."""
+    sides = both(trial)
+    seen = [side.facts.get("ram.huge_kb") if side else None for side in sides or (None, None)]
+    if None in seen:
+        return no_data("facts ram.huge_kb", expected="as many large pages")
+    return outcome(
+        seen[0] == seen[1],
+        expected=f"ShmemHugePages grows by {seen[0]} kB",
+        seen=f"by {seen[1]} kB",
+        evidence="facts ram.huge_kb",
+    )
+
+
 def ram_equal(trial: Trial) -> Outcome:
     """Every page's digest equal, as the workload found; 64 range digests compared here."""
     sides = both(trial)

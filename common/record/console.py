@@ -35,6 +35,10 @@ OF_TIME = re.compile(
     r"clocksource: .*unstable|hrtimer: interrupt took"
 )
 _VERSION = re.compile(r"Linux version (\S+) ")
+# "usable" until 6.19
+_RAM = re.compile(
+    r"BIOS-e820: \[mem (0x[0-9a-f]{1,16})-(0x[0-9a-f]{1,16})\] (?:System RAM|usable)$"
+)
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
 _KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")
 _LUO = re.compile(r"luo: Retrieved live update data, liveupdate number: ([0-9]{1,9})\b")
@@ -60,6 +64,8 @@ class Boot(Stored):
     """Of the line, counted from 1: lines that came at once have one stamp."""
     release: str
     banner: str
+    ram: tuple[str, ...] = ()
+    """Ranges of RAM in the map that it was given, as `0x100000-0x273dffff`; x86 alone says them."""
 
 
 class Splat(Stored):
@@ -140,6 +146,9 @@ def parse(lines: Iterable[Line]) -> Console:
         text = strip_prefix(line.text)
         if match := _VERSION.match(text):
             boots.append(Boot(t=line.t, number=number, release=match[1], banner=text))
+        elif (match := _RAM.match(text)) and boots:
+            ram = (*boots[-1].ram, f"{int(match[1], 16):#x}-{int(match[2], 16):#x}")
+            boots[-1] = boots[-1].model_copy(update={"ram": ram})
         elif _JUMP.search(text):
             kexecs.append(line.t)
             kexec_lines.append(number)

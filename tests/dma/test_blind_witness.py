@@ -29,7 +29,9 @@ def hear(folder: Path, lines: Sequence[str], *, pid: int = 1) -> None:
         scratch=folder,
         process=SimpleNamespace(pid=pid),
         ports={},
-        spec=SimpleNamespace(cmdline="stage.nonce=5afe stage.rate=100", devices=igb_devices({})),
+        spec=SimpleNamespace(
+            cmdline="stage.nonce=5afe stage.rate=100", devices=igb_devices({}), traces=()
+        ),
     )
     with load_stage(3).helper(machine) as helper:
         for line in lines:

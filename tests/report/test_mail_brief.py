@@ -97,7 +97,7 @@ def test_a_demo_of_five_stages_is_short(demo: Demo) -> None:
     for stage in (one.stage for one in demo):
         assert all(claim.brief in body for claim in stage.claims)
     assert all(one.seal in body for one in demo)
-    assert "02_vfio_noiommu: 42 patches, digest" in body
+    assert "02_vfio_noiommu: 44 patches, digest" in body
     assert "03_iommufd: 24 patches, digest" in body
     assert "Anomalies none; no splat on" in body
     assert "-by:" not in body.lower()
@@ -227,7 +227,7 @@ def test_series_are_told_apart_by_their_numbers(demo: Demo) -> None:
     (main,) = one.run.trials
     kernel = main.setting.outgoing
     found = applied_series(kernel, main.setting, one.stage)
-    assert [(s.name, s.count) for s in found] == [("02_vfio_noiommu", 42), ("03_iommufd", 24)]
+    assert [(s.name, s.count) for s in found] == [("02_vfio_noiommu", 44), ("03_iommufd", 24)]
     edited = kernel.model_copy(update={"patches": (*kernel.patches[:-1], "0024-x.patch 0123")})
     other = applied_series(edited, main.setting, one.stage)
     assert other[0] == found[0]
@@ -236,5 +236,5 @@ def test_series_are_told_apart_by_their_numbers(demo: Demo) -> None:
     given = main.setting.model_copy(update={"series": "/home/jane/theirs"})
     assert [s.name for s in applied_series(kernel, given, one.stage)] == ["theirs", "theirs"]
     assert re.fullmatch(
-        r"theirs: 42 patches, digest [0-9a-f]{12}", str(applied_series(kernel, given, one.stage)[0])
+        r"theirs: 44 patches, digest [0-9a-f]{12}", str(applied_series(kernel, given, one.stage)[0])
     )

@@ -120,6 +120,7 @@ def test_without_looks_there_is_no_answer(trial: Callable[..., Trial]) -> None:
     assert fallen(trial(forget)) == {
         *("root_taken_over", "same_entry", "same_table", "above_ram", "domain_id_reserved"),
         *("unmap_faults", "map_lands", "pinned", "detached_blocked", "all_given_back"),
+        "own_domain_again",
     }
 
 

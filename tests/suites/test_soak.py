@@ -322,6 +322,17 @@ def test_a_fault_of_qemus_at_every_attempt_is_the_kernels(
     )
     assert status(*went_on[:2]) == "DISTURBED"
     assert status(*went_on) == "FAIL", "also where the machine went on, and a check failed"
+    assertion = "QEMU ended by itself: iotlb_to_section: Assertion `x' failed (qemu.log)"
+    ended = tuple(
+        attempt.model_copy(
+            update={
+                "qemu_fault": assertion,
+                "setting": attempt.setting.model_copy(update={"ended": "gone"}),
+            }
+        )
+        for attempt in attempts
+    )
+    assert status(*ended) == "DISTURBED", "whatever a kernel does, an assertion is QEMU's"
     by_host = attempts[1].model_copy(update={"qemu_fault": None})
     assert status(attempts[0], by_host, attempts[2]) == "TIMEOUT"
 

@@ -18,6 +18,8 @@ from pathlib import Path
 
 from common.record.stored_file import read_text
 
+ENDED = "QEMU ended by itself"
+"""How words of a fault begin that is QEMU's, whatever the machine did."""
 _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
@@ -49,7 +51,7 @@ def read_qemu_fault(folder: Path) -> str | None:
     if said := _guest_never_spoke(folder):
         return said
     if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
-        return f"QEMU ended by itself: {found[0]} (qemu.log)"
+        return f"{ENDED}: {found[0]} (qemu.log)"
     return None
 
 

@@ -36,7 +36,7 @@ TEXTS = {
     "vtd_dmar_enable": re.compile(r"enable [01]"),
     "vtd_reg_dmar_root": re.compile(r"addr (0x[0-9a-f]+) scalable [01]"),
     "vtd_ir_enable": re.compile(r"enable [01]"),
-    "vtd_reg_ir_root": re.compile(r"addr (0x[0-9a-f]+) size 0x[0-9a-f]+"),
+    "vtd_reg_ir_root": re.compile(r"addr (0x[0-9a-f]+) size (0x[0-9a-f]+)"),
     "vtd_ir_remap_msi_req": re.compile(r"addr (0x[0-9a-f]+) data 0x[0-9a-f]+"),
     "vtd_ir_remap_msi": re.compile(
         r"\(addr (0x[0-9a-f]+), data 0x[0-9a-f]+\) -> \(addr 0x[0-9a-f]+, data 0x[0-9a-f]+\)"

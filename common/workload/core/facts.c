@@ -260,6 +260,19 @@ static void set_wall_clock_ahead(void)
 	must(sys(clock_settime(CLOCK_REALTIME, &now)));
 }
 
+/* The first CPU that this kernel knows: the one that it was started on. */
+static void report_boot_cpu(void)
+{
+	FILE *file = must_be_memory(fopen("/proc/cpuinfo", "re"));
+	char line[256], id[32] = "not said";
+
+	while (fgets(line, sizeof(line), file))
+		if (sscanf(line, "initial apicid : %31s", id) == 1)
+			break;
+	fclose(file);
+	fact("boot_cpu", "%s", id);
+}
+
 void print_common_facts(enum side side)
 {
 	struct utsname name;
@@ -275,6 +288,7 @@ void print_common_facts(enum side side)
 	fact_from_file("kernel.taint", "/proc/sys/kernel/tainted");
 	fact("mem.total_kb", "%llu", meminfo_kb("MemTotal"));
 	fact("cpus", "%ld", sysconf(_SC_NPROCESSORS_ONLN));
+	report_boot_cpu();
 	fact_tsc_khz();
 	if (side == SIDE_INCOMING && param_control("wall-clock-ahead"))
 		set_wall_clock_ahead();

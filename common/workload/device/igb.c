@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /*
- * Register numbers and bits are those of the Intel 82576 datasheet. Nothing
- * here uses interrupts or sends.
+ * Register numbers and bits are those of the Intel 82576 datasheet. Nothing here
+ * sends.
  */
 #include "igb.h"
 
@@ -15,6 +15,10 @@
 #define IGB_MDIC_PHY_1 (1u << 21)
 #define IGB_MDIC_WRITE 0x04000000u
 #define IGB_MDIC_READY 0x10000000u
+#define IGB_ICR 0x00c0
+#define IGB_CAUSE_LINK 0x00000004u
+#define IGB_ICS 0x00c8
+#define IGB_IMS 0x00d0
 #define IGB_IMC 0x00d8
 #define IGB_RCTL 0x0100
 #define IGB_RCTL_ENABLE 0x00000002u
@@ -150,4 +154,19 @@ void igb_ring_state(const struct igb *igb, struct igb_ring_state *state)
 		.srrctl = igb_read(igb, IGB_SRRCTL0),
 		.scratch = igb_read(igb, IGB_RAL15),
 	};
+}
+
+/* Whichever way interrupts take: one that nothing has caused. All that was is forgotten first. */
+void igb_interrupt(const struct igb *igb)
+{
+	(void)igb_read(igb, IGB_ICR);
+	igb_write(igb, IGB_IMS, IGB_CAUSE_LINK);
+	igb_write(igb, IGB_ICS, IGB_CAUSE_LINK);
+}
+
+/* It is over, and no other one comes. */
+void igb_interrupt_end(const struct igb *igb)
+{
+	igb_write(igb, IGB_IMC, ~0u);
+	(void)igb_read(igb, IGB_ICR);
 }

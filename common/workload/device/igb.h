@@ -34,11 +34,15 @@ u32 igb_rx_head(const struct igb *igb);
 u32 igb_rx_tail(const struct igb *igb);
 u32 igb_rx_good_packets(const struct igb *igb);
 void igb_set_scratch(const struct igb *igb, u32 value);
+void igb_interrupt(const struct igb *igb);
+void igb_interrupt_end(const struct igb *igb);
 void igb_ring_state(const struct igb *igb, struct igb_ring_state *state);
 
 /* igb_report.c */
 void report_vfio_config(int device);
 void report_vfio_info(int device);
+void report_let_go(const char *bdf);
 void igb_report(const struct igb *igb, const char *bdf);
+void igb_report_interrupts(const struct igb *igb, int device);
 
 #endif

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-only
 /* What has to be the same on both sides of the kexec, read from where it is. */
+#include <fcntl.h>
 #include <glob.h>
+#include <poll.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/eventfd.h>
 #include <unistd.h>
 
 #include <linux/pci_regs.h>
@@ -18,6 +21,9 @@
 
 #define HEADER_TEXT (2 * PCI_STD_HEADER_SIZEOF + 1)
 #define BRIDGES_MAX 8
+#define FUNCTION_TEXT 192
+/* An open device that is closed is asleep at once; the bound is for a host that is busy. */
+#define ASLEEP_MS 3000
 
 /* Bytes @from to @to of the configuration, as hexadecimal digits. */
 static void config_text(const char *bdf, size_t from, size_t to, char *text)
@@ -37,10 +43,77 @@ static void report_config(const char *bdf, const char *key, size_t from, size_t 
 	fact(key, "%s", text);
 }
 
+/* The content of an attribute in one line, which has to be a short one. */
+static void attribute_text(const char *bdf, const char *name, char *text, size_t size)
+{
+	char path[128];
+	ssize_t len;
+	int fd;
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/devices/%s/%s", bdf, name);
+	fd = must(sys(open(path, O_RDONLY | O_CLOEXEC)));
+	len = must(sys(read(fd, text, size - 1)));
+	close(fd);
+	text[len] = '\0';
+	text[strcspn(text, "\n")] = '\0';
+}
+
+static u32 config_word(const char *bdf, u16 at)
+{
+	u32 word;
+
+	pci_config_read(bdf, at, at + sizeof(word), (u8 *)&word);
+	return word;
+}
+
+/* Where it is, 0 for nowhere. */
+static u16 extended_capability(const char *bdf, u16 id)
+{
+	for (u32 at = PCI_CFG_SPACE_SIZE, header; at; at = PCI_EXT_CAP_NEXT(header)) {
+		header = config_word(bdf, at);
+		if (PCI_EXT_CAP_ID(header) == id)
+			return at;
+	}
+	return 0;
+}
+
+/*
+ * What somebody has set up in a function's PCI Express and AER capabilities, and how often it is
+ * enabled.
+ */
+static size_t function_text(const char *bdf, char *text, size_t size)
+{
+	static const u8 controls[] = { PCI_EXP_DEVCTL, PCI_EXP_LNKCTL, PCI_EXP_SLTCTL,
+				       PCI_EXP_RTCTL, PCI_EXP_DEVCTL2, PCI_EXP_LNKCTL2 };
+	static const u8 masks[] = { PCI_ERR_UNCOR_MASK, PCI_ERR_UNCOR_SEVER, PCI_ERR_COR_MASK,
+				    PCI_ERR_CAP };
+	u8 config[PCI_CONFIG_MAX], at;
+	char enabled[16];
+	size_t used;
+	u16 aer;
+
+	attribute_text(bdf, "enable", enabled, sizeof(enabled));
+	used = snprintf(text, size, "%s enabled %s", bdf, enabled);
+	pci_config_read(bdf, 0, PCI_CONFIG_MAX, config);
+	for (at = config[PCI_CAPABILITY_LIST]; at && config[at] != PCI_CAP_ID_EXP;)
+		at = config[at + PCI_CAP_LIST_NEXT];
+	for (size_t i = 0; at && i < sizeof(controls); i++)
+		used += snprintf(text + used, size - used, " %02x:%02x%02x", controls[i],
+				 config[at + controls[i] + 1], config[at + controls[i]]);
+	aer = extended_capability(bdf, PCI_EXT_CAP_ID_ERR);
+	for (size_t i = 0; aer && i < sizeof(masks); i++)
+		used += snprintf(text + used, size - used, " %03x:%08x", aer + masks[i],
+				 config_word(bdf, aer + masks[i]));
+	must_be(used < size, "too much to say of %s", bdf);
+	return used;
+}
+
 /* Each bridge from the root port on, then the device, as sysfs nests them. */
 static void report_path(const char *bdf)
 {
 	char link[256], text[256], configs[BRIDGES_MAX * HEADER_TEXT] = "", *step, *next;
+	char functions[(BRIDGES_MAX + 1) * FUNCTION_TEXT];
+	size_t said = 0;
 	ssize_t len;
 
 	snprintf(link, sizeof(link), "/sys/bus/pci/devices/%s", bdf);
@@ -58,8 +131,12 @@ static void report_path(const char *bdf)
 		if (used)
 			configs[used++] = '/';
 		config_text(step, 0, PCI_STD_HEADER_SIZEOF, configs + used);
+		said += function_text(step, functions + said, FUNCTION_TEXT);
+		said += sprintf(functions + said, "; ");
 	}
+	function_text(step, functions + said, FUNCTION_TEXT);
 	fact("bridges.config", "%s", configs);
+	fact("device.functions", "%s", functions);
 }
 
 /*
@@ -98,6 +175,9 @@ static void report_settings(const struct igb *igb)
 	}
 	fact("device.settings", "%s", text);
 }
+
+/* It comes at once; the bound is for a host that is busy. */
+#define INTERRUPT_MS 3000
 
 /*
  * The head, and when it was read: on a busy host the line may come much later,
@@ -195,4 +275,48 @@ void report_vfio_config(int device)
 		sprintf(text + 2 * at, "%02x", config[at]);
 	fact("device.vfio_config", "%s", text);
 	report_vfio_info(device);
+}
+
+/* How many interrupts arrive for one that is asked for; -errno where there can be none. */
+static int count_interrupts(const struct igb *igb, int device, u32 index)
+{
+	struct pollfd event = { .fd = must(sys(eventfd(0, EFD_CLOEXEC))), .events = POLLIN };
+	u64 count = 0;
+	int ret;
+
+	ret = vfio_set_irq_eventfd(device, index, event.fd);
+	if (!ret) {
+		igb_interrupt(igb);
+		if (must(sys(poll(&event, 1, INTERRUPT_MS))))
+			must_be(read(event.fd, &count, sizeof(count)) == sizeof(count), "no count");
+		igb_interrupt_end(igb);
+		must(vfio_clear_irqs(device, index));
+		ret = count;
+	}
+	close(event.fd);
+	return ret;
+}
+
+/* The device's, by each way that its user may choose. */
+void igb_report_interrupts(const struct igb *igb, int device)
+{
+	int intx = count_interrupts(igb, device, VFIO_PCI_INTX_IRQ_INDEX);
+
+	fact("device.interrupts", "intx=%d msix=%d", intx,
+	     count_interrupts(igb, device, VFIO_PCI_MSIX_IRQ_INDEX));
+}
+
+/* Of a device that nobody has open: vfio-pci has it disabled, and asleep, and no other driver gets it. */
+void report_let_go(const char *bdf)
+{
+	struct deadline deadline = deadline_in_ms(ASLEEP_MS);
+	char enabled[16], status[32], driver[32];
+
+	do {
+		poll_pause();
+		attribute_text(bdf, "enable", enabled, sizeof(enabled));
+		attribute_text(bdf, "power/runtime_status", status, sizeof(status));
+	} while (strcmp(status, "suspended") && !deadline_passed(deadline));
+	attribute_text(bdf, "driver_override", driver, sizeof(driver));
+	fact("device.let_go", "enabled %s, %s, for %s", enabled, status, driver);
 }

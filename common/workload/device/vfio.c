@@ -53,6 +53,15 @@ int pci_driver_bind(const char *bdf, const char *driver)
 	return write_file("/sys/bus/pci/drivers_probe", bdf);
 }
 
+/* As long as somebody has the device's file open, if need be. */
+int pci_driver_unbind_and_wait(const char *bdf, const char *driver)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), "/sys/bus/pci/drivers/%s/unbind", driver);
+	return write_file(path, bdf);
+}
+
 /**
  * struct unbinding - a write to a driver's unbind attribute, by a thread of its own
  * @result: of the write, -ETIMEDOUT until then

@@ -11,6 +11,7 @@
 int pci_driver_bind(const char *bdf, const char *driver);
 int pci_attribute_write(const char *bdf, const char *name, const char *value);
 int pci_rescan(void);
+int pci_driver_unbind_and_wait(const char *bdf, const char *driver);
 int pci_driver_unbind(const char *bdf, const char *driver);
 int pci_config_write(const char *bdf, u32 offset, const void *value, size_t size);
 int vfio_cdev_open(const char *bdf);

@@ -158,6 +158,7 @@ CLAIMS = (
             ),
             guest_checks.RETRIEVED,
             Check("ram_size", "Is the memfd the same size as before?", guest_checks.ram_size),
+            Check("ram_huge", "Are its large pages counted as such again?", guest_checks.ram_huge),
             Check("ram_equal", "Is every page identical?", guest_checks.ram_equal),
             Check("host_saw_ram", "Did the host see the same bytes from outside?", host_saw),
         ),

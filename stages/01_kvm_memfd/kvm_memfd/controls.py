@@ -265,7 +265,7 @@ CONTROLS = (
     Control(
         name="not-preserved",
         what="the RAM memfd is not added to the session",
-        breaks=frozenset({"memfds_retrieved", "ram_size", "host_saw_guest_run"}),
+        breaks=frozenset({"memfds_retrieved", "ram_size", "ram_huge", "host_saw_guest_run"}),
         may_break=WITHOUT_GUEST | {"guest_ran_on"},
         reason=reason(checks.fact_is(INCOMING, "retrieve.ram", "-2")),
     ),
@@ -416,7 +416,7 @@ CONTROLS = (
     Control(
         name="kho-off",
         what="both kernels with kho=off",
-        breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved"}),
+        breaks=frozenset({"kho_exec_from", "luo_number", "memfds_retrieved", "same_memory_map"}),
         may_break=None,
         cmdline=switched_off("kho"),
         reason=reason(facts_are(OUTGOING, {"liveupdate.device": "no"})),

@@ -308,6 +308,25 @@ def _all_restored(trial: Trial) -> Outcome:
     return _all_there(trial) or _registered_restored(trial)
 
 
+def _same_memory_map(trial: Trial) -> Outcome:
+    """What a kernel takes out of the map that it hands on is gone with each update.
+
+    Only x86 has such a map, and prints it.
+    """
+    maps = [boot.ram for boot in trial.console.boots]
+    if len(maps) < 2 or any(maps) != all(maps):
+        return no_data("BIOS-e820 on both consoles", expected="the same ranges of RAM")
+    lost = sorted(set(maps[0]) - set(maps[-1]))
+    return outcome(
+        all(one == maps[0] for one in maps),
+        expected=f"RAM at {', '.join(maps[0])}, for each kernel"
+        if maps[0]
+        else "no kernel prints a map",
+        seen=f"{', '.join(maps[-1])}; not {', '.join(lost)}" if lost else "the same",
+        evidence="console.log, BIOS-e820",
+    )
+
+
 def _registered_restored(trial: Trial) -> Outcome:
     before, after = trial.side(OUTGOING), trial.side(INCOMING)
     end = _counters(trial, INCOMING, "end")
@@ -425,6 +444,11 @@ CLAIM = Claim(
             "many_given_back",
             "Do many files give back all that LUO and KHO took for them?",
             _many_given_back,
+        ),
+        Check(
+            "same_memory_map",
+            "Is the incoming kernel given the same memory map?",
+            _same_memory_map,
         ),
         Check(
             "all_restored",

@@ -52,9 +52,13 @@ static void create_state(struct outgoing *out)
 		out->state->nonce = ~out->nonce;
 }
 
+/* By so much ShmemHugePages has grown when there was the guest's memory. */
+static u64 ram_huge_kb;
+
 static void start_guest(struct outgoing *out)
 {
 	u64 size = guest_ram_size();
+	u64 huge_kb = meminfo_kb("ShmemHugePages");
 	int ram_fd = memfd_new("guest-ram", size);
 	u8 *ram;
 
@@ -62,6 +66,7 @@ static void start_guest(struct outgoing *out)
 		allow_large_pages();
 	ram = ram_map(ram_fd, size);
 	ram_populate(ram, size);
+	ram_huge_kb = meminfo_kb("ShmemHugePages") - huge_kb;
 	vmm_create(out->vmm, ram_fd, ram, size, param_u64("vcpus", 1));
 	vmm_load_guest(out->vmm, out->nonce, size);
 	vmm_prefault(out->vmm);
@@ -161,6 +166,7 @@ static void pause_and_capture(struct outgoing *out)
 	fact_counter("pausing", pausing);
 	fact_counter("paused", state->paused_at);
 	fact_counter("captured", captured);
+	fact("ram.huge_kb", "%llu", ram_huge_kb);
 	report_ram_digest(vm_state_digests(state), state->pages);
 	report_paused_guest(out->vmm, state);
 }
@@ -263,7 +269,7 @@ struct incoming {
 /* True when there is all that a guest needs. */
 static bool retrieve(struct incoming *in)
 {
-	u64 start = now_us(), size;
+	u64 start = now_us(), size, huge_kb;
 	const char *refused;
 	struct stat stat;
 
@@ -286,12 +292,15 @@ static bool retrieve(struct incoming *in)
 		return false;
 	}
 
+	huge_kb = meminfo_kb("ShmemHugePages");
 	in->ram_fd = luo_retrieve_fd(in->session_fd, TOKEN_RAM);
 	fact("retrieve.ram", "%d", in->ram_fd < 0 ? in->ram_fd : 0);
 	if (in->ram_fd < 0)
 		return false;
 	must(sys(fstat(in->ram_fd, &stat)));
 	fact("ram.size", "%llu", (u64)stat.st_size);
+	ram_huge_kb = meminfo_kb("ShmemHugePages") - huge_kb;
+	fact("ram.huge_kb", "%llu", ram_huge_kb);
 	fact("retrieve.us", "%llu", now_us() - start);
 	fact_counter("retrieved", read_counter());
 	return (u64)stat.st_size == in->state->ram_size;

@@ -11,7 +11,14 @@ from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, ou
 from common.checks.model import Check, Claim, Outcome
 from common.dma import checks as frame_checks
 from common.dma import said
-from common.dma.after import LANDS_AFTER, LET_GO, SAME_PLACE, unpinned
+from common.dma.after import (
+    IDLE_WHEN_CLOSED,
+    INTERRUPTS_ARRIVE,
+    LANDS_AFTER,
+    LET_GO,
+    SAME_PLACE,
+    unpinned,
+)
 from common.dma.evidence import frames_of
 from common.guest import checks as guest_checks
 from common.record.evidence import Trial
@@ -90,6 +97,32 @@ def _wrong_errno(side: str) -> Callable[[Trial], bool]:
 
 def _said(aborts: Mapping[str, str | None]) -> str:
     return "; ".join(f"{how} {said}" for how, said in aborts.items())
+
+
+_WAYS = ("unbind", "remove", "unbind_port", "remove_port")
+_RACE = re.compile(r"([1-9][0-9]*) rounds: .*, (0|[1-9][0-9]*) wrong")
+# Of the patch that holds the drivers of the bridges: 02/0043.
+RACES_CONTROL = "bridge-locks-patch-off"
+
+
+def _nothing_taken_away(trial: Trial) -> Outcome:
+    """Beside a live update of the second device, it and its port are taken away, or are not."""
+    side, asked = trial.side(OUTGOING), trial.setting.options.get("races", "0") != "0"
+    if trial.setting.control not in (None, RACES_CONTROL):
+        asked = False
+    seen = {way: side.facts.get(f"races.{way}") if side else None for way in _WAYS}
+    found = {way: _RACE.fullmatch(said) for way, said in seen.items() if said}
+    if asked and (side is None or len(found) < len(_WAYS) or None in found.values()):
+        return no_data("facts races.*", expected="none taken away while it is preserved")
+    wrong = side.facts.get("races.wrong") if side else None
+    return outcome(
+        asked == bool(found) and all(match and match[2] == "0" for match in found.values()),
+        expected="each refused, or over before, or waiting for the device's file"
+        if asked
+        else "not tried here",
+        seen="; ".join(f"{way}: {said}" for way, said in seen.items() if said) or "not tried",
+        evidence=f"outgoing facts races.*{f'; {wrong}' if wrong else ''}",
+    )
 
 
 _EXPECTED = re.compile(r"rule\.[0-9]+\.expected\Z")
@@ -216,6 +249,8 @@ CLAIMS = (
             SAME_PLACE,
             *frame_checks.SAME_DEVICE,
             LANDS_AFTER,
+            INTERRUPTS_ARRIVE,
+            IDLE_WHEN_CLOSED,
             LET_GO,
             unpinned(),
         ),
@@ -282,6 +317,12 @@ CLAIMS = (
                 results_ok(OUTGOING, OUTGOING_RULES),
                 timed=True,
                 but=_wrong_errno(OUTGOING),
+            ),
+            Check(
+                "nothing_taken_away",
+                "Is a device, or its port, that others take away meanwhile either kept or not"
+                " preserved?",
+                _nothing_taken_away,
             ),
             Check(
                 "incoming_rules",

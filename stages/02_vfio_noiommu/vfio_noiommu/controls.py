@@ -15,7 +15,7 @@ from common.dma.controls import (
     master_cleared_later,
     silent_from_jump,
 )
-from vfio_noiommu.checks import CLAIMS
+from vfio_noiommu.checks import CLAIMS, RACES_CONTROL
 from vfio_noiommu.reasons import (
     after_close,
     command_written,
@@ -24,6 +24,7 @@ from vfio_noiommu.reasons import (
     other_goes_on,
     other_stopped,
     pages_moved,
+    port_lost_its_driver,
     port_unbound,
     reset_by_hand,
     ring_ran_empty,
@@ -420,8 +421,25 @@ CONTROLS = (
         incoming_only=True,
         breaks=frozenset({"session_finished", "unpinned", "pinned_until_finish"}),
         # No longer refused is what an open session refuses; and it lets go of no device.
-        may_break=frozenset({"incoming_rules", "let_go"}),
+        may_break=frozenset({"incoming_rules", "let_go", "interrupts_arrive", "idle_when_closed"}),
         reason=reason(fact_is(INCOMING, "finish", "-16")),
+    ),
+    Control(
+        name="sleep-patch-off",
+        what="an incoming kernel without the patch that lets a device sleep again when the live"
+        " update is over",
+        without_patch="0044-vfio-pci-Let-a-device",
+        incoming_only=True,
+        breaks=frozenset({"idle_when_closed"}),
+        reason=reason(fact_is(INCOMING, "device.let_go", "enabled 0, active, for vfio-pci")),
+    ),
+    Control(
+        name=RACES_CONTROL,
+        what="a kernel without the patch that keeps the drivers of bridges while a device is being"
+        " preserved: one is gone after it was",
+        without_patch="0043-PCI-Preserve-no-device",
+        breaks=frozenset({"nothing_taken_away"}),
+        reason=reason(port_lost_its_driver),
     ),
     Control(
         name="unbind-patch-off",

@@ -31,6 +31,8 @@ PROMISES: dict[str, Promise] = {
     "same_place": PCI,
     "dma_after": VFIO,
     "let_go": VFIO,
+    "interrupts_arrive": VFIO,
+    "idle_when_closed": VFIO,
     "unpinned": LINUX,
     "memfds_retrieved": LINUX,
     "same_pages": RUNNING,
@@ -48,6 +50,7 @@ PROMISES: dict[str, Promise] = {
     "guest_clock": LINUX,
     "file_rules": VFIO,
     "outgoing_rules": RUNNING,
+    "nothing_taken_away": RUNNING,
     "incoming_rules": RUNNING,
     "aborts_unnoticed": VFIO,
     "session_finished": LINUX,
@@ -60,7 +63,7 @@ def _control(name: str) -> Control:
 
 STOCK = _control("stock-kernel")
 _OUR_RULES = "the errnos are those of our series; file_rules asks for what others promise as well"
-_RULES = ("outgoing_rules", "incoming_rules")
+_RULES = ("outgoing_rules", "nothing_taken_away", "incoming_rules")
 _OUR_PINS = "by what its pages are kept in place is each series' own; same_pages asks if they are"
 # What is asked of the file, and falls by the errno for it.
 _OF_FILE = (
@@ -71,10 +74,13 @@ _OF_FILE = (
     "head_went_on",
     "dma_after",
     "let_go",
+    "interrupts_arrive",
+    "idle_when_closed",
     "file_rules",
     "aborts_unnoticed",
 )
-_NO_FILE = STOCK.breaks | {"same_place", "dma_after", "let_go", "file_rules"}
+_CLOSED = {"let_go", "interrupts_arrive", "idle_when_closed"}
+_NO_FILE = STOCK.breaks | _CLOSED | {"same_place", "dma_after", "file_rules"}
 _STOPPED = frozenset(
     {
         "dma_in_gap",

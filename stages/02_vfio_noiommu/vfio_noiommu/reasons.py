@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+import re
+
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome
 from common.checks.model import Check, Outcome
 from common.dma.evidence import DmaEvidence
@@ -150,6 +152,19 @@ def port_unbound(trial: Trial) -> Outcome:
         expected="unbind_port not ok",
         seen=", ".join(bad) or "all ok",
         evidence="outgoing KTAP",
+    )
+
+
+def port_lost_its_driver(trial: Trial) -> Outcome:
+    """The port's driver was gone after the device below had been preserved, and before it was let
+    go."""
+    side = trial.side(OUTGOING)
+    seen = side.facts.get("races.wrong") if side else None
+    return outcome(
+        bool(seen and re.search(r": 0, preserve 0, [0-9]+ us after it\Z", seen)),
+        expected="unbound while the device below is preserved",
+        seen=seen or "never",
+        evidence="outgoing fact races.wrong",
     )
 
 

@@ -78,6 +78,15 @@ STAGE = Stage(
             help="stage 2: 1: both devices behind one PCIe switch, with three bridges above each"
             " (default); 0: each behind a root port of its own",
         ),
+        Option(
+            flag="--races",
+            parameter="races",
+            default=2,
+            minimum=0,
+            maximum=1000,
+            help="stage 2: how often to take the second device away, in each of four ways, beside a"
+            " live update of it (default 2)",
+        ),
     ),
     cmdline=(
         "kho=on",

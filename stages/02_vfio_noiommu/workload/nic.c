@@ -2,6 +2,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <linux/pci_regs.h>
 
@@ -75,6 +76,14 @@ void nic_open(struct nic *nic)
 	must(nic_bind(nic, must(vfio_cdev_open(nic->bdf))));
 	must(vfio_config_write(nic->device, PCI_CACHE_LINE_SIZE, &cache_line, sizeof(cache_line)));
 	nic_map(nic);
+}
+
+/* For good: who waits for the device's file gets it. */
+void nic_close(struct nic *nic)
+{
+	must(sys(munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE)));
+	close(nic->device);
+	close(nic->iommufd);
 }
 
 /* Bytes that follow each other physically from @offset on; *@pa is where. */

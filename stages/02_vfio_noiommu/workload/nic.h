@@ -53,6 +53,7 @@ struct places {
 
 const struct places *places(void);
 void nic_open(struct nic *nic);
+void nic_close(struct nic *nic);
 int nic_bind(struct nic *nic, int device);
 void nic_map(struct nic *nic);
 void nic_map_in_halves(struct nic *nic);

@@ -320,7 +320,7 @@ static void rules_of_preserved(const struct nic *nic, int session_fd)
 }
 
 /* Past vfio, which refuses that: as a device that falls asleep by itself would. */
-static void set_power_state(const struct nic *nic, u16 state)
+void set_power_state(const struct nic *nic, u16 state)
 {
 	static const struct timespec settle = { .tv_nsec = D3HOT_TO_D0_MS * 1000000 };
 	u32 offset = capability(nic, PCI_CAP_ID_PM) + PCI_PM_CTRL;
@@ -638,5 +638,6 @@ void rules_after_finish(struct nic *nic, bool others)
 	ktap_ok(again >= 0, "open_after_close");
 	if (again >= 0)
 		close(again);
+	report_let_go(nic->bdf);
 	rule_of_ports(others);
 }

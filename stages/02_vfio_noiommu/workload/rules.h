@@ -29,6 +29,7 @@ void free_other_port(void);
 void rule_of_disabled_port(const struct nic *nic, const struct nic *other, int luo_fd);
 void preserve_others(const struct nic *other, int session_fd);
 void refused_reboots(const struct nic *nic, const struct nic *other, int session_fd);
+void set_power_state(const struct nic *nic, u16 state);
 void refused_unbinding(const struct nic *nic);
 void rules_before_bind(const struct nic *nic, int session_fd);
 void rules_before_retrieve(const struct nic *nic, int session_fd);

@@ -444,6 +444,7 @@ INCOMING_RULES = (
     "restore_with_an_area_more",
     "restore_with_memory_of_the_process",
     "restore_with_the_next_page_in_place_of_another",
+    "restore_more_than_may_be_locked",
     "restore_often_what_may_be_locked",
     "restore_to_read_only_memory",
     "unmap_after_restore_to_read_only_memory",

@@ -369,6 +369,9 @@ CONTROLS = (
                 "faults_reported",
                 "all_given_back",
                 "let_go",
+                "interrupts_arrive",
+                "idle_when_closed",
+                "own_domain_again",
                 "unpinned",
             }
         ),
@@ -401,6 +404,7 @@ CONTROLS = (
         what="in the end the device is neither detached nor closed, and HWPT and IOAS stay",
         breaks=frozenset(
             {"detached_blocked", "faults_reported", "all_given_back", "let_go", "unpinned"}
+            | {"idle_when_closed", "own_domain_again"}
         ),
         reason=reason(still_there),
     ),

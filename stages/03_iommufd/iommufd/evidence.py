@@ -93,7 +93,8 @@ class Remapping(Stored):
     """What QEMU's trace has of interrupt remapping; times in ms after "Starting new kernel"."""
 
     enables: tuple[tuple[float, bool], ...]
-    tables: tuple[tuple[float, str], ...]
+    tables: tuple[tuple[float, str, int], ...]
+    """With their entries."""
     requests: Requests | None
     """Where the workload has led the device; None for none."""
 

@@ -10,6 +10,9 @@ from common.record.evidence import Trial
 from iommufd.evidence import Remapping, TranslationEvidence
 from iommufd.looks import translation_of
 
+# The page that is handed over: what comes after it is not the kernel's to leave empty.
+_EMPTY_ENTRIES = 4096 // 16
+
 
 def remapping_of(trial: Trial) -> Remapping:
     """What QEMU's trace has of interrupt remapping."""
@@ -21,7 +24,7 @@ def _never_off(trial: Trial) -> Outcome:
     found, incoming = remapping_of(trial), translation_of(trial).incoming
     left = trial.seen(TranslationEvidence).left_ms
     said = [f"{'enable' if on else 'disable'} at {ms:+.0f} ms" for ms, on in found.enables]
-    said += [f"table {table} at {ms:+.0f} ms" for ms, table in found.tables]
+    said += [f"table {table} of {size} at {ms:+.0f} ms" for ms, table, size in found.tables]
     seen = ", ".join(said) or "no table, never enabled"
     if trial.setting.options["intremap"] == "0":
         return outcome(
@@ -32,14 +35,15 @@ def _never_off(trial: Trial) -> Outcome:
         )
     if not said or incoming is None or left is None:
         return no_data("vtd_ir_enable in qemu-trace.log, or no kexec", expected="one enable")
-    times, on = [ms for ms, _ in found.tables], [on for _, on in found.enables]
+    times, on = [ms for ms, _, _ in found.tables], [on for _, on in found.enables]
     return outcome(
         on == [True]
         and found.enables[0][0] < left
         and len(times) == 3
-        and times[0] < left < times[1] < incoming < times[2],
+        and times[0] < left < times[1] < incoming < times[2]
+        and found.tables[1][2] <= _EMPTY_ENTRIES,
         expected="one enable, at boot; a table then, one just before the incoming kernel (its first"
-        f" line at {incoming:+.0f} ms), and that kernel's own",
+        f" line at {incoming:+.0f} ms) of at most {_EMPTY_ENTRIES} entries, and that kernel's own",
         seen=seen,
         evidence="qemu-trace.log, vtd_ir_enable, vtd_reg_ir_root; times from 'Starting new kernel'",
     )

@@ -57,7 +57,7 @@ def no_table_between(trial: Trial) -> Outcome:
     incoming, left = translation_of(trial).incoming, trial.seen(TranslationEvidence).left_ms
     if incoming is None or left is None:
         return no_data("no kexec", expected="no table set")
-    between = [table for ms, table in remapping_of(trial).tables if left < ms < incoming]
+    between = [table for ms, table, _ in remapping_of(trial).tables if left < ms < incoming]
     return outcome(
         not between,
         expected="no interrupt remapping table set by the outgoing kernel as it ends",

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from common.checks.live_update import INCOMING, no_data, outcome
 from common.checks.model import Check, Claim, Outcome
-from common.dma.after import LET_GO, unpinned
+from common.dma.after import IDLE_WHEN_CLOSED, INTERRUPTS_ARRIVE, LET_GO, unpinned
 from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.looks import faults, snapshot, tables
@@ -56,6 +56,20 @@ def _faults_reported(trial: Trial) -> Outcome:
     )
 
 
+def _own_domain_again(trial: Trial) -> Outcome:
+    """A driver that came now would find its DMA translated, as if there had been no user."""
+    look, before = snapshot(trial, "released"), tables(trial, "adopted")
+    if look is None or before is None:
+        return no_data("tables.json, released", expected="a page table of its own")
+    found = look.device
+    return outcome(
+        found is not None and found.top != before.top and found.mapped == 0,
+        expected=f"another page table than {before.top}, with nothing mapped",
+        seen=f"{found.top}, {found.mapped} bytes mapped" if found else "no translation",
+        evidence="tables.json, released, read in the machine's RAM",
+    )
+
+
 def _led_somewhere(trial: Trial) -> bool:
     """It has a table, or frames landed: not the host's doing."""
     side, look = trial.side(INCOMING), snapshot(trial, "detached")
@@ -72,17 +86,24 @@ def _all_given_back(trial: Trial) -> Outcome:
     adopted, released = (
         side.number(f"iommu_pages.{when}") if side else None for when in ("adopted", "released")
     )
-    if side is None or table is None or adopted is None or released is None:
+    secondary = [
+        side.number(f"secondary_pages.{when}") if side else None for when in ("adopted", "released")
+    ]
+    if side is None or table is None or adopted is None or released is None or None in secondary:
         return no_data("facts iommu_pages.*, tables.json", expected="all given back")
     said = {key: side.facts.get(f"release.{key}") for key in _RELEASED}
     pins = side.facts.get("pins.released")
     freed, wanted = len(table.pages), dict.fromkeys(_RELEASED, "0")
     return outcome(
-        said == wanted and pins == _UNPINNED and adopted - released == freed,
-        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} fewer pages of tables, the device"
-        " opened again",
+        said == wanted
+        and pins == _UNPINNED
+        and adopted - released == freed
+        and secondary == [adopted, released],
+        expected=f"HWPT and IOAS destroyed, {_UNPINNED}, {freed} fewer pages of tables, all of them"
+        " secondary page tables, the device opened again",
         seen=", ".join(f"{key}={value}" for key, value in said.items())
-        + f", {pins}, {adopted - released} fewer pages",
+        + f", {pins}, {adopted - released} fewer pages: {adopted}, then {released}; secondary"
+        f" {secondary[0]}, then {secondary[1]}",
         evidence="incoming facts release.*, pins.released, iommu_pages.*; tables.json",
     )
 
@@ -109,6 +130,13 @@ RELEASED = Claim(
             "all_given_back",
             "Are page tables and pins given back, and can it be opened again?",
             _all_given_back,
+        ),
+        INTERRUPTS_ARRIVE,
+        IDLE_WHEN_CLOSED,
+        Check(
+            "own_domain_again",
+            "Does its own, empty page table translate for it when it is closed?",
+            _own_domain_again,
         ),
         LET_GO,
         unpinned(_tables_at_boot),

@@ -35,7 +35,7 @@ def read_remapping(events: Sequence[TraceEvent], sides: tuple[Side, ...], zero: 
             if event.name == "vtd_ir_enable"
         ),
         tables=tuple(
-            (_ms(event.t, zero), match[1])
+            (_ms(event.t, zero), match[1], int(match[2], 16))
             for event in events
             if event.name == "vtd_reg_ir_root" and (match := _TABLE.match(event.text))
         ),

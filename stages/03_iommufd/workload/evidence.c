@@ -51,6 +51,13 @@ void report_iommu_pages(const char *when)
 	fact(when, "%lld", iommu_pages());
 }
 
+/* The same, as all of the kernel's tables of this kind are counted. */
+void report_secondary_pages(const char *when)
+{
+	refresh_counters();
+	fact(when, "%llu", meminfo_kb("SecPageTables") / (RING_PAGE_SIZE / 1024));
+}
+
 /* Interrupts by which the IOMMU has reported faults to this kernel, on all CPUs. */
 void report_fault_interrupts(const char *when)
 {

@@ -9,6 +9,7 @@ u64 digest_pfns(const struct nic *nic);
 void report_place(const struct nic *nic, const char *when);
 void report_pins(const char *when);
 void report_iommu_pages(const char *when);
+void report_secondary_pages(const char *when);
 void report_fault_interrupts(const char *when);
 
 int hog_start(void);

@@ -65,6 +65,7 @@ void release_device(struct nic *nic)
 {
 	int again;
 
+	igb_report_interrupts(&nic->igb, nic->device);
 	if (!param_control("kept")) {
 		fact("release.hwpt", "%d", iommufd_destroy(nic->iommufd, nic->hwpt));
 		fact("release.unmap", "%d", iommufd_unmap(nic->iommufd, nic->ioas, 0, ~0ull));
@@ -79,7 +80,9 @@ void release_device(struct nic *nic)
 		fact("release.open", "%d", again < 0 ? again : 0);
 		if (again >= 0)
 			close(again);
+		report_let_go(nic->bdf);
 	}
 	report_iommu_pages("iommu_pages.released");
+	report_secondary_pages("secondary_pages.released");
 	await("snapshot-released");
 }

@@ -488,12 +488,17 @@ static int map_one_more(const struct nic *nic, u32 ioas)
 }
 
 /* As large as the table: pages are pinned and compared, and let go when the last ones are not right. */
+static int restore_wrongly(const struct nic *nic)
+{
+	return restore_with_last_area(nic, map_chunk_before);
+}
+
 static int restore_wrongly_often(const struct nic *nic)
 {
 	int ret = -EINVAL;
 
 	for (int i = 0; i < LOCKED_TIMES && ret == -EINVAL; i++)
-		ret = restore_with_last_area(nic, map_chunk_before);
+		ret = restore_wrongly(nic);
 	return ret;
 }
 
@@ -538,6 +543,8 @@ void rules_of_restore(const struct nic *nic)
 	rule_of_last_area(nic, "restore_with_an_area_more", map_one_more);
 	rule_of_last_area(nic, "restore_with_memory_of_the_process", map_memory);
 	rule_of_pages_apart(nic);
+	rule(nic, "restore_more_than_may_be_locked",
+	     with_limit(nic, MEMORY_SIZE / 4, restore_wrongly), -ENOMEM);
 	rule(nic, "restore_often_what_may_be_locked",
 	     with_limit(nic, 2 * MEMORY_SIZE, restore_wrongly_often), -EINVAL);
 	rules_of_unanswered(nic);

@@ -331,6 +331,7 @@ static bool restore(struct nic *nic, int session)
 	fact_counter("adopted", read_counter());
 	report_pins("pins.restored");
 	report_iommu_pages("iommu_pages.adopted");
+	report_secondary_pages("secondary_pages.adopted");
 	rules_of_adopted(nic);
 	await("snapshot-adopted");
 	return true;

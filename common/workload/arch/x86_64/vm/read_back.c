@@ -21,6 +21,16 @@
 #define HV_X64_MSR_VP_RUNTIME		0x40000010
 #define HV_X64_MSR_TIME_REF_COUNT	0x40000020
 
+/*
+ * On KVM's list since long: TSC_ADJUST, SYSENTER_CS, _ESP, _EIP, MISC_ENABLE, PAT, TSC_DEADLINE,
+ * STAR, LSTAR, CSTAR, SYSCALL_MASK, KERNEL_GS_BASE, TSC_AUX, kvm-clock's two and steal time's.
+ */
+static const u32 needed_msrs[] = {
+	0x3b, 0x174, 0x175, 0x176, 0x1a0, 0x277, 0x6e0,
+	0xc0000081, 0xc0000082, 0xc0000083, 0xc0000084, 0xc0000102,
+	0x4b564d00, 0x4b564d01, 0x4b564d03,
+};
+
 struct unlike {
 	u32 count;
 	char first[48];
@@ -63,6 +73,24 @@ static void compare_lapic(struct unlike *unlike, const struct kvm_lapic_state *w
 							    wanted->regs[at] != loaded->regs[at])
 			note(unlike, "lapic", at);
 	}
+}
+
+/* What a VMM does not get to know of, it cannot carry over; and what nobody uses is zero. */
+static void check_complete(struct unlike *unlike, const struct vcpu_state *state)
+{
+	const struct kvm_debugregs *debugregs = &state->debugregs;
+
+	for (u32 i = 0; i < ARRAY_SIZE(needed_msrs); i++) {
+		u32 at = 0;
+
+		while (at < state->msrs && state->msr[at].index != needed_msrs[i])
+			at++;
+		if (at == state->msrs)
+			note(unlike, "unlisted msr", needed_msrs[i]);
+	}
+	for (u32 i = 0; i < ARRAY_SIZE(debugregs->reserved); i++)
+		if (debugregs->reserved[i])
+			note(unlike, "reserved of debugregs", i);
 }
 
 static bool was_refused(const struct refused_registers *refused, u32 index)
@@ -121,6 +149,7 @@ void report_unlike(struct vmm *vmm, const struct vm_state *state,
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		vcpu_capture(vmm, &vmm->vcpus[i], &loaded[i]);
 		compare_vcpu(&unlike, &state->vcpu[i], &loaded[i], refused);
+		check_complete(&unlike, &state->vcpu[i]);
 		/* Where the TSC is unstable, KVM stops the guest's while a vCPU does not run. */
 		if (state->vcpu[i].tsc_offset - loaded[i].tsc_offset > read_counter() - began)
 			note(&unlike, "tsc_offset of vCPU", i);

@@ -265,13 +265,30 @@ static unsigned int timers_still(struct vmm *vmm, const struct vm_state *state)
 	return still;
 }
 
+/*
+ * As of a guest that is in its NMI handler, and has just enabled interrupts there: states which
+ * KVM has to give back as they were. Both end with an instruction or two of the guest.
+ */
+static void be_in_nmi_handler(struct vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events)));
+	events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+	events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+	events.nmi.masked = 1;
+	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &events)));
+}
+
 void vm_capture(struct vmm *vmm, struct vm_state *state)
 {
 	long xsave_size = must(sys(ioctl(vmm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
 
 	must_be(xsave_size <= VM_STATE_XSAVE_SIZE, "KVM's XSAVE area has %ld bytes", xsave_size);
-	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
+		be_in_nmi_handler(&vmm->vcpus[i]);
 		vcpu_capture(vmm, &vmm->vcpus[i], &state->vcpu[i]);
+	}
 	irqchips_capture(vmm, state->devices.irqchip);
 	fact("capture.timers_still", "%u", timers_still(vmm, state));
 	leave_interrupts_pending(vmm, state);
