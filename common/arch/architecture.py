@@ -107,6 +107,9 @@ class Architecture:
     o_largefile: int
     """O_LARGEFILE (asm/fcntl.h): a flag of each file that a 64-bit kernel opens."""
 
+    memory_map: bool
+    """Whether a kernel prints the memory map that it was given."""
+
     # time
     counter: str
     """What the counter that userspace and guest read is called."""

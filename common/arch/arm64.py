@@ -38,6 +38,7 @@ ARM64 = Architecture(
     pointer="PC",
     guest_ram=1 << 30,
     o_largefile=0o400000,
+    memory_map=False,
     counter="CNTVCT_EL0",
     counter_parameter=None,
 )

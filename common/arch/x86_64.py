@@ -34,6 +34,7 @@ X86_64 = Architecture(
     cpu_questions=("info lapic {cpu}",),
     guest_ram=0,
     o_largefile=0o100000,
+    memory_map=True,
     counter="TSC",
     counter_parameter="tsc_early_khz",
 )

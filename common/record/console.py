@@ -37,7 +37,7 @@ OF_TIME = re.compile(
 _VERSION = re.compile(r"Linux version (\S+) ")
 # "usable" until 6.19
 _RAM = re.compile(
-    r"BIOS-e820: \[mem (0x[0-9a-f]{1,16})-(0x[0-9a-f]{1,16})\] (?:System RAM|usable)$"
+    r"BIOS-e820: \[mem (0x[0-9a-f]{1,16})-(0x[0-9a-f]{1,16})\]\s+(?:System RAM|usable)$"
 )
 _JUMP = re.compile(r"kexec_core: Starting new kernel")
 _KHO = re.compile(r"KHO: exec from: (.+) \(count ([0-9]{1,9})\)")

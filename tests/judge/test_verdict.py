@@ -222,3 +222,21 @@ def test_the_verdict_is_a_pure_function(recorded: Recorded) -> None:
 
 def run_of(*trials: Trial) -> Run:
     return Run(stage=1, tool="t", commit="c", started="s", command=("run", "1"), trials=trials)
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        # A page less for the incoming kernel, and a kernel that prints no map.
+        ("ffff]  System RAM", "efff]  System RAM"),
+        ("BIOS-e820: [mem", "e820: [mem"),
+    ],
+)
+def test_an_incoming_kernel_with_another_memory_map_falls(
+    recorded: Recorded, old: str, new: str
+) -> None:
+    def edit(lines: Lines) -> Lines:
+        begin = max(n for n, (_, text) in enumerate(lines) if "Linux version " in text)
+        return [*lines[:begin], *((t, text.replace(old, new)) for t, text in lines[begin:])]
+
+    assert fallen(recorded("main", line="console", edit=edit)) == ["same_memory_map"]

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from common.arch.known import ARCHITECTURES
 from common.checks.live_update import INCOMING, OUTGOING, facts_are, no_data, outcome, results_ok
 from common.checks.model import Check, Claim, Outcome
 from common.machine import kho_tree
@@ -309,20 +310,18 @@ def _all_restored(trial: Trial) -> Outcome:
 
 
 def _same_memory_map(trial: Trial) -> Outcome:
-    """What a kernel takes out of the map that it hands on is gone with each update.
-
-    Only x86 has such a map, and prints it.
-    """
+    """What a kernel takes out of the map that it hands on is gone with each update."""
     maps = [boot.ram for boot in trial.console.boots]
-    if len(maps) < 2 or any(maps) != all(maps):
+    prints = ARCHITECTURES[trial.setting.architecture].memory_map
+    if len(maps) < 2 or not all(bool(one) == prints for one in maps):
         return no_data("BIOS-e820 on both consoles", expected="the same ranges of RAM")
-    lost = sorted(set(maps[0]) - set(maps[-1]))
+    unlike = next((one for one in maps if one != maps[0]), None)
     return outcome(
-        all(one == maps[0] for one in maps),
+        unlike is None,
         expected=f"RAM at {', '.join(maps[0])}, for each kernel"
-        if maps[0]
-        else "no kernel prints a map",
-        seen=f"{', '.join(maps[-1])}; not {', '.join(lost)}" if lost else "the same",
+        if prints
+        else "no map, as on any machine of this architecture",
+        seen=f"RAM at {', '.join(unlike)}" if unlike else "the same",
         evidence="console.log, BIOS-e820",
     )
 

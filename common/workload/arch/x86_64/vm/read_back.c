@@ -88,6 +88,11 @@ static void check_complete(struct unlike *unlike, const struct vcpu_state *state
 		if (at == state->msrs)
 			note(unlike, "unlisted msr", needed_msrs[i]);
 	}
+	/* As whoever captured it has set them: where KVM forgets that, both sides are alike. */
+	if (!state->events.nmi.masked)
+		note(unlike, "nmi mask", 0);
+	if (!state->events.interrupt.shadow)
+		note(unlike, "interrupt shadow", 0);
 	for (u32 i = 0; i < ARRAY_SIZE(debugregs->reserved); i++)
 		if (debugregs->reserved[i])
 			note(unlike, "reserved of debugregs", i);
