@@ -21,6 +21,7 @@ from iommufd.looks import faults, snapshot, snapshots, tables, translation_of
 from iommufd.released import RELEASED
 
 PAGE = 4096
+_LARGE = 2 << 20
 PROBE_FRAMES = 50
 """So many frames have to fault, and then to land, at least."""
 
@@ -326,19 +327,29 @@ def _unmap_faults(trial: Trial) -> Outcome:
 
 
 def _map_lands(trial: Trial) -> Outcome:
+    """Where it was mapped before; and a page that may only be read, and a large one, are mapped as
+    such. Without memory in one piece (fact map.large) small pages stand for the large one.
+    """
     side, found = trial.side(INCOMING), faults(trial, "mapped", DEVICE)
     before, after = tables(trial, "finished"), tables(trial, "mapped")
     if side is None or "map.landing" not in side.facts or before is None or after is None:
         return no_data("facts map.*, tables.json", expected="frames land again")
     landed = side.number("map.landed")
+    large = _LARGE if side.facts.get("map.large") == "0" else 0
+    wanted = (before.mapped + PAGE + _LARGE, before.read_only + PAGE, before.large + large)
+    seen = (after.mapped, after.read_only, after.large)
+    otherwise = side.facts.get("map.otherwise")
     return outcome(
         found is None
         and bool(landed and landed >= PROBE_FRAMES)
         and side.facts.get("map") == "0"
-        and after.mapped == before.mapped,
-        expected=f"{before.mapped} bytes mapped as before, {PROBE_FRAMES} frames landed, no fault",
-        seen=f"{after.mapped} bytes mapped, {landed or 0} frames landed,"
-        f" {found.count if found else 0} faults",
+        and otherwise == "0 and 0"
+        and seen == wanted,
+        expected="{} bytes mapped, {} of them read-only, {} in large pages".format(*wanted)
+        + f"; {PROBE_FRAMES} frames landed, no fault",
+        seen="{} bytes mapped, {}, {}".format(*seen)
+        + f"; {landed or 0} frames landed, {found.count if found else 0} faults; a large page and a"
+        f" read-only one: {otherwise}",
         evidence="facts map.*, tables.json, qemu-trace.log",
     )
 

@@ -32,6 +32,8 @@ class Table(Strict):
     """Bytes."""
     read_only: Count = 0
     """Those of them to which the device may not write."""
+    large: Count = 0
+    """Those in pages of more than 4 KiB."""
     lowest: Count | None
     """The lowest IOVA that is mapped."""
 

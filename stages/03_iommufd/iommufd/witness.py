@@ -49,6 +49,7 @@ FILES = (
 """What trials of the stage leave."""
 _ROOT, _FAULT = TEXTS["vtd_reg_dmar_root"], TEXTS["vtd_dmar_fault"]
 _SNAPSHOT = "# await snapshot-"
+_SMALL_PAGE = 4096
 # A serial line's interrupts are requests as well: thousands, where the workload speaks.
 _REQUESTS_FROM, _REQUESTS_TO = "# await kho-reboot", "# await snapshot-booted"
 # What begins with which word of the incoming side, after the proof.
@@ -147,6 +148,7 @@ def _table(ram: MachineRam, root: int, bdf: str) -> Table | None:
         sha256=table.sha256,
         mapped=sum(leaf.size for leaf in table.leaves),
         read_only=sum(leaf.size for leaf in table.leaves if not leaf.writable),
+        large=sum(leaf.size for leaf in table.leaves if leaf.size > _SMALL_PAGE),
         lowest=min((leaf.iova for leaf in table.leaves), default=None),
     )
 

@@ -41,6 +41,9 @@
 /* Frames that may come before the unmap is done: a quarter of a second. */
 #define UNMAP_FRAMES 256
 
+#define LARGE_PAGE (2ull << 20)
+#define LARGE_IOVA (8ull << 40)
+
 static void report_ring(const char *address_key, const char *count_key)
 {
 	fact(address_key, "0x%llx", IOVA + DESCRIPTORS);
@@ -366,6 +369,27 @@ static void catch_up(struct nic *nic)
  * What this kernel maps and unmaps is what the device sees. The frames are some
  * more, which are not among those that have to be there.
  */
+/*
+ * What was taken over maps as any other: a page that the device may only read, and, where there is
+ * memory in one piece for it, a large page.
+ */
+static void map_otherwise(const struct nic *nic)
+{
+	int memfd = must(sys(memfd_create("large", MFD_CLOEXEC))), large, read_only;
+	u8 *memory;
+
+	must(sys(ftruncate(memfd, LARGE_PAGE)));
+	memory = ram_map(memfd, LARGE_PAGE);
+	memset(memory, 1, LARGE_PAGE);
+	fact("map.large", "%d", collapse_memory(memory, LARGE_PAGE));
+	large = iommufd_map_file(nic->iommufd, nic->ioas, memfd, 0, LARGE_PAGE, LARGE_IOVA);
+	read_only = iommufd_map_file_read_only(nic->iommufd, nic->ioas, memfd, 0, RING_PAGE_SIZE,
+					       EXTRA_IOVA);
+	fact("map.otherwise", "%d and %d", large, read_only);
+	must(sys(munmap(memory, LARGE_PAGE)));
+	close(memfd);
+}
+
 static void change_mapping(struct nic *nic)
 {
 	u64 first, frames, missing;
@@ -399,6 +423,8 @@ static void change_mapping(struct nic *nic)
 	fact("unmap.missing", "%llu of %llu", missing, descriptors_read(nic) - first);
 	if (!param_control("unmap-left-out") && !param_control("map-left-out"))
 		fact("map", "%d", nic_map_chunk(nic, nic->ioas, chunk, chunk));
+	if (!param_control("map-left-out"))
+		map_otherwise(nic);
 	await("snapshot-mapped");
 	/* Those that came before the map are in the ring all the same. */
 	fact("map.landing", "%d", frames_come(nic, 1));
