@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import Literal
 
 from common.checks.controls import reason
-from common.checks.live_update import OUTGOING, no_data, outcome
-from common.checks.model import Check, Outcome
+from common.checks.live_update import INCOMING, OUTGOING, fact_is, no_data, outcome
+from common.checks.model import Check, Control, Outcome
 from common.dma.evidence import DmaEvidence, frames_of
 from common.dma.igb import places
 from common.record.evidence import Trial
@@ -68,6 +68,12 @@ def _config_untouched(trial: Trial) -> Outcome:
     )
 
 
+NO_INTERRUPT = Control(
+    name="interrupt-left-out",
+    what="the device is not asked for the interrupts that are waited for",
+    breaks=frozenset({"interrupts_arrive"}),
+    reason=reason(fact_is(INCOMING, "device.interrupts", "intx=0 msix=0")),
+)
 CONFIG_UNTOUCHED = Check(
     "untouched", "Did it stop before PCI devices were enumerated?", _config_untouched
 )

@@ -69,13 +69,15 @@ def patches_of(stage: Stage, control: Control | None = None) -> tuple[Path, ...]
     more = (stage.folder / control.with_patch,) if control.with_patch else ()
     if control.without_patch is None:
         return (*found, *more)
-    kept = tuple(p for p in found if not p.name.startswith(control.without_patch))
-    if len(kept) != len(found) - 1:
-        raise UsageError(
-            f"control {control.name}: {len(found) - len(kept)} patches of the series are"
-            f" named {control.without_patch}"
-        )
-    return (*kept, *more)
+    without = control.without_patch
+    names = (without,) if isinstance(without, str) else without
+    for name in names:
+        count = sum(p.name.startswith(name) for p in found)
+        if count != 1:
+            raise UsageError(
+                f"control {control.name}: {count} patches of the series are named {name}"
+            )
+    return (*(p for p in found if not p.name.startswith(names)), *more)
 
 
 def own_patches(stage: Stage) -> tuple[Path, ...]:

@@ -10,6 +10,7 @@ from common.checks.model import Check, Control
 from common.dma import checks as frame_checks
 from common.dma.controls import (
     CONFIG_UNTOUCHED,
+    NO_INTERRUPT,
     aborts_were_silent,
     master_cleared_at_kexec,
     master_cleared_later,
@@ -173,7 +174,7 @@ CONTROLS = (
     Control(
         name="d0-patch-off",
         what="an incoming kernel without the patch that keeps incoming devices in D0",
-        without_patch="0017-",
+        without_patch=("0017-", "0044-"),
         incoming_only=True,
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
@@ -424,6 +425,7 @@ CONTROLS = (
         may_break=frozenset({"incoming_rules", "let_go", "interrupts_arrive", "idle_when_closed"}),
         reason=reason(fact_is(INCOMING, "finish", "-16")),
     ),
+    NO_INTERRUPT,
     Control(
         name="sleep-patch-off",
         what="an incoming kernel without the patch that lets a device sleep again when the live"
