@@ -387,7 +387,7 @@ CONTROLS = (
         name="skew-list-unchecked",
         what="kernels without the patch that checks the list of preserved PCI devices, two"
         " bits of which change: the device is forgotten, and keeps writing",
-        without_patch="0026-",
+        without_patch=("0026-", "0043-"),
         with_patch="faults/list-corrupted.patch",
         breaks=frozenset({"device_retrieved"}),
         may_break=None,

@@ -79,6 +79,8 @@ def _taker_killed(last: str, *, before: str) -> Control:
     )
 
 
+# Patches that build on others, and are left out with them.
+_BLOCK, _INSIST = "0023-iommu-vt-d-Block-interrupt", "0024-iommu-vt-d-Insist"
 NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
 STILL_ON = Check("still_on", "Was translation on throughout?", NEVER_OFF)
 
@@ -108,7 +110,7 @@ CONTROLS = (
     Control(
         name="handover-patch-off",
         what="a kernel without the patch that leaves translation on at kexec",
-        without_patch="0007-iommu-vt-d-go-on",
+        without_patch=("0007-iommu-vt-d-go-on", _BLOCK, _INSIST),
         breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
         may_break=None,
         reason=reason(turned_off),
@@ -136,7 +138,7 @@ CONTROLS = (
         name="adopt-patch-off",
         what="an incoming kernel without the patch that takes over the tables: it disables"
         " translation",
-        without_patch="0010-iommu-vt-d-take-over",
+        without_patch=("0010-iommu-vt-d-take-over", _INSIST),
         incoming_only=True,
         breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
         may_break=None,
@@ -173,7 +175,7 @@ CONTROLS = (
         name="interrupts-patch-off",
         what="kernels without the patch that blocks interrupt requests at kexec: the table of the"
         " outgoing kernel stays in use",
-        without_patch="0023-iommu-vt-d-Block-interrupt",
+        without_patch=(_BLOCK, _INSIST),
         breaks=frozenset({"remapping_on"}),
         reason=reason(no_table_between),
         holds=(STILL_ON,),
@@ -182,7 +184,7 @@ CONTROLS = (
         name="remapping-patch-off",
         what="an incoming kernel without the patch that leaves interrupt remapping on: it turns it"
         " off and on again",
-        without_patch="0024-iommu-vt-d-Keep-interrupt",
+        without_patch="0025-iommu-vt-d-Keep-interrupt",
         incoming_only=True,
         breaks=frozenset({"remapping_on"}),
         # By a request that falls into the moment.
