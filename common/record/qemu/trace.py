@@ -84,6 +84,18 @@ class TraceLog:
     """The log's first line, "" where there is none."""
 
 
+def switches(events: Iterable[TraceEvent], name: str) -> Iterator[tuple[int, bool]]:
+    """(host's ns, True for on) of each event `name`, which says "enable 1" or "enable 0"."""
+    for event in events:
+        if event.name == name:
+            yield event.t, event.text.endswith(" 1")
+
+
+def ms_after(t: int, zero: int) -> float:
+    """Ms from `zero` to `t`, both of one clock in ns; to 0.1 ms."""
+    return round((t - zero) / 1e6, 1)
+
+
 def parse(lines: Iterable[str], *, clock_offset_ns: int) -> Iterator[TraceEvent]:
     """The events of a log. Lines that are none (QEMU's own messages) are left out.
 

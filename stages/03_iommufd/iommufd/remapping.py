@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from common.record.dialogue import Side
-from common.record.qemu.trace import TEXTS, TraceEvent
+from common.record.qemu.trace import TEXTS, TraceEvent, ms_after, switches
 from iommufd.evidence import Remapping, Requests
 
 TRACES = ("vtd_ir_enable", "vtd_reg_ir_root")
@@ -29,13 +29,9 @@ def read_remapping(events: Sequence[TraceEvent], sides: tuple[Side, ...], zero: 
     start = sides[0].number("unmapped.interrupts") if sides else None
     requests = [] if start is None else list(_requests(events, range(start, start + _PAGE)))
     return Remapping(
-        enables=tuple(
-            (_ms(event.t, zero), event.text.endswith(" 1"))
-            for event in events
-            if event.name == "vtd_ir_enable"
-        ),
+        enables=tuple((ms_after(t, zero), on) for t, on in switches(events, "vtd_ir_enable")),
         tables=tuple(
-            (_ms(event.t, zero), match[1], int(match[2], 16))
+            (ms_after(event.t, zero), match[1], int(match[2], 16))
             for event in events
             if event.name == "vtd_reg_ir_root" and (match := _TABLE.match(event.text))
         ),
@@ -43,8 +39,8 @@ def read_remapping(events: Sequence[TraceEvent], sides: tuple[Side, ...], zero: 
             count=len(requests),
             in_gap=sum(zero < t < began for t, _ in requests),
             delivered=sum(delivered for _, delivered in requests),
-            first=_ms(requests[0][0], zero),
-            last=_ms(requests[-1][0], zero),
+            first=ms_after(requests[0][0], zero),
+            last=ms_after(requests[-1][0], zero),
         )
         if requests
         else None,
@@ -71,7 +67,3 @@ def _requests(events: Iterable[TraceEvent], where: range) -> Iterator[tuple[int,
             asked = None
     if asked:
         yield asked[0], False
-
-
-def _ms(t: int, zero: int) -> float:
-    return round((t - zero) / 1e6, 1)

@@ -24,7 +24,7 @@ from common.errors import HarnessError
 from common.machine.helper import HostHelper, MachineView
 from common.machine.ram import MachineRam
 from common.record.dialogue import Side
-from common.record.qemu.trace import TEXTS, TraceEvent, parse
+from common.record.qemu.trace import TEXTS, TraceEvent, ms_after, parse, switches
 from common.record.raw import RawTrial
 from common.record.stored_file import in_order, read_json
 from common.record.trial_files import TrialFile
@@ -177,24 +177,15 @@ def read_witness(raw: RawTrial) -> TranslationEvidence:
         tables=tuple(looks),
         remapping=remapping.read_remapping(raw.trace, raw.sides, zero),
         translation=Translation(
-            enables=tuple((_ms(t, zero), on) for t, on in _enables(raw.trace)),
-            roots=tuple((_ms(t, zero), address) for t, address in _roots(raw.trace)),
-            incoming=None if booted is None else _ms(booted, zero),
+            enables=tuple(
+                (ms_after(t, zero), on) for t, on in switches(raw.trace, "vtd_dmar_enable")
+            ),
+            roots=tuple((ms_after(t, zero), address) for t, address in _roots(raw.trace)),
+            incoming=None if booted is None else ms_after(booted, zero),
             faults=_faults(raw.trace, raw.sides, zero),
             at_reused=_at_reused(raw.trace, raw.sides),
         ),
     )
-
-
-def _ms(t: int, zero: int) -> float:
-    return round((t - zero) / 1e6, 1)
-
-
-def _enables(events: Iterable[TraceEvent]) -> Iterator[tuple[int, bool]]:
-    """(host's ns, True for enable) of each switch of translation."""
-    for event in events:
-        if event.name == "vtd_dmar_enable":
-            yield event.t, event.text.endswith(" 1")
 
 
 def _roots(events: Iterable[TraceEvent]) -> Iterator[tuple[int, str]]:
@@ -253,8 +244,8 @@ def _summary(faults: list[tuple[int, int, str]], zero: int, begin_of_user: int) 
     return Faults(
         count=len(faults),
         in_gap=sum(zero < t < begin_of_user for t in times),
-        first=(_ms(times[0], zero), faults[0][2]),
-        last=_ms(times[-1], zero),
+        first=(ms_after(times[0], zero), faults[0][2]),
+        last=ms_after(times[-1], zero),
         lowest=min(addresses),
         highest=max(addresses),
     )
