@@ -384,6 +384,11 @@ def state_taken(trial: Trial) -> Outcome:
     captured = facts_are(OUTGOING, {"capture.timers_still": "0"})(trial)
     if captured.status != "PASS":
         return captured
+    left = facts_are(OUTGOING, {"capture.vcpus_interrupted": str(len(_vcpus(trial)))})(trial)
+    if left.status == "FAIL":
+        return disturbed(left, "a vCPU was being given an interrupt when it was paused")
+    if left.status != "PASS":
+        return left
     answer = facts_are(INCOMING, {**_TAKEN, "guest.interrupts_twice": "0"})(trial)
     side = trial.side(INCOMING)
     if (

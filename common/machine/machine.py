@@ -305,8 +305,9 @@ class Machine:
     def note_state(self) -> None:
         """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt.
 
-        For a machine that has fallen silent: it tells a CPU that is busy from one that waits for
-        an interrupt which never comes. Asked twice, so that what stands still can be told.
+        For a machine that has fallen silent, or whose guest stands still: it tells a CPU that is
+        busy from one that waits for an interrupt which never comes. Asked twice, so that what
+        stands still can be told.
         """
         for look in range(_LOOKS):
             if look:

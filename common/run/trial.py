@@ -153,6 +153,8 @@ def _converse(
                 phase = "incoming kernel"
             elif text == "# kexec":
                 phase = "kexec and boot of the incoming kernel"
+            elif text == "# at guest-still":
+                machine.note_state()
             elif text == "# done":
                 arrived += 1
                 ended = arrived == chain or left > arrived

@@ -108,6 +108,14 @@ EDITS = {
         said("restore.msrs_refused=0", "restore.msrs_refused=1 0x10"),
         {"state_taken"},
     ),
+    "no interrupt was left": (
+        said("capture.vcpus_interrupted=1", "capture.vcpus_interrupted=0"),
+        {"state_taken"},
+    ),
+    "an interrupt was lost": (
+        said("guest.interrupts_lost=0", "guest.interrupts_lost=1"),
+        {"state_taken"},
+    ),
 }
 
 

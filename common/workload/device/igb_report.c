@@ -24,6 +24,8 @@
 #define FUNCTION_TEXT 192
 /* An open device that is closed is asleep at once; the bound is for a host that is busy. */
 #define ASLEEP_MS 3000
+/* An interrupt comes at once; the bound is for a host that is busy. */
+#define INTERRUPT_MS 3000
 
 /* Bytes @from to @to of the configuration, as hexadecimal digits. */
 static void config_text(const char *bdf, size_t from, size_t to, char *text)
@@ -176,9 +178,6 @@ static void report_settings(const struct igb *igb)
 	fact("device.settings", "%s", text);
 }
 
-/* It comes at once; the bound is for a host that is busy. */
-#define INTERRUPT_MS 3000
-
 /*
  * The head, and when it was read: on a busy host the line may come much later,
  * and this CPU may be kept waiting between the two as well.
@@ -307,7 +306,10 @@ void igb_report_interrupts(const struct igb *igb, int device)
 	     count_interrupts(igb, device, VFIO_PCI_MSIX_IRQ_INDEX));
 }
 
-/* Of a device that nobody has open: vfio-pci has it disabled, and asleep, and no other driver gets it. */
+/*
+ * Of a device that nobody has open: vfio-pci has it disabled, and asleep, and
+ * no other driver gets it.
+ */
 void report_let_go(const char *bdf)
 {
 	struct deadline deadline = deadline_in_ms(ASLEEP_MS);

@@ -69,15 +69,15 @@ int pci_driver_unbind_and_wait(const char *bdf, const char *driver)
  * Where the device's file is waited for, it never ends: nobody frees it then.
  */
 struct unbinding {
-	char path[128];
 	char bdf[32];
+	char driver[32];
 	int result;
 };
 
 static void *unbind(void *argument)
 {
 	struct unbinding *unbinding = argument;
-	int ret = write_file(unbinding->path, unbinding->bdf);
+	int ret = pci_driver_unbind_and_wait(unbinding->bdf, unbinding->driver);
 
 	__atomic_store_n(&unbinding->result, ret, __ATOMIC_RELEASE);
 	return NULL;
@@ -91,8 +91,8 @@ int pci_driver_unbind(const char *bdf, const char *driver)
 	pthread_t thread;
 	int ret;
 
-	snprintf(unbinding->path, sizeof(unbinding->path), "/sys/bus/pci/drivers/%s/unbind", driver);
 	snprintf(unbinding->bdf, sizeof(unbinding->bdf), "%s", bdf);
+	snprintf(unbinding->driver, sizeof(unbinding->driver), "%s", driver);
 	unbinding->result = -ETIMEDOUT;
 	must_be(!pthread_create(&thread, NULL, unbind, unbinding), "no thread");
 	do {

@@ -13,6 +13,9 @@
 /* A vCPU leaves the guest within microseconds of its signal. */
 #define PAUSE_MS 5000
 
+/* A vCPU makes a step in microseconds; the bound is for a host that is busy. */
+#define STILL_US 500000
+
 #define GAP_THRESHOLD_US 1000
 /*
  * Fifty ticks of the guest's timer. On a crowded host it may be QEMU's main
@@ -196,6 +199,20 @@ void vmm_pause(struct vmm *vmm)
 	vmm_check(vmm);
 }
 
+/* Says so, once, where a vCPU is run and makes no step: the host looks what its CPUs do. */
+static void note_if_still(struct vcpu *vcpu, enum vcpu_run_state state)
+{
+	u64 counter = READ_ONCE(vcpu->block->counter), now = now_us();
+
+	if (state != VCPU_RUNNING || counter != vcpu->last_counter) {
+		vcpu->last_counter = counter;
+		vcpu->last_step_us = now;
+	} else if (!vcpu->still && now - vcpu->last_step_us >= STILL_US) {
+		vcpu->still = true;
+		dialogue_line("# at guest-still");
+	}
+}
+
 /* Ends this side when a vCPU has stopped by itself, with what KVM or the guest says. */
 void vmm_check(struct vmm *vmm)
 {
@@ -212,6 +229,7 @@ void vmm_check(struct vmm *vmm)
 		pthread_mutex_unlock(&vmm->lock);
 		must_be(state != VCPU_STOPPED, "vCPU %u: KVM_RUN = %d, exit reason %u", i,
 			vcpu->error, vcpu->run->exit_reason);
+		note_if_still(vcpu, state);
 	}
 }
 

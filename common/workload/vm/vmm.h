@@ -28,6 +28,10 @@ struct vcpu {
 	int error;
 	/* guest's counter - machine's, see vmm_compare_clocks() */
 	s64 clock_offset;
+	/* see note_if_still() */
+	u64 last_counter;
+	u64 last_step_us;
+	bool still;
 };
 
 struct vmm {

@@ -630,9 +630,7 @@ void rules_after_finish(struct nic *nic, bool others)
 
 	ktap_ok(!vfio_reset(nic->device), "reset_after_finish");
 	ktap_ok(bar_is_unmapped(nic), "no_register_without_memory_space");
-	munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE);
-	close(nic->device);
-	close(nic->iommufd);
+	nic_close(nic);
 	ktap_ok(cache_line_size(nic->bdf) != USERS_CACHE_LINE, "config_restored_by_close");
 	again = vfio_cdev_open(nic->bdf);
 	ktap_ok(again >= 0, "open_after_close");

@@ -600,6 +600,7 @@ static void wait_wrap(struct incoming *in)
 		dialogue_line("# at going-round");
 		tell = deadline_in_ms(TELL_MS);
 	}
+	vmm_check(&in->vmm);
 }
 
 /*

@@ -23,6 +23,8 @@ struct vcpu_state {
 	struct kvm_sregs2 sregs;
 	struct kvm_xcrs xcrs;
 	struct kvm_vcpu_events events;
+	/* what KVM gives back of a state that the guest is not in: see vcpu_state.c */
+	struct kvm_vcpu_events in_nmi_handler;
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
 	struct kvm_mp_state mp_state;
@@ -46,6 +48,8 @@ struct vm_state;
 struct refused_registers;
 
 void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state);
+void vcpu_try_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events,
+		     struct kvm_vcpu_events *read_back);
 void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS]);
 
 /* pending.c */
