@@ -19,6 +19,8 @@ _RATE_PART, _AGREE, _GROUP = 0.2, 0.05, 3
 _CLOCK_MS = 2.0
 """0.2 ms was seen at most, unless one of QEMU's CPUs had to wait."""
 _WAITS_MS = 1000.0  # a vCPU, for its CPU in the machine, besides
+_STILL_MS = 500.0
+"""300 ms was seen at most, on a loaded host."""
 RANGES = 64  # digests of RAM ranges that each side prints
 
 
@@ -312,6 +314,32 @@ def guest_gap(trial: Trial, vcpu: int) -> Outcome:
     )
 
 
+def guest_never_still(trial: Trial, vcpu: int) -> Outcome:
+    """But for the gap of the live update, the vCPU never stood still for long, on neither side."""
+    sides = both(trial)
+    keys = (f"guest.{vcpu}.resume.next_gap_tsc", f"guest.{vcpu}.resume.next_gap_start")
+    if sides is None:
+        return no_data("one side has no output", expected="a gap")
+    gap, start = (sides[1].number(key) for key in keys)
+    khz, resumed = sides[1].number("tsc.khz"), sides[1].number("t.resume")
+    if gap is None or start is None or resumed is None or not khz:
+        return no_data(f"facts {', '.join(keys)}, t.resume", expected="no long gap but one")
+    after = (start - resumed) / khz
+    return outcome(
+        0 < gap <= _STILL_MS * khz,
+        expected=f"no other gap of more than {_STILL_MS:.0f} ms",
+        seen=f"the longest: {gap / khz:.1f} ms, from {abs(after):.0f} ms"
+        f" {'after' if after > 0 else 'before'} the resume on" + _still(sides[1]),
+        evidence=f"facts {', '.join(keys)}, still.*",
+    )
+
+
+def _still(side: Side) -> str:
+    """What the workload saw of a vCPU that stood still: common/workload/vm/still.c."""
+    said = {key: side.facts.get(f"still.{key}") for key in ("thread", "kvm", "interrupts")}
+    return "".join(f"; {key}: {text}" for key, text in said.items() if text)
+
+
 def _clock_off(trial: Trial, vcpu: int) -> float | None:
     """By how many ms a vCPU's clock is ahead of the offset that was captured; None without data."""
     sides = both(trial)
@@ -443,4 +471,10 @@ GUEST_CLOCK = Check(
 )
 GUEST_GAP = Check(
     "guest_gap", "Does the time it missed match the blackout?", each_vcpu(guest_gap), timed=True
+)
+GUEST_NEVER_STILL = Check(
+    "guest_never_still",
+    "Did it run without another such gap, before and after?",
+    each_vcpu(guest_never_still),
+    timed=True,
 )

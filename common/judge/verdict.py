@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal, TypeVar
 
 from common.checks.model import Check, Control, Outcome
@@ -155,7 +156,7 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
     """The decisive one; of attempts that all ended in what QEMU may do by chance, a failure."""
     found = _decisive(verdicts)
     struck = [
-        trial.qemu_fault is not None and verdict.why.startswith(trial.qemu_fault)
+        verdict.why.startswith(_by_chance(trial))
         for trial, verdict in zip(trials, verdicts, strict=True)
     ]
     if found.status != "DISTURBED" or len(struck) <= _CHANCES or not all(struck):
@@ -165,6 +166,13 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
         return found
     why = f"in each of {len(struck)} attempts, which is no fault of QEMU's: {found.why}"
     return found.model_copy(update={"status": "FAIL", "why": why})
+
+
+def _by_chance(trial: Trial) -> tuple[str, ...]:
+    """How a verdict begins that gives what happened to QEMU."""
+    return tuple(
+        said for said in (trial.qemu_fault, _guest_died(trial), _guest_stood(trial)) if said
+    )
 
 
 def disturbed(trial: Trial, stage: Stage) -> bool:
@@ -259,8 +267,8 @@ def _trial_status(
     if not answers:
         return "ERROR", "the stage has no checks"
     fallen = [answer for answer in answers if answer.outcome.fell]
-    if fallen and (lost := _lost_interrupt(trial)):
-        return "DISTURBED", f"{lost}; {_sentence(fallen[0])}"
+    if fallen and (kept := _kept(trial)):
+        return "DISTURBED", f"{kept}; {_sentence(fallen[0])}"
     # Failures that the host has no part in come first.
     for answer in sorted(fallen, key=lambda answer: answer.outcome.status == "DISTURBED"):
         if answer.outcome.status == "DISTURBED":
@@ -331,15 +339,46 @@ def _disturbance(trial: Trial) -> str | None:
         # TCG may hang a nested guest; with KVM the kernel under test ran it.
         if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
             return trial.qemu_fault
-        said = " ".join([setting.ended_detail, *(side.bail or "" for side in trial.sides)])
+        if died := _guest_died(trial):
+            return died
+        said = _bailed(trial)
         if "deadline_passed" in said and host and (still := host.stood_still()):
             return f"the workload gave up waiting; {still}"
     return None
 
 
-def _lost_interrupt(trial: Trial) -> str | None:
-    """Of a machine that went on: an RCU stall warning, an NMI, gets such a CPU going again."""
-    return trial.lost_interrupt if trial.setting.host.accelerator == "tcg" else None
+def _bailed(trial: Trial) -> str:
+    """With which words a workload gave up, as far as they are there."""
+    return " ".join([trial.setting.ended_detail, *(side.bail or "" for side in trial.sides)])
+
+
+# KVM_EXIT_SHUTDOWN: common/workload/vm/vmm.c
+_SHUTDOWN = re.compile(r"vCPU \d+: KVM_RUN = 0, exit reason 8\b")
+# common/workload/vm/still.c: it is run, not blocked.
+_KEPT = re.compile(r"R on CPU \d+, then R on CPU \d+")
+
+
+def _guest_died(trial: Trial) -> str | None:
+    """Of a triple fault before any kexec, by what TCG makes of nested SVM: docs/oddities.md."""
+    if trial.setting.host.accelerator != "tcg" or trial.console.kexecs:
+        return None
+    found = _SHUTDOWN.search(_bailed(trial))
+    return f"KVM's guest died of a triple fault before any kexec: {found[0]}" if found else None
+
+
+def _guest_stood(trial: Trial) -> str | None:
+    """It was run all the while and came to no step, as TCG does to nested SVM: docs/oddities.md."""
+    said = [side.facts.get("still.thread", "") for side in trial.sides]
+    if trial.setting.host.accelerator != "tcg" or not any(map(_KEPT.fullmatch, said)):
+        return None
+    return "the guest stood still although KVM ran it (facts still.*)"
+
+
+def _kept(trial: Trial) -> str | None:
+    """What QEMU did to a machine that went on: an RCU stall warning, an NMI, may get it going."""
+    if trial.setting.host.accelerator != "tcg":
+        return None
+    return trial.lost_interrupt or _guest_stood(trial)
 
 
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:
@@ -364,20 +403,24 @@ def _control_status(
     if trial.last_look and trial.last_look.triple_fault and (why := _died_unheard(trial)):
         return "WRONG REASON", why  # no control may end in a triple fault
     by_name = {answer.check: answer for answer in answers}
+    spared = None if control.may_break is None else control.breaks | control.may_break
+    ended = by_name.get("both_sides_ended_well")
+    early = ended and ended.outcome.status == "FAIL" and not _kept(trial)
+    if ended and early and spared is not None and ended.check not in spared:
+        return "WRONG REASON", in_order(trial, _sentence(ended))  # nothing could be noticed
     for name in sorted(control.breaks):
         if by_name[name].outcome.status == "PASS":
             return "PASSED", f"{name} did not notice"
     required = {control.reason.name, *(check.name for check in control.holds)}
-    if control.may_break is not None:
-        spared = control.breaks | control.may_break
+    if spared is not None:
         required |= {check.name for check in stage.checks} - spared
     wrong = [a for a in answers if a.check in required and not a.outcome.held]
     # The control, not the host, must have broken the checks in `breaks`. That is certain unless
     # its reason depends on time.
     broken = [by_name[name] for name in sorted(control.breaks)] if control.reason.timed else []
     doubtful = [a for a in (*wrong, *broken) if a.outcome.status == "DISTURBED"]
-    if wrong and (lost := _lost_interrupt(trial)):
-        return "DISTURBED", f"{lost}; {_sentence(wrong[0])}"
+    if wrong and (kept := _kept(trial)):
+        return "DISTURBED", f"{kept}; {_sentence(wrong[0])}"
     for answer in wrong:
         if answer.outcome.status != "DISTURBED":
             return "WRONG REASON", in_order(trial, _sentence(answer))

@@ -124,7 +124,9 @@ struct guest_vcpu {
 	struct guest_first_error first_error;
 
 	u64 gaps;
+	/* the longest, and the longest but one */
 	struct guest_gap gap_max;
+	struct guest_gap gap_next;
 	struct guest_gap gap_log[GUEST_GAP_LOG];
 
 	/* interrupts that the VMM has left for it, of each kind */

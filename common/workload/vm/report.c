@@ -154,6 +154,10 @@ void report_resumed_guest(struct vmm *vmm, const struct vm_state *state,
 			   block->gap_max.time_before - vcpu_state_counter_offset(&state->vcpu[i]));
 		guest_fact(i, "resume.gap_end", "%llu",
 			   block->gap_max.time_after - vcpu_state_counter_offset(&state->vcpu[i]));
+		guest_fact(i, "resume.next_gap_tsc", "%llu", length(&block->gap_next));
+		guest_fact(i, "resume.next_gap_start", "%llu",
+			   block->gap_next.time_before -
+				   vcpu_state_counter_offset(&state->vcpu[i]));
 		report_errors(i, block);
 		guest_fact(i, "sweeps_after_resume", "%llu",
 			   (at_finish[i] - at_resume[i]) / block->nr_pages);

@@ -32,7 +32,7 @@ $(O)/guest.elf: $(guest-parts) $(vm-dir)guest/guest.lds $(common-dir)types.h \
 $(O)/guest.bin: $(O)/guest.elf
 	$(OBJCOPY) -O binary $< $@
 
-$(O)/guest_image.o: $(vm-dir)guest_image.S $(O)/guest.bin
+$(O)/guest_image.o: $(vm-dir)guest/guest_image.S $(O)/guest.bin
 	$(CC) -Wa,-I$(O) -c -o $@ $<
 
 $(O)/vm/%.o: $(vm-dir)%.c | $(O)/vm

@@ -136,6 +136,7 @@ static void *vcpu_thread(void *argument)
 	struct vcpu *vcpu = argument;
 	struct vmm *vmm = vcpu->vmm;
 
+	WRITE_ONCE(vcpu->tid, gettid());
 	pthread_mutex_lock(&vmm->lock);
 	for (;;) {
 		enum vcpu_run_state state;
@@ -199,7 +200,7 @@ void vmm_pause(struct vmm *vmm)
 	vmm_check(vmm);
 }
 
-/* Says so, once, where a vCPU is run and makes no step: the host looks what its CPUs do. */
+/* Tells of a vCPU that is run and makes no step, once; the host looks what its own CPUs do. */
 static void note_if_still(struct vcpu *vcpu, enum vcpu_run_state state)
 {
 	u64 counter = READ_ONCE(vcpu->block->counter), now = now_us();
@@ -210,6 +211,7 @@ static void note_if_still(struct vcpu *vcpu, enum vcpu_run_state state)
 	} else if (!vcpu->still && now - vcpu->last_step_us >= STILL_US) {
 		vcpu->still = true;
 		dialogue_line("# at guest-still");
+		report_still(vcpu);
 	}
 }
 

@@ -22,6 +22,7 @@ struct vcpu {
 	/* in guest RAM */
 	struct guest_vcpu *block;
 	pthread_t thread;
+	pid_t tid;
 	struct vmm *vmm;
 	bool wanted;
 	enum vcpu_run_state state;
@@ -66,6 +67,9 @@ void vmm_wait_sweep(struct vmm *vmm, const u64 *from, u64 timeout_ms);
 u64 vmm_sweeps_since(const struct vmm *vmm, const u64 *from);
 u64 vmm_steps(const struct vmm *vmm);
 void vmm_compare_clocks(struct vmm *vmm);
+
+/* still.c */
+void report_still(const struct vcpu *vcpu);
 
 /* What an architecture gives to the VMM: arch/MACHINE/vm/vm.c */
 

@@ -14,6 +14,7 @@ from common.record.evidence import Trial
 from kvm_memfd.checks import CLAIMS
 
 _HOUR_MS = 3_600_000
+_HELD_MS = 700
 
 LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -124,6 +125,21 @@ def _gap_short(trial: Trial) -> Outcome:
         expected=f"a gap of less than half of {resumed - paused} ticks",
         seen=f"the guest's longest gap is {gap} of {resumed - paused} ticks",
         evidence="facts guest.0.resume.gap_tsc, t.paused, t.resume",
+    )
+
+
+def _held(trial: Trial) -> Outcome:
+    """The guest stood still for as long as its VMM had stopped it, and not much longer."""
+    side = trial.side(INCOMING)
+    gap = side.number("guest.0.resume.next_gap_tsc") if side else None
+    khz = side.number("tsc.khz") if side else None
+    if gap is None or not khz:
+        return no_data("facts guest.0.resume.next_gap_tsc, tsc.khz")
+    return outcome(
+        _HELD_MS <= gap / khz <= 2 * _HELD_MS,
+        expected=f"a second gap of {_HELD_MS} ms",
+        seen=f"the guest's second gap is {gap / khz:.0f} ms",
+        evidence="fact guest.0.resume.next_gap_tsc",
     )
 
 
@@ -324,6 +340,12 @@ CONTROLS = (
         what="the timer of the restored LAPIC counts at half its rate",
         breaks=frozenset({"guest_ticks"}),
         reason=reason(_timer_halved),
+    ),
+    Control(
+        name="vcpu-held",
+        what="the restored guest is stopped for 0.7 s once more",
+        breaks=frozenset({"guest_never_still"}),
+        reason=reason(_held, timed=True),
     ),
     Control(
         name="tsc-frozen",

@@ -23,6 +23,7 @@ PROMISES: dict[str, Promise] = {
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,
+    "guest_never_still": SUITE,
     "guest_clock": LINUX,
     "outgoing_rules": LINUX,
     "incoming_rules": LINUX,

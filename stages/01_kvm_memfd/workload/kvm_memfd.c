@@ -21,6 +21,8 @@
 
 #define SESSION "kexec-stages"
 
+#define HOLD_US 700000
+
 enum {
 	TOKEN_RAM = 1,
 	TOKEN_STATE,
@@ -379,6 +381,13 @@ static void compare_pfns(struct incoming *in)
 	free(pfns);
 }
 
+static void hold_vcpus(struct vmm *vmm)
+{
+	vmm_pause(vmm);
+	usleep(HOLD_US);
+	vmm_run(vmm);
+}
+
 static void finish_and_watch(struct incoming *in)
 {
 	u64 at_resume[GUEST_MAX_VCPUS], at_finish[GUEST_MAX_VCPUS], at_end[GUEST_MAX_VCPUS];
@@ -387,6 +396,8 @@ static void finish_and_watch(struct incoming *in)
 	for (unsigned int i = 0; i < in->vmm.nr_vcpus; i++)
 		at_resume[i] = vcpu_state_steps(&in->state->vcpu[i]);
 	vmm_wait_sweep(&in->vmm, at_resume, timeout_ms);
+	if (param_control("vcpu-held"))
+		hold_vcpus(&in->vmm);
 	vmm_read_counters(&in->vmm, at_finish);
 	if (!param_control("session-unfinished")) {
 		fact("finish", "%d", luo_finish(in->session_fd));
@@ -463,8 +474,10 @@ static int before_next_kexec(void)
 
 	must_be(vmm->ram, "the guest did not come");
 	close(arrived->session_fd);
-	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		vmm->vcpus[i].block->gap_max = (struct guest_gap){};
+		vmm->vcpus[i].block->gap_next = (struct guest_gap){};
+	}
 	report_guest_options(vmm);
 	if (!param_control("guest-asleep"))
 		vmm_run(vmm);

@@ -293,6 +293,7 @@ CLAIMS = (
             ),
             guest_checks.GUEST_TICKS,
             guest_checks.GUEST_GAP,
+            guest_checks.GUEST_NEVER_STILL,
             guest_checks.GUEST_CLOCK,
         ),
     ),

@@ -47,6 +47,7 @@ GUEST = frozenset(
         "guest_content",
         "guest_ticks",
         "guest_gap",
+        "guest_never_still",
         "guest_clock",
         "state_taken",
         "iommufd_agrees",
@@ -55,7 +56,9 @@ GUEST = frozenset(
 BEFORE = frozenset({"preserved_meanwhile", "outgoing_rules", "aborts_unnoticed"})
 # Of controls in which BARs come and go while the guest runs: QEMU can keep one of its CPUs waiting
 # then, for seconds, and nobody can tell (docs/oddities.md, "A lost register write").
-KEPT_WAITING = frozenset({"guest_clock", "guest_gap", "guest_ticks", "guest_saw_all"})
+KEPT_WAITING = frozenset(
+    {"guest_clock", "guest_gap", "guest_never_still", "guest_ticks", "guest_saw_all"}
+)
 # The workload ends in the outgoing kernel.
 STOPPED = frozenset(
     {

@@ -47,6 +47,7 @@ PROMISES: dict[str, Promise] = {
     "guest_content": LINUX,
     "guest_ticks": SUITE,
     "guest_gap": SUITE,
+    "guest_never_still": SUITE,
     "guest_clock": LINUX,
     "file_rules": VFIO,
     "outgoing_rules": RUNNING,

@@ -166,6 +166,11 @@ static void check_specials(void)
 
 /* Time */
 
+static inline u64 length(const struct guest_gap *gap)
+{
+	return gap->time_after - gap->time_before;
+}
+
 static void note_time(void)
 {
 	u64 now = read_counter();
@@ -178,14 +183,18 @@ static void note_time(void)
 
 	vcpu->last_time = now;
 	vcpu->last_counter = counter;
-	if (now - gap.time_before > vcpu->gap_max.time_after - vcpu->gap_max.time_before)
+	if (length(&gap) > length(&vcpu->gap_max)) {
+		vcpu->gap_next = vcpu->gap_max;
 		vcpu->gap_max = gap;
-	if (now - gap.time_before > vcpu->gap_threshold) {
+	} else if (length(&gap) > length(&vcpu->gap_next)) {
+		vcpu->gap_next = gap;
+	}
+	if (length(&gap) > vcpu->gap_threshold) {
 		vcpu->gap_log[vcpu->gaps % GUEST_GAP_LOG] = gap;
 		WRITE_ONCE(vcpu->gaps, vcpu->gaps + 1);
 	} else {
 		/* While the vCPU stands still no tick can be missed. */
-		WRITE_ONCE(vcpu->tickless, READ_ONCE(vcpu->tickless) + now - gap.time_before);
+		WRITE_ONCE(vcpu->tickless, READ_ONCE(vcpu->tickless) + length(&gap));
 	}
 	if (READ_ONCE(vcpu->tickless) > vcpu->tick_timeout) {
 		error(GUEST_ERROR_TIMER, 0, 0, vcpu->tick_timeout, vcpu->tickless);
