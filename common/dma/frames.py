@@ -40,8 +40,8 @@ UNREAD = (1 << 64) - 1
 """As a send time: the frame was gone from its buffer, and only its descriptor shows it."""
 STALLED_FROM = 5_000_000
 """A frame kept waiting for less than this, in ns, is emulation at work."""
-NAMED = 64
-"""So many missing frames are named by number."""
+NAMED = 1024
+"""So many missing frames are named by number: more than any stage wants to be missing."""
 # Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.
 _HEADER = b"\xff" * 6 + b"\x02\x00\x00\x00\x00\x01" + b"\x88\xb5" + b"\x00\x00"
 _PADDING = bytes(12)

@@ -321,6 +321,7 @@ class Machine:
         with (self.folder / "qemu-state.txt").open("w" if anew else "a") as state:
             for question in questions:
                 state.write(f"(qemu) {question}\n{self.ask_qemu(question)}\n")
+            state.write(f"(host) threads\n{_threads(self.process.pid)}\n")
 
     def note_jit(self, word: str) -> None:
         """Add to jit.jsonl what QEMU's TCG says of its translations, at this word of the workload.
@@ -424,6 +425,17 @@ def _cpu_seconds(pid: int) -> float | None:
     except OSError:
         return None
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def _threads(pid: int) -> str:
+    """A line for each thread: its name, its state, its time in ticks, where it sleeps."""
+    lines = []
+    for task in sorted(Path(f"/proc/{pid}/task").glob("[0-9]*")):
+        with suppress(OSError):
+            fields = (task / "stat").read_text().rpartition(")")[2].split()
+            name, place = (task / "comm").read_text().strip(), (task / "wchan").read_text()
+            lines.append(f"{name} {fields[0]} {int(fields[11]) + int(fields[12])} {place}")
+    return "\n".join(lines)
 
 
 def _argv(pid: int) -> tuple[str, ...]:

@@ -34,6 +34,9 @@ OF_TIME = re.compile(
     r"soft lockup|rcu: INFO: |blocked for more than|IO-APIC \+ timer doesn't work|"
     r"clocksource: .*unstable|hrtimer: interrupt took"
 )
+# What follows such a complaint, for each CPU: kernel/rcu/tree_stall.h, lib/nmi_backtrace.c
+_TRACE = re.compile(r"Call [Tt]race:$")
+_TRACE_LINES = 120
 _VERSION = re.compile(r"Linux version (\S+) ")
 # "usable" until 6.19
 _RAM = re.compile(
@@ -129,6 +132,12 @@ def is_refusal(text: str) -> bool:
     return bool(_REFUSAL.match(text))
 
 
+def _traced(last: Splat, number: int, boots: list[Boot]) -> bool:
+    """Whether a call trace in line `number` belongs to a complaint about time."""
+    same_kernel = not boots or boots[-1].number < last.number
+    return last.of_time and same_kernel and number <= last.number + _TRACE_LINES
+
+
 def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []
@@ -158,6 +167,8 @@ def parse(lines: Iterable[Line]) -> Console:
             luo_numbers.append(int(match[1]))
         elif _REFUSAL.match(text):
             refusals.append(text)
+        elif _TRACE.match(text) and splats and _traced(splats[-1], number, boots):
+            continue
         elif SPLAT.search(text):
             said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
             splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))

@@ -263,3 +263,46 @@ def test_qemus_own_assertion_is_named(tmp_path: Path) -> None:
         " Assertion `section_index < d->map.sections_nb' failed.\n"
     )
     assert "iotlb_to_section" in (read_qemu_fault(tmp_path) or "")
+
+
+def threads(state: str, ticks: int, number: int = 1) -> str:
+    """What the host adds to a look: QEMU's own threads beside those of its CPUs."""
+    return (
+        "(host) threads\nqemu-system-x86 S 120 do_sys_poll\nCPU 0/TCG R 900 0\n"
+        f"CPU {number}/TCG {state} {ticks} futex_do_wait\n\n"
+    )
+
+
+def looks(*pairs: tuple[str, str]) -> str:
+    """A look at CPUs and one at threads, and so on."""
+    return "".join(look[: len(look) // 2] + host for look, host in pairs)
+
+
+AWAKE = state(halted=0)
+
+
+def test_a_cpu_whose_thread_sleeps_is_not_run_by_qemu() -> None:
+    text = looks((AWAKE, threads("S", 700)), (AWAKE, threads("S", 700)))
+    assert lost_interrupt(text) == (
+        "QEMU's CPU 1 sleeps in futex_do_wait, and is not halted (qemu-state.txt)"
+    )
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        looks((AWAKE, threads("S", 700)), (AWAKE, threads("S", 701))),
+        looks((AWAKE, threads("S", 700)), (AWAKE, threads("R", 700))),
+        looks((AWAKE, threads("R", 700)), (AWAKE, threads("R", 700))),
+        looks((state(), threads("S", 700)), (state(), threads("S", 700))),
+        looks((AWAKE, threads("S", 700)), (state(halted=0, at=PROGRAM), threads("S", 700))),
+        looks(
+            (AWAKE.replace("running", "paused"), threads("S", 700)),
+        )
+        * 2,
+        looks((AWAKE, threads("S", 700))),
+    ],
+    ids=["ran", "runs now", "runs", "halted", "went on", "stopped", "once"],
+)
+def test_a_thread_that_sleeps_rightly_is_no_fault(text: str) -> None:
+    assert lost_interrupt(text) is None

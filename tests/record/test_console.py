@@ -87,6 +87,23 @@ def test_no_splat(text: str) -> None:
     assert not parse(lines(text)).splats
 
 
+_STALL = "[   23.9] rcu: INFO: rcu_sched detected stalls on CPUs/tasks:"
+_CALLS = ("[    2.9] NMI backtrace for cpu 0", "[    2.9] Call Trace:", "[    2.9]  <TASK>")
+
+
+def test_the_trace_of_a_stall_is_part_of_it() -> None:
+    (splat,) = parse(lines(_STALL, *_CALLS, *_CALLS)).splats
+    assert splat.of_time
+
+
+def test_any_other_trace_is_a_splat() -> None:
+    warning = "[    1.4] WARNING: mm/early_ioremap.c:102 at check_early_ioremap_leak+0x29/0x36"
+    boot = "[    0.0] Linux version 7.3.4-luo-in (me@there) (gcc) #1 SMP"
+    for before in ((), (_STALL, warning), (_STALL, *("a line",) * 121), (_STALL, boot)):
+        *_, last = parse(lines(*before, *_CALLS)).splats
+        assert last.text == "Call Trace:"
+
+
 def test_prefix() -> None:
     assert strip_prefix("<6>[    0.123456][    T0] text") == "text"
     assert strip_prefix("[    0.123456] text") == "text"

@@ -5,7 +5,7 @@ QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory m
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever, or runs a guest that no interrupt ends any more; and an
 assertion in iotlb_to_section(). And a CPU can be left halted, or in a guest, though interrupts
-wait in its local APIC that it would take.
+wait in its local APIC that it would take; or its thread sleeps though it is not halted.
 
 Under TCG, now and then, a guest of a QEMU in the machine stands still before its first word.
 """
@@ -27,6 +27,8 @@ _APIC = re.compile(r"^(ISR|IRR)\s+(\d[\d ]*)", re.M)
 _TIMER = re.compile(r"\binitial_count = (\d+)")
 _PRIORITY = re.compile(r"\bPPR 0x([0-9a-f]{2})\b")
 _AT = re.compile(r"^RIP=([0-9a-f]{16}) RFL=([0-9a-f]{8}) .*CPL=([0-3]) ", re.M)
+# Of a thread of QEMU's: its CPU, its state, its time in ticks; common/machine/machine.py writes it.
+_THREAD = re.compile(r"^CPU (\d+)/\S+ (\S) (\d+) (\S*)$", re.M)
 _KERNEL_HALF = 1 << 63
 _INTERRUPTS_ON = 0x200
 _HIGHEST = 0xF  # class of priority
@@ -82,9 +84,13 @@ def lost_interrupt(text: str) -> str | None:
     meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on in a guest, with
     interrupts enabled.
     """
-    looks = [_idle(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
-    if len(looks) < 2:
+    said = re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]
+    if len(said) < 2:
         return None
+    if asleep := set.intersection(*map(_asleep, said)):
+        cpu, _, _, place = min(asleep)
+        return f"QEMU's CPU {cpu} sleeps in {place}, and is not halted (qemu-state.txt)"
+    looks = [_idle(look) for look in said]
     for cpu, first in looks[0].items():
         others = [look.get(cpu) for look in looks[1:]]
         same = [other for other in others if other and other.where == first.where]
@@ -102,6 +108,22 @@ def lost_interrupt(text: str) -> str | None:
                 " (qemu-state.txt)"
             )
     return None
+
+
+def _asleep(look: str) -> set[tuple[int, str, str, str]]:
+    """(CPU, where it is, its thread's time, where that sleeps) of each CPU that should run."""
+    asked = _ANSWER.split(look)
+    answers = dict(zip(asked[1::2], asked[2::2], strict=True))
+    at = {
+        int(number): found[1]
+        for number, text in _CPU.findall(answers.get("info registers -a", ""))
+        if "HLT=0" in text and (found := _AT.search(text))
+    }
+    return {
+        (int(cpu), at[int(cpu)], ticks, place)
+        for cpu, state, ticks, place in _THREAD.findall(look)
+        if state in "SD" and "VM status: running" in look and int(cpu) in at
+    }
 
 
 def _idle(look: str) -> dict[int, Idle]:

@@ -7,8 +7,8 @@
 
 #define RULES_OUTGOING 26
 #define RULES_INCOMING 19
-#define RULES_IOCTL_OUTGOING 14
-#define RULES_IOCTL_INCOMING 9
+#define RULES_IOCTL_OUTGOING 15
+#define RULES_IOCTL_INCOMING 12
 
 void rule(const char *name, long expected, long seen);
 long closed(long fd);

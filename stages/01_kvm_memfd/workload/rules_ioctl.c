@@ -6,9 +6,11 @@
  */
 #include <fcntl.h>
 #include <string.h>
+#include <sys/fsuid.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <linux/liveupdate.h>
@@ -18,7 +20,11 @@
 #define OUTGOING_SESSION "rules-ioctl"
 /* As long as a name may be. */
 #define CARRIED_SESSION "rules-ioctl-incoming-0123456789-0123456789-0123456789-012345678"
+/* The beginning of another one is no name. */
+#define CARRIED_PREFIX "rules-ioctl-incoming"
 #define TOKEN 7
+/* Who retrieves the file of that session: its owner, as of any memfd that is made. */
+#define USER 1234
 
 static int session_ioctl(int fd, unsigned long request, void *arg)
 {
@@ -40,6 +46,15 @@ static long closes_on_exec(int fd)
 	int flags = sys(fcntl(fd, F_GETFD));
 
 	return flags < 0 ? flags : !!(flags & FD_CLOEXEC);
+}
+
+/* Who opens the device can take any session over; it is for root to hand sessions on. */
+static void rule_of_device(int luo_fd)
+{
+	struct stat stat;
+
+	must(sys(fstat(luo_fd, &stat)));
+	rule("device_for_root_only", 0600, stat.st_uid ? -EPERM : (long)(stat.st_mode & 07777));
 }
 
 static void rules_of_size(int session, int file)
@@ -84,6 +99,7 @@ void rules_ioctl_outgoing(int luo_fd)
 	int session, file = must(sys(memfd_create("rules-ioctl", MFD_CLOEXEC)));
 
 	must(sys(ftruncate(file, 4096)));
+	rule_of_device(luo_fd);
 	rule("create_to_read_only_memory", -EFAULT,
 	     ioctl_read_only(luo_fd, LIVEUPDATE_IOCTL_CREATE_SESSION, &create, sizeof(create)));
 	/* The name is free again. */
@@ -108,10 +124,18 @@ static u64 shmem_kb(void)
 	return meminfo_kb("Shmem");
 }
 
+static long has_owner(int fd, uid_t uid)
+{
+	struct stat stat;
+
+	return fd < 0 ? fd : !sys(fstat(fd, &stat)) && stat.st_uid == uid && stat.st_gid == uid;
+}
+
 static const char * const incoming_names[] = {
-	"session_name", "session_closes_on_exec", "retrieve_without_free_fd", "retrieve_to_read_only_memory",
-	"retrieve_after_fault", "finish_reserved_field", "finish_ioctl_session",
-	"no_fd_left_by_ioctls", "no_memory_left_by_ioctls",
+	"session_name", "session_closes_on_exec", "retrieve_without_free_fd",
+	"retrieve_to_read_only_memory", "retrieve_after_fault", "retrieved_by_its_owner",
+	"finish_reserved_field", "finish_ioctl_session", "no_fd_left_by_ioctls",
+	"no_memory_left_by_ioctls",
 };
 
 void rules_ioctl_incoming(int luo_fd)
@@ -120,10 +144,13 @@ void rules_ioctl_incoming(int luo_fd)
 		.size = sizeof(retrieve), .token = TOKEN,
 	};
 	struct liveupdate_session_finish finish = { .size = sizeof(finish), .reserved = 1 };
-	int session = luo_retrieve_session(luo_fd, CARRIED_SESSION);
 	u64 before = shmem_kb();
 	struct rlimit limit, none;
+	int session, file;
 
+	rule_of_device(luo_fd);
+	rule("retrieve_by_prefix", -ENOENT, closed(luo_retrieve_session(luo_fd, CARRIED_PREFIX)));
+	session = luo_retrieve_session(luo_fd, CARRIED_SESSION);
 	if (session < 0) {
 		skip_all(incoming_names, ARRAY_SIZE(incoming_names));
 		return;
@@ -133,12 +160,19 @@ void rules_ioctl_incoming(int luo_fd)
 	must(sys(getrlimit(RLIMIT_NOFILE, &limit)));
 	none = (struct rlimit){ .rlim_cur = 0, .rlim_max = limit.rlim_max };
 	must(sys(setrlimit(RLIMIT_NOFILE, &none)));
+	setfsgid(USER);
+	setfsuid(USER);
 	rule("retrieve_without_free_fd", -EMFILE, luo_retrieve_fd(session, TOKEN));
 	must(sys(setrlimit(RLIMIT_NOFILE, &limit)));
 	rule("retrieve_to_read_only_memory", -EFAULT,
 	     ioctl_read_only(session, LIVEUPDATE_SESSION_RETRIEVE_FD, &retrieve,
 			     sizeof(retrieve)));
-	rule("retrieve_after_fault", 0, closed(luo_retrieve_fd(session, TOKEN)));
+	file = luo_retrieve_fd(session, TOKEN);
+	setfsuid(0);
+	setfsgid(0);
+	rule("retrieve_after_fault", 0, file < 0 ? file : 0);
+	rule("retrieved_by_its_owner", 1, has_owner(file, USER));
+	closed(file);
 	rule("finish_reserved_field", -EINVAL,
 	     session_ioctl(session, LIVEUPDATE_SESSION_FINISH, &finish));
 	rule("finish_ioctl_session", 0, luo_finish(session));
