@@ -209,9 +209,9 @@ static void race(struct nic *nic, int luo_fd, const struct way *way, const char 
 {
 	struct racer racer = { .way = way, .bdf = bdf };
 	struct tally tally = { };
-	u64 random = param_nonce();
+	u64 random = param_nonce(), i;
 
-	for (u64 i = 0; i < rounds; i++) {
+	for (i = 0; i < rounds && !tally.wrong; i++) {
 		/* Each time that it is waited for the device has to be opened again. */
 		bool ahead = way->waits ? !i : !(i % 2);
 
@@ -221,10 +221,10 @@ static void race(struct nic *nic, int luo_fd, const struct way *way, const char 
 		race_once(nic, luo_fd, &racer, &tally);
 	}
 	fact(way->key, "%llu rounds: %u refused, %u kept it from being preserved, %u before, %u after, %u wrong",
-	     rounds, tally.refused, tally.waited, tally.before, tally.after, tally.wrong);
+	     i, tally.refused, tally.waited, tally.before, tally.after, tally.wrong);
 }
 
-void races(struct nic *nic, int luo_fd, u64 rounds)
+void races(struct nic *nic, int luo_fd, u64 rounds, u64 unbind_port_rounds)
 {
 	static const struct way
 		unbind = { "races.unbind", unbind_device, true },
@@ -239,7 +239,7 @@ void races(struct nic *nic, int luo_fd, u64 rounds)
 	nic_open(nic);
 	race(nic, luo_fd, &unbind, nic->bdf, rounds);
 	race(nic, luo_fd, &remove, nic->bdf, rounds);
-	race(nic, luo_fd, &port_unbind, port, rounds);
+	race(nic, luo_fd, &port_unbind, port, unbind_port_rounds);
 	race(nic, luo_fd, &port_remove, port, rounds);
 	nic_close(nic);
 }

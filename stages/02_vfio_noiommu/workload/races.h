@@ -4,6 +4,7 @@
 
 #include "nic.h"
 
-void races(struct nic *nic, int luo_fd, u64 rounds);
+/* Each way ends with its first round that goes wrong. */
+void races(struct nic *nic, int luo_fd, u64 rounds, u64 unbind_port_rounds);
 
 #endif

@@ -22,9 +22,9 @@
 #include "vfio.h"
 #include "vm_state.h"
 
-/* Frames seen before anything is done with the session. */
 /* One in eight of them goes wrong where a port's driver is not held. */
 #define PROVOKED_RACES 60
+/* Frames seen before anything is done with the session. */
 #define WARM_UP_FRAMES 100
 #define WARM_UP_MS 20000
 
@@ -143,11 +143,13 @@ static void start_other(struct outgoing *out)
 	nic->ring = (void *)nic->memory;
 	ram_populate(nic->memory, nic->size);
 	if (!param_lacks_something()) {
+		u64 rounds = param_u64("races", 2);
+
 		/* Controls are for what comes later, and some lack what refuses. */
 		if (param_control("bridge-locks-patch-off"))
-			races(nic, out->luo_fd, PROVOKED_RACES);
+			races(nic, out->luo_fd, rounds, PROVOKED_RACES);
 		else if (!param_control_kind(""))
-			races(nic, out->luo_fd, param_u64("races", 2));
+			races(nic, out->luo_fd, rounds, rounds);
 		free_other_port();
 	}
 	nic_open(nic);
