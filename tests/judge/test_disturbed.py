@@ -541,7 +541,14 @@ def test_no_host_explains_a_wrong_errno(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("ahead_ms", "waits_ms", "status"),
-    [(2.3, 0, "FAIL"), (-2.3, 0, "FAIL"), (2.3, 40, "PASS"), (60.0, 40, "FAIL")],
+    [
+        (2.3, 0, "FAIL"),
+        (-2.3, 0, "FAIL"),
+        (2.3, 40, "PASS"),
+        (60.0, 40, "FAIL"),
+        (-10.0, 40, "FAIL"),
+        (41.0, 30, "FAIL"),
+    ],
 )
 def test_a_guests_clock_is_off_by_no_more_than_its_cpus_waited(
     trial_1: Loader, ahead_ms: float, waits_ms: float, status: str
@@ -553,7 +560,7 @@ def test_a_guests_clock_is_off_by_no_more_than_its_cpus_waited(
         added("guest.0.clock_offset", round(ahead_ms * khz))(folder)
         host(folder)
         rows = [json.loads(line) for line in (folder / "host.jsonl").read_text().splitlines()]
-        rows[-1]["waits"] = {"CPU 0/TCG": waits_ms}
+        rows[-1]["waits"] = {"CPU 0/TCG": waits_ms, "CPU 1/TCG": waits_ms}
         (folder / "host.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
 
     verdict = judge_trial(trial_1(edit), STAGE_1)

@@ -62,6 +62,19 @@ class HostLog(Stored):
             1,
         )
 
+    def longest_wait_ms(self, begin: int, end: int, thread: str) -> float:
+        """The most that one such thread waited from one sample to the next, between two times."""
+        return max(
+            (
+                ms
+                for t, waits in self.samples
+                if begin < t <= end
+                for name, ms in waits.items()
+                if name.startswith(thread)
+            ),
+            default=0.0,
+        )
+
     def stood_still(self) -> str | None:
         """The longest time for which the machine, or who speaks with it, did not run, in words.
 
