@@ -404,8 +404,8 @@ def _control_status(
         return "WRONG REASON", why  # no control may end in a triple fault
     by_name = {answer.check: answer for answer in answers}
     spared = None if control.may_break is None else control.breaks | control.may_break
-    ended = by_name.get("both_sides_ended_well")
-    early = ended and ended.outcome.status == "FAIL" and not _kept(trial)
+    kept, ended = _kept(trial), by_name.get("both_sides_ended_well")
+    early = ended is not None and ended.outcome.status == "FAIL" and not kept
     if ended and early and spared is not None and ended.check not in spared:
         return "WRONG REASON", in_order(trial, _sentence(ended))  # nothing could be noticed
     for name in sorted(control.breaks):
@@ -419,7 +419,7 @@ def _control_status(
     # its reason depends on time.
     broken = [by_name[name] for name in sorted(control.breaks)] if control.reason.timed else []
     doubtful = [a for a in (*wrong, *broken) if a.outcome.status == "DISTURBED"]
-    if wrong and (kept := _kept(trial)):
+    if wrong and kept:
         return "DISTURBED", f"{kept}; {_sentence(wrong[0])}"
     for answer in wrong:
         if answer.outcome.status != "DISTURBED":

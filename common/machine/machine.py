@@ -33,7 +33,7 @@ from common.machine.serial_line import SerialLine
 from common.machine.stamped_line import ConsoleFile
 from common.record import console
 from common.record.dialogue import Line
-from common.record.qemu.process import QemuProcess, process_identity
+from common.record.qemu.process import QemuProcess, process_identity, stat_fields, ticks
 
 # A dying kernel still prints its call trace; wait that long for it.
 _LAST_WORDS_SECONDS = 1.0
@@ -303,7 +303,8 @@ class Machine:
         self.dialogue.send(f"go {rendezvous}\n")
 
     def note_state(self) -> None:
-        """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt.
+        """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt, and what
+        Linux says of QEMU's threads.
 
         For a machine that has fallen silent, or whose guest stands still: it tells a CPU that is
         busy from one that waits for an interrupt which never comes. Asked twice, so that what
@@ -421,10 +422,9 @@ class Machine:
 def _cpu_seconds(pid: int) -> float | None:
     """User and system time of all threads, None when the process has ended."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return ticks(stat_fields(Path(f"/proc/{pid}"))) / os.sysconf("SC_CLK_TCK")
     except OSError:
         return None
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _threads(pid: int) -> str:
@@ -432,9 +432,9 @@ def _threads(pid: int) -> str:
     lines = []
     for task in sorted(Path(f"/proc/{pid}/task").glob("[0-9]*")):
         with suppress(OSError):
-            fields = (task / "stat").read_text().rpartition(")")[2].split()
-            name, place = (task / "comm").read_text().strip(), (task / "wchan").read_text()
-            lines.append(f"{name} {fields[0]} {int(fields[11]) + int(fields[12])} {place}")
+            fields, place = stat_fields(task), (task / "wchan").read_text()
+            name = (task / "comm").read_text().strip()
+            lines.append(f"{name} {fields[0]} {ticks(fields)} {place}")
     return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ pure function of these files.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
 from pathlib import Path
 from typing import Annotated
@@ -51,29 +51,16 @@ class HostLog(Stored):
 
     def waited_ms(self, begin: int, end: int, thread: str) -> float:
         """How long threads whose names begin so waited for a CPU between two times, in ms."""
-        return round(
-            sum(
-                ms
-                for t, waits in self.samples
-                if begin < t <= end
-                for name, ms in waits.items()
-                if name.startswith(thread)
-            ),
-            1,
-        )
+        return round(sum(self._waits(begin, end, thread)), 1)
 
     def longest_wait_ms(self, begin: int, end: int, thread: str) -> float:
         """The most that one such thread waited from one sample to the next, between two times."""
-        return max(
-            (
-                ms
-                for t, waits in self.samples
-                if begin < t <= end
-                for name, ms in waits.items()
-                if name.startswith(thread)
-            ),
-            default=0.0,
-        )
+        return max(self._waits(begin, end, thread), default=0.0)
+
+    def _waits(self, begin: int, end: int, thread: str) -> Iterator[float]:
+        for t, waits in self.samples:
+            if begin < t <= end:
+                yield from (ms for name, ms in waits.items() if name.startswith(thread))
 
     def stood_still(self) -> str | None:
         """The longest time for which the machine, or who speaks with it, did not run, in words.

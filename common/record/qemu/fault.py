@@ -13,6 +13,7 @@ Under TCG, now and then, a guest of a QEMU in the machine stands still before it
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,7 +85,7 @@ def lost_interrupt(text: str) -> str | None:
     meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on in a guest, with
     interrupts enabled.
     """
-    said = re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]
+    said = [_answers(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
     if len(said) < 2:
         return None
     if asleep := set.intersection(*map(_asleep, said)):
@@ -110,10 +111,16 @@ def lost_interrupt(text: str) -> str | None:
     return None
 
 
-def _asleep(look: str) -> set[tuple[int, str, str, str]]:
-    """(CPU, where it is, its thread's time, where that sleeps) of each CPU that should run."""
+def _answers(look: str) -> dict[str, str]:
+    """Question -> answer. What the host adds itself stands behind QEMU's last one."""
     asked = _ANSWER.split(look)
-    answers = dict(zip(asked[1::2], asked[2::2], strict=True))
+    return dict(zip(asked[1::2], asked[2::2], strict=True))
+
+
+def _asleep(answers: Mapping[str, str]) -> set[tuple[int, str, str, str]]:
+    """(CPU, where it is, its thread's time, where that sleeps) of each CPU that should run."""
+    if "VM status: running" not in answers["info status"]:
+        return set()
     at = {
         int(number): found[1]
         for number, text in _CPU.findall(answers.get("info registers -a", ""))
@@ -121,15 +128,13 @@ def _asleep(look: str) -> set[tuple[int, str, str, str]]:
     }
     return {
         (int(cpu), at[int(cpu)], ticks, place)
-        for cpu, state, ticks, place in _THREAD.findall(look)
-        if state in "SD" and "VM status: running" in look and int(cpu) in at
+        for cpu, state, ticks, place in _THREAD.findall("".join(answers.values()))
+        if state in "SD" and int(cpu) in at
     }
 
 
-def _idle(look: str) -> dict[int, Idle]:
+def _idle(answers: Mapping[str, str]) -> dict[int, Idle]:
     """CPU number -> what it does instead, of CPUs outside the kernel."""
-    asked = _ANSWER.split(look)
-    answers = dict(zip(asked[1::2], asked[2::2], strict=True))
     found = {}
     for number, text in _CPU.findall(answers.get("info registers -a", "")):
         where, enabled = _outside_the_kernel(text)

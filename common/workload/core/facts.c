@@ -42,14 +42,20 @@ ssize_t read_file(const char *path, void *buffer, size_t size)
 	return len;
 }
 
+ssize_t read_text(const char *path, char *text, size_t size)
+{
+	ssize_t len = read_file(path, text, size - 1);
+
+	text[len < 0 ? 0 : len] = '\0';
+	return len;
+}
+
 static void fact_from_file(const char *key, const char *path)
 {
 	char text[4096];
-	ssize_t len = read_file(path, text, sizeof(text) - 1);
 
-	if (len < 0)
+	if (read_text(path, text, sizeof(text)) < 0)
 		return;
-	text[len] = '\0';
 	text[strcspn(text, "\n")] = '\0';
 	fact(key, "%s", text);
 }
@@ -178,11 +184,9 @@ static void fact_tsc_khz(void)
 static void fact_of_lines(const char *key, const char *path)
 {
 	char text[1024];
-	ssize_t len = read_file(path, text, sizeof(text) - 1);
 
-	if (len <= 0)
+	if (read_text(path, text, sizeof(text)) <= 0)
 		return;
-	text[len] = '\0';
 	for (char *end = strchr(text, '\n'); end; end = strchr(end, '\n'))
 		*end = end[1] ? ' ' : '\0';
 	fact(key, "%s", text);

@@ -88,6 +88,8 @@ u64 meminfo_kb(const char *field);
 u64 available_kb(void);
 /* Bytes of a small file, at most @size, or -errno. */
 ssize_t read_file(const char *path, void *buffer, size_t size);
+/* The same, and a terminating zero: "" where there is no such file. */
+ssize_t read_text(const char *path, char *text, size_t size);
 
 /* arch/MACHINE/core/counter_khz.c */
 u64 counter_khz(void);

@@ -28,14 +28,6 @@ struct counts {
 	} entry[COUNTS_MAX];
 };
 
-static bool read_text(const char *path, char *text, size_t size)
-{
-	ssize_t length = read_file(path, text, size - 1);
-
-	text[length < 0 ? 0 : length] = '\0';
-	return length >= 0;
-}
-
 static void add(struct counts *counts, const char *name, u64 value)
 {
 	if (counts->count == COUNTS_MAX)
@@ -54,7 +46,7 @@ static void read_kvm(struct counts *counts)
 	counts->count = 0;
 	while (dir && (entry = readdir(dir))) {
 		snprintf(path, sizeof(path), KVM_COUNTS "/%s", entry->d_name);
-		if (read_text(path, text, sizeof(text)))
+		if (read_text(path, text, sizeof(text)) >= 0)
 			add(counts, entry->d_name, strtoull(text, NULL, 0));
 	}
 	if (dir)

@@ -153,9 +153,8 @@ void report_unlike(struct vmm *vmm, const struct vm_state *state,
 	struct unlike unlike = {};
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
-		vcpu_try_events(&vmm->vcpus[i], &state->vcpu[i].in_nmi_handler,
+		vcpu_try_events(&vmm->vcpus[i], &state->vcpu[i], &state->vcpu[i].in_nmi_handler,
 				&loaded[i].in_nmi_handler);
-		must(sys(ioctl(vmm->vcpus[i].fd, KVM_SET_VCPU_EVENTS, &state->vcpu[i].events)));
 		vcpu_capture(vmm, &vmm->vcpus[i], &loaded[i]);
 		compare_vcpu(&unlike, &state->vcpu[i], &loaded[i], refused);
 		check_complete(&unlike, &state->vcpu[i]);

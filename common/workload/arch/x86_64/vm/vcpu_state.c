@@ -265,6 +265,14 @@ static unsigned int timers_still(struct vmm *vmm, const struct vm_state *state)
 	return still;
 }
 
+void vcpu_try_events(struct vcpu *vcpu, const struct vcpu_state *own,
+		     const struct kvm_vcpu_events *tried, struct kvm_vcpu_events *read_back)
+{
+	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, tried)));
+	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, read_back)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &own->events)));
+}
+
 /*
  * As of a guest that is in its NMI handler, and has just enabled interrupts there: a paused guest
  * is hardly ever in these states, and KVM has to give them back as they were. They are only tried,
@@ -277,15 +285,7 @@ static void capture_nmi_handler(struct vcpu *vcpu, struct vcpu_state *state)
 	events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
 	events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
 	events.nmi.masked = 1;
-	vcpu_try_events(vcpu, &events, &state->in_nmi_handler);
-	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &state->events)));
-}
-
-void vcpu_try_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events,
-		     struct kvm_vcpu_events *read_back)
-{
-	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, events)));
-	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, read_back)));
+	vcpu_try_events(vcpu, state, &events, &state->in_nmi_handler);
 }
 
 void vm_capture(struct vmm *vmm, struct vm_state *state)

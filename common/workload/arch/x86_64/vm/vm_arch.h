@@ -48,8 +48,9 @@ struct vm_state;
 struct refused_registers;
 
 void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state);
-void vcpu_try_events(struct vcpu *vcpu, const struct kvm_vcpu_events *events,
-		     struct kvm_vcpu_events *read_back);
+/* What KVM gives back of @tried; the vCPU has its own events afterwards. */
+void vcpu_try_events(struct vcpu *vcpu, const struct vcpu_state *own,
+		     const struct kvm_vcpu_events *tried, struct kvm_vcpu_events *read_back);
 void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS]);
 
 /* pending.c */
