@@ -12,7 +12,7 @@ from common.errors import Exit
 from common.judge.causes import in_order
 from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
-from common.record.cpus.last_look import death, misread, sentence, standing
+from common.record.cpus.last_look import death, interrupted_switch, misread, sentence, standing
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
 from common.record.qemu.fault import ENDED
@@ -171,7 +171,15 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
 def _by_chance(trial: Trial) -> tuple[str, ...]:
     """How a verdict begins that gives what happened to QEMU."""
     return tuple(
-        said for said in (trial.qemu_fault, _guest_died(trial), _guest_stood(trial)) if said
+        said
+        for said in (
+            trial.qemu_fault,
+            _guest_died(trial),
+            _guest_stood(trial),
+            _host_died(trial),
+            _ran_away(trial),
+        )
+        if said
     )
 
 
@@ -333,7 +341,7 @@ def _disturbance(trial: Trial) -> str | None:
         return f"{fatal.text}; {still}"
     if setting.ended in ("timeout", "gone") and trial.qemu_fault:
         return trial.qemu_fault
-    if trial.last_look and (said := misread(trial.last_look)):
+    if trial.last_look and (said := misread(trial.last_look) or _host_died(trial)):
         return said
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
         # TCG may hang a nested guest; with KVM the kernel under test ran it.
@@ -366,6 +374,18 @@ def _guest_died(trial: Trial) -> str | None:
     return f"KVM's guest died of a triple fault before any kexec: {found[0]}" if found else None
 
 
+def _host_died(trial: Trial) -> str | None:
+    """As a guest does: the kernel that runs it, before any kexec."""
+    if trial.setting.host.accelerator != "tcg" or trial.console.kexecs or not trial.last_look:
+        return None
+    return interrupted_switch(trial.last_look)
+
+
+def _ran_away(trial: Trial) -> str | None:
+    """A CPU that took ticks faster than time passes: docs/oddities.md."""
+    return trial.console.ran_away if trial.setting.host.accelerator == "tcg" else None
+
+
 def _guest_stood(trial: Trial) -> str | None:
     """It was run all the while and came to no step, as TCG does to nested SVM: docs/oddities.md."""
     said = [side.facts.get("still.thread", "") for side in trial.sides]
@@ -378,7 +398,7 @@ def _kept(trial: Trial) -> str | None:
     """What QEMU did to a machine that went on: an RCU stall warning, an NMI, may get it going."""
     if trial.setting.host.accelerator != "tcg":
         return None
-    return trial.lost_interrupt or _guest_stood(trial)
+    return trial.lost_interrupt or _guest_stood(trial) or _ran_away(trial)
 
 
 def judge_control(trial: Trial, control: Control, stage: Stage) -> ControlVerdict:

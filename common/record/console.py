@@ -37,6 +37,10 @@ OF_TIME = re.compile(
 # What follows such a complaint, for each CPU: kernel/rcu/tree_stall.h, lib/nmi_backtrace.c
 _TRACE = re.compile(r"Call [Tt]race:$")
 _TRACE_LINES = 120
+# The lines after the first (print_cpu_stall_info, print_cpu_stall)
+_TICKS = re.compile(r"rcu: \s*(\d+)-.* \((\d+) ticks this GP\)")
+_JIFFIES = re.compile(r"rcu: \s*\((?:detected by \d+, )?t=(\d+) jiffies\b")
+_MOST_TICKS = 10  # each jiffy; a CPU takes one
 _VERSION = re.compile(r"Linux version (\S+) ")
 # "usable" until 6.19
 _RAM = re.compile(
@@ -109,6 +113,8 @@ class Console(Stored):
     firmware: tuple[str, ...] = ()
     late_pages: tuple[tuple[int, int], ...] = ()
     """Host time and node where struct pages were initialised late, by a thread of the node's."""
+    ran_away: str | None = None
+    """By an RCU stall's account of itself: a CPU that took more ticks than jiffies passed."""
     lines: int = 0
 
 
@@ -150,6 +156,8 @@ def parse(lines: Iterable[Line]) -> Console:
     firmware: list[str] = []
     late_pages: list[tuple[int, int]] = []
     words: list[str] = []
+    ticks: re.Match[str] | None = None
+    ran_away: str | None = None
     number = 0
     for number, line in enumerate(lines, start=1):
         text = strip_prefix(line.text)
@@ -173,6 +181,14 @@ def parse(lines: Iterable[Line]) -> Console:
             said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
             splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))
             words = []
+        elif match := _TICKS.match(text):
+            ticks = match
+        elif (match := _JIFFIES.match(text)) and ticks:
+            if int(ticks[2]) > _MOST_TICKS * int(match[1]):
+                ran_away = (
+                    f"QEMU's clock ran away: CPU {ticks[1]} took {ticks[2]} ticks in {match[1]}"
+                    " jiffies (console.log)"
+                )
         elif match := _LATE_PAGES.match(text):
             late_pages.append((line.t, int(match[1])))
         elif _FIRMWARE.search(text):
@@ -191,5 +207,6 @@ def parse(lines: Iterable[Line]) -> Console:
         splats=tuple(splats),
         firmware=tuple(firmware),
         late_pages=tuple(late_pages),
+        ran_away=ran_away,
         lines=number,
     )

@@ -1,5 +1,6 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""A guest that QEMU's TCG keeps standing, or kills, is no fault of a kernel; one that sleeps is."""
+"""A guest that QEMU's TCG keeps standing, or kills, and a clock that it lets run away, are no
+faults of a kernel; a guest that sleeps is."""
 
 from __future__ import annotations
 
@@ -69,6 +70,25 @@ def died(accelerator: str = "tcg", *, before: bool = True) -> Edit:
     return edit
 
 
+def stalled(ticks: int, accelerator: str = "tcg") -> Edit:
+    """The incoming kernel's RCU complains at last, of a CPU that took so many ticks in 21 s."""
+
+    def edit(folder: Path) -> None:
+        lines = (folder / "console.jsonl").read_text().splitlines(keepends=True)
+        t = json.loads(lines[-1])[0]
+        said = (
+            "[   25.861186] rcu: INFO: rcu_sched self-detected stall on CPU",
+            f"[   25.862114] rcu: \t1-...0: ({ticks} ticks this GP) idle=1fac/1/0x4000000000000000"
+            " softirq=124/126 fqs=2621",
+            "[   25.862490] rcu: \t(t=5250 jiffies g=-915 q=55 ncpus=2)",
+        )
+        lines += [json.dumps([t, text]) + "\n" for text in said]
+        (folder / "console.jsonl").write_text("".join(lines))
+        on(accelerator)(folder)
+
+    return edit
+
+
 @pytest.mark.parametrize(
     ("edit", "status", "words"),
     [
@@ -84,6 +104,9 @@ def died(accelerator: str = "tcg", *, before: bool = True) -> Edit:
         (died(), "DISTURBED", _DIED),
         (died("kvm"), "FAIL", "both_sides_ended_well: "),
         (died(before=False), "FAIL", "both_sides_ended_well: "),
+        (stalled(3953206), "DISTURBED", "CPU 1 took 3953206 ticks in 5250 jiffies"),
+        (stalled(3953206, "kvm"), "FAIL", "no_splat: "),
+        (stalled(5249), "FAIL", "no_splat: "),
     ],
     ids=[
         "kept",
@@ -94,6 +117,9 @@ def died(accelerator: str = "tcg", *, before: bool = True) -> Edit:
         "died",
         "in KVM",
         "after the kexec",
+        "clock ran away",
+        "clock ran away in KVM",
+        "stalled",
     ],
 )
 def test_what_befell_a_guest(recorded: RecordedTrial, edit: Edit, status: str, words: str) -> None:
@@ -101,8 +127,9 @@ def test_what_befell_a_guest(recorded: RecordedTrial, edit: Edit, status: str, w
     assert (verdict.status, words in verdict.why) == (status, True), verdict.why
 
 
-def test_three_times_is_no_chance(recorded: RecordedTrial) -> None:
-    trial = recorded(stood(_RAN))
+@pytest.mark.parametrize("edit", [stood(_RAN), stalled(3953206)])
+def test_three_times_is_no_chance(recorded: RecordedTrial, edit: Edit) -> None:
+    trial = recorded(edit)
     attempts = [
         trial.model_copy(update={"setting": trial.setting.model_copy(update={"attempt": n})})
         for n in (1, 2, 3)

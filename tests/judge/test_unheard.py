@@ -17,10 +17,18 @@ import pytest
 from common.errors import UsageError
 from common.judge.stored_run import opened
 from common.judge.verdict import judge_control, judge_trial
-from common.record.cpus.last_look import FILE, LOG, LastLook, death, misread, standing
+from common.record.cpus.last_look import (
+    FILE,
+    LOG,
+    LastLook,
+    death,
+    interrupted_switch,
+    misread,
+    standing,
+)
 from common.record.cpus.ram_log import RamLog
 from common.record.cpus.samples import CpuSample, Sample
-from common.record.cpus.state import parse_registers
+from common.record.cpus.state import KERNEL_HALF, parse_registers
 from common.record.evidence import Trial, collect
 from common.record.qemu.reset import registers_at_triple_fault
 from common.stage.loading import load_stage
@@ -30,6 +38,7 @@ from tests.stored import store_run, write_record
 FOLDER = RECORDED / "unheard"
 STAGE = load_stage(1)
 Edit = Callable[[dict[str, object]], object]
+GUESTS = 0x80000  # GUEST_VCPUS in common/workload/vm/guest.h
 
 
 def look(name: str) -> LastLook:
@@ -226,6 +235,35 @@ def test_an_idt_that_is_mapped_and_not_found_is_qemus_fault(
                 " (last-look.json)"
             )
     assert statuses == {True: "DISTURBED", False: "WRONG REASON" if control else "CRASHED"}
+
+
+@pytest.mark.parametrize("accelerator", ["tcg", "kvm"])
+@pytest.mark.parametrize("left", [False, True])
+def test_a_kernel_with_its_guests_gs_is_qemus_fault(
+    tmp_path: Path, left: bool, accelerator: str
+) -> None:
+    """Before any kexec, and where TCG is KVM's hardware."""
+    seen = changed(after_vmrun(mapped=False), gs=GUESTS)
+    run = unheard(tmp_path / "run", "loop", ended="rebooted", seen=seen)
+    if not left:
+        console = run / "main" / "console.jsonl"
+        lines = console.read_text().splitlines(keepends=True)
+        console.write_text("".join(lines[:-1]))
+    setting = json.loads((run / "main" / "trial.json").read_text())
+    setting["host"]["accelerator"] = accelerator
+    (run / "main" / "trial.json").write_text(json.dumps(setting))
+    verdict = judge_trial(collected(run), STAGE)
+    excused = not left and accelerator == "tcg"
+    assert verdict.status == ("DISTURBED" if excused else "CRASHED")
+    assert ("with the GS base of KVM's guest" in verdict.why) == excused
+
+
+def test_a_switch_that_was_interrupted() -> None:
+    seen = changed(after_vmrun(mapped=False), gs=GUESTS)
+    assert interrupted_switch(seen)
+    assert interrupted_switch(seen.model_copy(update={"triple_fault": False})) is None
+    for cpu in ({"gs": 0}, {"gs": KERNEL_HALF}, {"cpl": 3}, {"rip": 0x1000}):
+        assert interrupted_switch(changed(seen, **cpu)) is None
 
 
 def test_what_is_no_misreading() -> None:

@@ -167,6 +167,20 @@ def misread(look: LastLook) -> str | None:
     return None
 
 
+def interrupted_switch(look: LastLook) -> str | None:
+    """A triple fault of a kernel with the GS base of KVM's guest: an exception came where none can
+    come, between VMRUN and VMLOAD, and its handler did not find the CPU's own data."""
+    for cpu in (c.cpu for c in _all(look) if look.triple_fault):
+        if isinstance(cpu, Cpu) and cpu.has_guests_gs:
+            name = look.names.get(f"{cpu.pc:#x}")
+            at = f" at {look.place_of(name)}" if name else ""
+            return (
+                f"QEMU: triple fault of CPU {cpu.number}{at} with the GS base of KVM's guest,"
+                f" {cpu.gs:#x}: an exception between VMRUN and VMLOAD ({FILE})"
+            )
+    return None
+
+
 def has_console(console: Console) -> bool:
     """Whether the kernel that was last started said a word on the console."""
     begun = console.kexecs[-1] if console.kexecs else 0

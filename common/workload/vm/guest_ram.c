@@ -7,6 +7,8 @@
 #include "guest_ram.h"
 #include "parallel.h"
 
+#define COLLAPSE_MS 10000
+
 /* madvise() is to decide about large pages of memfds; without them there is no such file. */
 void allow_large_pages(void)
 {
@@ -40,6 +42,24 @@ u8 *ram_map(int ram_fd, u64 size)
 	/* EINVAL is a kernel without large pages, which will do. */
 	madvise(ram, size, MADV_HUGEPAGE);
 	return ram;
+}
+
+/*
+ * Copies the pages of the file into large folios, from offset @from on; there may be no room for
+ * them at once.
+ */
+void ram_collapse(int ram_fd, u64 size, u64 from)
+{
+	struct deadline deadline = deadline_in_ms(COLLAPSE_MS);
+	u8 *ram = ram_map(ram_fd, size);
+	int ret = collapse_memory(ram + from, size - from);
+
+	while (ret < 0 && !deadline_passed(deadline)) {
+		compact_memory();
+		ret = collapse_memory(ram + from, size - from);
+	}
+	must(ret);
+	must(sys(munmap(ram, size)));
 }
 
 static void populate_range(void *ram, u64 first, u64 end)

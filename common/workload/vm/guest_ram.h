@@ -16,6 +16,7 @@
 void allow_large_pages(void);
 int memfd_new(const char *name, u64 size);
 u8 *ram_map(int ram_fd, u64 size);
+void ram_collapse(int ram_fd, u64 size, u64 from);
 void ram_populate(u8 *ram, u64 size);
 void ram_read_pfns(u8 *ram, u64 pages, u64 *pfns);
 

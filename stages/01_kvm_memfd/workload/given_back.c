@@ -12,6 +12,7 @@
 #include <unistd.h>
 
 #include "given_back.h"
+#include "guest_ram.h"
 #include "ledger.h"
 #include "memfd_look.h"
 #include "rules.h"
@@ -146,7 +147,7 @@ static void keep_large_for_incoming(int luo_fd)
 {
 	int file = ledger_file(LEDGER_FILE);
 
-	memfd_collapse(file, LEDGER_FILE);
+	ram_collapse(file, LEDGER_FILE, 0);
 	must(luo_preserve_fd(must(luo_create_session(luo_fd, UNRETRIEVED_LARGE)), file, TOKEN));
 	close(file);
 }
@@ -156,7 +157,7 @@ static void abort_large_folio(int luo_fd)
 {
 	int file = ledger_file(LEDGER_FILE), session;
 
-	memfd_collapse(file, LEDGER_FILE);
+	ram_collapse(file, LEDGER_FILE, 0);
 	ledger_for_host("large");
 	session = must(luo_create_session(luo_fd, "memory-large"));
 	must(luo_preserve_fd(session, file, TOKEN));

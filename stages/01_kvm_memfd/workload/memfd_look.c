@@ -106,21 +106,6 @@ void memfd_medium_folios(bool on)
 	close(fd);
 }
 
-/* Copies the file's pages into one large folio, for which there may be no room at once. */
-void memfd_collapse(int fd, u64 size)
-{
-	struct deadline deadline = deadline_in_ms(10000);
-	u8 *memory = ram_map(fd, size);
-	int ret = collapse_memory(memory, size);
-
-	while (ret < 0 && !deadline_passed(deadline)) {
-		compact_memory();
-		ret = collapse_memory(memory, size);
-	}
-	must(ret);
-	must(sys(munmap(memory, size)));
-}
-
 /* Control file-copied: the same content in another file. */
 int memfd_copy(int fd)
 {

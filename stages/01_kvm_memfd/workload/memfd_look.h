@@ -70,7 +70,6 @@ void memfd_write(int fd, const struct memfd_state *state, enum pages pages, u64 
 void memfd_write_mapped(int fd, const struct memfd_state *state, u64 seed);
 void memfd_touch(int fd, u64 size);
 void memfd_medium_folios(bool on);
-void memfd_collapse(int fd, u64 size);
 int memfd_copy(int fd);
 u64 memfd_expected_digest(const struct memfd_state *state, u64 seed);
 void memfd_look(int fd, struct memfd_look *look);

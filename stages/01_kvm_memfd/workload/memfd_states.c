@@ -12,6 +12,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "guest_ram.h"
 #include "memfd_look.h"
 #include "memfd_states.h"
 #include "memfd_swap.h"
@@ -125,7 +126,7 @@ static int new_state(const struct memfd_state *state, u64 seed)
 	if (state->medium)
 		memfd_medium_folios(false);
 	if (state->large)
-		memfd_collapse(fd, LARGE);
+		ram_collapse(fd, LARGE, 0);
 	if (state->read_early)
 		memfd_touch(fd, state->size);
 	if (state->swapped)

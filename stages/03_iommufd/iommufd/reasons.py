@@ -12,7 +12,7 @@ from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.checks import PAGE, landed_by_cache, unmapped_page
 from iommufd.evidence import TranslationEvidence
-from iommufd.interrupts import remapping_of
+from iommufd.interrupts import HANDED_OVER, remapping_of
 from iommufd.looks import faults, snapshot, tables, translation_of
 
 
@@ -53,11 +53,10 @@ def remapping_turned_off(*, by: str) -> Callable[[Trial], Outcome]:
 
 
 def no_table_between(trial: Trial) -> Outcome:
-    """The IOMMU was given no other table between the last look at the old kernel and the new."""
-    incoming, left = translation_of(trial).incoming, trial.seen(TranslationEvidence).left_ms
-    if incoming is None or left is None:
+    """The IOMMU was given no table of a page, which is what an outgoing kernel hands over."""
+    if translation_of(trial).incoming is None:
         return no_data("no kexec", expected="no table set")
-    between = [table for ms, table, _ in remapping_of(trial).tables if left < ms < incoming]
+    between = [table for _, table, size in remapping_of(trial).tables if size <= HANDED_OVER]
     return outcome(
         not between,
         expected="no interrupt remapping table set by the outgoing kernel as it ends",

@@ -55,6 +55,19 @@ int iommufd_map_file_read_only(int iommufd, u32 ioas, int fd, u64 start, u64 len
 }
 
 /* What is mapped at @from, mapped at @to as well. */
+int iommufd_disable_large_pages(int iommufd, u32 ioas)
+{
+	struct iommu_option arg = {
+		.size = sizeof(arg),
+		.option_id = IOMMU_OPTION_HUGE_PAGES,
+		.op = IOMMU_OPTION_OP_SET,
+		.object_id = ioas,
+		.val64 = 0,
+	};
+
+	return sys(ioctl(iommufd, IOMMU_OPTION, &arg));
+}
+
 int iommufd_copy(int iommufd, u32 ioas, u64 from, u64 length, u64 to)
 {
 	struct iommu_ioas_copy arg = {

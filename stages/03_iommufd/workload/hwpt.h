@@ -8,6 +8,7 @@
 int iommufd_hwpt_alloc(int iommufd, u32 dev_id, u32 ioas);
 int iommufd_hwpt_mark(int iommufd, u32 hwpt, u64 token);
 int iommufd_map_file_read_only(int iommufd, u32 ioas, int fd, u64 start, u64 length, u64 iova);
+int iommufd_disable_large_pages(int iommufd, u32 ioas);
 int iommufd_copy(int iommufd, u32 ioas, u64 from, u64 length, u64 to);
 int iommufd_hwpt_restore(int iommufd, u32 dev_id, u32 ioas, u64 token);
 int iommufd_hwpt_restore_unanswered(int iommufd, u32 dev_id, u32 ioas, u64 token);

@@ -7,6 +7,7 @@
 
 #include <linux/pci_regs.h>
 
+#include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
 #include "nic.h"
@@ -87,31 +88,45 @@ static void map_canary(const struct nic *nic, u32 ioas)
 				      nic->reader->canary));
 }
 
-void nic_map_all(const struct nic *nic, u32 ioas)
+static int map_piece(const struct nic *nic, u32 ioas, u32 chunk, u64 at, u64 length)
+{
+	return iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + chunk * CHUNK + at,
+				length, chunk_iova(nic, chunk) + at);
+}
+
+/* One after the other, and they meet at @cut. */
+int nic_map_in_two(const struct nic *nic, u32 ioas, u32 chunk, u64 cut)
+{
+	return map_piece(nic, ioas, chunk, 0, cut) ?:
+	       map_piece(nic, ioas, chunk, cut, CHUNK - cut);
+}
+
+static void map_all_but_first(const struct nic *nic, u32 ioas)
 {
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
-	for (u32 i = 0; i < CHUNKS; i++)
+	for (u32 i = 1; i < CHUNKS; i++)
 		must(nic_map_chunk(nic, ioas, i, i));
 	nic_map_apart(nic, ioas);
 	map_canary(nic, ioas);
 }
 
+/* The first chunk in halves: wherever its memory is, there is no large page in the page table. */
+void nic_map_all(const struct nic *nic, u32 ioas)
+{
+	map_all_but_first(nic, ioas);
+	must(nic_map_in_two(nic, ioas, 0, CHUNK / 2));
+}
+
 /*
- * The same, and what has become read-only since; the first chunk in two pieces: it is the memory
+ * The same, and what has become read-only since; the first chunk in other pieces: it is the memory
  * that counts, and not how it is mapped.
  */
-void nic_map_in_halves(const struct nic *nic, u32 ioas)
+void nic_map_all_again(const struct nic *nic, u32 ioas)
 {
-	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, BUFFERS, IOVA));
-	for (u32 i = 1; i < CHUNKS; i++)
-		must(nic_map_chunk(nic, ioas, i, i));
-	for (u64 at = 0; at < CHUNK; at += CHUNK / 2)
-		must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, BUFFERS + at, CHUNK / 2,
-				      chunk_iova(nic, 0) + at));
+	map_all_but_first(nic, ioas);
+	must(nic_map_in_two(nic, ioas, 0, CHUNK / 4));
 	if (nic->reader->read_only)
 		must(nic_map_read_only(nic, ioas));
-	nic_map_apart(nic, ioas);
-	map_canary(nic, ioas);
 }
 
 void nic_map_memory(struct nic *nic)
@@ -127,6 +142,8 @@ void nic_new_memory(struct nic *nic)
 	must(sys(ftruncate(nic->memfd, MEMORY_SIZE)));
 	nic_map_memory(nic);
 	memset(nic->memory, 0, MEMORY_SIZE);
+	/* Which the page table has as a large page, too. */
+	ram_collapse(nic->memfd, MEMORY_SIZE, MEMORY_SIZE - CHUNK);
 	nic->reader->nonce = param_nonce();
 	nic->reader->iova = IOVA;
 	nic->reader->count = COUNT;

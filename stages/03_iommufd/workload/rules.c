@@ -454,6 +454,24 @@ static int map_half(const struct nic *nic, u32 ioas)
 				chunk_iova(nic, CHUNKS - 1));
 }
 
+static int map_two_halves(const struct nic *nic, u32 ioas)
+{
+	return nic_map_in_two(nic, ioas, CHUNKS - 1, CHUNK / 2);
+}
+
+/* An area of such an IOAS can be split between any two pages. */
+static int restore_without_large_pages(const struct nic *nic)
+{
+	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
+	int ret;
+
+	must(iommufd_disable_large_pages(nic->iommufd, ioas));
+	nic_map_all_again(nic, ioas);
+	ret = restore(nic, ioas, TOKEN_HWPT);
+	iommufd_destroy(nic->iommufd, ioas);
+	return ret;
+}
+
 static int map_chunk_before(const struct nic *nic, u32 ioas)
 {
 	return nic_map_chunk(nic, ioas, CHUNKS - 1, CHUNKS - 2);
@@ -517,7 +535,7 @@ static void rules_of_unanswered(const struct nic *nic)
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
-	nic_map_in_halves(nic, ioas);
+	nic_map_all_again(nic, ioas);
 	rule(nic, "restore_to_read_only_memory",
 	     iommufd_hwpt_restore_unanswered(nic->iommufd, nic->dev_id, ioas, TOKEN_HWPT), -EFAULT);
 	rule(nic, "unmap_after_restore_to_read_only_memory",
@@ -535,6 +553,8 @@ void rules_of_restore(const struct nic *nic)
 	iommufd_destroy(nic->iommufd, ioas);
 	rule_of_last_area(nic, "restore_with_an_area_missing", map_nothing);
 	rule_of_last_area(nic, "restore_with_half_an_area", map_half);
+	rule_of_last_area(nic, "restore_with_a_large_page_split", map_two_halves);
+	rule(nic, "restore_without_large_pages", restore_without_large_pages(nic), -EINVAL);
 	rule_of_last_area(nic, "restore_with_an_area_twice", map_chunk_before);
 	rule_of_last_area(nic, "restore_with_an_area_a_page_off", map_a_page_off);
 	rule_of_last_area(nic, "restore_with_an_area_read_only", map_read_only);

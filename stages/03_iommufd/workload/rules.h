@@ -7,7 +7,7 @@
 
 /* A result of its own for each misuse. */
 #define RULES_OUTGOING 26
-#define RULES_INCOMING 33
+#define RULES_INCOMING 35
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 

@@ -60,7 +60,7 @@ static void restore(void *argument)
 
 	nic_map_memory(nic);
 	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
-	nic_map_in_halves(nic, nic->ioas);
+	nic_map_all_again(nic, nic->ioas);
 	nic->hwpt = must(iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT));
 }
 

@@ -319,7 +319,7 @@ static bool restore(struct nic *nic, int session)
 	int ret;
 
 	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
-	nic_map_in_halves(nic, nic->ioas);
+	nic_map_all_again(nic, nic->ioas);
 	ret = iommufd_hwpt_restore(nic->iommufd, nic->dev_id, nic->ioas, TOKEN_HWPT);
 	fact("restore.hwpt", "%d", ret < 0 ? ret : 0);
 	rule_of_right_restore(nic, ret);
