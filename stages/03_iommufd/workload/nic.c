@@ -7,7 +7,6 @@
 
 #include <linux/pci_regs.h>
 
-#include "guest_ram.h"
 #include "hwpt.h"
 #include "iommufd.h"
 #include "nic.h"
@@ -142,8 +141,6 @@ void nic_new_memory(struct nic *nic)
 	must(sys(ftruncate(nic->memfd, MEMORY_SIZE)));
 	nic_map_memory(nic);
 	memset(nic->memory, 0, MEMORY_SIZE);
-	/* Which the page table has as a large page, too. */
-	ram_collapse(nic->memfd, MEMORY_SIZE, MEMORY_SIZE - CHUNK);
 	nic->reader->nonce = param_nonce();
 	nic->reader->iova = IOVA;
 	nic->reader->count = COUNT;

@@ -186,6 +186,8 @@ static int before_kexec(void)
 	iommufd_allow_no_remapping();
 	report_iommu_pages("iommu_pages.before");
 	nic_new_memory(&nic);
+	/* The last chunk, which the page table has as a large page, too. */
+	ram_collapse(nic.memfd, MEMORY_SIZE, MEMORY_SIZE - CHUNK);
 	canary_new(&nic);
 	nic_open(&nic);
 	nic_start(&nic, COUNT - 1);
