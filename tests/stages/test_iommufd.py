@@ -263,8 +263,8 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         ("device.good_packets=", "device.good_packets=1", {"device_counted_all"}),
         ("restore.hwpt=0", "restore.hwpt=-22", {"device_retrieved"}),
         (
-            "ok 11 restore_with_an_area_twice",
-            "not ok 11 restore_with_an_area_twice",
+            "ok 13 restore_with_an_area_twice",
+            "not ok 13 restore_with_an_area_twice",
             {"incoming_rules"},
         ),
         ("preserve_with_a_page_lost", "preserve_with_a_page", {"outgoing_rules"}),
