@@ -5,7 +5,6 @@
  * preserved would be lost without a word.
  */
 #include <fcntl.h>
-#include <sched.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/syscall.h>
@@ -154,20 +153,11 @@ int kexec_start(void)
 			   LINUX_REBOOT_CMD_KEXEC, NULL));
 }
 
-/* The next kernel starts on the first CPU, whichever reboot() was called on. */
-static void run_on_last_cpu(void)
-{
-	cpu_set_t last;
-
-	CPU_ZERO(&last);
-	CPU_SET(sysconf(_SC_NPROCESSORS_ONLN) - 1, &last);
-	must(sys(sched_setaffinity(0, sizeof(last), &last)));
-}
-
 /* As kexec_start(), as the last that this kernel's side has to say. */
 int kexec_reboot(void)
 {
-	run_on_last_cpu();
+	/* The next kernel starts on the first CPU, whichever reboot() was called on. */
+	run_on_cpu(sysconf(_SC_NPROCESSORS_ONLN) - 1);
 	print_last_facts();
 	dialogue_line("# kexec");
 	dialogue_drain();

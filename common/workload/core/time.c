@@ -70,15 +70,22 @@ static int by_length(const void *one, const void *other)
 	return a < b ? -1 : a > b;
 }
 
+/* This thread, and whoever it starts from now on. */
+void run_on_cpu(unsigned int cpu)
+{
+	cpu_set_t here;
+
+	CPU_ZERO(&here);
+	CPU_SET(cpu, &here);
+	must(sys(sched_setaffinity(0, sizeof(here), &here)));
+}
+
 static void *sleep_and_measure(void *argument)
 {
 	const struct timespec asked = { .tv_nsec = SLEEP_US * 1000 };
 	struct sleeper *self = argument;
-	cpu_set_t here;
 
-	CPU_ZERO(&here);
-	CPU_SET(self->cpu, &here);
-	must(sys(sched_setaffinity(0, sizeof(here), &here)));
+	run_on_cpu(self->cpu);
 	self->median_us = ~0ull;
 	for (int batch = 0; batch < BATCHES && self->median_us > SLEEP_US * 3 / 2; batch++) {
 		u64 slept[SLEEPS];

@@ -178,6 +178,7 @@ do {									\
 } while (0)
 
 /* time.c */
+void run_on_cpu(unsigned int cpu);
 void report_cpu_timers(void);
 
 /* A bound in time for a loop that polls. */
