@@ -5,6 +5,7 @@
  * it. Both sides of the kexec are in this file. What QEMU does, the host tells
  * it over QMP, at the rendezvous.
  */
+#include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -25,6 +26,9 @@
 /* No file of ours has it: QEMU finds nothing there. */
 #define NO_FILE 900
 #define QEMU_REFUSES_MS 20000
+
+#define PRESERVE_TRIES 5
+#define PRESERVE_AGAIN_US 50000
 
 /* More than the host waits for the guest; see kvm_memfd_qemu_guest.py */
 #define GUEST_MS 60000
@@ -103,6 +107,23 @@ static void start_guest(struct outgoing *out)
 	await_guest("guest", out->ram_size);
 }
 
+/*
+ * What lies in KHO's scratch memory is moved out of it, and cannot be while somebody has a
+ * reference to it: memfd_pin_folios() says -ENOMEM then, and may do better another time.
+ */
+static void preserve_ram(struct outgoing *out)
+{
+	int tries = 1, ret;
+
+	while ((ret = luo_preserve_fd(out->session_fd, out->ram_fd, TOKEN_RAM)) == -ENOMEM &&
+	       tries < PRESERVE_TRIES) {
+		usleep(PRESERVE_AGAIN_US);
+		tries++;
+	}
+	fact("preserve.tries", "%d", tries);
+	must(ret);
+}
+
 static void preserve(struct outgoing *out)
 {
 	u64 pages = out->handover->pages, start;
@@ -115,7 +136,7 @@ static void preserve(struct outgoing *out)
 	fact_counter("preserve", read_counter());
 	start = now_us();
 	if (!param_control("not-preserved"))
-		must(luo_preserve_fd(out->session_fd, out->ram_fd, TOKEN_RAM));
+		preserve_ram(out);
 	fact("preserve.ram.us", "%llu", now_us() - start);
 	fact_counter("preserved", read_counter());
 	fact("mem.available_kb.preserved", "%llu", available_kb());
