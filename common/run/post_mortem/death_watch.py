@@ -27,7 +27,9 @@ from kernel.image.prebuilt import Bootable, Prebuilt
 
 _ALIGN = 2 << 20
 """CONFIG_PHYSICAL_ALIGN is no less on x86-64, nor MIN_KIMG_ALIGN on arm64."""
-_STACK_BYTES = 2048
+_STACK_BYTES = 16 << 10
+"""THREAD_SIZE on x86-64 and arm64; with KASAN it is more."""
+_PIECE = 512
 _MOST_FRAMES = 24
 _BURST, _IN_BURST_SECONDS, _BETWEEN_SECONDS = 6, 0.003, 1.0
 _KEPT = FAULT_SAMPLES
@@ -170,7 +172,7 @@ class DeathWatch:
             for c in sample.cpus
             if c.image == cpu.image and (name := symbols.function_at(c.cpu.pc - moved))
         }
-        stack = read(cpu.cpu.sp - moved, _STACK_BYTES) or b""
+        stack = stack_from(cpu.cpu.sp, lambda at, length: read(at - moved, length))
         return _look(
             why,
             self._samples,
@@ -178,7 +180,7 @@ class DeathWatch:
             kernel,
             log=read_log(read, symbols, moved),
             names=names,
-            stack=_frames(stack, symbols, moved),
+            stack=frames(stack, symbols, moved),
         )
 
     def _see_image(
@@ -273,10 +275,23 @@ def _from_image(ram: MachineRam, layout: KernelLayout, physical: int) -> Reader:
     return read
 
 
-def _frames(stack: bytes, symbols: KernelSymbols, moved: int) -> tuple[str, ...]:
+def stack_from(pointer: int, read: Reader) -> bytes:
+    """From the stack pointer to the stack's end, or to where nothing is mapped any more."""
+    found, end = b"", pointer - pointer % _STACK_BYTES + _STACK_BYTES
+    while piece := read(pointer + len(found), min(_PIECE, end - pointer - len(found))):
+        found += piece
+    return found
+
+
+def frames(stack: bytes, symbols: KernelSymbols, moved: int) -> tuple[str, ...]:
+    """The innermost functions, and the outermost where there are too many for all."""
     words = (int.from_bytes(stack[n : n + 8], "little") for n in range(0, len(stack) - 7, 8))
     names = (symbols.function_at(word - moved) for word in words)
-    return tuple(name for name in names if name and "+0x0/" not in name)[:_MOST_FRAMES]
+    found = tuple(name for name in names if name and "+0x0/" not in name)
+    if len(found) <= _MOST_FRAMES:
+        return found
+    half = _MOST_FRAMES // 2
+    return (*found[:half], f"... {len(found) - 2 * half} more ...", *found[-half:])
 
 
 def layout_of_kernel(kernel: Bootable) -> KernelLayout | None:
