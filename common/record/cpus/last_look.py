@@ -158,11 +158,11 @@ def misread(look: LastLook) -> str | None:
             and cpu.reads_idt(cpu.cr2)
             and follows(path, cpu.cr3, levels=cpu.levels)
         ):
-            name = look.names.get(f"{cpu.pc:#x}")
-            at = f" at {look.place_of(name)}" if name else ""
-            return (
-                f"QEMU: triple fault of CPU {number}{at}: it could not read its IDT at"
-                f" {path.virtual:#x}, which its page tables map to {path.physical:#x} ({FILE})"
+            return _fault_of_qemu(
+                look,
+                cpu,
+                f": it could not read its IDT at {path.virtual:#x}, which its page tables map to"
+                f" {path.physical:#x}",
             )
     return None
 
@@ -172,13 +172,19 @@ def interrupted_switch(look: LastLook) -> str | None:
     come, between VMRUN and VMLOAD, and its handler did not find the CPU's own data."""
     for cpu in (c.cpu for c in _all(look) if look.triple_fault):
         if isinstance(cpu, Cpu) and cpu.has_guests_gs:
-            name = look.names.get(f"{cpu.pc:#x}")
-            at = f" at {look.place_of(name)}" if name else ""
-            return (
-                f"QEMU: triple fault of CPU {cpu.number}{at} with the GS base of KVM's guest,"
-                f" {cpu.gs:#x}: an exception between VMRUN and VMLOAD ({FILE})"
+            return _fault_of_qemu(
+                look,
+                cpu,
+                f" with the GS base of KVM's guest, {cpu.gs:#x}: an exception between VMRUN and"
+                " VMLOAD",
             )
     return None
+
+
+def _fault_of_qemu(look: LastLook, cpu: Cpu, how: str) -> str:
+    name = look.names.get(f"{cpu.pc:#x}")
+    at = f" at {look.place_of(name)}" if name else ""
+    return f"QEMU: triple fault of CPU {cpu.number}{at}{how} ({FILE})"
 
 
 def has_console(console: Console) -> bool:
