@@ -6,13 +6,21 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeVar
 
+from common.checks.live_update import INCOMING, OUTGOING
 from common.checks.model import Check, Control, Outcome
 from common.checks.promise import SUITE
 from common.errors import Exit
 from common.judge.causes import in_order
 from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
-from common.record.cpus.last_look import death, interrupted_switch, misread, sentence, standing
+from common.record.cpus.last_look import (
+    death,
+    interrupted_switch,
+    misread,
+    sentence,
+    standing,
+    untold,
+)
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
 from common.record.qemu.fault import ENDED
@@ -375,10 +383,11 @@ def _guest_died(trial: Trial) -> str | None:
 
 
 def _host_died(trial: Trial) -> str | None:
-    """As a guest does: the kernel that runs it, before any kexec."""
-    if trial.setting.host.accelerator != "tcg" or trial.console.kexecs or not trial.last_look:
+    """As a guest does: the kernel that runs it, which has come to its userspace."""
+    side = trial.side(INCOMING if trial.console.kexecs else OUTGOING)
+    if trial.setting.host.accelerator != "tcg" or not trial.last_look or not side:
         return None
-    return interrupted_switch(trial.last_look)
+    return interrupted_switch(trial.last_look) or untold(trial.last_look)
 
 
 def _ran_away(trial: Trial) -> str | None:

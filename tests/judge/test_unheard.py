@@ -25,6 +25,7 @@ from common.record.cpus.last_look import (
     interrupted_switch,
     misread,
     standing,
+    untold,
 )
 from common.record.cpus.ram_log import RamLog
 from common.record.cpus.samples import CpuSample, Sample
@@ -242,7 +243,7 @@ def test_an_idt_that_is_mapped_and_not_found_is_qemus_fault(
 def test_a_kernel_with_its_guests_gs_is_qemus_fault(
     tmp_path: Path, left: bool, accelerator: str
 ) -> None:
-    """Before any kexec, and where TCG is KVM's hardware."""
+    """Where TCG is KVM's hardware, and the kernel has come to its userspace."""
     seen = changed(after_vmrun(mapped=False), gs=GUESTS)
     run = unheard(tmp_path / "run", "loop", ended="rebooted", seen=seen)
     if not left:
@@ -256,6 +257,31 @@ def test_a_kernel_with_its_guests_gs_is_qemus_fault(
     excused = not left and accelerator == "tcg"
     assert verdict.status == ("DISTURBED" if excused else "CRASHED")
     assert ("with the GS base of KVM's guest" in verdict.why) == excused
+
+
+def spoken(folder: Path, seen: LastLook) -> Trial:
+    """A trial whose incoming side has said all that it has to say, and then this was seen."""
+    run = store_run(folder, (KVM_MEMFD / "main", "main"))
+    setting = json.loads((run / "main" / "trial.json").read_text())
+    setting["incoming"]["build_id"] = seen.build_id or "00"
+    setting["host"]["accelerator"] = "tcg"
+    setting |= {"ended": "rebooted", "ended_detail": "the outgoing kernel booted a second time"}
+    (run / "main" / "trial.json").write_text(json.dumps(setting))
+    (run / "main" / FILE).write_text(seen.model_dump_json())
+    write_record(run)
+    return collected(run)
+
+
+def test_a_triple_fault_of_an_incoming_kernel_with_userspace(tmp_path: Path) -> None:
+    """With its guest's GS, or, as QEMU 11.1 has it, with no registers at all."""
+    seen = changed(after_vmrun(mapped=False), gs=GUESTS)
+    assert judge_trial(spoken(tmp_path / "gs", seen), STAGE).status == "DISTURBED"
+    bare = seen.model_copy(update={"samples": (), "idt_reads": {}, "names": {}})
+    verdict = judge_trial(spoken(tmp_path / "bare", bare), STAGE)
+    assert (verdict.status, "no log tells where" in verdict.why) == ("DISTURBED", True)
+    own = changed(seen, gs=KERNEL_HALF)
+    assert judge_trial(spoken(tmp_path / "own", own), STAGE).status == "CRASHED"
+    assert untold(bare.model_copy(update={"triple_fault": False})) is None
 
 
 def test_a_switch_that_was_interrupted() -> None:

@@ -181,6 +181,14 @@ def interrupted_switch(look: LastLook) -> str | None:
     return None
 
 
+def untold(look: LastLook) -> str | None:
+    """A triple fault of which nobody tells: neither the kernel's log, nor QEMU's, which has the
+    registers as they were before the reset up to 11.0 only."""
+    if not look.triple_fault or look.samples or any(FATAL.search(text) for text in look.texts):
+        return None
+    return f"QEMU: triple fault, of which no log tells where ({FILE})"
+
+
 def _fault_of_qemu(look: LastLook, cpu: Cpu, how: str) -> str:
     name = look.names.get(f"{cpu.pc:#x}")
     at = f" at {look.place_of(name)}" if name else ""
