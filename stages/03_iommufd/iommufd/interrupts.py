@@ -22,9 +22,11 @@ def remapping_of(trial: Trial) -> Remapping:
 def _never_off(trial: Trial) -> Outcome:
     """On since boot; at the kexec with a table of its own, which the incoming kernel replaces.
 
-    In QEMU's own order: when the host has read the kernels' lines says nothing of it.
+    The host may read a kernel's line long after it was said, never before: a line bounds what came
+    before it, and not what came after.
     """
-    found = remapping_of(trial)
+    found, incoming = remapping_of(trial), translation_of(trial).incoming
+    left = trial.seen(TranslationEvidence).left_ms
     said = [f"{'enable' if on else 'disable'} at {ms:+.0f} ms" for ms, on in found.enables]
     said += [f"table {table} of {size} at {ms:+.0f} ms" for ms, table, size in found.tables]
     seen = ", ".join(said) or "no table, never enabled"
@@ -35,17 +37,17 @@ def _never_off(trial: Trial) -> Outcome:
             seen=seen,
             evidence="qemu-trace.log, vtd_ir_enable, vtd_reg_ir_root",
         )
-    if not said or translation_of(trial).incoming is None:
+    if not said or incoming is None or left is None:
         return no_data("vtd_ir_enable in qemu-trace.log, or no kexec", expected="one enable")
     times, sizes = [ms for ms, _, _ in found.tables], [size for _, _, size in found.tables]
     on = [on for _, on in found.enables]
     return outcome(
         on == [True]
         and len(times) == 3
-        and times[0] <= found.enables[0][0] <= times[1] <= times[2]
+        and times[0] <= found.enables[0][0] < left < times[1] < min(incoming, times[2])
         and sizes[1] <= HANDED_OVER < min(sizes[0], sizes[2]),
-        expected="one enable, at boot; a table then; after it one of at most"
-        f" {HANDED_OVER} entries, for the kexec, and the incoming kernel's own",
+        expected="one enable, at boot; a table then, one just before the incoming kernel (its first"
+        f" line at {incoming:+.0f} ms) of at most {HANDED_OVER} entries, and that kernel's own",
         seen=seen,
         evidence="qemu-trace.log, vtd_ir_enable, vtd_reg_ir_root; times from 'Starting new kernel'",
     )
