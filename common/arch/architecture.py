@@ -89,6 +89,8 @@ class Architecture:
     """Words that every kernel is given."""
     memmap: bool
     """Whether memmap= keeps memory from a kernel; see workload/core/stale_text.c."""
+    no_guest_on_cpu: int | None = None
+    """A CPU that TCG emulates badly with a guest on it; see docs/findings/tcg-hflags2-race.md."""
     firmware: bool
     """Whether firmware runs before the first kernel."""
 

@@ -28,6 +28,7 @@ X86_64 = Architecture(
     # Hyper-V, VMware or KVM leaves that check out as well.
     cmdline=("no_timer_check",),
     memmap=True,
+    no_guest_on_cpu=0,
     firmware=True,
     leads_by="CR3 and RIP",
     pointer="RIP",

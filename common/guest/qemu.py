@@ -3,14 +3,15 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Protocol
 
 from common.guest.evidence import Beat
 from common.guest.lines import GUEST, parse_beat
+from common.machine.helper import MachineView
 from common.machine.stamped_line import StampedLine
 from common.record.dialogue import Line
 
@@ -33,6 +34,9 @@ _SECONDS = 50.0
 # In an emulated CPU that an emulated CPU runs a guest goes round a GiB in some 90 s, beside load.
 _SECONDS_PER_GIB = 150.0
 _BEATS_WHILE_PRESERVED = 3
+# Without a word for that long, a guest that beats ten times a second may have been forgotten:
+# common/record/qemu/fault.py tells it by what the machine's CPUs wait for.
+_STILL_SECONDS = 5.0
 _SILENCE_SECONDS = 1.5
 
 
@@ -71,8 +75,7 @@ class OurGuest:
 
     def __init__(
         self,
-        line: Path,
-        folder: Path,
+        machine: MachineView,
         *,
         control: str,
         gib: float,
@@ -83,7 +86,9 @@ class OurGuest:
         self._control, self._rounds = control, rounds
         self._changed = threading.Condition()
         self._last: Beat | None = None
-        self._line = StampedLine(GUEST, line, folder=folder, on_line=self._on_line)
+        self._note_state = machine.note_state
+        line = machine.ports[GUEST]
+        self._line = StampedLine(GUEST, line, folder=machine.folder, on_line=self._on_line)
         self.close = self._line.close
 
     @property
@@ -100,19 +105,31 @@ class OurGuest:
     def wait(
         self, until: Callable[[Beat], bool], *, what: str, seconds: float | None = None
     ) -> Beat:
-        """The first new beat that is so. Raises Failed after `seconds`, else after its patience."""
+        """The first new beat that is so. Raises Failed after `seconds`, else after its patience.
+
+        The first time that it says nothing for a while, a look at the machine's CPUs is kept.
+        """
         seconds = self.patience if seconds is None else seconds
         deadline = time.monotonic() + seconds
+        seen, still = self._last, time.monotonic() + _STILL_SECONDS
+        while True:
+            if (beat := self._next_beat(seen, min(deadline, still))) is not seen:
+                seen, still = beat, max(still, time.monotonic() + _STILL_SECONDS)
+                if beat is not None and until(beat):
+                    return beat
+            elif time.monotonic() >= still:
+                self._note_state()
+                still = math.inf
+            if time.monotonic() >= deadline:
+                raise Failed(f"the guest did not {what} within {seconds:.0f} s")
+
+    def _next_beat(self, seen: Beat | None, until: float) -> Beat | None:
+        """The last beat, as soon as that is not the one seen; at `until` (monotonic) anyhow."""
         with self._changed:
-            seen = self._last
-            while True:
-                self._changed.wait(max(0.0, deadline - time.monotonic()))
-                if self._last is not seen and self._last is not None:
-                    seen = self._last
-                    if until(seen):
-                        return seen
-                if time.monotonic() >= deadline:
-                    raise Failed(f"the guest did not {what} within {seconds:.0f} s")
+            self._changed.wait_for(
+                lambda: self._last is not seen, timeout=max(0.0, until - time.monotonic())
+            )
+            return self._last
 
     def come_up(self) -> None:
         """It has filled its memory and, with `rounds`, gone round it once."""

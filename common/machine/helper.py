@@ -38,6 +38,9 @@ class MachineView(Protocol):
     def ask_qemu(self, question: str) -> str:
         """QEMU's answer on its human monitor; to most commands that succeed nothing."""
 
+    def note_state(self) -> None:
+        """Keep in `folder` what QEMU and Linux say of the CPUs, asked twice."""
+
 
 HostHelperFactory = Callable[[MachineView], AbstractContextManager[HostHelper]]
 

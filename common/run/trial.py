@@ -210,6 +210,8 @@ def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:
     if setup.accelerator.name == "tcg" and setup.stage.arch.memmap:
         # Only an emulator keeps translations of the old code: common/workload/core/stale_text.c.
         words += (f"stage.stale_text={setup.stale_text}",)
+    if setup.accelerator.name == "tcg" and setup.stage.arch.no_guest_on_cpu is not None:
+        words += (f"stage.no_guest_on_cpu={setup.stage.arch.no_guest_on_cpu}",)
     if plan.control:
         words = plan.control.cmdline((*words, f"stage.control={plan.control.name}"))
     return words

@@ -179,6 +179,7 @@ do {									\
 
 /* time.c */
 void run_on_cpu(unsigned int cpu);
+void run_where_guests_may(void);
 void report_cpu_timers(void);
 
 /* A bound in time for a loop that polls. */

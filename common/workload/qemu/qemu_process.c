@@ -306,6 +306,7 @@ static void __noreturn become_qemu(const struct qemu_config *config, struct argu
 	give_numbers(config);
 	keep_open(config->ram_fd);
 	keep_open(config->state_fd);
+	run_where_guests_may();
 	execv(a->word[0], a->word);
 	_exit(127);
 }

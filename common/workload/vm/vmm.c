@@ -136,6 +136,7 @@ static void *vcpu_thread(void *argument)
 	struct vcpu *vcpu = argument;
 	struct vmm *vmm = vcpu->vmm;
 
+	run_where_guests_may();
 	WRITE_ONCE(vcpu->tid, gettid());
 	pthread_mutex_lock(&vmm->lock);
 	for (;;) {

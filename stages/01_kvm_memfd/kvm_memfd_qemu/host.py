@@ -78,12 +78,11 @@ class QemuHost:
                 self._qemus.write(failed=name, why=str(error) or type(error).__name__)
 
     def _guest_of(self, machine: MachineView, parameters: Mapping[str, str]) -> Guest:
-        line, folder = machine.ports[GUEST], machine.folder
         if parameters.get("guest_image") == "1":
+            line, folder = machine.ports[GUEST], machine.folder
             return UnknownGuest(line, folder, ram=self._ram, write=self._qemus.write)
         return OurGuest(
-            line,
-            folder,
+            machine,
             control=self._control,
             gib=int(parameters.get("guest_memory", "0")) / 1024,
             # bench/ways_to_cross.py measures what a round of 4 GiB would take many times as long as

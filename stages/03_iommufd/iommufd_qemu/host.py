@@ -17,7 +17,6 @@ from qemu.qmp import QMPError
 from common.checks.live_update import INCOMING
 from common.dma.igb import sender_port, udp_ports
 from common.guest.evidence import Beat
-from common.guest.lines import GUEST
 from common.guest.monitors import QMP_SECONDS, Monitors
 from common.guest.qemu import Failed, OurGuest
 from common.guest.talk import PeerProcess
@@ -54,8 +53,7 @@ class NicHost(TranslationWitness):
         # QEMU pins the guest's RAM for the NIC before it listens to its monitor.
         self._qemus = Monitors(machine, seconds=QMP_SECONDS + _QMP_SECONDS_PER_GIB * gib)
         self._guest = OurGuest(
-            machine.ports[GUEST],
-            machine.folder,
+            machine,
             control=self._control,
             gib=gib,
             rounds=True,
