@@ -6,7 +6,6 @@ from __future__ import annotations
 import re
 from typing import Literal, TypeVar
 
-from common.checks.live_update import INCOMING, OUTGOING
 from common.checks.model import Check, Control, Outcome
 from common.checks.promise import SUITE
 from common.errors import Exit
@@ -15,11 +14,8 @@ from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
 from common.record.cpus.last_look import (
     death,
-    interrupted_switch,
-    misread,
     sentence,
     standing,
-    untold,
 )
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
@@ -178,17 +174,7 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
 
 def _by_chance(trial: Trial) -> tuple[str, ...]:
     """How a verdict begins that gives what happened to QEMU."""
-    return tuple(
-        said
-        for said in (
-            trial.qemu_fault,
-            _guest_died(trial),
-            _guest_stood(trial),
-            _host_died(trial),
-            _ran_away(trial),
-        )
-        if said
-    )
+    return tuple(said for said in (trial.qemu_fault, _guest_stood(trial), _ran_away(trial)) if said)
 
 
 def disturbed(trial: Trial, stage: Stage) -> bool:
@@ -349,14 +335,10 @@ def _disturbance(trial: Trial) -> str | None:
         return f"{fatal.text}; {still}"
     if setting.ended in ("timeout", "gone") and trial.qemu_fault:
         return trial.qemu_fault
-    if trial.last_look and (said := misread(trial.last_look) or _host_died(trial)):
-        return said
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
         # TCG may hang a nested guest; with KVM the kernel under test ran it.
         if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
             return trial.qemu_fault
-        if died := _guest_died(trial):
-            return died
         said = _bailed(trial)
         if "deadline_passed" in said and host and (still := host.stood_still()):
             return f"the workload gave up waiting; {still}"
@@ -368,26 +350,8 @@ def _bailed(trial: Trial) -> str:
     return " ".join([trial.setting.ended_detail, *(side.bail or "" for side in trial.sides)])
 
 
-# KVM_EXIT_SHUTDOWN: common/workload/vm/vmm.c
-_SHUTDOWN = re.compile(r"vCPU \d+: KVM_RUN = 0, exit reason 8\b")
 # common/workload/vm/still.c: it is run, not blocked.
 _KEPT = re.compile(r"R on CPU \d+, then R on CPU \d+")
-
-
-def _guest_died(trial: Trial) -> str | None:
-    """Of a triple fault before any kexec, by what TCG makes of nested SVM: docs/oddities.md."""
-    if trial.setting.host.accelerator != "tcg" or trial.console.kexecs:
-        return None
-    found = _SHUTDOWN.search(_bailed(trial))
-    return f"KVM's guest died of a triple fault before any kexec: {found[0]}" if found else None
-
-
-def _host_died(trial: Trial) -> str | None:
-    """As a guest does: the kernel that runs it, which has come to its userspace."""
-    side = trial.side(INCOMING if trial.console.kexecs else OUTGOING)
-    if trial.setting.host.accelerator != "tcg" or not trial.last_look or not side:
-        return None
-    return interrupted_switch(trial.last_look) or untold(trial.last_look)
 
 
 def _ran_away(trial: Trial) -> str | None:

@@ -36,8 +36,6 @@ def test_a_cpu_that_has_just_left_a_guest() -> None:
     first, other = parse_registers(registers_at_triple_fault(lines("vmexit")) or "")
     assert first.rip == 0xFFFFFFFFACB83A0C
     assert first.cr3 == other.cr3, "the other CPU ran by the same tables, and well"
-    assert first.reads_idt(first.cr2)
-    assert not other.reads_idt(other.cr2)
 
 
 @pytest.mark.parametrize("name", QEMUS)

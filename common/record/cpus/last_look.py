@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, TypeAdapter
 
 from common.record.console import FATAL, Console, strip_prefix
-from common.record.cpus.page_tables import Walk, follows
 from common.record.cpus.ram_log import RamLog
 from common.record.cpus.samples import CpuSample, Sample
-from common.record.cpus.state import Cpu
 from common.record.setting import Setting
 from common.record.stored_file import Hex, Stamp, Strict, read_json
 
@@ -52,9 +50,6 @@ class LastLook(Strict):
     one, as that left it; of one that was reset otherwise none."""
     triple_fault: bool = False
     """That is why it was reset, as QEMU logged."""
-    idt_reads: Mapping[int, Walk] = Field(default_factory=dict)
-    """Of a triple fault: CPU whose last page fault was about its own IDT -> the way there by its
-    tables, as they stood in RAM then."""
     cpu: Annotated[int, Field(ge=0, lt=1024)] | None
     """The number of the CPU whose kernel, stack and place are told."""
     build_id: Hex | None
@@ -142,57 +137,6 @@ def standing(look: LastLook) -> str | None:
             where = f"in {places}" if places else f"at {cpu.cpu.pc:#x}, in no kernel's text"
             told.append(f"CPU {cpu.cpu.number} was {where}{off}")
     return "; ".join(told) or None
-
-
-def misread(look: LastLook) -> str | None:
-    """A triple fault that is QEMU's own: the CPU did not find its IDT, which its tables map.
-
-    An IDT that a kernel lost, or whose tables it broke, is not mapped.
-    """
-    for number, path in look.idt_reads.items():
-        cpu = next((c.cpu for c in _all(look) if c.cpu.number == number), None)
-        if (
-            look.triple_fault
-            and isinstance(cpu, Cpu)
-            and path.virtual == cpu.cr2
-            and cpu.reads_idt(cpu.cr2)
-            and follows(path, cpu.cr3, levels=cpu.levels)
-        ):
-            return _fault_of_qemu(
-                look,
-                cpu,
-                f": it could not read its IDT at {path.virtual:#x}, which its page tables map to"
-                f" {path.physical:#x}",
-            )
-    return None
-
-
-def interrupted_switch(look: LastLook) -> str | None:
-    """A triple fault of a kernel with the GS base of KVM's guest: an exception came where none can
-    come, between VMRUN and VMLOAD, and its handler did not find the CPU's own data."""
-    for cpu in (c.cpu for c in _all(look) if look.triple_fault):
-        if isinstance(cpu, Cpu) and cpu.has_guests_gs:
-            return _fault_of_qemu(
-                look,
-                cpu,
-                f" with the GS base of KVM's guest, {cpu.gs:#x}: an exception between VMRUN and"
-                " VMLOAD",
-            )
-    return None
-
-
-def untold(look: LastLook) -> str | None:
-    """A triple fault of which nobody tells: neither the kernel's log, nor QEMU's, which has the
-    registers as they were before the reset up to 11.0 only."""
-    if not look.triple_fault or look.samples or any(FATAL.search(text) for text in look.texts):
-        return None
-    return f"QEMU: triple fault, of which no log tells where ({FILE})"
-
-
-def _fault_of_qemu(look: LastLook, cpu: Cpu, how: str) -> str:
-    name = look.names.get(f"{cpu.pc:#x}")
-    at = f" at {look.place_of(name)}" if name else ""
-    return f"QEMU: triple fault of CPU {cpu.number}{at}{how} ({FILE})"
 
 
 def has_console(console: Console) -> bool:

@@ -64,11 +64,6 @@ def walk(ram: Ram, root: int, virtual: int, *, levels: int = 4) -> Walk:
     return Walk(virtual=virtual, entries=tuple(entries), physical=None)
 
 
-def follows(path: Walk, root: int, *, levels: int = 4) -> bool:
-    """Whether the stored entries are a walk from `root`, and lead to what it says."""
-    return path.physical is not None and walk(path, root, path.virtual, levels=levels) == path
-
-
 def image_start(ram: Ram, root: int, *, levels: int = 4) -> int | None:
     """Where the kernel's image begins: the first 2 MiB that are mapped above START_MAP.
 

@@ -99,12 +99,6 @@ class Cpu(Strict):
         return self.cpl == 0 and bool(self.rip & KERNEL_HALF)
 
     @property
-    def has_guests_gs(self) -> bool:
-        """Whether it is in its kernel with a GS base that no kernel has: KVM's guest's, as between
-        VMRUN and VMLOAD (arch/x86/kvm/svm/vmenter.S)."""
-        return self.in_kernel_half and 0 < self.gs < KERNEL_HALF
-
-    @property
     def may_be_guest(self) -> bool:
         """Whether it is where a guest of KVM's runs, if no kernel is in its tables."""
         return self.paging and self.cpl == 0 and not self.in_kernel_half
@@ -151,10 +145,6 @@ class Cpu(Strict):
         words = struct.unpack(f"<{len(stack) // 8}Q", stack)
         found = (ip for ip, cs in pairwise(words) if cs == _KERNEL_CS and ip >= START_MAP)
         return tuple(dict.fromkeys(found))
-
-    def reads_idt(self, virtual: int) -> bool:
-        """Whether it reads one of its 256 gates, of 16 bytes, there."""
-        return self.paging and 0 <= virtual - self.idt < 256 * 16
 
     @property
     def _roots(self) -> tuple[int, ...]:

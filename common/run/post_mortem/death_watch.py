@@ -15,10 +15,9 @@ from common.machine.ram import MachineRam
 from common.record.cpus.kernel_layout import NOTE_BYTES, KernelLayout, build_id_of_note
 from common.record.cpus.kernel_symbols import KernelSymbols, symbols_of
 from common.record.cpus.last_look import FAULT_SAMPLES, FILE, LOG, LastLook, death
-from common.record.cpus.page_tables import START_MAP, Walk, read_virtual
+from common.record.cpus.page_tables import START_MAP, read_virtual
 from common.record.cpus.ram_log import RamLog, Reader, read_log
 from common.record.cpus.samples import CpuSample, CpuWitness, Monitor, Sample, with_trapped
-from common.record.cpus.state import Cpu
 from common.record.qemu.reset import registers_at_triple_fault
 from common.record.raw import TRACE
 from common.run.post_mortem.source_lines import lines_of
@@ -122,18 +121,8 @@ class DeathWatch:
             look = self._see("reset")
         if look is None or not look.build_id:
             look = self._see_incoming(self._samples if registers else ())
-        update = {"triple_fault": registers is not None, "idt_reads": self._idt_reads(look.samples)}
-        self._keep(look.model_copy(update=update))
+        self._keep(look.model_copy(update={"triple_fault": registers is not None}))
         return True
-
-    def _idt_reads(self, samples: Sequence[Sample]) -> dict[int, Walk]:
-        """CPU number -> walk of its page tables to the IDT entry that it could not read (CR2)."""
-        return {
-            cpu.number: cpu.walk(self._ram, cpu.cr3, cpu.cr2)
-            for sample in samples
-            for cpu in (c.cpu for c in sample.cpus)
-            if isinstance(cpu, Cpu) and cpu.reads_idt(cpu.cr2)
-        }
 
     def _see_incoming(self, samples: Sequence[Sample]) -> LastLook:
         """The incoming kernel's image in RAM, which no CPU's tables lead to."""
