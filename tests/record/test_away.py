@@ -179,6 +179,7 @@ def state(
     priority: str = "10",
     flags: str = "00000246",
     ticks: bool = False,
+    apic: str = "enabled",
 ) -> str:
     rip, level = at
 
@@ -191,6 +192,7 @@ def state(
             "ISR\t (none)\nIRR\t (none)\n\n"
             "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
             f"Timer\t DCR=0xb (divide by 1) initial_count = {count} current_count = 0\n\n"
+            f"SPIV\t 0x000001ff APIC {apic}, focus=off, spurious vec 255\n"
             f"ISR\t {vectors}\nIRR\t {waiting}\n\n"
             f"APR 0x01 TPR 0x10 DFR 0x0f LDR 0x00 PPR 0x{priority}\n\n"
         )
@@ -232,7 +234,12 @@ def test_every_other_silence_may_be_the_kernels(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("where", "halted", "what"),
-    [(KERNEL, 1, "is halted"), (GUEST, 0, "runs a guest"), (PROGRAM, 0, "runs userspace")],
+    [
+        (KERNEL, 1, "is halted"),
+        (KERNEL, 0, "runs a kernel"),
+        (GUEST, 0, "runs a guest"),
+        (PROGRAM, 0, "runs userspace"),
+    ],
 )
 def test_a_cpu_for_which_an_interrupt_waits_was_forgotten(
     where: tuple[str, int], halted: int, what: str
@@ -244,16 +251,23 @@ def test_a_cpu_for_which_an_interrupt_waits_was_forgotten(
 @pytest.mark.parametrize(
     "text",
     [
-        state(waiting="35 236 ", halted=0),
+        state(waiting="35 236 ", halted=0, flags="00000046"),
         state(waiting="236 ", waiting_later="35 "),
         state(waiting="236 ", ticks=True),
         state(waiting="236 ", flags="00000046"),
         state(waiting="18 31 "),
+        state(waiting="236 ", apic="disabled"),
         state(waiting="236 ", priority="e0"),
     ],
 )
 def test_what_waits_rightly_was_not_forgotten(text: str) -> None:
     assert lost_interrupt(text) is None
+
+
+def test_a_guest_that_goes_between_its_kernel_and_userspace_may_be_forgotten_too() -> None:
+    first, second = (state(waiting="236 ", halted=0, at=at) for at in (KERNEL, PROGRAM))
+    text = first[: len(first) // 2] + second[len(second) // 2 :]
+    assert "CPU 1 runs a kernel while vector 236" in (lost_interrupt(text) or "")
 
 
 def test_qemus_own_assertion_is_named(tmp_path: Path) -> None:

@@ -4,8 +4,9 @@
 QEMU 10.0 under TCG looks up what another CPU writes to a register in a memory map that was
 exchanged meanwhile (docs/oddities.md). Two things come of it: an interrupt whose end got
 lost, so that its CPU waits for ever, or runs a guest that no interrupt ends any more; and an
-assertion in iotlb_to_section(). And a CPU can be left halted, or in a guest, though interrupts
-wait in its local APIC that it would take; or its thread sleeps though it is not halted.
+assertion in iotlb_to_section(). And a CPU can be left halted, or run on, though interrupts wait in
+its local APIC that it would take (docs/findings/tcg-hflags2-race.md); or its thread sleeps though
+it is not halted.
 
 Under TCG, now and then, a guest of a QEMU in the machine stands still before its first word.
 """
@@ -33,15 +34,16 @@ _THREAD = re.compile(r"^CPU (\d+)/\S+ (\S) (\d+) (\S*)$", re.M)
 _KERNEL_HALF = 1 << 63
 _INTERRUPTS_ON = 0x200
 _HIGHEST = 0xF  # class of priority
+_DISABLED = "APIC disabled"  # by its kernel: it delivers nothing
 
 
 @dataclass(frozen=True)
-class Idle:
-    """A CPU that is not in its kernel, at one look; vectors of its local APIC."""
+class Seen:
+    """What a CPU does at one look, and the vectors of its local APIC."""
 
     where: str
     in_service: str
-    """As in `info lapic`, "" for none."""
+    """As in `info lapic`, "" for none, or in the kernel, which may well be about to end them."""
     due: frozenset[int]
     """Those that wait, and would be taken."""
     timer: str | None
@@ -81,8 +83,8 @@ def lost_interrupt(text: str) -> str | None:
 
     A CPU that serves an interrupt is awake, and in its kernel: one that is halted, in user mode or
     in a guest, with the same vector in service at both looks, was never told the end that its
-    kernel wrote. One there for which a vector waits that it would take, and that has had no tick
-    meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on in a guest, with
+    kernel wrote. One for which a vector waits that it would take, and that has had no tick
+    meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on anywhere, with
     interrupts enabled.
     """
     said = [_answers(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
@@ -91,19 +93,21 @@ def lost_interrupt(text: str) -> str | None:
     if asleep := set.intersection(*map(_asleep, said)):
         cpu, _, _, place = min(asleep)
         return f"QEMU's CPU {cpu} sleeps in {place}, and is not halted (qemu-state.txt)"
-    looks = [_idle(look) for look in said]
+    looks = [_seen(look) for look in said]
     for cpu, first in looks[0].items():
-        others = [look.get(cpu) for look in looks[1:]]
-        same = [other for other in others if other and other.where == first.where]
-        if len(same) < len(others):
+        later = [look[cpu] for look in looks[1:] if cpu in look]
+        if len(later) < len(looks) - 1:
             continue
-        if first.in_service and all(other.in_service == first.in_service for other in same):
+        same = all(
+            (other.where, other.in_service) == (first.where, first.in_service) for other in later
+        )
+        if first.in_service and same:
             return (
                 f"QEMU lost an EOI: CPU {cpu} {first.where} with vector {first.in_service}"
                 " permanently in service (qemu-state.txt)"
             )
-        due = first.due.intersection(*(other.due for other in same))
-        if due and all(other.timer == first.timer for other in same):
+        due = first.due.intersection(*(other.due for other in later))
+        if due and all(other.timer == first.timer for other in later):
             return (
                 f"QEMU lost an interrupt: CPU {cpu} {first.where} while vector {max(due)} waits"
                 " (qemu-state.txt)"
@@ -133,32 +137,34 @@ def _asleep(answers: Mapping[str, str]) -> set[tuple[int, str, str, str]]:
     }
 
 
-def _idle(answers: Mapping[str, str]) -> dict[int, Idle]:
-    """CPU number -> what it does instead, of CPUs outside the kernel."""
+def _seen(answers: Mapping[str, str]) -> dict[int, Seen]:
+    """CPU number -> what it does, of those whose registers say it."""
     found = {}
     for number, text in _CPU.findall(answers.get("info registers -a", "")):
-        where, enabled = _outside_the_kernel(text)
-        if where is None:
+        if (at := _AT.search(text)) is None:
             continue
+        where, enabled, kernel = _place(at, halted="HLT=1" in text)
         apic = answers.get(f"info lapic {number}", "")
         vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
         priority, timer = _PRIORITY.search(apic), _TIMER.search(apic)
-        taken_above = int(priority[1], 16) >> 4 if priority and enabled else _HIGHEST
+        delivers = priority and enabled and _DISABLED not in apic
+        taken_above = int(priority[1], 16) >> 4 if priority and delivers else _HIGHEST
         waiting = map(int, vectors.get("IRR", "").split())
         due = frozenset(vector for vector in waiting if vector >> 4 > taken_above)
-        found[int(number)] = Idle(where, vectors.get("ISR", ""), due, timer and timer[1])
+        in_service = "" if kernel else vectors.get("ISR", "")
+        found[int(number)] = Seen(where, in_service, due, timer and timer[1])
     return found
 
 
-def _outside_the_kernel(registers: str) -> tuple[str | None, bool]:
-    """(where it is, whether an interrupt would be taken there); None for the kernel."""
-    at = _AT.search(registers)
-    if at is None:
-        return None, False
+def _place(at: re.Match[str], *, halted: bool) -> tuple[str, bool, bool]:
+    """(where it is, whether an interrupt would be taken there, whether a kernel's code runs)."""
     enabled = bool(int(at[2], 16) & _INTERRUPTS_ON)
-    if "HLT=1" in registers:
-        return "is halted", enabled
+    if halted:
+        return "is halted", enabled, False
     if at[3] == "3":
-        return "runs userspace", enabled
-    # Linux itself is in the upper half. KVM has each interrupt of the machine end its guest.
-    return (None, False) if int(at[1], 16) & _KERNEL_HALF else ("runs a guest", True)
+        return "runs userspace", enabled, False
+    # Linux is in the upper half, which may be a guest's. KVM has each interrupt of the machine end
+    # its guest.
+    if int(at[1], 16) & _KERNEL_HALF:
+        return "runs a kernel", enabled, True
+    return "runs a guest", True, False
