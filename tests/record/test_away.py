@@ -180,6 +180,8 @@ def state(
     flags: str = "00000246",
     ticks: bool = False,
     apic: str = "enabled",
+    lvtt: str = "masked one-shot",
+    left: int = 0,
 ) -> str:
     rip, level = at
 
@@ -191,7 +193,8 @@ def state(
             "(qemu) info lapic 0\ndumping local APIC state for CPU 0\n\n"
             "ISR\t (none)\nIRR\t (none)\n\n"
             "(qemu) info lapic 1\ndumping local APIC state for CPU 1\n\n"
-            f"Timer\t DCR=0xb (divide by 1) initial_count = {count} current_count = 0\n\n"
+            f"LVTT\t 0x000000ec active-hi edge {lvtt:>24}     Fixed  (vec 236)\n"
+            f"Timer\t DCR=0xb (divide by 1) initial_count = {count} current_count = {left}\n\n"
             f"SPIV\t 0x000001ff APIC {apic}, focus=off, spurious vec 255\n"
             f"ISR\t {vectors}\nIRR\t {waiting}\n\n"
             f"APR 0x01 TPR 0x10 DFR 0x0f LDR 0x00 PPR 0x{priority}\n\n"
@@ -224,6 +227,7 @@ def test_a_cpu_that_runs_something_else_with_an_interrupt_in_service_has_lost_it
         state(in_service="236 ", halted=0),
         state(in_service="236 ", later="(none)"),
         state(in_service="236 ", later="235 "),
+        state(in_service="236 ", ticks=True),
         state(in_service="236 ").partition("(qemu) info status")[0],
         "(qemu) info status\nno answer: it has ended\n",
     ],
@@ -261,6 +265,28 @@ def test_a_cpu_for_which_an_interrupt_waits_was_forgotten(
     ],
 )
 def test_what_waits_rightly_was_not_forgotten(text: str) -> None:
+    assert lost_interrupt(text) is None
+
+
+def test_a_timer_that_was_set_and_runs_not_was_lost() -> None:
+    said = lost_interrupt(state(lvtt="one-shot"))
+    assert said == "QEMU lost a setting of CPU 1's timer: it is halted (qemu-state.txt)"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        state(),
+        state(lvtt="periodic"),
+        state(lvtt="one-shot", left=7),
+        state(lvtt="one-shot", ticks=True),
+        state(lvtt="one-shot", halted=0),
+        state(lvtt="one-shot", flags="00000046"),
+        state(lvtt="one-shot", waiting="18 "),
+    ],
+    ids=["masked", "periodic", "runs", "ticks", "awake", "for good", "waits"],
+)
+def test_a_timer_that_rests_rightly_was_not_lost(text: str) -> None:
     assert lost_interrupt(text) is None
 
 

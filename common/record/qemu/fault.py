@@ -26,7 +26,9 @@ _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
 _APIC = re.compile(r"^(ISR|IRR)\s+(\d[\d ]*)", re.M)
-_TIMER = re.compile(r"\binitial_count = (\d+)")
+_TIMER = re.compile(r"\binitial_count = (\d+) current_count = (\d+)")
+# Its entry of the local vector table: in one-shot mode, and not masked.
+_ONE_SHOT = re.compile(r"^LVTT\s(?!.*masked).*\bone-shot\b", re.M)
 _PRIORITY = re.compile(r"\bPPR 0x([0-9a-f]{2})\b")
 _AT = re.compile(r"^RIP=([0-9a-f]{16}) RFL=([0-9a-f]{8}) .*CPL=([0-3]) ", re.M)
 # Of a thread of QEMU's: its CPU, its state, its time in ticks; common/machine/machine.py writes it.
@@ -48,6 +50,8 @@ class Seen:
     """Those that wait, and would be taken."""
     timer: str | None
     """What its timer was set to last: another value at each tick."""
+    unset: bool
+    """It sleeps, no interrupt waits, and its timer has run out without having been set anew."""
 
 
 def read_qemu_fault(folder: Path) -> str | None:
@@ -79,13 +83,15 @@ def _guest_never_spoke(folder: Path) -> str | None:
 
 
 def lost_interrupt(text: str) -> str | None:
-    """The CPU that an interrupt does not get out of where it is, at each look; None for none.
+    """The CPU that an interrupt does not get out of where it is, at each look; None for none, and
+    where it has had a tick meanwhile.
 
     A CPU that serves an interrupt is awake, and in its kernel: one that is halted, in user mode or
     in a guest, with the same vector in service at both looks, was never told the end that its
-    kernel wrote. One for which a vector waits that it would take, and that has had no tick
-    meanwhile, has been forgotten: no kernel can have a CPU sleep on, or run on anywhere, with
-    interrupts enabled.
+    kernel wrote. One for which a vector waits that it would take has been forgotten: no kernel can
+    have a CPU sleep on, or run on anywhere, with interrupts enabled. One that sleeps with a timer
+    that has run out and is not masked has set it, and that got lost: Linux masks the timer of a CPU
+    that is to have none (arch/x86/kernel/apic/apic.c: lapic_timer_shutdown()).
     """
     said = [_answers(look) for look in re.split(r"(?m)^(?=\(qemu\) info status$)", text)[1:]]
     if len(said) < 2:
@@ -96,7 +102,8 @@ def lost_interrupt(text: str) -> str | None:
     looks = [_seen(look) for look in said]
     for cpu, first in looks[0].items():
         later = [look[cpu] for look in looks[1:] if cpu in look]
-        if len(later) < len(looks) - 1:
+        # Its registers and its APIC are not read at once; what has had a tick goes on.
+        if len(later) < len(looks) - 1 or any(other.timer != first.timer for other in later):
             continue
         same = all(
             (other.where, other.in_service) == (first.where, first.in_service) for other in later
@@ -106,8 +113,9 @@ def lost_interrupt(text: str) -> str | None:
                 f"QEMU lost an EOI: CPU {cpu} {first.where} with vector {first.in_service}"
                 " permanently in service (qemu-state.txt)"
             )
-        due = first.due.intersection(*(other.due for other in later))
-        if due and all(other.timer == first.timer for other in later):
+        if first.unset and all(other.unset for other in later):
+            return f"QEMU lost a setting of CPU {cpu}'s timer: it {first.where} (qemu-state.txt)"
+        if due := first.due.intersection(*(other.due for other in later)):
             return (
                 f"QEMU lost an interrupt: CPU {cpu} {first.where} while vector {max(due)} waits"
                 " (qemu-state.txt)"
@@ -143,7 +151,8 @@ def _seen(answers: Mapping[str, str]) -> dict[int, Seen]:
     for number, text in _CPU.findall(answers.get("info registers -a", "")):
         if (at := _AT.search(text)) is None:
             continue
-        where, enabled, kernel = _place(at, halted="HLT=1" in text)
+        halted = "HLT=1" in text
+        where, enabled, kernel = _place(at, halted=halted)
         apic = answers.get(f"info lapic {number}", "")
         vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
         priority, timer = _PRIORITY.search(apic), _TIMER.search(apic)
@@ -151,8 +160,14 @@ def _seen(answers: Mapping[str, str]) -> dict[int, Seen]:
         taken_above = int(priority[1], 16) >> 4 if priority and delivers else _HIGHEST
         waiting = map(int, vectors.get("IRR", "").split())
         due = frozenset(vector for vector in waiting if vector >> 4 > taken_above)
-        in_service = "" if kernel else vectors.get("ISR", "")
-        found[int(number)] = Seen(where, in_service, due, timer and timer[1])
+        idle = halted and not any(vectors.values())
+        found[int(number)] = Seen(
+            where,
+            in_service="" if kernel else vectors.get("ISR", ""),
+            due=due,
+            timer=timer and timer[1],
+            unset=bool(idle and enabled and timer and timer[2] == "0" and _ONE_SHOT.search(apic)),
+        )
     return found
 
 

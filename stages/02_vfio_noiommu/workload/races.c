@@ -7,9 +7,14 @@
  * With the second device, before anything is sent to it: what is left of this is what
  * the rest of the run uses. It is closed and opened again only where it was taken away: see
  * before_kexec().
+ *
+ * What came first is not told by time: whoever took it away may have been kept from looking at a
+ * clock. It is told by the kernel's events: unbinding and removing end with one, under the lock
+ * that preserving asks for, and nothing else causes any meanwhile.
  */
 #include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -47,7 +52,6 @@ struct way {
  * @ahead_us: PRESERVE_FD comes so long after that
  * @begun: the round has
  * @result: of @take, -ETIMEDOUT until then
- * @ended: when, in us
  */
 struct racer {
 	const struct way *way;
@@ -56,7 +60,6 @@ struct racer {
 	u64 ahead_us;
 	int begun;
 	int result;
-	u64 ended;
 };
 
 /**
@@ -107,7 +110,6 @@ static void *take_away(void *argument)
 		;
 	spin_us(racer->delay_us);
 	ret = racer->way->take(racer->bdf);
-	racer->ended = now_us();
 	__atomic_store_n(&racer->result, ret, __ATOMIC_RELEASE);
 	return NULL;
 }
@@ -117,11 +119,21 @@ static int result_of(const struct racer *racer)
 	return __atomic_load_n(&racer->result, __ATOMIC_ACQUIRE);
 }
 
+/* How many events (uevents) this kernel has had. */
+static u64 events(void)
+{
+	char text[32];
+	ssize_t len = must(read_file("/sys/kernel/uevent_seqnum", text, sizeof(text) - 1));
+
+	text[len] = '\0';
+	return strtoull(text, NULL, 10);
+}
+
 /**
  * struct update - a live update that comes to nothing
  * @ret: of PRESERVE_FD; -EINVAL if reboot() was not refused as it must be
- * @preserved: when PRESERVE_FD was through, in us
- * @closing: when the session was about to be closed
+ * @preserved: events until PRESERVE_FD was through
+ * @closing: events until the session was about to be closed
  */
 struct update {
 	int ret;
@@ -139,7 +151,7 @@ static struct update update_once(const struct nic *nic, int luo_fd, struct racer
 	__atomic_store_n(&racer->begun, 1, __ATOMIC_RELEASE);
 	spin_us(racer->ahead_us);
 	update.ret = luo_preserve_fd(session_fd, nic->device, TOKEN_OTHER_DEVICE);
-	update.preserved = now_us();
+	update.preserved = events();
 	if (!update.ret) {
 		set_power_state(nic, 3);
 		ret = kexec_start();
@@ -147,13 +159,16 @@ static struct update update_once(const struct nic *nic, int luo_fd, struct racer
 		if (ret != -EIO && ret != -EBUSY)
 			update.ret = -EINVAL;
 	}
-	update.closing = now_us();
+	update.closing = events();
 	close(session_fd);
 	return update;
 }
 
-/* What is preserved is not taken away, and what is being taken away is not preserved. */
-static void count(struct tally *tally, const struct racer *racer, struct update update)
+/*
+ * What is preserved is not taken away, and what is being taken away is not preserved. @last: the
+ * event with which taking it away ended.
+ */
+static void count(struct tally *tally, const struct racer *racer, struct update update, u64 last)
 {
 	int result = result_of(racer);
 
@@ -161,13 +176,14 @@ static void count(struct tally *tally, const struct racer *racer, struct update 
 		tally->refused++;
 	else if (!result && update.ret == -EBUSY)
 		tally->waited++;
-	else if (!result && !update.ret && racer->ended < update.preserved)
+	else if (!result && !update.ret && update.preserved == last)
 		tally->before++;
-	else if (!result && !update.ret && racer->ended >= update.closing)
+	else if (!result && !update.ret && update.closing < last)
 		tally->after++;
 	else if (!tally->wrong++)
-		fact("races.wrong", "%s: %d, preserve %d, %lld us after it", racer->bdf, result,
-		     update.ret, (long long)(racer->ended - update.preserved));
+		fact("races.wrong", "%s: %d, preserve %d, %llu events were to come, %llu at the end",
+		     racer->bdf, result, update.ret, last - update.preserved,
+		     last - update.closing);
 }
 
 /* As it was before the round. */
@@ -199,7 +215,7 @@ static void race_once(struct nic *nic, int luo_fd, struct racer *racer, struct t
 		poll_pause();
 	}
 	pthread_join(thread, NULL);
-	count(tally, racer, update);
+	count(tally, racer, update, events());
 	put_back(nic);
 	if (closed)
 		nic_open(nic);
