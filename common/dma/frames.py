@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import NamedTuple
 
-from common.record.host.away import Stretch, settled
+from common.record.host.away import Stretch, any_of, settled, time_of
 from common.record.stored_file import in_order, read_bytes
 
 Away = Mapping[str, Sequence[Stretch]]
@@ -39,6 +39,9 @@ HEADER_LENGTH = 16
 UNREAD = (1 << 64) - 1
 """As a send time: the frame was gone from its buffer, and only its descriptor shows it."""
 STALLED_FROM = 5_000_000
+QUIET_NS = 100_000_000
+_PATH = ("sender", "qemu", "watcher")
+"""Who has to run for a frame to be sent, written and seen."""
 """A frame kept waiting for less than this, in ns, is emulation at work."""
 NAMED = 1024
 """So many missing frames are named by number: more than any stage wants to be missing."""
@@ -129,6 +132,11 @@ class Window:
     from when sender, QEMU and watcher had all run."""
     stalled_ms: float = 0.0
     """The sum of such times, of each that is longer than `STALLED_FROM`."""
+    owed_ms: float = 0.0
+    """Longest time for which a frame was due and none landed, without those times in it in which
+    sender, QEMU or watcher did not run."""
+    silent_ms: float = 0.0
+    """The sum of all times without a landing that are longer than `QUIET_NS`."""
     unsent_ms: float = 0.0
     """Longest time without a frame being sent: no silence of the device, and no proof either."""
 
@@ -203,10 +211,12 @@ def look_at(
     away: Away,
 ) -> Window:
     """What was sent and what was seen from `begin` to `end`, in ns."""
-    longest, total = _stalls(_waits(sent, landed, begin, end), away)
+    waits = list(_waits(sent, landed, begin, end))
+    longest, total = _stalls(waits, away)
     times = [landing.seen for landing in landed]
     inside = landed[bisect_left(times, begin) : bisect_right(times, end)]
     edges = [begin, *(landing.seen for landing in inside), end]
+    silences = [b - a for a, b in pairwise(edges)]
     departures = sent[bisect_left(sent, begin) : bisect_right(sent, end)]
     return Window(
         begin=begin,
@@ -214,10 +224,12 @@ def look_at(
         sent=len(departures),
         landed=len(inside),
         fresh=sum(landing.sent >= begin for landing in inside),
-        silence_ms=max(b - a for a, b in pairwise(edges)) / 1e6,
+        silence_ms=max(silences) / 1e6,
         latency_ms=max((landing.seen - landing.sent for landing in inside), default=0) / 1e6,
         stall_ms=longest / 1e6,
         stalled_ms=total / 1e6,
+        owed_ms=_owed(waits, away) / 1e6,
+        silent_ms=sum(silence for silence in silences if silence > QUIET_NS) / 1e6,
         unsent_ms=max(b - a for a, b in pairwise([begin, *departures, end])) / 1e6,
     )
 
@@ -233,10 +245,19 @@ def _stalls(waits: Iterable[tuple[int, int]], away: Away) -> tuple[int, int]:
     longest = total = 0
     for due, until in waits:
         if until - due > min(longest, STALLED_FROM):
-            stall = max(0, until - settled(due, away, ("sender", "qemu", "watcher")))
+            stall = max(0, until - settled(due, away, _PATH))
             longest = max(longest, stall)
             total += stall if stall > STALLED_FROM else 0
     return longest, total
+
+
+def _owed(waits: Iterable[tuple[int, int]], away: Away) -> int:
+    """The longest wait (ns), without the times in it in which it was not the device's turn."""
+    absent, longest = any_of(away, _PATH), 0
+    for due, until in waits:
+        if until - due > longest:
+            longest = max(longest, until - due - time_of(absent, due, until))
+    return longest
 
 
 def _waits(

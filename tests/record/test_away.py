@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from common.dma.frames import Landing, look_at
+from common.dma.frames import Landing, Window, look_at
 from common.dma.sender import pause
-from common.record.host.away import AwayLog, longest, read_away, settled
+from common.record.host.away import AwayLog, any_of, longest, read_away, settled, time_of
 from common.record.host.log import read_host
 from common.record.qemu.fault import lost_interrupt, read_qemu_fault
 
@@ -59,12 +59,16 @@ def silent(begin: int, end: int) -> tuple[list[int], list[Landing]]:
     return sent, landed
 
 
-def stall(begin: int, end: int, **away: list[tuple[int, int]]) -> float:
+def seen(begin: int, end: int, **away: list[tuple[int, int]]) -> Window:
     sent, landed = silent(begin, end)
     stretches = {
         who: [(SECOND + a * MS, SECOND + b * MS) for a, b in found] for who, found in away.items()
     }
-    return look_at(sent, landed, sent[0], sent[-1], stretches).stall_ms
+    return look_at(sent, landed, sent[0], sent[-1], stretches)
+
+
+def stall(begin: int, end: int, **away: list[tuple[int, int]]) -> float:
+    return seen(begin, end, **away).stall_ms
 
 
 def test_a_silence_while_everybody_ran_is_the_devices() -> None:
@@ -82,6 +86,29 @@ def test_a_silence_may_be_the_watchers_after_qemus() -> None:
 def test_an_absence_in_the_middle_of_a_silence_excuses_nothing_after_it() -> None:
     assert stall(300, 450, qemu=[(320, 360), (400, 440)], watcher=[(330, 365)]) > 140
     assert stall(300, 450, qemu=[(299, 340)]) == pytest.approx(110, abs=2)
+
+
+def test_the_device_owes_what_it_had_time_for() -> None:
+    assert seen(300, 450).owed_ms == pytest.approx(150, abs=2)
+    away = {"qemu": [(299, 380)], "watcher": [(370, 440)], "harness": [(440, 450)]}
+    assert seen(300, 450, **away).owed_ms == pytest.approx(10, abs=2)
+    before = {"watcher": [(400, 450)]}
+    assert stall(300, 450, **before) > 140, "it was silent before anybody was away"
+    assert seen(300, 450, **before).owed_ms == pytest.approx(100, abs=2)
+
+
+def test_the_time_without_a_landing_is_summed_up() -> None:
+    assert seen(300, 450).silent_ms == pytest.approx(150, abs=2)
+    assert seen(300, 390).silent_ms == 0
+
+
+def test_what_lies_in_stretches() -> None:
+    both = any_of(
+        {"qemu": [(10, 20), (50, 60)], "host": [(15, 30)], "x": [(0, 9)]}, ["qemu", "host"]
+    )
+    assert both == [(10, 30), (50, 60)]
+    cases = {(0, 5): 0, (0, 100): 30, (15, 55): 20, (20, 25): 5, (30, 50): 0, (60, 70): 0}
+    assert {when: time_of(both, *when) for when in cases} == cases
 
 
 def test_what_has_piled_up_meanwhile_is_no_silence() -> None:

@@ -102,6 +102,20 @@ def settled(t: int, away: Mapping[str, Sequence[Stretch]], path: Iterable[str]) 
     return t
 
 
+def any_of(away: Mapping[str, Sequence[Stretch]], who: Iterable[str]) -> list[Stretch]:
+    """The stretches in which at least one of `who` was away."""
+    return list(_joined(sorted(stretch for name in who for stretch in away.get(name, ()))))
+
+
+def time_of(stretches: Sequence[Stretch], begin: int, end: int) -> int:
+    """How much of the time between two times (ns) lies in `stretches`, which do not overlap."""
+    at, total = bisect_right(stretches, begin, key=itemgetter(1)), 0
+    while at < len(stretches) and stretches[at][0] < end:
+        total += min(stretches[at][1], end) - max(stretches[at][0], begin)
+        at += 1
+    return total
+
+
 def longest(
     away: Mapping[str, Sequence[Stretch]], begin: int, end: int, who: Iterable[str] | None = None
 ) -> tuple[str, int, int] | None:
