@@ -39,10 +39,11 @@ HEADER_LENGTH = 16
 UNREAD = (1 << 64) - 1
 """As a send time: the frame was gone from its buffer, and only its descriptor shows it."""
 STALLED_FROM = 5_000_000
+"""A frame kept waiting for less than this, in ns, is emulation at work."""
 QUIET_NS = 100_000_000
+"""A time without a landing up to this shows nothing."""
 _PATH = ("sender", "qemu", "watcher")
 """Who has to run for a frame to be sent, written and seen."""
-"""A frame kept waiting for less than this, in ns, is emulation at work."""
 NAMED = 1024
 """So many missing frames are named by number: more than any stage wants to be missing."""
 # Broadcast, from a local address, an experimental EtherType; padded to 16 bytes.

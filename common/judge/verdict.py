@@ -12,11 +12,7 @@ from common.errors import Exit
 from common.judge.causes import in_order
 from common.judge.expected import Expected, expected_of
 from common.record.console import is_refusal
-from common.record.cpus.last_look import (
-    death,
-    sentence,
-    standing,
-)
+from common.record.cpus.last_look import death, sentence, standing
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
 from common.record.qemu.fault import ENDED
