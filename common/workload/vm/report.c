@@ -99,6 +99,7 @@ void report_paused_guest(const struct vmm *vmm, const struct vm_state *state)
 		[GUEST_VECTOR_NEON] = "neon",
 	};
 
+	fact("capture.pauses", "%u", vmm->pauses);
 	fact("guest.vector", "%s", vectors[vmm->vcpus[0].block->vector_kind]);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;

@@ -12,6 +12,7 @@
 
 /* A vCPU leaves the guest within microseconds of its signal. */
 #define PAUSE_MS 5000
+#define PAUSES 16
 
 /* A vCPU makes a step in microseconds; the bound is for a host that is busy. */
 #define STILL_US 500000
@@ -199,6 +200,30 @@ void vmm_pause(struct vmm *vmm)
 				"vCPU %u did not stop within %d ms", i, PAUSE_MS);
 	pthread_mutex_unlock(&vmm->lock);
 	vmm_check(vmm);
+}
+
+static bool all_interruptible(const struct vmm *vmm)
+{
+	for (unsigned int i = 0; i < vmm->nr_vcpus; i++)
+		if (!arch_vcpu_interruptible(&vmm->vcpus[i]))
+			return false;
+	return true;
+}
+
+/*
+ * The same; but a guest that ran is run on for a moment where it was just being interrupted: it
+ * could not be left the interrupts whose way across is a claim.
+ */
+void vmm_pause_for_capture(struct vmm *vmm)
+{
+	bool ran = vmm->vcpus[0].wanted;
+
+	vmm_pause(vmm);
+	for (vmm->pauses = 1; ran && vmm->pauses < PAUSES && !all_interruptible(vmm); vmm->pauses++) {
+		vmm_run(vmm);
+		poll_pause();
+		vmm_pause(vmm);
+	}
 }
 
 /* Tells of a vCPU that is run and makes no step, once; the host looks what its own CPUs do. */

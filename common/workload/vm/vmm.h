@@ -47,6 +47,8 @@ struct vmm {
 	pthread_cond_t changed;
 	/* to be set in the vCPUs that are loaded: see arch_load_vm() */
 	u64 counter_offset;
+	/* how often it took to pause all vCPUs for their capture */
+	unsigned int pauses;
 	/* fd of the interrupt controller, where that is a device of KVM's */
 	int irqchip_fd;
 };
@@ -60,6 +62,7 @@ void vmm_load_guest(struct vmm *vmm, u64 nonce, u64 data_end);
 void vmm_start_threads(struct vmm *vmm);
 void vmm_run(struct vmm *vmm);
 void vmm_pause(struct vmm *vmm);
+void vmm_pause_for_capture(struct vmm *vmm);
 void vmm_check(struct vmm *vmm);
 void vmm_read_counters(const struct vmm *vmm, u64 *counters);
 u64 vmm_sweep_timeout_ms(const struct vmm *vmm);
@@ -84,6 +87,8 @@ void arch_create_irqchip(struct vmm *vmm);
 void arch_load_vm(struct vmm *vmm);
 void arch_load_vcpu(struct vcpu *vcpu);
 u64 guest_counter_khz(struct vcpu *vcpu);
+/* Of one that is paused: pending.c could give it interrupts. */
+bool arch_vcpu_interruptible(const struct vcpu *vcpu);
 void vmm_prefault(struct vmm *vmm);
 
 #include "vm_arch.h"

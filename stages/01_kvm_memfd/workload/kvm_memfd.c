@@ -157,7 +157,7 @@ static void pause_and_capture(struct outgoing *out)
 	await("pause");
 	vmm_compare_clocks(out->vmm);
 	pausing = read_counter();
-	vmm_pause(out->vmm);
+	vmm_pause_for_capture(out->vmm);
 	state->paused_at = read_counter();
 	vm_capture(out->vmm, state);
 	captured = read_counter();

@@ -325,7 +325,7 @@ static void pause_and_capture(struct outgoing *out)
 	await("kho-reboot");
 	await("pause");
 	vmm_compare_clocks(&out->vmm);
-	vmm_pause(&out->vmm);
+	vmm_pause_for_capture(&out->vmm);
 	state->paused_at = read_counter();
 	/* A tail that the guest did not ask for would be one that nobody refilled up to. */
 	nic_stop_bell(&out->nic);

@@ -95,7 +95,7 @@ void assigned_pause(const struct nic *nic)
 	if (!nic->guest)
 		return;
 	vmm_compare_clocks(&vmm);
-	vmm_pause(&vmm);
+	vmm_pause_for_capture(&vmm);
 	state->paused_at = read_counter();
 	vm_capture(&vmm, state);
 	digest_pages(vmm.ram, RAM_PAGES, vm_state_digests(state));

@@ -105,6 +105,12 @@ u64 guest_counter_khz(struct vcpu *vcpu)
 	return counter_khz();
 }
 
+bool arch_vcpu_interruptible(const struct vcpu *vcpu)
+{
+	(void)vcpu;
+	return true;
+}
+
 static void set_register(struct vcpu *vcpu, u64 id, u64 value)
 {
 	struct kvm_one_reg reg = { .id = id, .addr = (u64)&value };

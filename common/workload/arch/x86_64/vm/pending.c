@@ -19,14 +19,27 @@
 
 #define LAPIC_IRR	0x200
 
-/* False for a vCPU with something under way already, or that must not be interrupted. */
+/* Something is under way to the vCPU, or it must not be interrupted. */
+static bool busy(const struct kvm_vcpu_events *events)
+{
+	return events->interrupt.injected || events->exception.injected ||
+	       events->exception.pending || events->interrupt.shadow || events->nmi.injected;
+}
+
+bool arch_vcpu_interruptible(const struct vcpu *vcpu)
+{
+	struct kvm_vcpu_events events;
+
+	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &events)));
+	return !busy(&events);
+}
+
 static bool set_pending(struct vcpu *vcpu, struct vcpu_state *state)
 {
 	struct kvm_vcpu_events *events = &state->events;
 	char *irr = state->lapic.regs + LAPIC_IRR + PENDING_VECTOR / 32 * 16;
 
-	if (events->interrupt.injected || events->exception.injected || events->exception.pending ||
-	    events->interrupt.shadow || events->nmi.injected)
+	if (busy(events))
 		return false;
 	events->interrupt.injected = 1;
 	events->interrupt.nr = INJECTED_VECTOR;
