@@ -170,7 +170,8 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
 
 def _by_chance(trial: Trial) -> tuple[str, ...]:
     """How a verdict begins that gives what happened to QEMU."""
-    return tuple(said for said in (trial.qemu_fault, _guest_stood(trial), _ran_away(trial)) if said)
+    found = (_fault_of_qemu(trial), _guest_stood(trial), _ran_away(trial))
+    return tuple(said for said in found if said)
 
 
 def disturbed(trial: Trial, stage: Stage) -> bool:
@@ -329,15 +330,24 @@ def _disturbance(trial: Trial) -> str | None:
     fatal = next((splat for splat in trial.console.splats if splat.fatal), None)
     if fatal and fatal.of_time and host and (still := host.stood_still()):
         return f"{fatal.text}; {still}"
-    if setting.ended in ("timeout", "gone") and trial.qemu_fault:
-        return trial.qemu_fault
+    fault = _fault_of_qemu(trial)
+    if setting.ended in ("timeout", "gone") and fault:
+        return fault
     if setting.ended == "bail" or any(side.end == "bail" for side in trial.sides):
-        # TCG may hang a nested guest; with KVM the kernel under test ran it.
-        if setting.host.accelerator == "tcg" and trial.qemu_fault and not trial.console.kexecs:
-            return trial.qemu_fault
+        if fault and not trial.console.kexecs:
+            return fault
         said = _bailed(trial)
         if "deadline_passed" in said and host and (still := host.stood_still()):
             return f"the workload gave up waiting; {still}"
+    return None
+
+
+def _fault_of_qemu(trial: Trial) -> str | None:
+    """What QEMU did, in words. With KVM the host's CPUs run machine and guest, and of QEMU's faults
+    only an end of its own is left."""
+    fault = trial.qemu_fault
+    if fault and (trial.setting.host.accelerator == "tcg" or fault.startswith(ENDED)):
+        return fault
     return None
 
 

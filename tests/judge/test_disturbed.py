@@ -294,6 +294,26 @@ def test_a_machine_that_qemu_stopped_is_no_timeout_of_the_kernels(trial_1: Loade
     assert "QEMU lost an EOI" in verdict.why
 
 
+def by_kvm(folder: Path) -> None:
+    path = folder / "trial.json"
+    setting = json.loads(path.read_text())
+    setting["host"]["accelerator"] = "kvm"
+    path.write_text(json.dumps(setting))
+
+
+def test_with_kvm_it_is_the_hosts_kernel_that_lost_it(trial_1: Loader) -> None:
+    assert judge_trial(trial_1(edited(stood_still, lost_end, by_kvm)), STAGE_1).status == "TIMEOUT"
+
+
+def test_with_kvm_an_assertion_is_qemus_still(trial_1: Loader) -> None:
+    def asserted(folder: Path) -> None:
+        said = "physmem.c:2678: iotlb_to_section: Assertion `section_index < 9' failed."
+        (folder / "qemu.log").write_text(f"qemu-system-x86_64: {said}\n")
+
+    trial = trial_1(edited(stood_still, asserted, by_kvm))
+    assert judge_trial(trial, STAGE_1).status == "DISTURBED"
+
+
 def test_a_machine_that_stands_still_without_that_is_a_timeout(trial_1: Loader) -> None:
     assert judge_trial(trial_1(edited(stood_still)), STAGE_1).status == "TIMEOUT"
 
