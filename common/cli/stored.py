@@ -140,13 +140,16 @@ def _svg(runs: Sequence[StoredRun], _arguments: argparse.Namespace) -> str:
 
 
 def _picture(run: Run, stage: Stage) -> str:
-    """The timeline of the first main trial. Raises UsageError when none reached its end."""
+    """The timeline of the first main trial. Raises UsageError when none paused a guest for the
+    kexec, or reached its end."""
     for trial in run.trials:
         if trial.setting.control is None and (phases := stage.blackout(trial)):
             host = trial.setting.host
             title = f"Stage {stage.number}: the blackout, {host.accelerator} on {host.cpu}"
             return timeline_svg(phases, title=title)
-    raise UsageError("this run has no main trial that went through the kexec: nothing to draw")
+    raise UsageError(
+        "no main trial of this run paused a guest and resumed it after the kexec: nothing to draw"
+    )
 
 
 def _write_folder(target: Path | None, files: Mapping[str, str]) -> None:
