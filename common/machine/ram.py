@@ -81,12 +81,14 @@ class MachineRam:
     def write(self, address: int, data: bytes) -> None:
         """Change the machine's RAM at guest-physical `address`. Nobody may be using it meanwhile.
 
-        Raises NotRam where it is none.
+        Raises NotRam where it is none, HarnessError where it did not become so.
         """
         start = self.offset(address)
         self.offset(address + len(data) - 1)
         with self._path.open("r+b") as file:
             os.pwrite(file.fileno(), data, start)
+        if self.read(address, len(data)) != data:
+            raise HarnessError(f"QEMU's RAM ({self._path}) did not change at {address:#x}")
 
     def sha256(self, extents: Iterable[tuple[int, int]]) -> str:
         """Digest of the pages of `extents` (page frame number, count), in their order."""
