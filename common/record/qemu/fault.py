@@ -156,7 +156,7 @@ def _seen(answers: Mapping[str, str]) -> dict[int, Seen]:
         apic = answers.get(f"info lapic {number}", "")
         vectors = {register: value.strip() for register, value in _APIC.findall(apic)}
         priority, timer = _PRIORITY.search(apic), _TIMER.search(apic)
-        delivers = priority and enabled and _DISABLED not in apic
+        delivers = enabled and _DISABLED not in apic
         taken_above = int(priority[1], 16) >> 4 if priority and delivers else _HIGHEST
         waiting = map(int, vectors.get("IRR", "").split())
         due = frozenset(vector for vector in waiting if vector >> 4 > taken_above)

@@ -123,9 +123,8 @@ static int result_of(const struct racer *racer)
 static u64 events(void)
 {
 	char text[32];
-	ssize_t len = must(read_file("/sys/kernel/uevent_seqnum", text, sizeof(text) - 1));
 
-	text[len] = '\0';
+	must(read_text("/sys/kernel/uevent_seqnum", text, sizeof(text)));
 	return strtoull(text, NULL, 10);
 }
 
