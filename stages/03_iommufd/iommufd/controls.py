@@ -80,7 +80,8 @@ def _taker_killed(last: str, *, before: str) -> Control:
 
 
 # Patches that build on others, and are left out with them.
-_BLOCK, _INSIST = "0023-iommu-vt-d-Block-interrupt", "0024-iommu-vt-d-Insist"
+_READ_ONLY, _NO_SPLIT = "0020-iommufd-Preserve-memory", "0021-iommufd-Restore-no-area"
+_BLOCK, _INSIST = "0024-iommu-vt-d-Block-interrupt", "0025-iommu-vt-d-Insist"
 NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
 STILL_ON = Check("still_on", "Was translation on throughout?", NEVER_OFF)
 
@@ -184,7 +185,7 @@ CONTROLS = (
         name="remapping-patch-off",
         what="an incoming kernel without the patch that leaves interrupt remapping on: it turns it"
         " off and on again",
-        without_patch="0025-iommu-vt-d-Keep-interrupt",
+        without_patch="0026-iommu-vt-d-Keep-interrupt",
         incoming_only=True,
         breaks=frozenset({"remapping_on"}),
         # By a request that falls into the moment.
@@ -265,9 +266,9 @@ CONTROLS = (
     Control(
         name="permissions-patch-off",
         what="kernels without the patch that preserves memory which the device may only read",
-        without_patch="0020-iommufd-Preserve-memory",
+        without_patch=(_READ_ONLY, _NO_SPLIT),
         breaks=frozenset({"outgoing_rules"}),
-        # The patch looks at large pages, too: a kernel without it takes back what it cannot unmap.
+        # Without the second one, the kernel takes back what it cannot unmap.
         may_break=WITHOUT_DEVICE | {"no_splat"},
         reason=reason(fact_is(OUTGOING, "rule.preserve_with_read_only_memory", "-22")),
     ),

@@ -19,7 +19,7 @@ _UNPINNED = "VmPin=0 VmLck=0"
 
 def _tables_at_boot(trial: Trial) -> int:
     """The handover root, and the context table of the one bus that has preserved devices (03/0006);
-    the interrupt remapping table without entries (03/0023)."""
+    the interrupt remapping table without entries (03/0024)."""
     return 2 + int(trial.setting.options["intremap"])
 
 
