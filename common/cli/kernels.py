@@ -45,7 +45,7 @@ def each(arguments: argparse.Namespace) -> int:
     choice = chosen_kernels(arguments)
     stage = configured(load_stage(arguments.stage), choice=choice)
     with Hypervisor(arguments.connect) as hypervisor:
-        for step in steps(stage, choice, run_options(arguments), hypervisor):
+        for step in steps(stage, choice, run_options(arguments), hypervisor, first=arguments.first):
             print(
                 f"{step.patch.stem}: built in {step.build_seconds:.0f} s; stage 1:"
                 f" {step.verdict.status}, {step.verdict.why} ({step.run.name})",

@@ -276,6 +276,14 @@ def build_parser() -> argparse.ArgumentParser:
         actions, "each", "kernels:each", "build, boot and live-update each patch of a series"
     )
     each.add_argument("--stage", type=int, default=2, metavar="N", help="default: 2")
+    each.add_argument(
+        "--from",
+        dest="first",
+        type=positive,
+        default=1,
+        metavar="K",
+        help="begin with the K-th patch, the others before it applied",
+    )
     machine_options(each)
     selftests = _verb(
         actions,

@@ -53,12 +53,17 @@ class Step:
 
 
 def steps(
-    stage: Stage, choice: KernelChoice, options: RunOptions, hypervisor: Hypervisor
+    stage: Stage,
+    choice: KernelChoice,
+    options: RunOptions,
+    hypervisor: Hypervisor,
+    *,
+    first: int = 1,
 ) -> Iterator[Step]:
-    """A step for each patch of the stage's series, in order.
+    """A step for each patch of the stage's series, in order, from the `first`-th on.
 
-    Raises UsageError where there is no series, and what a build raises for the first patch that
-    does not apply or build.
+    Raises UsageError where there is no series or not so long a one, and what a build raises for
+    the first patch that does not apply or build.
     """
     if choice.prebuilt:
         raise UsageError("each patch is built: give a --tree or a --package, not an --image")
@@ -66,7 +71,11 @@ def steps(
     before = len(all_patches) - len(own)
     if not own:
         raise UsageError(f"stage {stage.number} has no series: its kernel is the source as it is")
-    for number, patch in enumerate(own, start=1):
+    if first > len(own):
+        raise UsageError(
+            f"--from {first}: the series of stage {stage.number} has {len(own)} patches"
+        )
+    for number, patch in enumerate(own[first - 1 :], start=first):
         print(f"{number} of {len(own)}: {patch.stem}", file=sys.stderr)
         with tempfile.TemporaryDirectory(prefix="series-") as name:
             folder = Path(name)
