@@ -47,11 +47,11 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Stage, list[str], set[st
     return found
 
 
-def walk(number: int, **choice: Any) -> list[each_patch.Step]:
+def walk(number: int, *, first: int = 1, **choice: Any) -> list[each_patch.Step]:
     chosen = KernelChoice(**choice)
     stage = configured(load_stage(number), choice=chosen)
     nobody: Hypervisor = SimpleNamespace()  # type: ignore[assignment]
-    return list(each_patch.steps(stage, chosen, OPTIONS, nobody))
+    return list(each_patch.steps(stage, chosen, OPTIONS, nobody, first=first))
 
 
 def test_a_prefix_has_the_patches_up_to_it_and_the_symbols_that_they_define(
@@ -82,9 +82,19 @@ def test_a_later_series_stands_on_the_whole_of_the_earlier_ones(
     assert "intel_iommu=on" in stage.cmdline
 
 
+def test_a_walk_taken_up_again_has_the_patches_before_it_applied(
+    seen: list[tuple[Stage, list[str], set[str]]],
+) -> None:
+    ours = patches_of(load_stage(2))
+    steps = walk(2, first=len(ours) - 1)
+    assert [step.patch for step in steps] == list(ours[-2:])
+    assert [len(patches) for _, patches, _ in seen] == [len(ours) - 1, len(ours)]
+
+
 @pytest.mark.parametrize(
     ("number", "choice", "says"),
     [
+        (2, {"first": 1000}, "--from 1000: the series of stage 2 has [0-9]+ patches"),
         (1, {}, "stage 1 has no series"),
         (2, {"series": "none"}, "stage 2 has no series"),
         (2, {"incoming": Origin("image", "x")}, "not an --image"),
@@ -108,7 +118,7 @@ def walks(monkeypatch: pytest.MonkeyPatch, steps: Callable[..., Iterator[each_pa
 def test_the_walk_ends_at_the_first_that_falls(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fake(*_words: object) -> Iterator[each_patch.Step]:
+    def fake(*_words: object, **_first: object) -> Iterator[each_patch.Step]:
         yield _step("0001-a.patch", "PASS", Exit.PASS)
         yield _step("0002-b.patch", "CRASHED", Exit.CRASHED)
         raise AssertionError("it went on")
@@ -123,7 +133,7 @@ def test_the_walk_ends_at_the_first_that_falls(
 def test_a_patch_that_does_not_build(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fake(*_words: object) -> Iterator[each_patch.Step]:
+    def fake(*_words: object, **_first: object) -> Iterator[each_patch.Step]:
         yield _step("0001-a.patch", "PASS", Exit.PASS)
         raise KernelBuildError("drivers/x.c:1: no")
 
@@ -135,7 +145,7 @@ def test_a_patch_that_does_not_build(
 def test_a_warning_is_a_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def fake(*_words: object) -> Iterator[each_patch.Step]:
+    def fake(*_words: object, **_first: object) -> Iterator[each_patch.Step]:
         yield _step("0001-a.patch", "PASS", Exit.PASS, ("x.c:1: warning: unused",))
 
     walks(monkeypatch, fake)
