@@ -17,6 +17,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 from pydantic import TypeAdapter
 
@@ -35,7 +36,7 @@ from common.dma.evidence import (
     OtherDevice,
     Socket,
 )
-from common.dma.frames import Away, Landing, Window, judge, look_at, read_landed, read_sent
+from common.dma.frames import Landing, Window, judge, look_at, read_landed, read_sent
 from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
 from common.host.processes.precedence import prefer
@@ -45,7 +46,7 @@ from common.machine.ram import MachineRam
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side, Stored
-from common.record.host.away import settled, unproved
+from common.record.host.away import unproved
 from common.record.qemu.trace import ConfigWrite, config_write
 from common.record.raw import RawTrial
 from common.record.stored_file import KhoSeen, read_json
@@ -90,8 +91,6 @@ _LEFT = ("await.reboot", "await.snapshot-outgoing")
 _LET_GO = ("await.released", "await.snapshot-released")
 # The host's time of a look at the device is known to so much.
 _CLOCK_NS = 20_000_000
-# A frame is written so long after it was sent, once the host has run who has a part in it.
-_DUE_NS = 100_000_000
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
 # Of each kind of event that must not be, so many are told.
@@ -290,7 +289,7 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
     return found.model_copy(
         update={
             "frames": judge(sent, landed, gap, away),
-            "between_heads": _between_heads(sides, sent, landed, away),
+            "between_heads": _between_heads(sides, sent, landed),
             "after": after(folder, sides, sent, landed),
             "socket": read_json(folder / "socket.json", _SOCKET),
             "other": _other(other_sent, other_landed, kexec, sides)
@@ -338,22 +337,21 @@ def _left(sides: tuple[Side, ...]) -> int | None:
 
 
 def _between_heads(
-    sides: tuple[Side, ...], sent: list[int], landed: list[Landing], away: Away
+    sides: tuple[Side, ...], sent: list[int], landed: list[Landing]
 ) -> tuple[int, int] | None:
     """The least and the most frames that the device can have written between both looks at its
-    head: what was seen in RAM, or was due for long, it had written; what was not sent it had not.
+    head: what was seen in RAM it had written, and all that was sent before; what was not sent it
+    had not.
     """
     times = host_times(sides, "t.head")
     if len(times) != 2:
         return None
     first, last = times
+    # Not those that were seen: a frame whose descriptor leads to unmapped memory never is.
+    written = list(accumulate((frame.number + 1 for frame in landed), max, initial=0))
 
     def written_by(t: int) -> int:
-        seen = bisect_right(landed, t, key=lambda frame: frame.seen)
-        due = bisect_right(sent, t - _DUE_NS)
-        while due > seen and settled(sent[due - 1], away, ("sender", "qemu")) > t - _DUE_NS:
-            due -= 1
-        return max(seen, due)
+        return written[bisect_right(landed, t, key=lambda frame: frame.seen)]
 
     return (
         written_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),

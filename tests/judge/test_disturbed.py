@@ -11,6 +11,7 @@ import json
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -366,6 +367,27 @@ def test_and_no_other_head_is_taken_for_right(trial_2: Loader) -> None:
 
     answers = {a.check: a.outcome for a in judge_trial(trial_2(edit), STAGE_2).answers}
     assert answers["head_went_on"].status == "FAIL", answers["head_went_on"]
+
+
+def test_frames_that_were_written_late_are_not_taken_for_written(trial_2: Loader) -> None:
+    """By a device that nobody saw waiting: at the first look its head was less far, too."""
+    late = 50
+
+    def edit(folder: Path) -> None:
+        dialogue, log = folder / "dialogue.jsonl", folder / "device-landed.bin"
+        rows = [json.loads(line) for line in dialogue.read_text().splitlines()]
+        look = next(row for row in rows if row[1].startswith("# device.head="))
+        look[1] = f"# device.head={int(look[1].partition('=')[2]) - late}"
+        dialogue.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        landed = read_landed(log)
+        seen = [n for n, frame in enumerate(landed) if frame.seen <= look[0]]
+        for n in seen[-late:]:
+            landed[n] = landed[n]._replace(seen=look[0] + 100 * MS)
+        landed.sort(key=lambda frame: frame.seen)
+        write_landed(log, array.array("Q", chain.from_iterable(landed)))
+
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(edit), STAGE_2).answers}
+    assert answers["head_went_on"].status == "PASS", answers["head_went_on"]
 
 
 def another_gap(folder: Path) -> None:
