@@ -6,7 +6,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TextIO
@@ -28,6 +28,7 @@ from common.report.mail.envelope import Envelope, reply_mail
 from common.report.mail.quoted import read_mail
 from common.run.setup import plan_trials
 from common.run.stage_run import execute_run, final_name, run_folder
+from common.run.workers import Work, Workers, workers
 from common.stage.append import check
 from common.stage.configured import configured
 from common.stage.declaration import Stage
@@ -63,9 +64,26 @@ def gate(arguments: argparse.Namespace) -> int:
         return gate_mail(arguments, stages, choice, held)
     if arguments.print or arguments.sender:
         raise UsageError("--print and --from go with --from-mail")
-    with Hypervisor(arguments.connect) as hypervisor:
-        gated = _in_order(arguments, stages, choice, held, hypervisor, sys.stdout)
+    with (
+        _workers(arguments, stages, choice) as beside,
+        Hypervisor(arguments.connect) as hypervisor,
+    ):
+        gated = _in_order(arguments, stages, choice, held, hypervisor, sys.stdout, beside)
     return gated.exit
+
+
+def _workers(
+    arguments: argparse.Namespace, stages: Sequence[Stage], choice: KernelChoice
+) -> AbstractContextManager[Workers | None]:
+    """For the controls, where they are asked for."""
+    there = [stage for stage in stages if not not_there(stage, choice.arch)]
+    work = Work(
+        stages=[configured(stage, choice=choice) for stage in there],
+        choice=choice,
+        options=run_options(arguments),
+        connect=arguments.connect,
+    )
+    return workers(arguments.jobs if arguments.controls else 1, work)
 
 
 def _chosen(arguments: argparse.Namespace) -> list[Stage]:
@@ -112,6 +130,7 @@ def _in_order(
     held: _Held,
     hypervisor: Hypervisor,
     out: TextIO,
+    beside: Workers | None,
 ) -> _Gated:
     """Run them; each result is KTAP on `out` at once."""
     known, options, found = held.known, run_options(arguments), _Gated()
@@ -126,7 +145,9 @@ def _in_order(
         stage = configured(declared, choice=choice)
         plans = plan_trials(controls=told_runnable(stage) if arguments.controls else ())
         try:
-            record, _verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
+            record, _verdict, folder = execute_run(
+                stage, plans, choice, options, hypervisor, beside=beside
+            )
         except StagesError as raised:
             found.error, found.at = raised, stage
             print(ktap.not_run(position, stage, raised), end="", file=out, flush=True)
@@ -157,6 +178,7 @@ def gate_mail(
     envelope = Envelope(sender=arguments.sender or git_identity())
     choice = replace(choice, series=given_series(str(path)))
     with (
+        _workers(arguments, stages, choice) as beside,
         Hypervisor(arguments.connect) as hypervisor,
         run_folder("mail", hypervisor) as folder,
         (folder / "gate.ktap").open("w") as out,
@@ -168,7 +190,7 @@ def gate_mail(
             gated = _Gated(error=walked.error, status=walked.exit)
             out.write("KTAP version 1\n1..1\nnot ok 1 each_patch\n")
         else:
-            gated = _in_order(arguments, stages, choice, held, hypervisor, out)
+            gated = _in_order(arguments, stages, choice, held, hypervisor, out, beside)
         out.writelines(f"# {one.tool}: {ktap.one_line(one.summary)}\n" for one in entries)
         entries += [of_stage(stage, judged.verdict) for stage, judged, _ in gated.seen]
         if gated.error and gated.at:

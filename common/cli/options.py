@@ -284,6 +284,17 @@ def append_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def jobs_option(parser: argparse.ArgumentParser) -> None:
+    """--jobs N, of controls."""
+    parser.add_argument(
+        "--jobs",
+        type=positive,
+        metavar="N",
+        help="controls to run at once; main runs are always run alone (default: as many as this"
+        " host has CPUs and memory for)",
+    )
+
+
 def load_option(parser: argparse.ArgumentParser) -> None:
     """--load N."""
     parser.add_argument(

@@ -25,6 +25,7 @@ from common.cli.options import (
     gate_options,
     guest_options,
     hours,
+    jobs_option,
     lane_option,
     load_option,
     machine_options,
@@ -90,6 +91,7 @@ def build_parser() -> argparse.ArgumentParser:
 
     demo = _verb(verbs, "demo", "run:demo", "all stages with their controls; tables; report")
     machine_options(demo)
+    jobs_option(demo)
     load_option(demo)
     append_option(demo)
     test = _verb(verbs, "test", "test:test", "the test suite (extra arguments go to pytest)")
@@ -132,6 +134,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     guest_options(run)
     machine_options(run)
+    jobs_option(run)
     load_option(run)
     append_option(run)
     splats_option(run)
@@ -139,6 +142,7 @@ def build_parser() -> argparse.ArgumentParser:
     gate = _verb(verbs, "gate", "gate:gate", "stages in order, stop at the first that fails; KTAP")
     gate_options(gate)
     machine_options(gate)
+    jobs_option(gate)
     append_option(gate)
     splats_option(gate)
 

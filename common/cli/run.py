@@ -22,6 +22,7 @@ from common.report.host import attempts, disturbed_attempts
 from common.report.text import controls_table, report_text
 from common.run.setup import TrialPlan, plan_trials
 from common.run.stage_run import StageRun, begin_run, execute_run
+from common.run.workers import Work, workers
 from common.stage.append import check
 from common.stage.configured import configured, skipped_in_words
 from common.stage.declaration import WORKLOADS, Stage
@@ -53,8 +54,14 @@ def run(arguments: argparse.Namespace) -> int:
         controls = () if arguments.no_controls else told_runnable(stage)
         times = layouts_asked(arguments.layouts, stage, arguments.append) or arguments.repeat
         plans = list(plan_trials(repeat=times, controls=controls))
-    with Hypervisor(arguments.connect) as hypervisor:
-        record, _verdict, folder = execute_run(stage, plans, choice, options, hypervisor)
+    work = Work(stages=[stage], choice=choice, options=options, connect=arguments.connect)
+    with (
+        workers(arguments.jobs, work) as beside,
+        Hypervisor(arguments.connect) as hypervisor,
+    ):
+        record, _verdict, folder = execute_run(
+            stage, plans, choice, options, hypervisor, beside=beside
+        )
     judged = judge_with(record, stage, known)
     sys.stdout.write(report_text(record, judged.verdict, stage))
     for text in (*judged.told, *unmatched(known, [judged])):
@@ -89,13 +96,17 @@ def demo(arguments: argparse.Namespace) -> int:
     stages, skipped = _there(choice)
     check(arguments.append, stages)
     verdicts: dict[str, tuple[Stage, Verdict, Run]] = {}
-    with Hypervisor(arguments.connect) as hypervisor:
+    work = Work(stages=stages, choice=choice, options=options, connect=arguments.connect)
+    with (
+        workers(arguments.jobs, work) as beside,
+        Hypervisor(arguments.connect) as hypervisor,
+    ):
         runs: dict[str, StageRun] = {}
         for stage in sorted(stages, key=lambda stage: stage.workload != WORKLOADS[0]):
             print(f"\nStage {stage.number}: {stage.title}", file=sys.stderr)
             plans = plan_trials(controls=[c for c in told_runnable(stage) if stage.shows(c)])
             try:
-                run = begin_run(stage, plans, choice, options, hypervisor)
+                run = begin_run(stage, plans, choice, options, hypervisor, beside=beside)
             except CannotRunHere as error:
                 print(f"not run here: {error}", file=sys.stderr)
                 skipped.append(f"{stage.label}: SKIP, {error}")

@@ -17,9 +17,13 @@ from tabulate import tabulate
 
 from common.errors import Exit, StagesError
 from common.paths import CHECKOUT, cache_root
+from common.run.workers import machines_at_once
 from common.stage.loading import stage_folders
 from common.suites.mutants import Finding, mutants, try_mutant
 from common.text import printable
+
+_MIB_EACH = 4096
+"""For a test: a machine, and what is told of it."""
 
 
 def test(arguments: argparse.Namespace) -> int:
@@ -40,7 +44,7 @@ def test(arguments: argparse.Namespace) -> int:
         [*python, "ruff", "check", *files],
         [*python, "ruff", "format", "--check", *files],
         [*python, "mypy", *files],
-        [*python, "pytest", *arguments.further],
+        [*python, "pytest", *_at_once(), *arguments.further],
     ]
     environment = os.environ | {"PYTHONPATH": str(CHECKOUT), "PYTHONDONTWRITEBYTECODE": "1"}
     environment |= {
@@ -56,6 +60,15 @@ def test(arguments: argparse.Namespace) -> int:
         if subprocess.run(step, cwd=CHECKOUT, env=environment, check=False).returncode:
             status = Exit.FAIL
     return status
+
+
+def _at_once() -> list[str]:
+    """pytest's words for as many tests at once as this host has CPUs and memory for machines.
+
+    Words of the user's come after them, and count: `-n0` is one process, as a debugger needs it.
+    """
+    jobs = machines_at_once(_MIB_EACH)
+    return ["-n", str(jobs), "--dist", "worksteal"] if jobs > 1 else []
 
 
 def _mutants(names: Sequence[str], stage: int) -> int:

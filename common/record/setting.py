@@ -125,6 +125,8 @@ class Setting(Strict):
     """The user's own words on both kernels' command lines; see common/stage/append.py."""
     load: Annotated[int, Field(ge=0, le=10_000)] = 0
     """Busy processes that the harness ran beside the trial; see common/host/processes/load.py."""
+    jobs: Annotated[int, Field(ge=1, le=10_000)] = 1
+    """Trials that the harness ran at once, this one among them; see common/run/workers.py."""
     architecture: Name = DEFAULT.name
     """Of the machine and its kernels; see common/arch/."""
     cpu_model: Name | None = None

@@ -9,8 +9,9 @@ from itertools import pairwise
 from tabulate import tabulate
 
 from common.arch.known import ARCHITECTURES, DEFAULT
+from common.host.processes.load import in_words
 from common.judge.verdict import ControlVerdict, TrialVerdict, Verdict
-from common.record.evidence import Trial
+from common.record.evidence import Run, Trial
 from common.record.setting import Setting
 
 _ORDINALS = ("first", "second", "third")
@@ -26,6 +27,15 @@ def machine_words(setting: Setting) -> str:
         return ""
     cpu = arch.cpu(setting.cpu_model)
     return f"{arch.title}, {cpu.name}: {cpu.what}"
+
+
+def load_words(run: Run) -> str:
+    """What the harness itself ran beside the trials: "2 controls at once"; "" for nothing."""
+    settings = [trial.setting for trial in run.trials]
+    load = max((setting.load for setting in settings), default=0)
+    jobs = max((setting.jobs for setting in settings), default=1)
+    said = [in_words(load)] if load else []
+    return ", ".join(said + ([f"{jobs} controls at once"] if jobs > 1 else []))
 
 
 def attempts(verdict: Verdict) -> Iterator[str]:

@@ -16,7 +16,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from common import __version__
-from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
 from common.record.console import strip_prefix
@@ -24,7 +23,7 @@ from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
 from common.report.charts.slices import draw, panel
-from common.report.host import attempts, host_lines, machine_words
+from common.report.host import attempts, host_lines, load_words, machine_words
 from common.report.phase_table import HEADERS, phase_rows
 from common.stage.chain import updates
 from common.stage.layouts import tried
@@ -172,7 +171,7 @@ def _setting(one: StoredRun, main: Trial) -> list[tuple[str, str]]:
         ("host", f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}"),
         ("host's kernel", host.kernel),
         *([("machine", words)] if (words := machine_words(setting)) else []),
-        *([("load", in_words(setting.load))] if setting.load else []),
+        *([("load", words)] if (words := load_words(one.run)) else []),
         ("layouts", tried(one.run.trials)),
         *([("append", " ".join(setting.append))] if setting.append else []),
         *([("priority", PREFERRED)] if host.preferred else []),

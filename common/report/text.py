@@ -10,12 +10,11 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from tabulate import tabulate
 
-from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.verdict import Answer, ControlVerdict, TrialVerdict, Verdict
 from common.record.evidence import Run, Trial
 from common.record.setting import Crash, InnerQemu, KernelFacts
-from common.report.host import attempts, host_lines, machine_words
+from common.report.host import attempts, host_lines, load_words, machine_words
 from common.report.host import phase_table as host_phases
 from common.report.phase_table import phase_table
 from common.stage.chain import updates
@@ -76,7 +75,7 @@ def _setting(run: Run, stage: Stage) -> str:
             f" Linux {host.kernel}",
         ),
         *([("machine", words)] if (words := machine_words(setting)) else []),
-        *([("load", in_words(setting.load))] if setting.load else []),
+        *([("load", words)] if (words := load_words(run)) else []),
         ("accel", f"{host.accelerator} ({host.accelerator_reason})"),
         *([("prio", PREFERRED)] if host.preferred else []),
         ("tools", ", ".join(f"{name} {version}" for name, version in host.versions.items())),

@@ -37,7 +37,7 @@ class Progress:
 
     def end(self, trial: Trial) -> None:
         """A trial has ended: its verdict in one line."""
-        seconds = time.monotonic() - self._began
+        seconds = (trial.setting.ended_ns - trial.setting.started_ns) / 1e9
         if name := trial.setting.control:
             verdict = judge_control(trial, self._stage.control(name), self._stage)
             said = f"{verdict.status.lower() if verdict.good else verdict.status}: {verdict.why}"

@@ -45,6 +45,8 @@ class RunSetup:
     """The user's own guest, instead of ours."""
     load: int = 0
     """Busy processes beside the trials."""
+    jobs: int = 1
+    """Trials that are run at once."""
     append: tuple[str, ...] = ()
     """The user's words on both kernels' command lines."""
     stale_text: Literal["avoid", "keep"] = "avoid"

@@ -29,6 +29,7 @@ from common.run.options import RunOptions
 from common.run.progress import Progress
 from common.run.setup import RunSetup, TrialPlan, setup_of
 from common.run.trial import run_trial
+from common.run.workers import Workers
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
 
@@ -39,13 +40,17 @@ def execute_run(
     choice: KernelChoice,
     options: RunOptions,
     hypervisor: Hypervisor,
+    *,
+    beside: Workers | None = None,
 ) -> tuple[Run, Verdict, Path]:
     """Run the trials of `plans` on those kernels; `stage` is one `configured`.
+
+    Controls are run at once by the workers `beside`, where there are any.
 
     Returns (the record, its verdict, the run's published folder).
     """
     controls = [plan.control for plan in plans if plan.control]
-    run = begin_run(stage, plans, choice, options, hypervisor, controls=controls)
+    run = begin_run(stage, plans, choice, options, hypervisor, controls=controls, beside=beside)
     run.mains()
     return run.finish()
 
@@ -58,19 +63,21 @@ def begin_run(
     hypervisor: Hypervisor,
     *,
     controls: Sequence[Control] = (),
+    beside: Workers | None = None,
 ) -> StageRun:
     """A run in a folder of its own, with the kernels of its main trials and of those controls."""
     setup = setup_of(stage, controls, choice, options, hypervisor)
     progress = Progress(stage)
     folder = new_run_folder(stage.label, hypervisor)
     setup = replace(setup, folder=folder, on_progress=progress.line)
-    return StageRun(setup, plans, before=progress.begin, after=progress.end)
+    return StageRun(setup, plans, beside=beside, before=progress.begin, after=progress.end)
 
 
 class StageRun:
     """A run under way: main trials, then controls, for which kernels may be built in between.
 
-    A disturbed trial is run again, up to `ATTEMPTS` times in all.
+    A disturbed trial is run again, up to `ATTEMPTS` times in all. Main trials are run alone, and so
+    is each further attempt: workers `beside` each other run the first ones of controls.
     """
 
     def __init__(
@@ -78,9 +85,11 @@ class StageRun:
         setup: RunSetup,
         plans: Sequence[TrialPlan],
         *,
+        beside: Workers | None = None,
         before: Callable[[TrialPlan], None] = lambda _plan: None,
         after: Callable[[Trial], None] = lambda _trial: None,
     ) -> None:
+        self._beside = beside
         self._made = _made(setup.stage, plans)
         self._setup = replace(setup, nonce=self._made.nonce)
         self._plans = plans
@@ -118,7 +127,11 @@ class StageRun:
         breaks cannot be told apart where the main run is broken already.
         """
         if not any(_fails_as_expected(trial, self.stage) for trial in self._trials):
-            self._run([plan for plan in self._plans if plan.control])
+            controls = [plan for plan in self._plans if plan.control]
+            if self._beside and len(controls) > 1:
+                self._run(self._run_beside(self._beside, controls), first=2)
+            else:
+                self._run(controls)
         record = self._record()
         (self._setup.folder / RECORD).write_text(record.text())
         seal(self._setup.folder)
@@ -128,27 +141,47 @@ class StageRun:
         """Run the controls and seal the run: (the record, its verdict, the published folder)."""
         return self.controls(), self.verdict(), publish(self._setup.folder)
 
-    def _run(self, plans: Sequence[TrialPlan]) -> None:
+    def _run(self, plans: Sequence[TrialPlan], *, first: int = 1) -> None:
         with busy(self._setup.load, self._setup.hypervisor.cleanup):
             for plan in plans:
                 self._trials += run_attempts(
-                    self._setup, plan, before=self._before, after=self._after
+                    self._setup, plan, first=first, before=self._before, after=self._after
                 )
 
+    def _run_beside(self, workers: Workers, plans: Sequence[TrialPlan]) -> list[TrialPlan]:
+        """Attempt each once, several at once; returns those that were disturbed."""
+        again = []
+        with busy(self._setup.load, self._setup.hypervisor.cleanup):
+            folder = self._setup.folder
+            for trial in workers.attempts(self.stage, self._made, folder, plans):
+                self._trials.append(trial)
+                self._after(trial)
+                if disturbed(trial, self.stage):
+                    again.append(trial.setting.plan)
+        return [plan for plan in plans if plan.name in again]
+
     def _record(self) -> Run:
-        return Run(**dict(self._made), trials=tuple(self._trials))
+        planned = self._made.planned
+        trials = sorted(
+            self._trials, key=lambda t: (planned.index(t.setting.plan), t.setting.attempt)
+        )
+        return Run(**dict(self._made), trials=tuple(trials))
 
 
 def run_attempts(
     setup: RunSetup,
     plan: TrialPlan,
     *,
+    first: int = 1,
     before: Callable[[TrialPlan], None] = lambda _plan: None,
     after: Callable[[Trial], None] = lambda _trial: None,
 ) -> list[Trial]:
-    """A trial, and as long as it is disturbed another attempt at it, up to `ATTEMPTS` in all."""
+    """A trial, and as long as it is disturbed another attempt at it, up to `ATTEMPTS` in all.
+
+    The `first` of them is the first, unless others were made before.
+    """
     trials: list[Trial] = []
-    for attempt in range(1, ATTEMPTS + 1):
+    for attempt in range(first, ATTEMPTS + 1):
         before(plan)
         trials.append(run_trial(setup, replace(plan, attempt=attempt)))
         after(trials[-1])

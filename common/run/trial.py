@@ -85,6 +85,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             architecture=stage.arch.name,
             cpu_model=setup.cpu,
             load=setup.load,
+            jobs=setup.jobs,
             nonce=nonce,
             host=describe_host(
                 setup.accelerator,

@@ -6,6 +6,7 @@ libvirt's embedded driver can be opened with one folder only in the life of a pr
 
 from __future__ import annotations
 
+import os
 import subprocess
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,6 +18,7 @@ import pytest
 
 from common.checks.model import Control
 from common.host.accel import probe
+from common.host.processes.precedence import prefer
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
@@ -36,6 +38,9 @@ from common.suites.damage.run import try_point
 @pytest.fixture(scope="session")
 def hypervisor() -> Iterator[Hypervisor]:
     """An open connection to the embedded driver."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # see common/run/workers.py
+        os.setsid()
+        prefer(os.getpid())
     with Hypervisor() as opened:
         yield opened
 

@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -55,7 +54,7 @@ def said(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """What was asked of the runs, in order. Stage 3's QEMU cannot be had; stage 2 fails."""
     found: list[str] = []
 
-    def begin(stage: Stage, _plans: Sequence[object], *_others: object) -> _Run:
+    def begin(stage: Stage, *_others: object, **_beside: object) -> _Run:
         if stage.label == "03_iommufd_qemu":
             raise CannotRunHere("no QEMU with CPR")
         return _Run(stage, found, Exit.FAIL if stage.number == 2 else Exit.PASS)

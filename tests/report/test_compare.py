@@ -183,7 +183,7 @@ def gate(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     """`gate --until 1` in which the trial is one that was recorded, or an error."""
 
     def run(answer: Trial | Exception, *words: str) -> int:
-        def run_one(*_: object) -> tuple[Run, Verdict, Path]:
+        def run_one(*_: object, **_beside: object) -> tuple[Run, Verdict, Path]:
             if isinstance(answer, Exception):
                 raise answer
             record = Run(stage=1, tool="t", commit="c", started="s", command=(), trials=(answer,))

@@ -219,7 +219,7 @@ def gate(
                     raise one
                 yield one
 
-        def execute(*_words: Any) -> tuple[Any, Any, Path]:
+        def execute(*_words: Any, **_beside: object) -> tuple[Any, Any, Path]:
             folder = store_run(runs / "stage-1", (KVM_MEMFD / "main", "main"))
             with opened(str(folder)) as stored:
                 return stored.run, stored.verdict, folder

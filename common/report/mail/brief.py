@@ -14,12 +14,11 @@ from textwrap import shorten
 
 from common import __version__
 from common.checks.model import BRIEF, Claim
-from common.host.processes.load import in_words
 from common.judge.stored_run import StoredRun
 from common.judge.verdict import Answer, TrialVerdict
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
-from common.report.host import attempts, machine_words
+from common.report.host import attempts, load_words, machine_words
 from common.report.mail.series import applied_series
 from common.report.mail.words import (
     NOT_RECORDED,
@@ -164,7 +163,7 @@ def _setting(one: StoredRun) -> str | None:
         f"{setting.lane} lane" if setting.lane != "default" else "",
         f"append {' '.join(setting.append)}" if setting.append else "",
         f"{setting.chain} updates in each machine" if setting.chain > 1 else "",
-        in_words(setting.load) if setting.load else "",
+        load_words(one.run),
     ]
     return "; ".join(text for text in said if text) or None
 

@@ -12,13 +12,12 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 
 from common import __version__
-from common.host.processes.load import in_words
 from common.host.processes.precedence import IN_WORDS as PREFERRED
 from common.judge.stored_run import StoredRun
 from common.record.evidence import Trial
 from common.record.setting import KernelFacts
 from common.record.stored_file import read_stamped
-from common.report.host import attempts, host_lines, machine_words
+from common.report.host import attempts, host_lines, load_words, machine_words
 from common.report.mail.words import (
     NOT_RECORDED,
     WIDTH,
@@ -101,11 +100,10 @@ def _host(one: StoredRun) -> Iterable[str]:
     text = (
         f"{host.cpu}, {host.cpus} CPUs, {host.memory_mib} MiB; {host.system}, Linux {host.kernel}"
     )
-    load = main.setting.load
     return [
         *wrap(text, "host    ", " " * 8),
         *(wrap(words, "machine ", " " * 8) if (words := machine_words(main.setting)) else []),
-        *(wrap(in_words(load), "load    ", " " * 8) if load else []),
+        *(wrap(words, "load    ", " " * 8) if (words := load_words(one.run)) else []),
         *wrap(f"{host.accelerator} ({host.accelerator_reason})", "accel   ", " " * 8),
         *(wrap(PREFERRED, "prio    ", " " * 8) if host.preferred else []),
         *wrap(", ".join(f"{k} {v}" for k, v in host.versions.items()), "tools   ", " " * 8),

@@ -12,20 +12,16 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError
 from common.host.accel import probe
-from common.host.facts import available_memory_mib
 from common.judge.bundle import pack
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
 from common.run.kernels import kernels_of
 from common.run.options import RunOptions
-from common.run.setup import TrialPlan, options_of
+from common.run.setup import TrialPlan
 from common.run.stage_run import execute_run
+from common.run.workers import jobs_here
 from common.suites.matrix.cells import Cell, result_of_error, write_result
 from common.suites.matrix.written import note_written
-
-_CPUS_EACH = 2
-"""Of the host, for a machine: what is watched in time must not wait for another machine."""
-_HOST_MIB = 512
 
 
 def run_cells(
@@ -51,7 +47,9 @@ def run_cells(
             if alone:
                 run_cell(runnable[0], options, hypervisor, folder)
     if runnable and not alone:
-        _run_side_by_side(runnable, jobs or _jobs(runnable, options), folder)
+        stages = [cell.load() for cell in runnable]
+        jobs = jobs or jobs_here(stages, options.numbers)
+        _run_side_by_side(runnable, jobs, folder)
 
 
 def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
@@ -111,13 +109,3 @@ def _run_side_by_side(runnable: Sequence[Cell], jobs: int, folder: Path) -> None
     # 1 is pytest's word for cells that are no pass, of which the table tells
     if done not in (0, 1):
         raise HarnessError(f"pytest ended with status {done}; what it said is above")
-
-
-def _jobs(runnable: Sequence[Cell], options: RunOptions) -> int:
-    """As many machines as the host has cores and memory for, at least one."""
-    needs = []
-    for cell in runnable:
-        stage = cell.load()
-        needs.append(stage.size(options_of(stage, options.numbers)).machine_mib)
-    by_memory = (available_memory_mib() - _HOST_MIB) // max(needs)
-    return max(1, min(len(os.sched_getaffinity(0)) // _CPUS_EACH, by_memory))
