@@ -13,7 +13,7 @@ import multiprocessing
 import os
 import signal
 import traceback
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -147,7 +147,7 @@ def workers(jobs: int | None, work: Work) -> Iterator[Workers | None]:
             process.join()
 
 
-def jobs_here(stages: Sequence[Stage], numbers: Mapping[str, int]) -> int:
+def jobs_here(stages: Iterable[Stage], numbers: Mapping[str, int]) -> int:
     """How many machines of these stages this host has CPUs and memory for at once, at least 1."""
     largest = max(stage.size(options_of(stage, numbers)).machine_mib for stage in stages)
     return machines_at_once(largest)

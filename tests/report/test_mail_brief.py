@@ -98,7 +98,7 @@ def test_a_demo_of_five_stages_is_short(demo: Demo) -> None:
         assert all(claim.brief in body for claim in stage.claims)
     assert all(one.seal in body for one in demo)
     assert "02_vfio_noiommu: 44 patches, digest" in body
-    assert "03_iommufd: 25 patches, digest" in body
+    assert "03_iommufd: 26 patches, digest" in body
     assert "Anomalies none; no splat on" in body
     assert "-by:" not in body.lower()
     assert body.isascii()
@@ -227,8 +227,8 @@ def test_series_are_told_apart_by_their_numbers(demo: Demo) -> None:
     (main,) = one.run.trials
     kernel = main.setting.outgoing
     found = applied_series(kernel, main.setting, one.stage)
-    assert [(s.name, s.count) for s in found] == [("02_vfio_noiommu", 44), ("03_iommufd", 25)]
-    edited = kernel.model_copy(update={"patches": (*kernel.patches[:-1], "0024-x.patch 0123")})
+    assert [(s.name, s.count) for s in found] == [("02_vfio_noiommu", 44), ("03_iommufd", 26)]
+    edited = kernel.model_copy(update={"patches": (*kernel.patches[:-1], "0026-x.patch 0123")})
     other = applied_series(edited, main.setting, one.stage)
     assert other[0] == found[0]
     assert other[1].digest != found[1].digest

@@ -47,9 +47,8 @@ def run_cells(
             if alone:
                 run_cell(runnable[0], options, hypervisor, folder)
     if runnable and not alone:
-        stages = [cell.load() for cell in runnable]
-        jobs = jobs or jobs_here(stages, options.numbers)
-        _run_side_by_side(runnable, jobs, folder)
+        stages = (cell.load() for cell in runnable)
+        _run_side_by_side(runnable, jobs or jobs_here(stages, options.numbers), folder)
 
 
 def _built(wanted: Sequence[Cell], folder: Path) -> list[Cell]:
