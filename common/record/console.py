@@ -41,6 +41,14 @@ _TRACE_LINES = 120
 _TICKS = re.compile(r"rcu: \s*(\d+)-.* \((\d+) ticks this GP\)")
 _JIFFIES = re.compile(r"rcu: \s*\((?:detected by \d+, )?t=(\d+) jiffies\b")
 _MOST_TICKS = 10  # each jiffy; a CPU takes one
+# kernel/hung_task.c, and the functions that lead from the one that waits to the scheduler
+_HUNG = re.compile(r"INFO: task .* blocked for more than \d+ seconds")
+_FRAME = re.compile(r" +(?:\? )?([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_WAITING = re.compile(
+    r"(?:__)?(?:io_)?schedule|(?:__)?(?:down|mutex|rt_mutex|rwsem|percpu_down|wait_for|do_wait)_"
+    r"|(?:__)?wait_"
+)
+_FRAMES = 3
 _VERSION = re.compile(r"Linux version (\S+) ")
 # "usable" until 6.19
 _RAM = re.compile(
@@ -82,6 +90,8 @@ class Splat(Stored):
     number: int
     text: str
     fatal: bool
+    waits_in: tuple[str, ...] = ()
+    """Of a task that hangs: the functions in which it waits, the innermost first."""
 
     @property
     def of_time(self) -> bool:
@@ -144,6 +154,16 @@ def _traced(last: Splat, number: int, boots: list[Boot]) -> bool:
     return last.of_time and same_kernel and number <= last.number + _TRACE_LINES
 
 
+def _waits_in(hung: Splat, function: str) -> Splat:
+    """The same, told with one more function of the stack, until there are enough."""
+    if len(hung.waits_in) == _FRAMES or _WAITING.match(function):
+        return hung
+    found = (*hung.waits_in, function)
+    said = hung.text.partition(". Waits in ")[0].removesuffix(".")
+    text = f"{said}. Waits in {', called by '.join(found)}"
+    return hung.model_copy(update={"text": text, "waits_in": found})
+
+
 def parse(lines: Iterable[Line]) -> Console:
     """The console's events. Never raises; unknown bytes are just lines without meaning."""
     boots: list[Boot] = []
@@ -177,6 +197,8 @@ def parse(lines: Iterable[Line]) -> Console:
             refusals.append(text)
         elif _TRACE.match(text) and splats and _traced(splats[-1], number, boots):
             continue
+        elif splats and _HUNG.match(splats[-1].text) and (match := _FRAME.match(text)):
+            splats[-1] = _waits_in(splats[-1], match[1])
         elif SPLAT.search(text):
             said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
             splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))

@@ -33,6 +33,9 @@ from common.stage.append import behind
 from common.stage.declaration import Stage
 from kernel.image.prebuilt import Bootable, Prebuilt, offers_of
 
+_HUNG_SECONDS = 10
+"""Linux looks as often, so that it takes up to twice as long; `_converse` waits for longer."""
+
 
 def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
     """Run one machine from a cold boot to the workload's last message; completes its folder."""
@@ -191,10 +194,21 @@ def own_words(
     # the guest's at the end of the trial. A struct page that is not as the allocator left it is a
     # "Bad page state" (mm/page_alloc.c: bad_page).
     arch = stage.arch
-    words = (f"console={arch.console}", *arch.cmdline, "check_pages=1", *stage.cmdline)
+    words = (f"console={arch.console}", *arch.cmdline, "check_pages=1", *_hung(stage))
+    words += stage.cmdline
     if accelerator.name == "tcg" and arch.counter_parameter:
         words += clock_words(arch.counter_parameter, (kernel.config for kernel in kernels))
     return words
+
+
+def _hung(stage: Stage) -> tuple[str, ...]:
+    """Whoever waits for what nobody gives back is told, with his stack, before the machine is taken
+    for silent. Once: the same again is no sign of life (kernel/hung_task.c)."""
+    seconds = round(_HUNG_SECONDS * stage.config.patience)
+    return (
+        f"sysctl.kernel.hung_task_timeout_secs={seconds}",
+        "sysctl.kernel.hung_task_warnings=1",
+    )
 
 
 def _cmdline(setup: RunSetup, plan: TrialPlan, nonce: str) -> tuple[str, ...]:

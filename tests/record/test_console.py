@@ -96,6 +96,31 @@ def test_the_trace_of_a_stall_is_part_of_it() -> None:
     assert splat.of_time
 
 
+def test_a_task_that_hangs_is_told_with_where_it_waits() -> None:
+    (splat,) = parse(
+        lines(
+            "[   20.8] INFO: task init:43 blocked for more than 10 seconds.",
+            '[   20.8] "echo 0 > /proc/sys/kernel/hung_task_timeout_secs" disables this message.',
+            "[   20.8] Call Trace:",
+            "[   20.8]  <TASK>",
+            "[   20.8]  ? __schedule+0x517/0x55a",
+            "[   20.8]  ? schedule_preempt_disabled+0x15/0x1f",
+            "[   20.8]  ? rwsem_down_write_slowpath+0x370/0x3b5",
+            "[   20.8]  ? down_write+0x24/0x42",
+            "[   20.8]  ? vfio_pci_liveupdate_end+0x14/0x62",
+            "[   20.8]  ? vfio_pci_liveupdate_unpreserve+0x84/0x9a",
+            "[   20.8]  ? luo_file_unpreserve_files+0x69/0xee",
+            "[   20.8]  ? luo_session_release+0x95/0xd3",
+            "[   20.8]  </TASK>",
+        )
+    ).splats
+    assert splat.of_time
+    assert splat.text == (
+        "INFO: task init:43 blocked for more than 10 seconds. Waits in vfio_pci_liveupdate_end,"
+        " called by vfio_pci_liveupdate_unpreserve, called by luo_file_unpreserve_files"
+    )
+
+
 def test_any_other_trace_is_a_splat() -> None:
     warning = "[    1.4] WARNING: mm/early_ioremap.c:102 at check_early_ioremap_leak+0x29/0x36"
     boot = "[    0.0] Linux version 7.3.4-luo-in (me@there) (gcc) #1 SMP"
