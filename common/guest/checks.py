@@ -401,6 +401,7 @@ _TAKEN = {
     "restore.msrs_refused": "0",
     "restore.state_unlike": "0",
     "guest.interrupts_lost": "0",
+    "guest.interrupts_unended": "0",
 }
 
 

@@ -24,7 +24,7 @@ DESCRIBES = re.compile(
     # what a reader of the dialogue wants to know where something went wrong, and no claim rests on
     r"preserve\.(pages_moved|memfds)$|guest\.(N\.pages|vector|swept_pages)$|hog\.mib$|"
     r"guest\.N\.errors\.timer$|warm_up$|caught_up$|incoming\.found$|reader\.frames\.\w+$|"
-    r"iommu_pages(\.before|\.boot)?$|cpr\.(areas|bytes)$|irq\.vectors$|"
+    r"iommu_pages(\.before|\.boot)?$|cpr\.(areas|bytes)$|irq\.vectors$|capture\.pauses$|"
     # the workload ends where it is not 0
     r"cpr\.state$|release\.detach$|retrieve\.pfns$"
 )

@@ -27,9 +27,6 @@ STAGE = load_stage(2)
 MAIN = RECORDED / "vfio_noiommu" / "main"
 
 
-OTHERWISE = ", 0 kept it from being preserved, 0 before, 0 after"
-
-
 @pytest.fixture
 def trial(tmp_path: Path) -> Callable[..., Trial]:
     """The recorded trial, after an edit had its folder."""
@@ -157,11 +154,7 @@ def test_an_empty_trace_is_no_answer(trial: Callable[..., Trial]) -> None:
         ("pfn.moved=0", "pfn.moved=1", {"same_pages"}),
         ("finish=0", "finish=-16", {"session_finished"}),
         ("kernel.taint_at_end=64", "kernel.taint_at_end=576", {"not_tainted"}),
-        (
-            f"races.remove=2 rounds: 2 refused{OTHERWISE}, 0 wrong",
-            f"races.remove=2 rounds: 1 refused{OTHERWISE}, 1 wrong",
-            {"nothing_taken_away"},
-        ),
+        ("0 after, 0 wrong", "0 after, 1 wrong", {"nothing_taken_away"}),
         ("races.unbind_port=2 rounds", "races.nothing=2 rounds", {"nothing_taken_away"}),
         ("races.unbind=2 rounds", "races.unbind=0 rounds", {"nothing_taken_away"}),
         (

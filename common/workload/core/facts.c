@@ -103,6 +103,17 @@ u64 meminfo_kb(const char *field)
 	return strtoull(value, NULL, 10);
 }
 
+/* Of /proc/PID/status. */
+u64 process_kb(pid_t pid, const char *field)
+{
+	char path[64], value[64];
+
+	snprintf(path, sizeof(path), "/proc/%d/status", pid);
+	if (!field_of_file(path, field, value, sizeof(value)))
+		return 0;
+	return strtoull(value, NULL, 10);
+}
+
 static int proc_file(const char *path)
 {
 	return must(sys(open(path, O_RDONLY | O_CLOEXEC)));

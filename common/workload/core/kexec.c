@@ -75,11 +75,11 @@ static int incoming_cmdline(char *line)
 	return len < CMDLINE_SIZE ? 0 : -E2BIG;
 }
 
-static int load(const char *line)
+static int load_as(const char *image, const char *line)
 {
 	int kernel, initrd, ret;
 
-	kernel = sys(open(INCOMING_KERNEL, O_RDONLY | O_CLOEXEC));
+	kernel = sys(open(image, O_RDONLY | O_CLOEXEC));
 	if (kernel < 0)
 		return kernel;
 	initrd = sys(open(INCOMING_INITRD, O_RDONLY | O_CLOEXEC));
@@ -93,6 +93,11 @@ static int load(const char *line)
 out_kernel:
 	close(kernel);
 	return ret;
+}
+
+static int load(const char *line)
+{
+	return load_as(INCOMING_KERNEL, line);
 }
 
 int kexec_load_incoming(void)
@@ -116,6 +121,12 @@ int kexec_load_uncounted(void)
 	stale_text_words(line + len, STALE_TEXT_SIZE);
 	strcat(line, UNCOUNTED_DONE);
 	return load(line);
+}
+
+/* To be refused, once all of it has been read: an initrd is no kernel. */
+int kexec_load_no_kernel(void)
+{
+	return load_as(INCOMING_INITRD, "");
 }
 
 /* Gives back what kexec_load_incoming() took. */

@@ -85,6 +85,7 @@ void print_common_facts(enum side side);
 void print_last_facts(void);
 void write_to(const char *path, const char *text);
 u64 meminfo_kb(const char *field);
+u64 process_kb(pid_t pid, const char *field);
 u64 available_kb(void);
 /* Bytes of a small file, at most @size, or -errno. */
 ssize_t read_file(const char *path, void *buffer, size_t size);
@@ -113,6 +114,7 @@ void say_kho_tree(void);
 /* kexec.c */
 int kexec_load_incoming(void);
 int kexec_load_uncounted(void);
+int kexec_load_no_kernel(void);
 int kexec_unload(void);
 int kexec_load_without_kho(void);
 int kexec_unload_without_kho(void);

@@ -11,12 +11,15 @@
 
 #include <linux/vfio.h>
 
+#include "iommufd.h"
 #include "vfio.h"
 
 #define PCI_DEVICES "/sys/bus/pci/devices"
 #define VFIO_MAX_IRQS 64
 /* An unbind that is not refused is over at once, or never; the bound is for a host that is busy. */
 #define UNBIND_MS 3000
+/* Of BAR 0, what is mapped to see whether it can be. */
+#define REGISTERS 4096
 
 static int write_file(const char *path, const char *value)
 {
@@ -309,16 +312,49 @@ int vfio_bar_map(int device, u32 index, size_t size, void **mapping)
 	return *mapping == MAP_FAILED ? -errno : 0;
 }
 
-int vfio_config_read(int device, u32 offset, void *value, size_t size)
+static int region_read(int device, u32 index, u32 offset, void *value, size_t size)
 {
 	u64 base;
 	int ret;
 
-	ret = region_offset(device, VFIO_PCI_CONFIG_REGION_INDEX, &base);
+	ret = region_offset(device, index, &base);
 	if (ret < 0)
 		return ret;
 	ret = sys(pread(device, value, size, base + offset));
 	return ret < 0 ? ret : 0;
+}
+
+/* Of BAR 0, as whoever has not mapped it has to. */
+int vfio_register_read(int device, u32 offset, u32 *value)
+{
+	return region_read(device, VFIO_PCI_BAR0_REGION_INDEX, offset, value, sizeof(*value));
+}
+
+int vfio_config_read(int device, u32 offset, void *value, size_t size)
+{
+	return region_read(device, VFIO_PCI_CONFIG_REGION_INDEX, offset, value, size);
+}
+
+/* Whether the device can be used by somebody who has not had it before: 0, or what is in the way. */
+int vfio_use(const char *bdf)
+{
+	int device = vfio_cdev_open(bdf), iommufd, ret;
+	void *bar0;
+	u32 value;
+
+	if (device < 0)
+		return device;
+	iommufd = must(iommufd_open());
+	ret = vfio_bind(device, iommufd);
+	if (!ret)
+		ret = vfio_register_read(device, 0, &value);
+	if (!ret)
+		ret = vfio_bar_map(device, VFIO_PCI_BAR0_REGION_INDEX, REGISTERS, &bar0);
+	if (!ret)
+		must(sys(munmap(bar0, REGISTERS)));
+	close(device);
+	close(iommufd);
+	return ret;
 }
 
 int vfio_config_write(int device, u32 offset, const void *value, size_t size)

@@ -30,6 +30,8 @@ int vfio_set_ioeventfd(int device, u64 offset, int eventfd);
 int vfio_clear_irqs(int device, u32 index);
 int vfio_low_power_enter(int device);
 int vfio_bar_map(int device, u32 index, size_t size, void **mapping);
+int vfio_register_read(int device, u32 offset, u32 *value);
+int vfio_use(const char *bdf);
 int vfio_config_read(int device, u32 offset, void *value, size_t size);
 int vfio_config_write(int device, u32 offset, const void *value, size_t size);
 

@@ -134,6 +134,8 @@ struct guest_vcpu {
 	u64 injected;
 	u64 routed;
 	u64 nmis;
+	/* of @injected, those that were in service before or after, and must not be */
+	u64 unended;
 
 	/* exceptions at guest_breakpoint() */
 	u64 breakpoints;

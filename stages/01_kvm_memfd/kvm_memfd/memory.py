@@ -194,6 +194,7 @@ _killed = _steps(
 _refused = _steps(
     Step(OUTGOING, "preserved", "refused", "preserved once more, refused", {}, _NOT_KHO),
     Step(OUTGOING, "aborted", "refused-late", "too large, or without memory, refused", {}),
+    Step(OUTGOING, "begun", "unloaded", "an image refused, another unloaded", {}, _NOT_KHO),
 )
 _RETRIEVED = {
     "total": FILE_KB + _own_kb(FILE_KB),
@@ -401,6 +402,7 @@ _REFUSALS = (
     "preserve_without_memory",
     "empty_after_refusal",
     "preserve_after_refusal",
+    "load_no_kernel",
 )
 INCOMING_RULES = (
     "finish_retrieved",

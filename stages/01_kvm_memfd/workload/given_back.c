@@ -23,6 +23,8 @@
 #define TOO_LARGE ((1ull << 32) * 4096)
 /* Of which half may fail: more than a CPU accounts for by itself. */
 #define FAILED_FILE (4ull << 20)
+/* Of which each may lose less than MemAvailable goes up and down. */
+#define LOADS 2
 
 /* Sessions with one file, by what becomes of it in the next kernel. */
 #define FINISHED "memory-finished"
@@ -106,6 +108,19 @@ static void refuse_late(int luo_fd)
 	keep_memory();
 }
 
+/* What was read of an image, and what was made of it. */
+static void refuse_to_load(void)
+{
+	int ret = 0;
+
+	for (unsigned int i = 0; i < LOADS; i++) {
+		ret = kexec_load_no_kernel();
+		must(kexec_load_incoming());
+		must(kexec_unload());
+	}
+	rule("load_no_kernel", -ENOEXEC, ret);
+}
+
 /* The holder of a session dies, and nobody closes anything. */
 static void kill_holder(int luo_fd, int file)
 {
@@ -172,6 +187,9 @@ void given_back_outgoing(int luo_fd)
 
 	say_kho_tree();
 	ledger_enter_cgroup();
+	ledger("begun");
+	refuse_to_load();
+	ledger("unloaded");
 	file = ledger_file(LEDGER_FILE);
 	ledger_for_host("made");
 	session = must(luo_create_session(luo_fd, "memory-aborted"));

@@ -6,7 +6,7 @@
 #include "workload.h"
 
 /* KTAP results of each side. */
-#define GIVEN_BACK_OUTGOING 8
+#define GIVEN_BACK_OUTGOING 9
 #define GIVEN_BACK_INCOMING 6
 
 void given_back_outgoing(int luo_fd);

@@ -144,6 +144,7 @@ _FROZEN = (
     "sysfs_reset",
     "sysfs_remove",
     "sysfs_disable",
+    "enable_vfs",
     "sysfs_remove_port",
     "sysfs_reset_subordinate",
     "unbind",
@@ -201,6 +202,7 @@ INCOMING_RULES = (
     "config_restored_by_close",
     "open_after_close",
     "unbind_of_port_after_close",
+    "unbind_after_close",
 )
 
 # What every series promises that hands over files of devices.

@@ -118,6 +118,15 @@ static int unmap_anonymous(const struct nic *nic)
 	return iommufd_unmap(nic->iommufd, nic->ioas, UNUSED_IOVA, RING_PAGE_SIZE);
 }
 
+/* They are disabled again, for the sake of all that comes after. */
+static int enable_vfs(const struct nic *nic)
+{
+	int ret = pci_attribute_write(nic->bdf, "sriov_numvfs", "1");
+
+	pci_attribute_write(nic->bdf, "sriov_numvfs", "0");
+	return ret;
+}
+
 /* What nobody may do to a device between preserve and FINISH, on either side. */
 static void rules_of_frozen_device(const struct nic *nic)
 {
@@ -140,6 +149,7 @@ static void rules_of_frozen_device(const struct nic *nic)
 	rule(nic, "sysfs_reset", -EBUSY, pci_attribute_write(nic->bdf, "reset", "1"));
 	rule(nic, "sysfs_remove", -EBUSY, pci_attribute_write(nic->bdf, "remove", "1"));
 	rule(nic, "sysfs_disable", -EBUSY, pci_attribute_write(nic->bdf, "enable", "0"));
+	rule(nic, "enable_vfs", -EBUSY, enable_vfs(nic));
 	rule(nic, "sysfs_remove_port", -EBUSY, pci_attribute_write(PORT, "remove", "1"));
 	rule(nic, "sysfs_reset_subordinate", -EBUSY,
 	     pci_attribute_write(PORT, "reset_subordinate", "1"));
@@ -583,12 +593,13 @@ void find_again(const struct nic *nic)
 	fact("found.remove", "%d", pci_attribute_write(nic->bdf, "remove", "1"));
 }
 
-/* Whoever reads a register is killed while the device does not decode its memory space. */
+/* Whoever reads a register is killed, or refused, while the device does not decode its memory space. */
 static bool bar_is_unmapped(const struct nic *nic)
 {
 	u16 command, off;
-	int status;
+	int status, read;
 	pid_t reader;
+	u32 value;
 
 	must(vfio_config_read(nic->device, PCI_COMMAND, &command, sizeof(command)));
 	off = command & ~PCI_COMMAND_MEMORY;
@@ -600,8 +611,9 @@ static bool bar_is_unmapped(const struct nic *nic)
 		_exit(0);
 	}
 	must(sys(waitpid(reader, &status, 0)));
+	read = vfio_register_read(nic->device, SCRATCH_REGISTER, &value);
 	must(vfio_config_write(nic->device, PCI_COMMAND, &command, sizeof(command)));
-	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS;
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && read == -EIO;
 }
 
 /*
@@ -626,8 +638,6 @@ static u8 cache_line_size(const char *bdf)
 /* It is an ordinary device again: it can be reset, closed and opened. @others: are preserved yet */
 void rules_after_finish(struct nic *nic, bool others)
 {
-	int again;
-
 	/*
 	 * All of it on one CPU, as BARs come and go: QEMU's TCG misreads the HPET for
 	 * another one then (docs/oddities.md).
@@ -637,10 +647,17 @@ void rules_after_finish(struct nic *nic, bool others)
 	ktap_ok(bar_is_unmapped(nic), "no_register_without_memory_space");
 	nic_close(nic);
 	ktap_ok(cache_line_size(nic->bdf) != USERS_CACHE_LINE, "config_restored_by_close");
-	again = vfio_cdev_open(nic->bdf);
-	ktap_ok(again >= 0, "open_after_close");
-	if (again >= 0)
-		close(again);
+	ktap_ok(!vfio_use(nic->bdf), "open_after_close");
 	report_let_go(nic->bdf);
 	rule_of_ports(others);
+}
+
+/* Nobody has anything of it any more: whoever waits for that does not wait for long. */
+void rule_of_unbinding(const struct nic *nic)
+{
+	int ret = pci_driver_unbind(nic->bdf, "vfio-pci");
+
+	ktap_ok(!ret, "unbind_after_close");
+	/* This process would never end. */
+	must_be(ret != -ETIMEDOUT, "vfio-pci waits for the device, which nobody has open");
 }

@@ -19,8 +19,8 @@ enum {
 	TOKEN_UNUSED = 9,
 };
 
-#define RULES_OUTGOING 41
-#define RULES_INCOMING 38
+#define RULES_OUTGOING 42
+#define RULES_INCOMING 40
 /* Why those that are not tried are not. */
 #define NOT_PROMISED "this kernel does not promise it"
 
@@ -38,6 +38,7 @@ void rules_of_finish(const struct nic *nic, int session_fd);
 void rule_of_another_update(const struct nic *nic, int luo_fd);
 void rules_of_adopted(const struct nic *nic);
 void rules_after_finish(struct nic *nic, bool others);
+void rule_of_unbinding(const struct nic *nic);
 void find_again(const struct nic *nic);
 
 #endif

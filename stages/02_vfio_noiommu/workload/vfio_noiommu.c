@@ -670,6 +670,7 @@ static void let_go(struct incoming *in)
 	igb_report_interrupts(&nic->igb, nic->device);
 	rules_after_finish(nic, in_two_sessions() && !taker_is_killed());
 	await("released");
+	rule_of_unbinding(nic);
 }
 
 static int after_kexec(void)

@@ -13,7 +13,7 @@ from common.dma.igb import DEVICE
 from common.record.evidence import Trial
 from iommufd.looks import faults, snapshot, tables
 
-_RELEASED = ("hwpt", "unmap", "ioas", "open")
+_RELEASED = ("hwpt", "unmap", "ioas", "open", "unbind")
 _UNPINNED = "VmPin=0 VmLck=0"
 
 

@@ -30,20 +30,6 @@
 /* Of what is available: the rest is for those who want to go on meanwhile. */
 #define HOG_PERCENT 80
 
-static u64 number_in(const char *path, const char *key)
-{
-	char line[128];
-	u64 value = 0;
-	FILE *file;
-
-	file = must_be_memory(fopen(path, "re"));
-	while (fgets(line, sizeof(line), file))
-		if (!strncmp(line, key, strlen(key)))
-			value = strtoull(line + strlen(key), NULL, 10);
-	fclose(file);
-	return value;
-}
-
 /* Page tables, root and context tables of all devices; what CPUs count by themselves is added up. */
 void report_iommu_pages(const char *when)
 {
@@ -79,8 +65,8 @@ void report_fault_interrupts(const char *when)
 /* In kB. */
 void report_pins(const char *when)
 {
-	fact(when, "VmPin=%llu VmLck=%llu", number_in("/proc/self/status", "VmPin:"),
-	     number_in("/proc/self/status", "VmLck:"));
+	fact(when, "VmPin=%llu VmLck=%llu", process_kb(getpid(), "VmPin"),
+	     process_kb(getpid(), "VmLck"));
 }
 
 /* Stands for where all pages are. */

@@ -63,7 +63,7 @@ void release_translation(struct nic *nic)
 /* Nobody but this program may use any of it now. */
 void release_device(struct nic *nic)
 {
-	int again;
+	int ret;
 
 	igb_report_interrupts(&nic->igb, nic->device);
 	if (!param_control("kept")) {
@@ -76,13 +76,15 @@ void release_device(struct nic *nic)
 		must(sys(munmap((void *)nic->igb.bar0, IGB_BAR0_SIZE)));
 		close(nic->device);
 		close(nic->iommufd);
-		again = vfio_cdev_open(nic->bdf);
-		fact("release.open", "%d", again < 0 ? again : 0);
-		if (again >= 0)
-			close(again);
+		fact("release.open", "%d", vfio_use(nic->bdf));
 		report_let_go(nic->bdf);
 	}
 	report_iommu_pages("iommu_pages.released");
 	report_secondary_pages("secondary_pages.released");
 	await("snapshot-released");
+	if (!param_control("kept")) {
+		ret = pci_driver_unbind(nic->bdf, "vfio-pci");
+		fact("release.unbind", "%d", ret);
+		must_be(ret != -ETIMEDOUT, "vfio-pci waits for the device, which nobody has open");
+	}
 }

@@ -27,6 +27,7 @@ register u64 checksum asm("r15");
 #define X2APIC_TPR		0x808
 #define X2APIC_EOI		0x80b
 #define X2APIC_SPIV		0x80f
+#define X2APIC_ISR		0x810
 #define X2APIC_LVT_TIMER	0x832
 #define X2APIC_TIMER_COUNT	0x838
 #define X2APIC_TIMER_LEFT	0x839
@@ -122,13 +123,22 @@ static __attribute__((interrupt)) void pending_interrupt(struct interrupt_frame 
 	wrmsr(X2APIC_EOI, 0);
 }
 
-/* Was on its way into the vCPU, past the LAPIC. */
+static inline bool in_service(unsigned int vector)
+{
+	return rdmsr(X2APIC_ISR + vector / 32) & BIT(vector % 32);
+}
+
+/* Was on its way into the vCPU: the LAPIC has it in service, until it is told of the end. */
 static __attribute__((interrupt)) void injected_interrupt(struct interrupt_frame *frame)
 {
 	struct guest_vcpu *self = this_vcpu();
+	bool ended = in_service(INJECTED_VECTOR);
 
 	(void)frame;
 	WRITE_ONCE(self->injected, self->injected + 1);
+	wrmsr(X2APIC_EOI, 0);
+	if (!ended || in_service(INJECTED_VECTOR))
+		WRITE_ONCE(self->unended, self->unended + 1);
 }
 
 /* Was waiting in the IOAPIC. */

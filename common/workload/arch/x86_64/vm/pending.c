@@ -17,6 +17,8 @@
 /* Of the IOAPIC: no device of the VM has it. */
 #define ROUTED_PIN	20
 
+/* Registers of the LAPIC: SDM vol. 3, 12.4.1 */
+#define LAPIC_ISR	0x100
 #define LAPIC_IRR	0x200
 
 /* Something is under way to the vCPU, or it must not be interrupted. */
@@ -34,17 +36,22 @@ bool arch_vcpu_interruptible(const struct vcpu *vcpu)
 	return !busy(&events);
 }
 
+static void set_vector(struct vcpu_state *state, unsigned int registers, unsigned int vector)
+{
+	*(u32 *)(state->lapic.regs + registers + vector / 32 * 16) |= BIT(vector % 32);
+}
+
 static bool set_pending(struct vcpu *vcpu, struct vcpu_state *state)
 {
 	struct kvm_vcpu_events *events = &state->events;
-	char *irr = state->lapic.regs + LAPIC_IRR + PENDING_VECTOR / 32 * 16;
 
 	if (busy(events))
 		return false;
 	events->interrupt.injected = 1;
 	events->interrupt.nr = INJECTED_VECTOR;
+	set_vector(state, LAPIC_ISR, INJECTED_VECTOR);
 	state->injected = vcpu->block->injected + 1;
-	*(u32 *)irr |= BIT(PENDING_VECTOR % 32);
+	set_vector(state, LAPIC_IRR, PENDING_VECTOR);
 	state->pending = vcpu->block->pending + 1;
 	events->flags |= KVM_VCPUEVENT_VALID_NMI_PENDING;
 	events->nmi.pending = 1;
@@ -86,10 +93,10 @@ static void compare(u64 got, u64 due, u64 *lost, u64 *twice)
 		*twice += got - due;
 }
 
-/* How many of them did not come, and how many came once more than was due. */
+/* How many of them did not come, how many came once more than was due, and how many cannot end. */
 void report_pending(const struct vmm *vmm, const struct vm_state *state)
 {
-	u64 lost = 0, twice = 0;
+	u64 lost = 0, twice = 0, unended = 0;
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		const struct guest_vcpu *block = vmm->vcpus[i].block;
@@ -98,7 +105,9 @@ void report_pending(const struct vmm *vmm, const struct vm_state *state)
 		compare(READ_ONCE(block->injected), state->vcpu[i].injected, &lost, &twice);
 		compare(READ_ONCE(block->routed), state->vcpu[i].routed, &lost, &twice);
 		compare(READ_ONCE(block->nmis), state->vcpu[i].nmis, &lost, &twice);
+		unended += READ_ONCE(block->unended);
 	}
 	fact("guest.interrupts_lost", "%llu", lost);
 	fact("guest.interrupts_twice", "%llu", twice);
+	fact("guest.interrupts_unended", "%llu", unended);
 }

@@ -88,11 +88,8 @@ static void check_complete(struct unlike *unlike, const struct vcpu_state *state
 		if (at == state->msrs)
 			note(unlike, "unlisted msr", needed_msrs[i]);
 	}
-	/* As whoever captured it has set them: where KVM forgets that, both sides are alike. */
-	if (!state->in_nmi_handler.nmi.masked)
-		note(unlike, "nmi mask", 0);
-	if (!state->in_nmi_handler.interrupt.shadow)
-		note(unlike, "interrupt shadow", 0);
+	if (vcpu_not_taken(state))
+		note(unlike, vcpu_not_taken(state), 0);
 	for (u32 i = 0; i < ARRAY_SIZE(debugregs->reserved); i++)
 		if (debugregs->reserved[i])
 			note(unlike, "reserved of debugregs", i);
@@ -129,7 +126,10 @@ static void compare_vcpu(struct unlike *unlike, const struct vcpu_state *wanted,
 	COMPARE(unlike, wanted, loaded, sregs);
 	COMPARE(unlike, wanted, loaded, xcrs);
 	COMPARE(unlike, wanted, loaded, events);
-	COMPARE(unlike, wanted, loaded, in_nmi_handler);
+	COMPARE(unlike, wanted, loaded, tried.sregs);
+	COMPARE(unlike, wanted, loaded, tried.events);
+	COMPARE(unlike, wanted, loaded, tried.debugregs);
+	COMPARE(unlike, wanted, loaded, tried.mp_state);
 	COMPARE(unlike, wanted, loaded, debugregs);
 	COMPARE(unlike, wanted, loaded, mp_state);
 	COMPARE(unlike, wanted, loaded, cpuid_entries);
@@ -153,8 +153,7 @@ void report_unlike(struct vmm *vmm, const struct vm_state *state,
 	struct unlike unlike = {};
 
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
-		vcpu_try_events(&vmm->vcpus[i], &state->vcpu[i], &state->vcpu[i].in_nmi_handler,
-				&loaded[i].in_nmi_handler);
+		vcpu_try(&vmm->vcpus[i], &state->vcpu[i], &state->vcpu[i].tried, &loaded[i].tried);
 		vcpu_capture(vmm, &vmm->vcpus[i], &loaded[i]);
 		compare_vcpu(&unlike, &state->vcpu[i], &loaded[i], refused);
 		check_complete(&unlike, &state->vcpu[i]);

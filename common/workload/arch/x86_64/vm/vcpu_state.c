@@ -265,29 +265,6 @@ static unsigned int timers_still(struct vmm *vmm, const struct vm_state *state)
 	return still;
 }
 
-void vcpu_try_events(struct vcpu *vcpu, const struct vcpu_state *own,
-		     const struct kvm_vcpu_events *tried, struct kvm_vcpu_events *read_back)
-{
-	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, tried)));
-	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, read_back)));
-	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &own->events)));
-}
-
-/*
- * As of a guest that is in its NMI handler, and has just enabled interrupts there: a paused guest
- * is hardly ever in these states, and KVM has to give them back as they were. They are only tried,
- * on either side: in them a guest cannot be given the interrupts of pending.c.
- */
-static void capture_nmi_handler(struct vcpu *vcpu, struct vcpu_state *state)
-{
-	struct kvm_vcpu_events events = state->events;
-
-	events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
-	events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
-	events.nmi.masked = 1;
-	vcpu_try_events(vcpu, state, &events, &state->in_nmi_handler);
-}
-
 void vm_capture(struct vmm *vmm, struct vm_state *state)
 {
 	long xsave_size = must(sys(ioctl(vmm->vm_fd, KVM_CHECK_EXTENSION, KVM_CAP_XSAVE2)));
@@ -295,7 +272,7 @@ void vm_capture(struct vmm *vmm, struct vm_state *state)
 	must_be(xsave_size <= VM_STATE_XSAVE_SIZE, "KVM's XSAVE area has %ld bytes", xsave_size);
 	for (unsigned int i = 0; i < vmm->nr_vcpus; i++) {
 		vcpu_capture(vmm, &vmm->vcpus[i], &state->vcpu[i]);
-		capture_nmi_handler(&vmm->vcpus[i], &state->vcpu[i]);
+		vcpu_try_first(&vmm->vcpus[i], &state->vcpu[i]);
 	}
 	irqchips_capture(vmm, state->devices.irqchip);
 	fact("capture.timers_still", "%u", timers_still(vmm, state));

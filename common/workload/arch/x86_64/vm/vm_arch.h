@@ -18,13 +18,20 @@ struct vm_devices {
 	struct kvm_clock_data clock;
 };
 
+/* What KVM gives back of a state that the guest is not in: see tried.c. */
+struct vcpu_tried {
+	struct kvm_sregs2 sregs;
+	struct kvm_vcpu_events events;
+	struct kvm_debugregs debugregs;
+	struct kvm_mp_state mp_state;
+};
+
 struct vcpu_state {
 	struct kvm_regs regs;
 	struct kvm_sregs2 sregs;
 	struct kvm_xcrs xcrs;
 	struct kvm_vcpu_events events;
-	/* what KVM gives back of a state that the guest is not in: see vcpu_state.c */
-	struct kvm_vcpu_events in_nmi_handler;
+	struct vcpu_tried tried;
 	struct kvm_debugregs debugregs;
 	struct kvm_lapic_state lapic;
 	struct kvm_mp_state mp_state;
@@ -48,10 +55,13 @@ struct vm_state;
 struct refused_registers;
 
 void vcpu_capture(struct vmm *vmm, struct vcpu *vcpu, struct vcpu_state *state);
-/* What KVM gives back of @tried; the vCPU has its own events afterwards. */
-void vcpu_try_events(struct vcpu *vcpu, const struct vcpu_state *own,
-		     const struct kvm_vcpu_events *tried, struct kvm_vcpu_events *read_back);
 void irqchips_capture(struct vmm *vmm, struct kvm_irqchip chips[NR_IRQCHIPS]);
+
+/* tried.c */
+void vcpu_try_first(struct vcpu *vcpu, struct vcpu_state *state);
+void vcpu_try(struct vcpu *vcpu, const struct vcpu_state *own, const struct vcpu_tried *tried,
+	      struct vcpu_tried *read_back);
+const char *vcpu_not_taken(const struct vcpu_state *state);
 
 /* pending.c */
 void leave_interrupts_pending(struct vmm *vmm, struct vm_state *state);
