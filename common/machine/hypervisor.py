@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import operator
 import os
 import re
 import shutil
@@ -18,6 +19,7 @@ import libvirt
 from common.errors import HarnessError
 from common.host.processes.cleanup import CleanupProcess
 from common.host.processes.subreaper import Subreaper
+from common.host.processes.told_to_end import ToldToEnd
 from common.host.qemu_binary import qemu_version
 from common.paths import cache_root
 
@@ -46,6 +48,7 @@ class Hypervisor:
     def __enter__(self) -> Hypervisor:
         with ExitStack() as stack:
             self.cleanup = stack.enter_context(CleanupProcess())
+            stack.enter_context(ToldToEnd(self.cleanup))
             if self.embedded:
                 stack.enter_context(Subreaper())
             self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-", dir=_plain_folder()))
@@ -76,8 +79,9 @@ class Hypervisor:
     def _open(self) -> libvirt.virConnect:
         if self.embedded:
             _keep_run_time_files()
-        # Every error is raised as well; libvirt need not print it.
-        libvirt.registerErrorHandler(lambda _context, _error: None, None)
+        # Every error is raised as well; libvirt need not print it. A function of C's takes it: in
+        # one of Python's a signal's handler may run, and libvirt-python loses what that raises.
+        libvirt.registerErrorHandler(operator.is_, None)
         _run_event_loop()
         try:
             return libvirt.open(self.uri or f"qemu:///embed?root={self._embedded_root()}")

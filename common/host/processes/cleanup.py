@@ -41,6 +41,10 @@ class CleanupProcess:
         """Have the process `pid` killed at the end, should it still be there."""
         self._tell(f"kill {pid}")
 
+    def end_processes(self) -> None:
+        """Have all of these processes killed now."""
+        self._tell("kill all")
+
     def _tell(self, order: str) -> None:
         assert self._process.stdin
         self._process.stdin.write(order + "\n")
@@ -66,15 +70,21 @@ def _serve() -> None:
         verb, _, argument = order.rstrip("\n").partition(" ")
         if verb == "rm":
             folders.append(argument)
+        elif argument == "all":
+            _kill(processes)
         elif verb == "kill":
             processes = _living(processes)  # of thousands of trials: more than may be open at once
             with suppress(ProcessLookupError):
                 processes.append(os.pidfd_open(int(argument)))
-    for pidfd in processes:
-        with suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+    _kill(processes)
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _kill(pidfds: list[int]) -> None:
+    for pidfd in pidfds:
+        with suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
 
 def _living(pidfds: list[int]) -> list[int]:
