@@ -438,14 +438,19 @@ def _first_unlike(before: str, after: str) -> str:
 
 
 def _head_went_on(trial: Trial) -> Outcome:
-    """The device's own index moved by as many frames as it can have written between two looks."""
-    sides, between = both(trial), trial.seen(DmaEvidence).between_heads
+    """The device's own index moved by as many frames as it can have written between two looks.
+
+    Where many were still to be written at a look, it should have: then, what was due by the time.
+    """
+    sides, seen = both(trial), trial.seen(DmaEvidence)
     count = sides[0].number("ring.count") if sides else None
     before = sides[0].number("device.head") if sides else None
     after = sides[1].number("device.head") if sides else None
-    if not count or before is None or after is None or between is None:
+    certain, due = seen.between_heads, seen.between_heads_due
+    if not count or before is None or after is None or certain is None or due is None:
         return no_data("facts device.head, t.head, ring.count", expected="the head moves on")
-    least, most = between
+    sure = certain[1] - certain[0] < count // _SURE_OF_RING
+    least, most = certain if sure else due
     moved = (after - before) % count
     answer = outcome(
         least > 0 and (moved - least) % count <= most - least,

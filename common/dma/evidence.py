@@ -101,6 +101,8 @@ class DmaEvidence(Witnessed):
     between_heads: tuple[int, int] | None = None
     """The least and the most frames that the device can have written between both looks at its
     own index."""
+    between_heads_due: tuple[int, int] | None = None
+    """The same of a device that writes what is sent when it is due."""
     after: AfterTakeover | None = None
     """None where nobody took it over."""
     socket: Socket | None = None

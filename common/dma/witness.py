@@ -18,6 +18,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import accumulate
+from typing import NamedTuple
 
 from pydantic import TypeAdapter
 
@@ -36,7 +37,7 @@ from common.dma.evidence import (
     OtherDevice,
     Socket,
 )
-from common.dma.frames import Landing, Window, judge, look_at, read_landed, read_sent
+from common.dma.frames import Away, Landing, Window, judge, look_at, read_landed, read_sent
 from common.dma.igb import Places, places, udp_ports
 from common.errors import HarnessError
 from common.host.processes.precedence import prefer
@@ -46,7 +47,7 @@ from common.machine.ram import MachineRam
 from common.paths import CHECKOUT
 from common.record.clocks import host_times
 from common.record.dialogue import Side, Stored
-from common.record.host.away import unproved
+from common.record.host.away import settled, unproved
 from common.record.qemu.trace import ConfigWrite, config_write
 from common.record.raw import RawTrial
 from common.record.stored_file import KhoSeen, read_json
@@ -91,6 +92,9 @@ _LEFT = ("await.reboot", "await.snapshot-outgoing")
 _LET_GO = ("await.released", "await.snapshot-released")
 # The host's time of a look at the device is known to so much.
 _CLOCK_NS = 20_000_000
+# A frame is written so long after it was sent, once the host has run who has a part in it.
+_DUE_NS = 100_000_000
+_PATH = ("sender", "qemu")
 # "The last moments" are as long as so many frames of the second device take.
 _LAST_FRAMES = 5
 # Of each kind of event that must not be, so many are told.
@@ -286,10 +290,12 @@ def read_witness(raw: RawTrial) -> DmaEvidence:
     other_sent, other_landed = _read_logs(raw, "other")
     gap = (kexec, incoming.started) if kexec and incoming else None
     away = unproved(raw.away) if raw.host else {}
+    heads = _between_heads(sides, sent, landed, away)
     return found.model_copy(
         update={
             "frames": judge(sent, landed, gap, away),
-            "between_heads": _between_heads(sides, sent, landed),
+            "between_heads": heads.certain if heads else None,
+            "between_heads_due": heads.due if heads else None,
             "after": after(folder, sides, sent, landed),
             "socket": read_json(folder / "socket.json", _SOCKET),
             "other": _other(other_sent, other_landed, kexec, sides)
@@ -336,26 +342,39 @@ def _left(sides: tuple[Side, ...]) -> int | None:
     return next((stamps[key] for key in _LEFT if key in stamps), None)
 
 
-def _between_heads(
-    sides: tuple[Side, ...], sent: list[int], landed: list[Landing]
-) -> tuple[int, int] | None:
+class _Heads(NamedTuple):
     """The least and the most frames that the device can have written between both looks at its
-    head: what was seen in RAM it had written, and all that was sent before; what was not sent it
-    had not.
-    """
+    head: certainly, and where it writes what is due."""
+
+    certain: tuple[int, int]
+    due: tuple[int, int]
+
+
+def _between_heads(
+    sides: tuple[Side, ...], sent: list[int], landed: list[Landing], away: Away
+) -> _Heads | None:
+    """What was not sent it had not written. What was seen in RAM it had, and all that was sent
+    before; one that is due wrote also what was sent a while ago, unless the host kept it."""
     times = host_times(sides, "t.head")
     if len(times) != 2:
         return None
-    first, last = times
+    first, last = (time - _CLOCK_NS for time in times)
     # Not those that were seen: a frame whose descriptor leads to unmapped memory never is.
     written = list(accumulate((frame.number + 1 for frame in landed), max, initial=0))
 
-    def written_by(t: int) -> int:
+    def certain(t: int) -> int:
         return written[bisect_right(landed, t, key=lambda frame: frame.seen)]
 
-    return (
-        written_by(last - _CLOCK_NS) - bisect_right(sent, first + _CLOCK_NS),
-        bisect_right(sent, last + _CLOCK_NS) - written_by(first - _CLOCK_NS),
+    def due(t: int) -> int:
+        least, found = certain(t), bisect_right(sent, t - _DUE_NS)
+        while found > least and settled(sent[found - 1], away, _PATH) > t - _DUE_NS:
+            found -= 1
+        return max(least, found)
+
+    sent_first, sent_last = (bisect_right(sent, time + _CLOCK_NS) for time in times)
+    return _Heads(
+        (certain(last) - sent_first, sent_last - certain(first)),
+        (due(last) - sent_first, sent_last - due(first)),
     )
 
 

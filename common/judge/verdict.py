@@ -15,7 +15,7 @@ from common.record.console import is_refusal
 from common.record.cpus.last_look import death, sentence, standing
 from common.record.dialogue import Stored
 from common.record.evidence import Run, Trial
-from common.record.qemu.fault import ENDED
+from common.record.qemu.fault import OWN
 from common.stage.chain import ask
 from common.stage.declaration import Stage
 
@@ -162,7 +162,7 @@ def _no_chance(trials: list[Trial], verdicts: list[TrialVerdict]) -> TrialVerdic
     if found.status != "DISTURBED" or len(struck) <= _CHANCES or not all(struck):
         return found
     # No kernel can make QEMU fail its own assertion: that it did so often says nothing of one.
-    if any(trial.qemu_fault and trial.qemu_fault.startswith(ENDED) for trial in trials):
+    if any(trial.qemu_fault and trial.qemu_fault.startswith(OWN) for trial in trials):
         return found
     why = f"in each of {len(struck)} attempts, which is no fault of QEMU's: {found.why}"
     return found.model_copy(update={"status": "FAIL", "why": why})
@@ -346,7 +346,7 @@ def _fault_of_qemu(trial: Trial) -> str | None:
     """What QEMU did, in words. With KVM the host's CPUs run machine and guest, and of QEMU's faults
     only an end of its own is left."""
     fault = trial.qemu_fault
-    if fault and (trial.setting.host.accelerator == "tcg" or fault.startswith(ENDED)):
+    if fault and (trial.setting.host.accelerator == "tcg" or fault.startswith(OWN)):
         return fault
     return None
 

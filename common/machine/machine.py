@@ -8,11 +8,12 @@ import os
 import re
 import select
 import shutil
+import signal
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,6 +34,7 @@ from common.machine.serial_line import SerialLine
 from common.machine.stamped_line import ConsoleFile
 from common.record import console
 from common.record.dialogue import Line
+from common.record.qemu.fault import HUNG_LINE
 from common.record.qemu.process import QemuProcess, process_identity, stat_fields, ticks
 
 # A dying kernel still prints its call trace; wait that long for it.
@@ -48,6 +50,8 @@ _LOOKS, _BETWEEN_LOOKS_SECONDS = 2, 1.0
 _CPU_LOOKS = range(4, 4 + _LOOKS)
 # From the end of file on a dialogue to QEMU's end; only a QEMU that hangs takes as long.
 _END_SECONDS = 30.0
+# Beside a dozen busy processes QEMU's monitor answered within a few seconds.
+_ANSWER_SECONDS = 60.0
 
 
 class KernelDied(Exception):
@@ -90,6 +94,7 @@ class Machine:
         self._beginnings = 0
         self._looks: list[threading.Thread] = []
         self._one_look = threading.Lock()
+        self._hung = threading.Event()
         self.watch: Watch | None = None
         self.on_console: Callable[[str], None] | None = None
         """Hears the console too, in a thread of its own: must be quick, and must not raise."""
@@ -299,8 +304,14 @@ class Machine:
         return f"{what}; the console's last line: {console.strip_prefix(last)}"
 
     def answer(self, rendezvous: str) -> None:
-        """Let the workload go on from where it said ``# await RENDEZVOUS``."""
-        self.dialogue.send(f"go {rendezvous}\n")
+        """Let the workload go on from where it said ``# await RENDEZVOUS``.
+
+        Raises MachineGone where QEMU has ended since.
+        """
+        try:
+            self.dialogue.send(f"go {rendezvous}\n")
+        except OSError as error:
+            raise MachineGone(f"nobody reads the dialogue: {error.strerror}") from error
 
     def note_state(self) -> None:
         """Write what QEMU says of each CPU, and of its local APIC, to qemu-state.txt, and what
@@ -343,15 +354,18 @@ class Machine:
         Its lines are closed before it has ended: on a busy host, well before.
         """
         self.wait_end()
-        log = self._hypervisor.log_of(self.spec.name)
+        kept, log = self.folder / "qemu.log", self._hypervisor.log_of(self.spec.name)
         if log and log.exists():
-            shutil.copyfile(log, self.folder / "qemu.log")
+            shutil.copyfile(log, kept)
+        if self._hung.is_set():
+            with kept.open("a") as file:
+                file.write(f"{HUNG_LINE} for {_ANSWER_SECONDS:.0f} s, and it was killed\n")
 
     def traced(self, event: str) -> bool:
         """Whether QEMU says that it traces this event; False of one that it does not know."""
         question = {"execute": "trace-event-get-state", "arguments": {"name": event}}
         try:
-            answer = libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(question), 0)
+            answer = self._monitor(json.dumps(question))
         except libvirt.libvirtError as error:
             raise HarnessError(f"QEMU's monitor: {error.get_error_message()}") from error
         return any(one["state"] == "enabled" for one in json.loads(answer).get("return", ()))
@@ -371,7 +385,8 @@ class Machine:
 
     def _domain_call(self, name: Literal["suspend", "resume"]) -> None:
         try:
-            getattr(self._domain, name)()
+            with self._answered():
+                getattr(self._domain, name)()
         except libvirt.libvirtError as error:
             raise HarnessError(f"libvirt: {name}: {error.get_error_message()}") from error
 
@@ -390,7 +405,7 @@ class Machine:
         command = {"command-line": f"gva2gpa {virtual:#x}", "cpu-index": cpu}
         question = {"execute": "human-monitor-command", "arguments": command}
         try:
-            answer = libvirt_qemu.qemuMonitorCommand(self._domain, json.dumps(question), 0)
+            answer = self._monitor(json.dumps(question))
         except libvirt.libvirtError:
             return None
         found = re.match(r"gpa: (0x[0-9a-f]+)", json.loads(answer).get("return", ""))
@@ -400,10 +415,38 @@ class Machine:
         """What QEMU's monitor (HMP) answers; to most commands that succeed nothing."""
         human = libvirt_qemu.VIR_DOMAIN_QEMU_MONITOR_COMMAND_HMP
         try:
-            answer = libvirt_qemu.qemuMonitorCommand(self._domain, question, human)
+            answer = self._monitor(question, human)
         except libvirt.libvirtError as error:
             return f"no answer: {error.get_error_message()}\n"
-        return str(answer).replace("\r\n", "\n")
+        return answer.replace("\r\n", "\n")
+
+    def _monitor(self, question: str, flags: int = 0) -> str:
+        with self._answered():
+            return str(libvirt_qemu.qemuMonitorCommand(self._domain, question, flags))
+
+    @contextmanager
+    def _answered(self) -> Iterator[None]:
+        """For an answer of QEMU's, which libvirt awaits for ever: a QEMU that gives none is killed.
+
+        Libvirt raises an error then, and there is an end of file on the dialogue.
+        """
+        bound, done = self._patience.bound(_ANSWER_SECONDS), threading.Event()
+
+        def watch() -> None:
+            while not done.wait(_LOOK_SECONDS):
+                if bound.passed():
+                    self._hung.set()
+                    with suppress(ProcessLookupError):
+                        os.kill(self.process.pid, signal.SIGKILL)
+                    return
+
+        thread = threading.Thread(target=watch, name="answer", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            done.set()
+            thread.join()
 
     def process_now(self) -> QemuProcess | None:
         """The identity of the machine's QEMU at this moment, None when it has ended."""

@@ -390,6 +390,22 @@ def test_frames_that_were_written_late_are_not_taken_for_written(trial_2: Loader
     assert answers["head_went_on"].status == "PASS", answers["head_went_on"]
 
 
+def test_a_device_that_writes_nothing_is_no_host_that_keeps_frames(trial_2: Loader) -> None:
+    """Its head stands still from a second before the first look on, and nobody was away."""
+
+    def edit(folder: Path) -> None:
+        dialogue, log = folder / "dialogue.jsonl", folder / "device-landed.bin"
+        rows = [json.loads(line) for line in dialogue.read_text().splitlines()]
+        looks = [row for row in rows if row[1].startswith("# device.head=")]
+        looks[1][1] = looks[0][1]
+        dialogue.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        landed = [one for one in read_landed(log) if one.seen < looks[0][0] - 1000 * MS]
+        write_landed(log, array.array("Q", chain.from_iterable(landed)))
+
+    answers = {a.check: a.outcome for a in judge_trial(trial_2(edit), STAGE_2).answers}
+    assert answers["head_went_on"].status == "FAIL", answers["head_went_on"]
+
+
 def another_gap(folder: Path) -> None:
     """The guest's longest gap ended before it was paused; its log has the counter of then."""
     for key, change in (

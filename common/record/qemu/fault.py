@@ -20,8 +20,11 @@ from pathlib import Path
 
 from common.record.stored_file import read_text
 
-ENDED = "QEMU ended by itself"
+_ENDED, _HUNG = "QEMU ended by itself", "QEMU hung"
+OWN = (_ENDED, _HUNG)
 """How words of a fault begin that is QEMU's, whatever the machine did."""
+HUNG_LINE = "kexec-stages: its monitor gave no answer"
+"""How the line begins that is put into its log where it was killed for that."""
 _ASSERTION = re.compile(r"iotlb_to_section: Assertion .* failed")
 _ANSWER = re.compile(r"^\(qemu\) (.*)$", re.M)
 _CPU = re.compile(r"^CPU#(\d+)$(.*?)(?=^CPU#|\Z)", re.M | re.S)
@@ -56,11 +59,14 @@ class Seen:
 
 def read_qemu_fault(folder: Path) -> str | None:
     """What a trial's folder says of a fault that ends a machine, in words; None for nothing."""
-    log = folder / "qemu.log"
     if said := _guest_never_spoke(folder):
         return said
-    if log.exists() and (found := _ASSERTION.search(read_text(log, errors="replace"))):
-        return f"{ENDED}: {found[0]} (qemu.log)"
+    log = folder / "qemu.log"
+    said = read_text(log, errors="replace") if log.exists() else ""
+    if found := _ASSERTION.search(said):
+        return f"{_ENDED}: {found[0]} (qemu.log)"
+    if found := re.search(rf"(?m)^{HUNG_LINE}.*", said):
+        return f"{_HUNG}: {found[0].removeprefix('kexec-stages: ')} (qemu.log)"
     return None
 
 

@@ -55,8 +55,12 @@ def read_witness(raw: RawTrial) -> NicEvidence:
     stopped = _event(guest.qemu, "outgoing", "stop")
     resumed = _event(guest.qemu, "incoming", "resume")
     entries = read_entries(raw)
+    heads = {
+        key: _with_peer(raw, getattr(device, key), entries)
+        for key in ("between_heads", "between_heads_due")
+    }
     return NicEvidence(
-        **dict(device) | dict(guest) | {"between_heads": _between_heads(raw, device, entries)},
+        **dict(device) | dict(guest) | heads,
         talk=talk_of(entries, stopped, resumed),
         interrupts=_interrupts(raw.trace, stopped, resumed),
         returned_ms=_returned(raw, resumed),
@@ -65,15 +69,15 @@ def read_witness(raw: RawTrial) -> NicEvidence:
     )
 
 
-def _between_heads(
-    raw: RawTrial, device: TranslationEvidence, entries: Sequence[Entry]
+def _with_peer(
+    raw: RawTrial, heads: tuple[int, int] | None, entries: Sequence[Entry]
 ) -> tuple[int, int] | None:
     """The least and the most frames that the device can have written between both looks at its
     head: those of the guest's peer may be among them."""
     times = host_times(raw.sides, "t.head")
-    if device.between_heads is None or len(times) != 2:
+    if heads is None or len(times) != 2:
         return None
-    least, most = device.between_heads
+    least, most = heads
     return least, most + frames_within(entries, times[0] - _CLOCK_NS, times[1] + _CLOCK_NS)
 
 
