@@ -19,7 +19,7 @@ import libvirt
 from common.errors import HarnessError
 from common.host.processes.cleanup import CleanupProcess
 from common.host.processes.subreaper import Subreaper
-from common.host.processes.told_to_end import ToldToEnd
+from common.host.processes.told_to_end import told_to_end
 from common.host.qemu_binary import qemu_version
 from common.paths import cache_root
 
@@ -48,7 +48,7 @@ class Hypervisor:
     def __enter__(self) -> Hypervisor:
         with ExitStack() as stack:
             self.cleanup = stack.enter_context(CleanupProcess())
-            stack.enter_context(ToldToEnd(self.cleanup))
+            stack.enter_context(told_to_end(self.cleanup))
             if self.embedded:
                 stack.enter_context(Subreaper())
             self.folder = Path(tempfile.mkdtemp(prefix="kexec-stages-", dir=_plain_folder()))

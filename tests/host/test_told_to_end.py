@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from common.host.processes.cleanup import CleanupProcess
-from common.host.processes.told_to_end import ToldToEnd
+from common.host.processes.told_to_end import told_to_end
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_who_waits_in_c_is_told_by_the_end_of_what_he_waits_for(told: threading.
     with (
         CleanupProcess() as cleanup,
         subprocess.Popen(["sleep", "60"], stdout=theirs, start_new_session=True) as machine,
-        ToldToEnd(cleanup, grace=0.2),
+        told_to_end(cleanup, grace=0.2),
     ):
         os.close(theirs)
         cleanup.end_process(machine.pid)
@@ -56,7 +56,7 @@ def test_who_can_end_it_himself_is_given_the_time(told: threading.Timer) -> None
         CleanupProcess() as cleanup,
         subprocess.Popen(["sleep", "60"], start_new_session=True) as machine,
     ):
-        with ToldToEnd(cleanup):
+        with told_to_end(cleanup):
             cleanup.end_process(machine.pid)
             told.start()
             with pytest.raises(KeyboardInterrupt):
@@ -69,6 +69,6 @@ def test_afterwards_signals_are_written_where_they_were_before() -> None:
     with CleanupProcess() as cleanup:
         before = signal.set_wakeup_fd(-1)
         signal.set_wakeup_fd(before)
-        with ToldToEnd(cleanup):
+        with told_to_end(cleanup):
             assert signal.set_wakeup_fd(-1) not in (-1, before)
         assert signal.set_wakeup_fd(before) == before

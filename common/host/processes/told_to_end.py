@@ -12,48 +12,41 @@ from __future__ import annotations
 import signal
 import socket
 import threading
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from common.host.processes.cleanup import CleanupProcess
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+_SIGNALS = {signal.SIGINT, signal.SIGTERM}
 _GRACE_SECONDS = 5.0
 
 
-class ToldToEnd:
-    """Context manager, of the main thread; in another one it does nothing.
+@contextmanager
+def told_to_end(cleanup: CleanupProcess, *, grace: float = _GRACE_SECONDS) -> Iterator[None]:
+    """Within the block; what is not in C has so many seconds to end the machines itself.
 
-    Who is not in C has so many seconds to end the machines himself.
+    Signals are told to the main thread only; in another one nothing is done.
     """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ended = threading.Event()
+    ours, theirs = socket.socketpair()
+    theirs.setblocking(False)
 
-    def __init__(self, cleanup: CleanupProcess, *, grace: float = _GRACE_SECONDS) -> None:
-        self._cleanup, self._grace = cleanup, grace
-        self._ended = threading.Event()
+    def listen() -> None:
+        while numbers := ours.recv(64):
+            if _SIGNALS.intersection(numbers) and not ended.wait(grace):
+                cleanup.end_processes()
 
-    def __enter__(self) -> ToldToEnd:
-        self._ours, self._theirs = socket.socketpair()
-        self._theirs.setblocking(False)
-        self._main = threading.current_thread() is threading.main_thread()
-        if self._main:
-            self._before = signal.set_wakeup_fd(self._theirs.fileno(), warn_on_full_buffer=False)
-        self._thread = threading.Thread(target=self._listen, name="told-to-end", daemon=True)
-        self._thread.start()
-        return self
-
-    def _listen(self) -> None:
-        while numbers := self._ours.recv(64):
-            if set(numbers) & set(_SIGNALS) and not self._ended.wait(self._grace):
-                self._cleanup.end_processes()
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._ended.set()
-        if self._main:
-            signal.set_wakeup_fd(self._before)
-        self._theirs.close()
-        self._thread.join()
-        self._ours.close()
+    thread = threading.Thread(target=listen, name="told-to-end", daemon=True)
+    thread.start()
+    before = signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+    try:
+        yield
+    finally:
+        ended.set()
+        signal.set_wakeup_fd(before)
+        theirs.close()
+        thread.join()
+        ours.close()
