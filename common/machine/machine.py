@@ -361,6 +361,12 @@ class Machine:
             with kept.open("a") as file:
                 file.write(f"{HUNG_LINE} for {_ANSWER_SECONDS:.0f} s, and it was killed\n")
 
+    def last_words(self) -> str:
+        """The last line of QEMU's own log."""
+        log = self._hypervisor.log_of(self.spec.name)
+        said = log.read_text(errors="replace").splitlines() if log and log.exists() else []
+        return said[-1] if said else "it said nothing"
+
     def traced(self, event: str) -> bool:
         """Whether QEMU says that it traces this event; False of one that it does not know."""
         question = {"execute": "trace-event-get-state", "arguments": {"name": event}}

@@ -66,8 +66,7 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
             traces=(*qemu_trace.ALWAYS, *stage.traces),
         )
         machine = stack.enter_context(Machine(spec, hypervisor=setup.hypervisor, folder=folder))
-        prove_start(machine)
-        ram = stack.enter_context(MachineRam(machine.process.pid, stage.arch.ram))
+        ram = stack.enter_context(_seen(machine))
         watch = DeathWatch(
             machine, ram, (outgoing, incoming), folder, stage.guest_runs_at, stage.arch
         )
@@ -120,6 +119,18 @@ def run_trial(setup: RunSetup, plan: TrialPlan) -> Trial:
         return collect(folder, witness=stage.witness)
     except UsageError as error:
         raise HarnessError(str(error)) from error  # the folder is not the user's, but ours
+
+
+def _seen(machine: Machine) -> MachineRam:
+    """Its RAM, and its trace, can be seen. Raises HarnessError; with QEMU's last words where it has
+    ended, before anybody could look."""
+    try:
+        prove_start(machine)
+        return MachineRam(machine.process.pid, machine.spec.arch.ram)
+    except (HarnessError, OSError) as error:
+        if machine.process_now() is not None:
+            raise
+        raise HarnessError(f"QEMU ended as it was started: {machine.last_words()}") from error
 
 
 def _converse(

@@ -133,6 +133,7 @@ static void rules_of_frozen_device(const struct nic *nic)
 	u32 pm = capability(nic, PCI_CAP_ID_PM), express = capability(nic, PCI_CAP_ID_EXP);
 	int event = must(sys(eventfd(0, EFD_CLOEXEC))), device = nic->device;
 	u64 length = RING_PAGE_SIZE, pa;
+	int ret;
 
 	rule(nic, "reset", -EBUSY, vfio_reset(device));
 	rule(nic, "hot_reset", -EBUSY, vfio_hot_reset(device));
@@ -154,8 +155,11 @@ static void rules_of_frozen_device(const struct nic *nic)
 	rule(nic, "sysfs_reset_subordinate", -EBUSY,
 	     pci_attribute_write(PORT, "reset_subordinate", "1"));
 	/* In this control it would wait for ever, and nobody could preserve the device. */
-	if (!param_control("unbind-patch-off"))
-		rule(nic, "unbind", -EBUSY, pci_driver_unbind(nic->bdf, "vfio-pci"));
+	if (!param_control("unbind-patch-off")) {
+		ret = pci_driver_unbind(nic->bdf, "vfio-pci");
+		rule(nic, "unbind", -EBUSY, ret);
+		must_be(ret != -ETIMEDOUT, "vfio-pci waits for the device's file: no more can be tried");
+	}
 	rule(nic, "unbind_port", -EBUSY, pci_driver_unbind(PORT, "pcieport"));
 	rule(nic, "get_pa_still_works", 0,
 	     iommufd_get_pa(nic->iommufd, nic->ioas, NIC_IOVA, &length, &pa));
