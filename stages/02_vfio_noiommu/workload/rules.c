@@ -529,6 +529,15 @@ static long is_same_file(int fd, int again)
 	return must(sys(fcntl(again, F_GETFL))) & O_NONBLOCK ? 0 : -EBADF;
 }
 
+/* A device that is let go is an ordinary one: whoever takes it away waits for its file. */
+static void finish_too_early(const struct nic *nic, const char *name, int session_fd)
+{
+	int ret = luo_finish(session_fd);
+
+	rule(nic, name, -EBUSY, ret);
+	must_be(ret, "FINISH was not refused: %s", name);
+}
+
 void rules_before_attach(const struct nic *nic, int session_fd, int device)
 {
 	int again = luo_retrieve_fd(session_fd, TOKEN_DEVICE);
@@ -536,7 +545,7 @@ void rules_before_attach(const struct nic *nic, int session_fd, int device)
 	rule(nic, "retrieve_twice_is_same_file", 0, is_same_file(device, again));
 	if (again >= 0)
 		close(again);
-	rule(nic, "finish_when_not_bound", -EBUSY, luo_finish(session_fd));
+	finish_too_early(nic, "finish_when_not_bound", session_fd);
 }
 
 /* FINISH lets go of the pins that keep the memory in place, so an IOAS must have its own. */
@@ -544,11 +553,11 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 {
 	u32 ioas = must(iommufd_ioas_alloc(nic->iommufd));
 
-	rule(nic, "finish_when_not_attached", -EBUSY, luo_finish(session_fd));
+	finish_too_early(nic, "finish_when_not_attached", session_fd);
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, nic->size,
 			      NIC_IOVA + RING_PAGE_SIZE));
 	must(vfio_attach(nic->device, ioas));
-	rule(nic, "finish_with_memory_elsewhere", -EBUSY, luo_finish(session_fd));
+	finish_too_early(nic, "finish_with_memory_elsewhere", session_fd);
 	must(vfio_detach(nic->device));
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA + RING_PAGE_SIZE, nic->size));
 	/* All of the file at the right IOVAs, but from another page on. */
@@ -557,13 +566,13 @@ void rules_of_finish(const struct nic *nic, int session_fd)
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, RING_PAGE_SIZE,
 			      NIC_IOVA + nic->size - RING_PAGE_SIZE));
 	must(vfio_attach(nic->device, ioas));
-	rule(nic, "finish_with_other_pages", -EBUSY, luo_finish(session_fd));
+	finish_too_early(nic, "finish_with_other_pages", session_fd);
 	must(vfio_detach(nic->device));
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size));
 	/* What is mapped is right, and the rest is missing. */
 	must(iommufd_map_file(nic->iommufd, ioas, nic->memfd, 0, nic->size / 2, NIC_IOVA));
 	must(vfio_attach(nic->device, ioas));
-	rule(nic, "finish_with_half_of_the_memory", -EBUSY, luo_finish(session_fd));
+	finish_too_early(nic, "finish_with_half_of_the_memory", session_fd);
 	must(vfio_detach(nic->device));
 	must(iommufd_unmap(nic->iommufd, ioas, NIC_IOVA, nic->size / 2));
 }
