@@ -22,7 +22,7 @@ FATAL = re.compile(
     r"Unable to handle kernel |^Internal error: "
 )
 SPLAT = re.compile(
-    FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked for more than|"
+    FATAL.pattern + r"|^WARNING: |BUG: |INFO: task .* blocked .*for more than|"
     r"possible circular locking|inconsistent lock state|suspicious RCU usage|"
     r"watchdog: BUG: soft lockup|rcu: INFO: |refcount_t: |Bad page state|"
     r"unreferenced object|pagealloc: |page dumped because: |is uninitialized and poisoned|"
@@ -31,7 +31,7 @@ SPLAT = re.compile(
 )
 # What a kernel says when time passes and it did not: on a host that does not run the machine, too.
 OF_TIME = re.compile(
-    r"soft lockup|rcu: INFO: |blocked for more than|IO-APIC \+ timer doesn't work|"
+    r"soft lockup|rcu: INFO: |blocked .*for more than|IO-APIC \+ timer doesn't work|"
     r"clocksource: .*unstable|hrtimer: interrupt took"
 )
 # What follows such a complaint, for each CPU: kernel/rcu/tree_stall.h, lib/nmi_backtrace.c
@@ -42,10 +42,10 @@ _TICKS = re.compile(r"rcu: \s*(\d+)-.* \((\d+) ticks this GP\)")
 _JIFFIES = re.compile(r"rcu: \s*\((?:detected by \d+, )?t=(\d+) jiffies\b")
 _MOST_TICKS = 10  # each jiffy; a CPU takes one
 # kernel/hung_task.c, and the functions that lead from the one that waits to the scheduler
-_HUNG = re.compile(r"INFO: task .* blocked for more than \d+ seconds")
-_FRAME = re.compile(r" +(?:\? )?([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+")
+_HUNG = re.compile(r"INFO: task .* blocked (?:in I/O wait )?for more than \d+ seconds")
+_FRAME = re.compile(r" +(\? )?([\w.]+)\+0x[0-9a-f]+/0x[0-9a-f]+")
 _WAITING = re.compile(
-    r"(?:__)?(?:io_)?schedule|(?:__)?(?:down|mutex|rt_mutex|rwsem|percpu_down|wait_for|do_wait)_"
+    r"(?:__)?(?:io_)?schedule|(?:__)?folio_(?:wait|lock)|(?:__)?(?:down|mutex|rt_mutex|rwsem|percpu_down|wait_for|do_wait)_"
     r"|(?:__)?wait_"
 )
 _FRAMES = 3
@@ -92,6 +92,8 @@ class Splat(Stored):
     fatal: bool
     waits_in: tuple[str, ...] = ()
     """Of a task that hangs: the functions in which it waits, the innermost first."""
+    sure: bool = False
+    """The kernel was sure of these."""
 
     @property
     def of_time(self) -> bool:
@@ -154,14 +156,18 @@ def _traced(last: Splat, number: int, boots: list[Boot]) -> bool:
     return last.of_time and same_kernel and number <= last.number + _TRACE_LINES
 
 
-def _waits_in(hung: Splat, function: str) -> Splat:
-    """The same, told with one more function of the stack, until there are enough."""
-    if len(hung.waits_in) == _FRAMES or _WAITING.match(function):
+def _waits_in(hung: Splat, function: str, *, sure: bool) -> Splat:
+    """The same, told with one more function of the stack, until there are enough.
+
+    Where the kernel can walk the stack, what it is not sure of ("? ") only lay there.
+    """
+    known = hung.waits_in if hung.sure or not sure else ()
+    if len(known) == _FRAMES or _WAITING.match(function) or (hung.sure and not sure):
         return hung
-    found = (*hung.waits_in, function)
+    found = (*known, function)
     said = hung.text.partition(". Waits in ")[0].removesuffix(".")
     text = f"{said}. Waits in {', called by '.join(found)}"
-    return hung.model_copy(update={"text": text, "waits_in": found})
+    return hung.model_copy(update={"text": text, "waits_in": found, "sure": hung.sure or sure})
 
 
 def parse(lines: Iterable[Line]) -> Console:
@@ -198,7 +204,7 @@ def parse(lines: Iterable[Line]) -> Console:
         elif _TRACE.match(text) and splats and _traced(splats[-1], number, boots):
             continue
         elif splats and _HUNG.match(splats[-1].text) and (match := _FRAME.match(text)):
-            splats[-1] = _waits_in(splats[-1], match[1])
+            splats[-1] = _waits_in(splats[-1], match[2], sure=not match[1])
         elif SPLAT.search(text):
             said = f"{text} ({' '.join(words[1:])})" if words[1:] else text
             splats.append(Splat(t=line.t, number=number, text=said, fatal=bool(FATAL.search(text))))

@@ -121,6 +121,22 @@ def test_a_task_that_hangs_is_told_with_where_it_waits() -> None:
     )
 
 
+def test_what_only_lay_on_the_stack_is_not_where_it_waits() -> None:
+    (splat,) = parse(
+        lines(
+            "[  120.8] INFO: task init:46 blocked in I/O wait for more than 100 seconds.",
+            "[  120.8] Call Trace:",
+            "[  120.8]  ? lock_release+0x1c/0x2f",
+            "[  120.8]  __schedule+0x517/0x55a",
+            "[  120.8]  folio_wait_bit_common+0x2f/0x48",
+            "[  120.8]  ? _kstrtoull+0x15/0x1f",
+            "[  120.8]  memfd_luo_preserve+0x14/0x62",
+            "[  120.8]  luo_preserve_file+0x84/0x9a",
+        )
+    ).splats
+    assert splat.waits_in == ("memfd_luo_preserve", "luo_preserve_file")
+
+
 def test_any_other_trace_is_a_splat() -> None:
     warning = "[    1.4] WARNING: mm/early_ioremap.c:102 at check_early_ioremap_leak+0x29/0x36"
     boot = "[    0.0] Linux version 7.3.4-luo-in (me@there) (gcc) #1 SMP"

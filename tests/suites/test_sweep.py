@@ -87,7 +87,8 @@ def test_a_point_after_which_all_is_as_before_is_no_violation() -> None:
     ("words", "counters", "seen"),
     [
         (CUT.replace("again:0", "again:-17"), COUNTERS, "ENOMEM, and EEXIST when called again"),
-        (CUT.replace("ret=-12", "ret=-22"), COUNTERS, "EINVAL, where memory or a copy failed"),
+        (CUT.replace("ret=-12", "ret=-22"), COUNTERS, "EINVAL, where memory was short"),
+        (CUT.replace("ret=-12", "ret=-14"), COUNTERS, "EFAULT, where memory was short"),
         (CUT.replace("resize:0", "resize:-1"), COUNTERS, "resize: EPERM"),
         (CUT.replace("content:0", "content:-5"), COUNTERS, "content: EIO"),
         (CUT, COUNTERS.replace("pins=0", "pins=8"), "+8 pins"),

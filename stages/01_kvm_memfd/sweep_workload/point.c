@@ -5,9 +5,11 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "lost_fds.h"
 #include "point.h"
 
-static unsigned int open_fds(void)
+/* And those that are taken, and open nothing. */
+static unsigned int taken_fds(void)
 {
 	DIR *folder = must_be_memory(opendir("/proc/self/fd"));
 	unsigned int count = 0;
@@ -15,7 +17,7 @@ static unsigned int open_fds(void)
 	while (readdir(folder))
 		count++;
 	closedir(folder);
-	return count;
+	return count + lost_fds();
 }
 
 static void write_file(const char *path, const char *text)
@@ -45,7 +47,7 @@ void point_begin(struct point *point, const char *call, enum fail_kind kind, uns
 	/* What warns once has to warn at each point. */
 	write_file("/sys/kernel/debug/clear_warn_once", "1");
 	ledger_read(&point->before);
-	point->fds = open_fds();
+	point->fds = taken_fds();
 }
 
 /* Ends what fail_nth_arm() began, and is @ret. */
@@ -75,7 +77,7 @@ void point_say(const struct point *point)
 	snprintf(key, sizeof(key), "point.%s.%s.%u", point->call, point->kind, point->n);
 	fact(key, "ret=%d left=%u steps=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
 	     " total=%lld available=%lld taint=%llu", point->ret, point->left, point->steps,
-	     (int)(open_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
+	     (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
 	     (long long)(now.shmem - before->shmem),
 	     (long long)(now.committed - before->committed),
 	     (long long)(now.total - before->total),

@@ -14,6 +14,7 @@
 
 #include <linux/liveupdate.h>
 
+#include "lost_fds.h"
 #include "rules.h"
 
 /* Closed before the kexec: the incoming kernel must not know it. */
@@ -25,7 +26,6 @@
 
 #define FILE_SIZE 4096
 /* A call takes the lowest number that is free. */
-#define LOST_FDS 64
 
 enum {
 	TOKEN_FILE = 1,
@@ -61,26 +61,6 @@ long closed(long fd)
 		return fd;
 	close(fd);
 	return 0;
-}
-
-/*
- * Numbers that a call has taken and not given back: no file has them, and none
- * can get them (fs/file.c: do_dup2()).
- */
-int lost_fds(void)
-{
-	int own = must(sys(open("/", O_PATH | O_CLOEXEC))), lost = 0;
-
-	for (int fd = own + 1; fd < own + LOST_FDS; fd++) {
-		if (sys(fcntl(fd, F_GETFD)) >= 0)
-			continue;
-		if (sys(dup3(own, fd, O_CLOEXEC)) == -EBUSY)
-			lost++;
-		else
-			close(fd);
-	}
-	close(own);
-	return lost;
 }
 
 static int new_file(u64 content)

@@ -12,7 +12,6 @@
 
 void rule(const char *name, long expected, long seen);
 long closed(long fd);
-int lost_fds(void);
 void skip_all(const char * const *names, size_t count);
 
 void rules_outgoing(int luo_fd, u64 nonce);

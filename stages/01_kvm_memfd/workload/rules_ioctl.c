@@ -15,6 +15,7 @@
 
 #include <linux/liveupdate.h>
 
+#include "lost_fds.h"
 #include "rules.h"
 
 #define OUTGOING_SESSION "rules-ioctl"
