@@ -204,8 +204,8 @@ class Machine:
                 # At once, whatever waits meanwhile: what is in RAM will be written over. In a
                 # thread of its own, because here libvirt answers nothing.
                 look = threading.Thread(target=self._look_at_reset, args=(self.watch,))
-                self._looks.append(look)
                 look.start()
+                self._looks.append(look)  # started: another thread may wait for its end at once
 
         return int(
             libvirt_qemu.qemuMonitorEventRegister(
