@@ -22,7 +22,7 @@ from pathlib import Path
 
 from common.errors import HarnessError, StagesError
 from common.host.facts import available_memory_mib
-from common.host.processes.precedence import prefer
+from common.host.processes.precedence import prefer_this
 from common.machine.hypervisor import Hypervisor
 from common.record.evidence import Made, Trial
 from common.run.kernels import with_controls
@@ -68,6 +68,11 @@ class _Failed:
     details: tuple[str, ...] = ()
     exit_status: int = StagesError.exit_status
 
+    @staticmethod
+    def of(error: StagesError) -> _Failed:
+        """It, in a form that is sent to another process."""
+        return _Failed(str(error), error.details, error.exit_status)
+
     def error(self) -> StagesError:
         """The same as an error of this process."""
         error = StagesError(self.said, details=self.details)
@@ -98,11 +103,10 @@ class Workers:
             for plan in plans
             if plan.control
         ]
-        free, busy = list(self._ends), 0
-        while tasks or busy:
+        free = list(self._ends)
+        while tasks or len(free) < self.jobs:
             while tasks and free:
                 free.pop().send(tasks.pop(0))
-                busy += 1
             for end in wait([end for end in self._ends if end not in free]):
                 assert isinstance(end, Connection)
                 try:
@@ -110,7 +114,6 @@ class Workers:
                 except EOFError:
                     raise HarnessError("a process that ran trials has ended") from None
                 free.append(end)
-                busy -= 1
                 if isinstance(found, _Failed):
                     raise found.error()
                 yield found
@@ -161,8 +164,7 @@ def machines_at_once(mib_each: int) -> int:
 
 def _serve(tasks: Connection, work: Work, jobs: int, parent: int) -> None:
     """A worker's life. It ends by SIGTERM, which this program takes for an interrupt."""
-    os.setsid()
-    prefer(os.getpid())  # else the machines of the others keep us from answering ours
+    prefer_this()  # else the machines of the others keep us from answering ours
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
     if os.getppid() != parent:
         return
@@ -177,7 +179,7 @@ def _serve(tasks: Connection, work: Work, jobs: int, parent: int) -> None:
     except (KeyboardInterrupt, EOFError, BrokenPipeError):
         return
     except StagesError as error:
-        tasks.send(_Failed(str(error), error.details, error.exit_status))
+        tasks.send(_Failed.of(error))
 
 
 def _done(
@@ -195,6 +197,6 @@ def _done(
         )
         return run_trial(setup, TrialPlan(task.plan, control))
     except StagesError as error:
-        return _Failed(str(error), error.details, error.exit_status)
+        return _Failed.of(error)
     except Exception:
         return _Failed(f"trial {task.plan}: {traceback.format_exc()}")

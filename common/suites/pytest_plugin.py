@@ -18,7 +18,7 @@ import pytest
 
 from common.checks.model import Control
 from common.host.accel import probe
-from common.host.processes.precedence import prefer
+from common.host.processes.precedence import prefer_this
 from common.host.qemu_binary import qemu_path, qemu_version
 from common.machine.hypervisor import Hypervisor
 from common.paths import CHECKOUT
@@ -39,8 +39,7 @@ from common.suites.damage.run import try_point
 def hypervisor() -> Iterator[Hypervisor]:
     """An open connection to the embedded driver."""
     if "PYTEST_XDIST_WORKER" in os.environ:  # see common/run/workers.py
-        os.setsid()
-        prefer(os.getpid())
+        prefer_this()
     with Hypervisor() as opened:
         yield opened
 

@@ -28,3 +28,9 @@ def prefer(pid: int) -> bool:
     with suppress(OSError):  # a kernel without autogroups goes by the threads' own
         Path(f"/proc/{pid}/autogroup").write_text(str(NICE))
     return True
+
+
+def prefer_this() -> None:
+    """The same of this process, which leads a session of its own from now on."""
+    os.setsid()
+    prefer(os.getpid())

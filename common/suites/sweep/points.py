@@ -35,20 +35,16 @@ or pages. A reboot has them all, as kind "any"."""
 
 # include/uapi/linux/liveupdate.h: what LUO's ioctls mean by an errno. An allocation that fails is
 # no memory, a copy that fails is a bad address; a field that is not correct is something else.
+_SHORT_MEMORY = ("memory was short", frozenset({errno.ENOMEM}))
 _DOCUMENTED = {
-    "copy": frozenset({errno.EFAULT}),
-    "slab": frozenset({errno.ENOMEM}),
-    "page": frozenset({errno.ENOMEM}),
-    "any": frozenset({errno.ENOMEM, errno.EFAULT}),
+    "copy": ("a copy failed", frozenset({errno.EFAULT})),
+    "slab": _SHORT_MEMORY,
+    "page": _SHORT_MEMORY,
+    "any": ("memory or a copy failed", frozenset({errno.ENOMEM, errno.EFAULT})),
 }
+"""Of each kind what failed, and the errnos that say so."""
 # "Any error code returned by the handler's .retrieve() op" (luo_retrieve_file()): shmem's word for
 # an inode that cannot be had, as memfd_create() gives it too.
-_WHAT_FAILED = {
-    "copy": "a copy failed",
-    "slab": "memory was short",
-    "page": "memory was short",
-    "any": "memory or a copy failed",
-}
 _OF_A_HANDLER = {"retrieve_fd": frozenset({errno.ENOSPC})}
 # The same header: "If a retrieve of a token fails, subsequent attempts to retrieve the token fail
 # with the same error code."
@@ -210,9 +206,9 @@ def read_sweep(
 def judge_point(point: Point, reference: Point) -> list[str]:
     """What is not as it has to be after this point, in words; empty where all is."""
     faults = []
-    documented = _DOCUMENTED[point.kind] | _OF_A_HANDLER.get(point.call, frozenset())
-    if point.ret and -point.ret not in documented:
-        faults.append(f"{_errno(point.ret)}, where {_WHAT_FAILED[point.kind]}")
+    failed, documented = _DOCUMENTED[point.kind]
+    if point.ret and -point.ret not in documented | _OF_A_HANDLER.get(point.call, frozenset()):
+        faults.append(f"{_errno(point.ret)}, where {failed}")
     again = point.steps.get("again")
     for_good = point.call == _FOR_GOOD and again == point.ret
     if again and not for_good:

@@ -85,7 +85,7 @@ void print_common_facts(enum side side);
 void print_last_facts(void);
 void write_to(const char *path, const char *text);
 u64 meminfo_kb(const char *field);
-u64 process_kb(pid_t pid, const char *field);
+u64 own_kb(const char *field);
 u64 available_kb(void);
 /* Bytes of a small file, at most @size, or -errno. */
 ssize_t read_file(const char *path, void *buffer, size_t size);

@@ -610,7 +610,7 @@ void find_again(const struct nic *nic)
 static bool bar_is_unmapped(const struct nic *nic)
 {
 	u16 command, off;
-	int status, read;
+	int status, ret;
 	pid_t reader;
 	u32 value;
 
@@ -624,9 +624,9 @@ static bool bar_is_unmapped(const struct nic *nic)
 		_exit(0);
 	}
 	must(sys(waitpid(reader, &status, 0)));
-	read = vfio_register_read(nic->device, SCRATCH_REGISTER, &value);
+	ret = vfio_register_read(nic->device, SCRATCH_REGISTER, &value);
 	must(vfio_config_write(nic->device, PCI_COMMAND, &command, sizeof(command)));
-	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && read == -EIO;
+	return WIFSIGNALED(status) && WTERMSIG(status) == SIGBUS && ret == -EIO;
 }
 
 /*

@@ -65,8 +65,7 @@ void report_fault_interrupts(const char *when)
 /* In kB. */
 void report_pins(const char *when)
 {
-	fact(when, "VmPin=%llu VmLck=%llu", process_kb(getpid(), "VmPin"),
-	     process_kb(getpid(), "VmLck"));
+	fact(when, "VmPin=%llu VmLck=%llu", own_kb("VmPin"), own_kb("VmLck"));
 }
 
 /* Stands for where all pages are. */

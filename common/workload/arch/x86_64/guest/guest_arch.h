@@ -132,12 +132,12 @@ static inline bool in_service(unsigned int vector)
 static __attribute__((interrupt)) void injected_interrupt(struct interrupt_frame *frame)
 {
 	struct guest_vcpu *self = this_vcpu();
-	bool ended = in_service(INJECTED_VECTOR);
+	bool served = in_service(INJECTED_VECTOR);
 
 	(void)frame;
 	WRITE_ONCE(self->injected, self->injected + 1);
 	wrmsr(X2APIC_EOI, 0);
-	if (!ended || in_service(INJECTED_VECTOR))
+	if (!served || in_service(INJECTED_VECTOR))
 		WRITE_ONCE(self->unended, self->unended + 1);
 }
 

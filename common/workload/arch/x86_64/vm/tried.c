@@ -20,57 +20,64 @@ static void set_user_segment(struct kvm_segment *segment)
 	segment->selector |= USER_DPL;
 }
 
-static void make(const struct vcpu_state *own, struct vcpu_tried *tried)
+static struct vcpu_tried of_guest(const struct vcpu_state *own)
 {
-	*tried = (struct vcpu_tried){
+	return (struct vcpu_tried){
 		.sregs = own->sregs,
 		.events = own->events,
 		.debugregs = own->debugregs,
-		.mp_state.mp_state = KVM_MP_STATE_HALTED,
+		.mp_state = own->mp_state,
 	};
-	set_user_segment(&tried->sregs.cs);
-	set_user_segment(&tried->sregs.ss);
-	tried->sregs.fs.base = BASE(1);
-	tried->sregs.gs.base = BASE(2);
-	tried->sregs.cr2 = BASE(3);
-	for (unsigned int i = 0; i < ARRAY_SIZE(tried->debugregs.db); i++)
-		tried->debugregs.db[i] = BASE(4 + i);
-	tried->events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
-	tried->events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
-	tried->events.nmi.masked = 1;
-	tried->events.exception.injected = 1;
-	tried->events.exception.nr = PAGE_FAULT;
-	tried->events.exception.has_error_code = 1;
-	tried->events.exception.error_code = PAGE_FAULT_CODE;
 }
 
-static void set(struct vcpu *vcpu, const struct kvm_sregs2 *sregs,
-		const struct kvm_vcpu_events *events, const struct kvm_debugregs *debugregs,
-		const struct kvm_mp_state *mp_state)
+static struct vcpu_tried of_another(const struct vcpu_state *own)
 {
-	must(sys(ioctl(vcpu->fd, KVM_SET_SREGS2, sregs)));
-	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, events)));
-	must(sys(ioctl(vcpu->fd, KVM_SET_DEBUGREGS, debugregs)));
-	must(sys(ioctl(vcpu->fd, KVM_SET_MP_STATE, mp_state)));
+	struct vcpu_tried tried = of_guest(own);
+
+	set_user_segment(&tried.sregs.cs);
+	set_user_segment(&tried.sregs.ss);
+	tried.sregs.fs.base = BASE(1);
+	tried.sregs.gs.base = BASE(2);
+	tried.sregs.cr2 = BASE(3);
+	for (unsigned int i = 0; i < ARRAY_SIZE(tried.debugregs.db); i++)
+		tried.debugregs.db[i] = BASE(4 + i);
+	tried.events.flags |= KVM_VCPUEVENT_VALID_SHADOW;
+	tried.events.interrupt.shadow = KVM_X86_SHADOW_INT_STI;
+	tried.events.nmi.masked = 1;
+	tried.events.exception.injected = 1;
+	tried.events.exception.nr = PAGE_FAULT;
+	tried.events.exception.has_error_code = 1;
+	tried.events.exception.error_code = PAGE_FAULT_CODE;
+	tried.mp_state.mp_state = KVM_MP_STATE_HALTED;
+	return tried;
+}
+
+static void set(struct vcpu *vcpu, const struct vcpu_tried *tried)
+{
+	must(sys(ioctl(vcpu->fd, KVM_SET_SREGS2, &tried->sregs)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_VCPU_EVENTS, &tried->events)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_DEBUGREGS, &tried->debugregs)));
+	must(sys(ioctl(vcpu->fd, KVM_SET_MP_STATE, &tried->mp_state)));
 }
 
 /* What KVM gives back of @tried. */
 void vcpu_try(struct vcpu *vcpu, const struct vcpu_state *own, const struct vcpu_tried *tried,
 	      struct vcpu_tried *read_back)
 {
-	set(vcpu, &tried->sregs, &tried->events, &tried->debugregs, &tried->mp_state);
+	struct vcpu_tried guest = of_guest(own);
+
+	set(vcpu, tried);
 	must(sys(ioctl(vcpu->fd, KVM_GET_SREGS2, &read_back->sregs)));
 	must(sys(ioctl(vcpu->fd, KVM_GET_VCPU_EVENTS, &read_back->events)));
 	must(sys(ioctl(vcpu->fd, KVM_GET_DEBUGREGS, &read_back->debugregs)));
 	must(sys(ioctl(vcpu->fd, KVM_GET_MP_STATE, &read_back->mp_state)));
-	set(vcpu, &own->sregs, &own->events, &own->debugregs, &own->mp_state);
+	set(vcpu, &guest);
 }
 
 void vcpu_try_first(struct vcpu *vcpu, struct vcpu_state *state)
 {
-	struct vcpu_tried tried;
+	struct vcpu_tried tried = of_another(state);
 
-	make(state, &tried);
 	vcpu_try(vcpu, state, &tried, &state->tried);
 }
 
