@@ -97,8 +97,8 @@ class Control:
     cmdline: Callable[[tuple[str, ...]], tuple[str, ...]] = lambda words: words
     same_kernel: bool = False
     without_patch: str | tuple[str, ...] | None = None
-    """The patch of the series (its file's name, or the start of it) that both kernels lack, or it
-    and those that build on it."""
+    """The patch of the series (its file's name without the number, or the start of that) which both
+    kernels lack, or it and those that build on it."""
     with_patch: str | None = None
     """An injected fault: a patch in the stage's folder that both kernels have after the series."""
     with_config: str | None = None

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,19 +73,23 @@ def patches_of(stage: Stage, control: Control | None = None) -> tuple[Path, ...]
     without = control.without_patch
     names = (without,) if isinstance(without, str) else without
     for name in names:
-        count = sum(p.name.startswith(name) for p in found)
+        count = sum(_subject(p).startswith(name) for p in found)
         if count != 1:
             raise UsageError(
                 f"control {control.name}: {count} patches of the series are named {name}"
             )
-    return (*(p for p in found if not p.name.startswith(names)), *more)
+    return (*(p for p in found if not _subject(p).startswith(names)), *more)
+
+
+def _subject(patch: Path) -> str:
+    """The patch's name without its number, which changes when another joins the series."""
+    return re.sub(r"^[0-9]{4}-", "", patch.name)
 
 
 def own_patches(stage: Stage) -> tuple[Path, ...]:
     """Of `patches_of` those that no earlier stage has: the last ones."""
-    folders = _folders(stage)
-    if stage.config.series == "ours":
-        folders = tuple(f for f in folders if f.name.startswith(f"{stage.number:02}_"))
+    earlier = _ours(stage.number - 1) if stage.config.series == "ours" else ()
+    folders = (folder for folder in _folders(stage) if folder not in earlier)
     return tuple(patch for folder in folders for patch in series_patches(folder))
 
 
@@ -99,5 +104,13 @@ def series_fragments(stage: Stage) -> tuple[Path, ...]:
 def _folders(stage: Stage) -> tuple[Path, ...]:
     if isinstance(stage.config.series, Path):
         return (stage.config.series,)
-    numbers = range(1, stage.number + 1) if stage.config.series == "ours" else ()
+    return _ours(stage.number) if stage.config.series == "ours" else ()
+
+
+def _ours(number: int) -> tuple[Path, ...]:
+    """The folders of our series that the stage of that number needs.
+
+    Stage 1 shows what stock Linux does: the fixes in 01_* are for those after it.
+    """
+    numbers = range(1, number + 1) if number > 1 else ()
     return tuple(folder for n in numbers for folder in sorted(OURS.glob(f"{n:02}_*")))

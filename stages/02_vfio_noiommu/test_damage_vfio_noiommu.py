@@ -39,8 +39,16 @@ def without(patch: str) -> Control:
 @pytest.mark.parametrize(
     ("patch", "point", "said"),
     [
-        ("0036-", "luo.flbs.zero", "VIOLATION: FINISH succeeded, and the device writes"),
-        ("0037-", "memfd.size.plus", "VIOLATION: file stage.2: position, size, seals"),
+        (
+            "liveupdate-Let-the-next-kernel-see-that",
+            "luo.flbs.zero",
+            "VIOLATION: FINISH succeeded, and the device writes",
+        ),
+        (
+            "mm-memfd_luo-Check-what-is-handed-over",
+            "memfd.size.plus",
+            "VIOLATION: file stage.2: position, size, seals",
+        ),
     ],
 )
 def test_without_the_patch_that_looks_for_it_it_is_a_violation(

@@ -53,7 +53,7 @@ def test_controls_name_checks_that_there_are() -> None:
 
 def test_a_control_kernel_lacks_a_patch_and_what_builds_on_it_or_has_one_more() -> None:
     for control in STAGE.controls:
-        missing = [p.name for p in patches_of(STAGE) if p not in patches_of(STAGE, control)]
+        missing = [p.name[5:] for p in patches_of(STAGE) if p not in patches_of(STAGE, control)]
         more = [p for p in patches_of(STAGE, control) if p not in patches_of(STAGE)]
         if control.stock:
             assert patches_of(STAGE, control) == ()

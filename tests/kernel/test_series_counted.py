@@ -19,9 +19,18 @@ LENGTHS = {
 # Where it stands, the words around the number, and of which series they are.
 SAID = [
     ("README.md", r"\[series of (\d+) patches\]", ("02_vfio_noiommu",)),
+    ("README.md", r"\[(\d+)\s+fixes\]", ("01_liveupdate_fixes",)),
     ("README.md", r"Needs \[(\d+) more\s+patches\]", ("03_iommufd",)),
     ("stages/02_vfio_noiommu/README.md", r": (\d+) patches for Linux", ("02_vfio_noiommu",)),
-    ("stages/03_iommufd/README.md", r"\b(\d+) patches\b", ("02_vfio_noiommu", "03_iommufd")),
+    ("stages/02_vfio_noiommu/README.md", r"on top of the (\d+)", ("01_liveupdate_fixes",)),
+    ("stages/03_iommufd/README.md", r"\b(\d+) patches\b", tuple(LENGTHS)),
+    (
+        "kernel/series/01_liveupdate_fixes/README.md",
+        r"(?m)^(\d+) patches",
+        ("01_liveupdate_fixes",),
+    ),
+    ("kernel/series/02_vfio_noiommu/README.md", r"on top of the (\d+)", ("01_liveupdate_fixes",)),
+    ("kernel/series/03_iommufd/README.md", r"on top of the (\d+)", ("02_vfio_noiommu",)),
     ("kernel/series/02_vfio_noiommu/README.md", r"(?m)^(\d+) patches for", ("02_vfio_noiommu",)),
     ("kernel/series/03_iommufd/README.md", r"(?m)^(\d+) patches", ("03_iommufd",)),
 ]

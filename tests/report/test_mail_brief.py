@@ -97,7 +97,8 @@ def test_a_demo_of_five_stages_is_short(demo: Demo) -> None:
     for stage in (one.stage for one in demo):
         assert all(claim.brief in body for claim in stage.claims)
     assert all(one.seal in body for one in demo)
-    assert "02_vfio_noiommu: 44 patches, digest" in body
+    assert "01_liveupdate_fixes: 11 patches, digest" in body
+    assert "02_vfio_noiommu: 40 patches, digest" in body
     assert "03_iommufd: 26 patches, digest" in body
     assert "Anomalies none; no splat on" in body
     assert "-by:" not in body.lower()
@@ -227,14 +228,18 @@ def test_series_are_told_apart_by_their_numbers(demo: Demo) -> None:
     (main,) = one.run.trials
     kernel = main.setting.outgoing
     found = applied_series(kernel, main.setting, one.stage)
-    assert [(s.name, s.count) for s in found] == [("02_vfio_noiommu", 44), ("03_iommufd", 26)]
+    assert [(s.name, s.count) for s in found] == [
+        ("01_liveupdate_fixes", 11),
+        ("02_vfio_noiommu", 40),
+        ("03_iommufd", 26),
+    ]
     edited = kernel.model_copy(update={"patches": (*kernel.patches[:-1], "0026-x.patch 0123")})
     other = applied_series(edited, main.setting, one.stage)
-    assert other[0] == found[0]
-    assert other[1].digest != found[1].digest
-    assert other[1].name is None
+    assert other[:2] == found[:2]
+    assert other[2].digest != found[2].digest
+    assert other[2].name is None
     given = main.setting.model_copy(update={"series": "/home/jane/theirs"})
-    assert [s.name for s in applied_series(kernel, given, one.stage)] == ["theirs", "theirs"]
+    assert [s.name for s in applied_series(kernel, given, one.stage)] == ["theirs"] * 3
     assert re.fullmatch(
-        r"theirs: 44 patches, digest [0-9a-f]{12}", str(applied_series(kernel, given, one.stage)[0])
+        r"theirs: 11 patches, digest [0-9a-f]{12}", str(applied_series(kernel, given, one.stage)[0])
     )

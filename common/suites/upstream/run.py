@@ -1,10 +1,14 @@
 # SPDX-License-Identifier: GPL-2.0-only
-"""Runs the kernel's own live update tests, built from the tree under test, in our machine."""
+"""Runs the kernel's own live update tests, built from the tree under test, in our machine.
+
+With a series both are: its kernels, and the tests that it brings.
+"""
 
 from __future__ import annotations
 
 import secrets
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 from common.errors import StagesError
@@ -17,12 +21,14 @@ from common.record.stored_file import read_stamped
 from common.run.kernels import BuildProgress, base_configs, source_of
 from common.stage.kernel_choice import KernelChoice
 from common.stage.loading import stage_folders
+from common.stage.series_folder import series_patches
 from common.suites.upstream.build import SUITES, build_initrd, fragment, lacking, suite_tests
 from common.suites.upstream.result import UpstreamResult, UpstreamTest, over, weigh
 from kernel.build import KernelSpec, build
 from kernel.cache import Kernel
 from kernel.errors import ConfigSymbolLost, MissingKconfig
 from kernel.source.source import Source
+from kernel.source.worktree import prepare
 
 # Stage 1's kernel with a few options more: most of it is in the cache when that has been built.
 _FRAGMENTS = (
@@ -41,31 +47,43 @@ def run_suites(
 ) -> Iterator[tuple[str, tuple[UpstreamResult, ...] | StagesError]]:
     """Suite by suite, its results; what a test's console said is left in `folder`.
 
-    Where options are missing the error is the value: then nothing of the suite was run.
+    The series is applied where the choice names a folder; ours needs more than these suites ask
+    for. Where options are missing the error is the value: then nothing of the suite was run.
     Raises SourceError at once for a tree that is none.
     """
     progress = BuildProgress()
     sources = tuple(source_of(origin, progress) for origin in choice.origins)
-    return _suites(sources, choice.config, progress, (hypervisor, accelerator, folder))
+    patches = series_patches(choice.series) if isinstance(choice.series, Path) else ()
+    asked = _Asked(sources, patches, choice.config)
+    return _suites(asked, progress, (hypervisor, accelerator, folder))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """The sources of the outgoing and of the incoming kernel, and what is done to both."""
+
+    sources: tuple[Source, ...]
+    patches: tuple[Path, ...]
+    config: tuple[Path, ...]
 
 
 def _suites(
-    sources: tuple[Source, ...],
-    config: tuple[Path, ...],
-    progress: BuildProgress,
-    where: tuple[Hypervisor, Accelerator, Path],
+    asked: _Asked, progress: BuildProgress, where: tuple[Hypervisor, Accelerator, Path]
 ) -> Iterator[tuple[str, tuple[UpstreamResult, ...] | StagesError]]:
-    tree = sources[-1].path
-    for suite in SUITES:
-        if reason := lacking(suite, tree):
-            yield suite, MissingTest(reason)
-            continue
-        try:
-            pair = _pair(suite, sources, config, where[-1], progress)
-        except (ConfigSymbolLost, MissingKconfig) as error:
-            yield suite, error
-            continue
-        yield suite, tuple(_run_test(test, tree, pair, *where) for test in suite_tests(suite, tree))
+    patched = prepare(asked.sources[-1], asked.patches, progress)
+    with patched.lock:
+        tree = patched.path
+        for suite in SUITES:
+            if reason := lacking(suite, tree):
+                yield suite, MissingTest(reason)
+                continue
+            try:
+                pair = _pair(suite, asked, tree, where[-1], progress)
+            except (ConfigSymbolLost, MissingKconfig) as error:
+                yield suite, error
+                continue
+            tests = suite_tests(suite, tree)
+            yield suite, tuple(run_test(test, tree, pair, *where) for test in tests)
 
 
 class MissingTest(StagesError):
@@ -73,30 +91,39 @@ class MissingTest(StagesError):
 
 
 def _pair(
-    suite: str,
-    sources: tuple[Source, ...],
-    config: tuple[Path, ...],
-    folder: Path,
-    progress: BuildProgress,
+    suite: str, asked: _Asked, tree: Path, folder: Path, progress: BuildProgress
 ) -> tuple[Kernel, Kernel]:
     """Two kernels with what the machine needs and all that the suite itself asks for."""
-    wanted = fragment(suite, sources[-1].path, folder)
+    config = (fragment(suite, tree, folder), *asked.config)
     out, into = (
-        build(
-            KernelSpec(
-                source=source,
-                label=f"upstream {suite} {side}",
-                localversion=f"-luo-{side}",
-                fragments=(*_FRAGMENTS, wanted, *config),
-            ),
-            progress=progress,
-        )
-        for source, side in zip(sources, ("out", "in"), strict=True)
+        suite_kernel(suite, source, side, asked.patches, config, progress)
+        for source, side in zip(asked.sources, ("out", "in"), strict=True)
     )
     return out, into
 
 
-def _run_test(
+def suite_kernel(
+    suite: str,
+    source: Source,
+    side: str,
+    patches: tuple[Path, ...],
+    config: tuple[Path, ...],
+    progress: BuildProgress,
+) -> Kernel:
+    """One of the two, with these fragments over those of stage 1."""
+    return build(
+        KernelSpec(
+            source=source,
+            label=f"upstream {suite} {side}",
+            localversion=f"-luo-{side}",
+            fragments=(*_FRAGMENTS, *config),
+            patches=patches,
+        ),
+        progress=progress,
+    )
+
+
+def run_test(
     test: UpstreamTest,
     tree: Path,
     pair: tuple[Kernel, Kernel],

@@ -137,7 +137,7 @@ def _all_of(*asks: Callable[[Trial], Outcome]) -> Callable[[Trial], Outcome]:
 
 
 _PRESERVED = {"pins": PAGES, "areas": 1}
-# What patches of our series promise otherwise (02/0006, 0007, 0023). A device may still write to
+# What patches of our series promise otherwise (02/0004, 0005, 0020). A device may still write to
 # memory: a file that could not be retrieved is kept; one that was is pinned until FINISH. And LUO
 # takes its lists over while the kernel boots.
 _KEEPS = "mm-memfd_luo-never-free-the-memory-of-a-failed-retri"
@@ -264,7 +264,7 @@ _ONE_PAGE_FILE, _LISTED_IN_A_PAGE = 4, 63
 
 
 def _taken_at_boot(trial: Trial) -> int:
-    """Pages that are free again before /init looks: the list of sessions, with 02/0023.
+    """Pages that are free again before /init looks: the list of sessions, with 02/0020.
 
     Beside the many there are some twenty sessions, so that this is the list's length in pages.
     """

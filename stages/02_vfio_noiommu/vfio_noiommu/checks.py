@@ -101,7 +101,7 @@ def _said(aborts: Mapping[str, str | None]) -> str:
 
 _WAYS = ("unbind", "remove", "unbind_port", "remove_port")
 _RACE = re.compile(r"([1-9][0-9]*) rounds: .*, (0|[1-9][0-9]*) wrong")
-# Of the patch that holds the drivers of the bridges: 02/0043.
+# Of the patch that holds the drivers of the bridges: 02/0039.
 RACES_CONTROL = "bridge-locks-patch-off"
 
 

@@ -126,7 +126,7 @@ CONTROLS = (
     Control(
         name="bus-mastering-patch-off",
         what="a kernel without the patch that keeps bus mastering on at kexec",
-        without_patch="0018-",
+        without_patch="PCI-keep-bus-mastering-on-for-preserved",
         breaks=frozenset(
             {
                 "dma_in_gap",
@@ -145,7 +145,7 @@ CONTROLS = (
     Control(
         name="adopt-patch-off",
         what="an incoming kernel without the patch that takes over a running device",
-        without_patch="0019-",
+        without_patch="vfio-pci-take-over-a-running-device",
         incoming_only=True,
         breaks=frozenset({"bus_mastering_kept", "host_saw_all", "incoming_rules"}),
         may_break=WITHOUT_DEVICE,
@@ -180,7 +180,7 @@ CONTROLS = (
     Control(
         name="d0-patch-off",
         what="an incoming kernel without the patch that keeps incoming devices in D0",
-        without_patch=("0017-", "0044-"),
+        without_patch=("vfio-pci-keep-incoming-devices-in-D0", "vfio-pci-Let-a-device-that-was"),
         incoming_only=True,
         breaks=frozenset({"stayed_in_d0"}),
         may_break=WITHOUT_DEVICE,
@@ -190,7 +190,7 @@ CONTROLS = (
         name="pin-patch-off",
         what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
         " compacted",
-        without_patch="0007-",
+        without_patch="mm-memfd_luo-keep-restored-folios-pinned-until",
         incoming_only=True,
         breaks=frozenset({"same_pages", "pinned_until_finish"}),
         # The host sends nothing from before the pages move on: what the device writes after that
@@ -339,7 +339,7 @@ CONTROLS = (
         cmdline=lambda words: (*words, "stage.incoming=liveupdate=off"),
         breaks=frozenset({"no_splat", "both_sides_ended_well", "device_retrieved"}),
         may_break=None,
-        reason=reason(panicked("Preserved files arrived")),
+        reason=reason(panicked("Sessions arrived")),
         holds=(checks.ONE_QEMU,),
     ),
     _skew(
@@ -393,7 +393,10 @@ CONTROLS = (
         name="skew-list-unchecked",
         what="kernels without the patch that checks the list of preserved PCI devices, two"
         " bits of which change: the device is forgotten, and keeps writing",
-        without_patch=("0026-", "0043-"),
+        without_patch=(
+            "PCI-Check-the-list-of-preserved-devices",
+            "PCI-Preserve-no-device-while-the-driver",
+        ),
         with_patch="faults/list-corrupted.patch",
         breaks=frozenset({"device_retrieved"}),
         may_break=None,
@@ -401,10 +404,10 @@ CONTROLS = (
         holds=(checks.ONE_QEMU,),
     ),
     Control(
-        name="unfinished-patch-off",
-        what="an incoming kernel without the patch that refuses a kexec while sessions are"
-        " unfinished: it starts something that is not a kernel, and everything is lost",
-        without_patch="0024-",
+        name="unfinished-allowed",
+        what="an incoming kernel that does not refuse a kexec while sessions are unfinished: it"
+        " starts something that is not a kernel, and everything is lost",
+        with_patch="faults/unfinished-allowed.patch",
         incoming_only=True,
         breaks=frozenset({"both_sides_ended_well", "incoming_rules", "session_finished"}),
         may_break=None,
@@ -424,7 +427,7 @@ CONTROLS = (
         name="areas-patch-off",
         what="an incoming kernel without the patch that compares memory, not areas: one"
         " area mapped in two halves can never be finished",
-        without_patch="0031-",
+        without_patch="iommufd-Compare-memory-not-areas-when-a",
         incoming_only=True,
         breaks=frozenset({"session_finished", "unpinned", "pinned_until_finish"}),
         # No longer refused is what an open session refuses; and it lets go of no device.
@@ -436,7 +439,7 @@ CONTROLS = (
         name="sleep-patch-off",
         what="an incoming kernel without the patch that lets a device sleep again when the live"
         " update is over",
-        without_patch="0044-vfio-pci-Let-a-device",
+        without_patch="vfio-pci-Let-a-device-that-was",
         incoming_only=True,
         breaks=frozenset({"idle_when_closed"}),
         reason=reason(fact_is(INCOMING, "device.let_go", "enabled 0, active, for vfio-pci")),
@@ -445,7 +448,7 @@ CONTROLS = (
         name=RACES_CONTROL,
         what="a kernel without the patch that keeps the drivers of bridges while a device is being"
         " preserved: one is gone after it was",
-        without_patch="0043-PCI-Preserve-no-device",
+        without_patch="PCI-Preserve-no-device-while-the-driver",
         breaks=frozenset({"nothing_taken_away"}),
         reason=reason(port_lost_its_driver),
     ),
@@ -454,7 +457,7 @@ CONTROLS = (
         what="a kernel without the patch that refuses to unbind drivers of preserved"
         " devices: unbinding the port cuts the path, unbinding the device waits"
         " forever, and the reboot is refused",
-        without_patch="0028-",
+        without_patch="PCI-Do-not-unbind-the-drivers-of",
         breaks=STOPPED | {"outgoing_rules"},
         may_break=None,
         reason=reason(
@@ -486,7 +489,7 @@ CONTROLS = (
         what="an incoming kernel without the patch that forgets a device when its live"
         " update is over: once rediscovered it counts as preserved, until the next"
         " reboot",
-        without_patch="0030-",
+        without_patch="PCI-Forget-a-preserved-device-when-its",
         incoming_only=True,
         breaks=frozenset({"other_silent"}),
         may_break=frozenset({"no_device_reset", "unpinned"}) | KEPT_WAITING,
@@ -514,7 +517,7 @@ CONTROLS = (
         name="discard-patch-off",
         what="the same with an incoming kernel without the patch that stops such a device: it"
         " keeps running, and nobody can stop it",
-        without_patch="0039-",
+        without_patch="vfio-pci-Stop-a-device-whose-session",
         incoming_only=True,
         breaks=frozenset({"session_finished", "incoming_rules", "ring_went_round", "let_go"}),
         may_break=WITHOUT_DEVICE,
@@ -528,7 +531,7 @@ CONTROLS = (
         name="disable-patch-off",
         what="an incoming kernel without the patch that disables no preserved device, whose port"
         " driver gives up on the ports above it",
-        without_patch="0040-",
+        without_patch="PCI-Do-not-disable-devices-that-are",
         with_patch="faults/port-driver-gives-up.patch",
         incoming_only=True,
         breaks=frozenset({"bus_mastering_kept", "same_config", "incoming_rules"}),
@@ -539,7 +542,7 @@ CONTROLS = (
         name="fixups-patch-off",
         what="kernels whose fixups write to the device's command register and reset it, without the"
         " patch that keeps fixups from a preserved device",
-        without_patch="0041-",
+        without_patch="PCI-Let-no-fixup-touch-a-device",
         with_patch="faults/hostile-fixups.patch",
         breaks=frozenset({"bus_mastering_kept", "no_device_reset", "same_registers"}),
         may_break=WITHOUT_DEVICE | KEPT_WAITING,
@@ -549,7 +552,7 @@ CONTROLS = (
         name="class-patch-off",
         what="kernels in which a fixup changes the device's class, without the patch that hands"
         " over the class as the device has it",
-        without_patch="0042-",
+        without_patch="PCI-Hand-over-the-class-of-a",
         with_patch="faults/hostile-fixups.patch",
         breaks=frozenset({"bus_mastering_kept", "device_retrieved"}),
         may_break=WITHOUT_DEVICE | KEPT_WAITING,

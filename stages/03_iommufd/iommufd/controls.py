@@ -80,8 +80,8 @@ def _taker_killed(last: str, *, before: str) -> Control:
 
 
 # Patches that build on others, and are left out with them.
-_READ_ONLY, _NO_SPLIT = "0020-iommufd-Preserve-memory", "0021-iommufd-Restore-no-area"
-_BLOCK, _INSIST = "0024-iommu-vt-d-Block-interrupt", "0025-iommu-vt-d-Insist"
+_READ_ONLY, _NO_SPLIT = "iommufd-Preserve-memory", "iommufd-Restore-no-area"
+_BLOCK, _INSIST = "iommu-vt-d-Block-interrupt", "iommu-vt-d-Insist"
 NEVER_OFF = next(c.ask for claim in CLAIMS for c in claim.checks if c.name == "never_off")
 STILL_ON = Check("still_on", "Was translation on throughout?", NEVER_OFF)
 
@@ -111,7 +111,7 @@ CONTROLS = (
     Control(
         name="handover-patch-off",
         what="a kernel without the patch that leaves translation on at kexec",
-        without_patch=("0007-iommu-vt-d-go-on", _BLOCK, _INSIST),
+        without_patch=("iommu-vt-d-go-on", _BLOCK, _INSIST),
         breaks=frozenset({"never_off", "one_handover", "no_splat", "both_sides_ended_well"}),
         may_break=None,
         reason=reason(turned_off),
@@ -128,7 +128,7 @@ CONTROLS = (
         name="attach-patch-off",
         what="an incoming kernel without the patch that attaches what is in use: its default domain"
         " replaces the live page table",
-        without_patch="0009-iommu-vt-d-attach-a-domain",
+        without_patch="iommu-vt-d-attach-a-domain",
         incoming_only=True,
         breaks=frozenset({"same_entry", "same_table", "no_other_fault", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
@@ -139,7 +139,7 @@ CONTROLS = (
         name="adopt-patch-off",
         what="an incoming kernel without the patch that takes over the tables: it disables"
         " translation",
-        without_patch=("0010-iommu-vt-d-take-over", _INSIST),
+        without_patch=("iommu-vt-d-take-over", _INSIST),
         incoming_only=True,
         breaks=frozenset({"never_off", "root_taken_over", "no_splat", "both_sides_ended_well"}),
         may_break=None,
@@ -149,7 +149,7 @@ CONTROLS = (
     Control(
         name="lost-page-patch-off",
         what="a kernel without the patch that refuses an IOAS whose page the memfd has lost",
-        without_patch="0011-iommufd-preserve-no-IOAS",
+        without_patch="iommufd-preserve-no-IOAS",
         breaks=frozenset({"outgoing_rules"}),
         reason=reason(fact_is(OUTGOING, "rule.preserve_with_a_page_lost", "0")),
     ),
@@ -157,7 +157,7 @@ CONTROLS = (
         name="pin-patch-off",
         what="an incoming kernel without the patch that pins a retrieved memfd, while memory is"
         " compacted",
-        without_patch="0007-mm-memfd_luo",
+        without_patch="mm-memfd_luo-keep-restored-folios",
         incoming_only=True,
         breaks=frozenset({"pages_in_place"}),
         may_break=WITHOUT_DEVICE,
@@ -185,7 +185,7 @@ CONTROLS = (
         name="remapping-patch-off",
         what="an incoming kernel without the patch that leaves interrupt remapping on: it turns it"
         " off and on again",
-        without_patch="0026-iommu-vt-d-Keep-interrupt",
+        without_patch="iommu-vt-d-Keep-interrupt",
         incoming_only=True,
         breaks=frozenset({"remapping_on"}),
         # By a request that falls into the moment.
@@ -245,7 +245,7 @@ CONTROLS = (
         name="areas-patch-off",
         what="an incoming kernel without the patch that compares memory, not areas: one"
         " area mapped in two halves is restored and attached, but can never be finished",
-        without_patch="0031-iommufd-Compare-memory",
+        without_patch="iommufd-Compare-memory",
         incoming_only=True,
         breaks=frozenset({"session_finished"}),
         may_break=WITHOUT_DEVICE,
@@ -257,7 +257,7 @@ CONTROLS = (
         name="files-patch-off",
         what="an incoming kernel without the patch that refuses to restore a HWPT with"
         " memory of the process",
-        without_patch="0019-iommufd-Restore-no-HWPT",
+        without_patch="iommufd-Restore-no-HWPT",
         incoming_only=True,
         breaks=frozenset({"incoming_rules", "device_retrieved"}),
         may_break=WITHOUT_DEVICE,
