@@ -42,6 +42,12 @@ def words_of(swept: Sweep, call: str) -> list[str]:
     [
         ("folios-stay-pinned.patch", "preserve_fd", "+8 pins"),
         ("file-stays-frozen.patch", "preserve_fd", "resize: EPERM"),
+        (
+            "folios-stay-registered.patch",
+            "preserve_fd",
+            "pages registered with KHO left by the call that failed",
+        ),
+        ("others-given-up.patch", "preserve_second", "other: EBADE"),
         ("session-freed-twice.patch", "create_session", "KASAN: "),
     ],
 )

@@ -34,7 +34,7 @@ from common.suites.sweep.run import SWEEP_CONFIG, Ended, checked_point, read_fol
 from common.suites.sweep.table import table, uncut, violations
 from tests.recorded_trial import RECORDED
 
-COUNTERS = "fds=0 pins=0 areas=0 shmem=0 committed=0 total=0 available=-4 taint=0"
+COUNTERS = "over= fds=0 pins=0 areas=0 shmem=0 committed=0 total=0 available=-4 taint=0"
 FAILED = (
     "[    1.0] FAULT_INJECTION: forcing a failure.",
     "[    1.0] name failslab, interval 1, probability 0, space 0, times 0",
@@ -129,6 +129,35 @@ def test_pages_that_stay_registered_with_kho_are_seen_by_the_host() -> None:
     )
     dialogue = said(REFERENCE, point("preserve_fd.slab.1", CUT), END)
     assert words_of(dialogue, kho=kho) == ["+8 pages registered with KHO"]
+
+
+LEFT = COUNTERS.replace("over=", "over=fds:0,pins:0,areas:0,total:0")
+
+
+def test_a_call_that_failed_has_changed_nothing_though_it_succeeds_when_made_again() -> None:
+    assert words_of(said(REFERENCE, point("preserve_fd.slab.1", CUT, LEFT), END)) == []
+    pinned = point("preserve_fd.slab.1", CUT, LEFT.replace("pins:0", "pins:8"))
+    assert words_of(said(REFERENCE, pinned, END)) == ["+8 pins left by the call that failed"]
+    name = "preserve_fd:slab:1"
+    kho = (("warm_up:0", 9), (f"{name}:armed", 9), (f"{name}:failed", 17), (name, 9))
+    dialogue = said(REFERENCE, point("preserve_fd.slab.1", CUT, LEFT), END)
+    left = "+8 pages registered with KHO left by the call that failed"
+    assert words_of(dialogue, kho=kho) == [left]
+    with pytest.raises(ValueError, match="preserve_fd:slab:1:failed was not counted before"):
+        words_of(dialogue, kho=kho[2:])
+
+
+def test_what_a_cut_session_is_in_the_next_kernel_is_held_against_one_that_was_not_cut() -> None:
+    whole = "ret=0 left=0 steps=retrieve_fd:0,content:0,retrieve_other:0,other_content:0,finish:0"
+    kept = (point("preserve_kept.slab.0", "ret=0 left=0 steps="), point("arrived.slab.0", whole))
+    for bad, words in (
+        (whole, []),
+        (whole.replace("content:0", "content:-5", 1), ["in the next kernel: content: EIO"]),
+    ):
+        dialogue = said(*kept, point("arrived.slab.1", bad), "# swept.preserve_kept.slab=0")
+        found = read_sweep([], dialogue).violations
+        assert [one.words for one in found] == words
+        assert all(one.point == "preserve_kept:slab:1" for one in found)
 
 
 def test_a_splat_belongs_to_the_point_whose_mark_came_before_it() -> None:
@@ -292,31 +321,34 @@ BAD = Sweep((Swept("preserve_fd", violations=(Violation("preserve_fd:slab:1", "+
 def test_a_recorded_sweep_of_stock_linux() -> None:
     found = read_folder(RUN)
     rows = [" ".join(line.split()) for line in table(found).splitlines()[2:]]
-    assert rows[1:3] == [
-        "preserve_fd 2 36 10 33 2 EFAULT, 13 ENOMEM - 1",
+    assert rows[1:4] == [
+        "preserve_fd 2 36 8 31 2 EFAULT, 13 ENOMEM - 1",
+        "preserve_second 2 15 7 10 2 EFAULT, 12 ENOMEM - 1",
         "close_preserved 0 2 0 2 - - -",
     ]
-    assert rows[5].endswith("2 EFAULT, 3 EINVAL, 2 ENOMEM, 1 ENOSPC 6 6")
+    assert rows[7].endswith("2 EFAULT, 3 EINVAL, 2 ENOMEM, 1 ENOSPC 6 6")
     told = list(violations(found, 1))
-    assert len(told) == 14
-    assert told[1] == (
+    assert len(told) == 27
+    assert told[3] == (
         "retrieve_session:copy:2 [fail_usercopy in luo_ucmd_respond.constprop.0"
-        " < luo_ioctl_retrieve_session < luo_ioctl]: EFAULT, and ENOENT when called again"
+        " < luo_ioctl_retrieve_session < luo_ioctl]: +92 KiB of MemTotal left by the call that"
+        " failed; EFAULT, and ENOENT when called again"
         "  (./kexec-stages sweep 1 --point retrieve_session:copy:2)"
     )
-    assert list(uncut(found))[-1] == "8 of 9 calls were cut at every point that they have"
+    assert list(uncut(found))[-1] == "10 of 11 calls were cut at every point that they have"
     assert found.unfinished is None
 
 
 def test_what_the_host_counted_is_held_against_what_the_kernel_says(tmp_path: Path) -> None:
-    """A recorded sweep whose second count is one page more, and stays so."""
+    """A recorded sweep whose count is one page more after a point, and stays so."""
     for file in RUN.glob("*.jsonl"):
         (tmp_path / file.name).write_bytes(file.read_bytes())
     counted = [json.loads(line) for line in (RUN / "kho.jsonl").read_text().splitlines()]
-    more = [[point, pages + (n >= 3)] for n, (point, pages) in enumerate(counted)]
+    first = [name for name, _ in counted].index("create_session:copy:1")
+    more = [[point, pages + (n >= first)] for n, (point, pages) in enumerate(counted)]
     (tmp_path / "kho.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
     (new,) = set(violations(read_folder(tmp_path), 1)) - set(violations(read_folder(RUN), 1))
-    assert f"{counted[3][0]} [" in new
+    assert "create_session:copy:1 [" in new
     assert "+1 pages registered with KHO" in new
 
 
@@ -331,7 +363,7 @@ def test_a_damaged_folder_is_the_harness_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("found", "ended", "status", "told"),
     [
-        (Sweep(tuple(map(Swept, CALLS))), Ended(Exit.PASS), Exit.PASS, "0 of 9 calls"),
+        (Sweep(tuple(map(Swept, CALLS))), Ended(Exit.PASS), Exit.PASS, "0 of 11 calls"),
         (Sweep(), Ended(Exit.PASS), Exit.HARNESS, "did not come to it"),
         (BAD, Ended(Exit.PASS), Exit.FAIL, "preserve_fd:slab:1: +8 pins"),
         (Sweep((Swept("finish", unexhausted=("page",)),)), Ended(Exit.PASS), Exit.HARNESS, "page"),

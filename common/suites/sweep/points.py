@@ -20,7 +20,18 @@ from common.record.dialogue import Line
 
 REBOOT = "reboot"
 """The only call that has no life in which nothing failed: it does not come back then."""
-OUTGOING_CALLS = ("create_session", "preserve_fd", "close_preserved", REBOOT)
+KEPT = "preserve_kept"
+"""PRESERVE_FD in a session that crosses the kexec."""
+ARRIVED = "arrived"
+"""Such a session in the incoming kernel, where nothing fails any more: no call of its own."""
+OUTGOING_CALLS = (
+    "create_session",
+    "preserve_fd",
+    "preserve_second",
+    "close_preserved",
+    KEPT,
+    REBOOT,
+)
 INCOMING_CALLS = (
     "retrieve_session",
     "retrieve_fd",
@@ -58,8 +69,11 @@ _EXACT = {
     "total": "KiB of MemTotal",
     "kho": "pages registered with KHO",
 }
+# A session that stays may take a page more of LUO's list of sessions.
+_NOT_EXACT = {KEPT: frozenset({"kho"})}
 # The host counts these, in the RAM of the kernel that was booted; the workload says the others.
 _BY_HOST = frozenset({"kho"})
+_BEFORE_CALL, _AFTER_FAILURE = ":armed", ":failed"
 _COUNTERS = (*_EXACT, "taint")
 _MARK = re.compile(r"sweep: (\w+:\w+:\d+|end)$")
 # mm/page_alloc.c:warn_alloc(): that memory is short is said with a stack, and is no splat.
@@ -92,6 +106,8 @@ class Point:
     """What each call after it gave, by name: 0 or -errno."""
     changes: Mapping[str, int]
     """By how much each counter is other than before the session was made; memory is in KiB."""
+    left_over: Mapping[str, int] = field(default_factory=dict)
+    """By how much a call that failed has changed each counter; empty where it may."""
 
     @property
     def name(self) -> str:
@@ -192,6 +208,7 @@ def read_sweep(
         if any(p.call == call for p in points) or f"{call}:any:1" in by_point
     )
     marks = [m[1] for line in console_lines if (m := _MARK.search(line.text))]
+    arrived = _arrived([p for p in points if p.call == ARRIVED], by_point)
     last = marks[-1] if marks else None
     unfinished = last if last and last not in ("end", *said) else None
     others = [
@@ -200,13 +217,16 @@ def read_sweep(
         if name not in said
         for complaint in of_point.complaint()
     ]
-    return Sweep(calls, (*leaks, *others), unfinished)
+    return Sweep(calls, (*arrived, *leaks, *others), unfinished)
 
 
 def judge_point(point: Point, reference: Point) -> list[str]:
     """What is not as it has to be after this point, in words; empty where all is."""
     faults = []
     failed, documented = _DOCUMENTED[point.kind]
+    for name, change in point.left_over.items():
+        if change:
+            faults.append(f"{change:+d} {_EXACT[name]} left by the call that failed")
     if point.ret and -point.ret not in documented | _OF_A_HANDLER.get(point.call, frozenset()):
         faults.append(f"{_errno(point.ret)}, where {failed}")
     again = point.steps.get("again")
@@ -217,6 +237,8 @@ def judge_point(point: Point, reference: Point) -> list[str]:
         if name != "again" and ret != reference.steps.get(name, 0):
             faults.append(f"{name}: {_errno(ret)}")
     for name, words in _EXACT.items():
+        if name in _NOT_EXACT.get(point.call, ()):
+            continue
         change = point.changes[name] - reference.changes[name]
         if change:
             faults.append(f"{change:+d} {words}")
@@ -265,13 +287,40 @@ def _swept(
     return Swept(call, tuple(cut), () if arrived else ("any",), tuple(violations), last.where)
 
 
+def _arrived(points: Sequence[Point], by_point: Mapping[str, _Said]) -> list[Violation]:
+    """What became of the sessions in which a PRESERVE_FD was cut, in the next kernel."""
+    references = {point.kind: point for point in points if point.n == 0}
+    found = []
+    for point in points:
+        faults = judge_point(point, references[point.kind])
+        if point.n == 0:
+            faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
+        faults += by_point.get(point.name, _Said()).complaint()
+        if faults:
+            cut = f"{KEPT}:{point.kind}:{point.n}"
+            found.append(Violation(cut, f"in the next kernel: {'; '.join(faults)}"))
+    return found
+
+
 def _registered(kho: Sequence[tuple[str, int]]) -> dict[str, int]:
-    """By how many pages each point changed what is registered; sessions lie before a reboot."""
-    return {
+    """By how many pages each point changed what is registered, and each call that failed.
+
+    Sessions lie before a reboot. Raises ValueError for a call that was not counted before.
+    """
+    ends = [one for one in kho if not one[0].endswith((_BEFORE_CALL, _AFTER_FAILURE))]
+    found = {
         point: pages - before
-        for (last, before), (point, pages) in pairwise(kho)
+        for (last, before), (point, pages) in pairwise(ends)
         if point.startswith(REBOOT) == last.startswith(REBOOT)
     }
+    during = dict(kho)
+    for point, pages in kho:
+        if point.endswith(_AFTER_FAILURE):
+            armed = during.get(point.removesuffix(_AFTER_FAILURE) + _BEFORE_CALL)
+            if armed is None:
+                raise ValueError(f"{point} was not counted before the call")
+            found[point] = pages - armed
+    return found
 
 
 def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
@@ -282,6 +331,10 @@ def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
         steps = dict(step.split(":") for step in words["steps"].split(",") if step)
         changes = {name: int(words[name]) for name in _COUNTERS if name not in _BY_HOST}
         changes["kho"] = registered.get(f"{call}:{kind}:{n}", 0)
+        over = dict(change.split(":") for change in words["over"].split(",") if change)
+        left_over = {name: int(change) for name, change in over.items() if name in _EXACT}
+        if over:
+            left_over["kho"] = registered.get(f"{call}:{kind}:{n}{_AFTER_FAILURE}", 0)
         return Point(
             call=call,
             kind=kind,
@@ -290,6 +343,7 @@ def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
             injected=int(words["left"]) == 0 and int(n) > 0,
             steps={name: int(ret) for name, ret in steps.items()},
             changes=changes,
+            left_over=left_over,
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"{key}={text[:200]} is not a point: {error}") from None

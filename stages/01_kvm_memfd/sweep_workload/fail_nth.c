@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #include "fail_nth.h"
@@ -30,12 +31,63 @@ static void set(const char *path, const char *value)
 	close(fd);
 }
 
+/* Functions of mm/slub.c through which each page for objects is taken. */
+static bool takes_slab_pages(const char *name)
+{
+	return !strcmp(name, "new_slab") || !strcmp(name, "allocate_slab");
+}
+
+/* From the first of them up to what comes after the last; they are neighbours. */
+static void find_slab_pages(unsigned long long *start, unsigned long long *end)
+{
+	FILE *symbols = fopen("/proc/kallsyms", "re");
+	unsigned long long address, last = 0;
+	char line[256], name[128];
+
+	must_be(symbols, "/proc/kallsyms cannot be read");
+	*start = *end = ~0ull;
+	for (int pass = 0; pass < 2; pass++) {
+		rewind(symbols);
+		while (fgets(line, sizeof(line), symbols)) {
+			if (sscanf(line, "%llx %*c %127s", &address, name) != 2)
+				continue;
+			if (!pass && takes_slab_pages(name)) {
+				*start = address < *start ? address : *start;
+				last = address > last ? address : last;
+			}
+			if (pass && address > last && address < *end)
+				*end = address;
+		}
+	}
+	fclose(symbols);
+	must_be(last, "this kernel has neither new_slab() nor allocate_slab()");
+}
+
+/*
+ * Whether the slab needs a page is chance, and one that it cannot have is an
+ * object that cannot be had, which is a kind of its own. Without these the pages
+ * of a call are the same ones each time.
+ */
+static void leave_slab_pages_out(void)
+{
+	unsigned long long start, end;
+	char text[32];
+
+	find_slab_pages(&start, &end);
+	snprintf(text, sizeof(text), "0x%llx", start);
+	set(DEBUGFS "fail_page_alloc/reject-start", text);
+	snprintf(text, sizeof(text), "0x%llx", end);
+	set(DEBUGFS "fail_page_alloc/reject-end", text);
+	set(DEBUGFS "fail_page_alloc/stacktrace-depth", "32");
+}
+
 /*
  * Allocations that may wait fail as well, and the console shows the stack of
  * each failure: what was cut is told by it.
  */
 void fail_nth_open(void)
 {
+	leave_slab_pages_out();
 	set(DEBUGFS "failslab/ignore-gfp-wait", "N");
 	set(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
 	set(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");
@@ -45,11 +97,7 @@ void fail_nth_open(void)
 	fail_fd = must(sys(open("/proc/thread-self/fail-nth", O_RDWR | O_CLOEXEC)));
 }
 
-/*
- * Copies are the same ones each time, and so are objects of the slab. When the
- * slab itself needs a page is chance: one count for all would now and then
- * leave something out.
- */
+/* Counted separately, so that the numbers of one kind do not depend on another. */
 void fail_nth_kind(enum fail_kind kind)
 {
 	bool slab = kind == FAIL_SLAB || kind == FAIL_ANY;

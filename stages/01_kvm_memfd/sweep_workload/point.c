@@ -50,11 +50,51 @@ void point_begin(struct point *point, const char *call, enum fail_kind kind, uns
 	point->fds = taken_fds();
 }
 
-/* Ends what fail_nth_arm() began, and is @ret. */
-int point_cut(struct point *point, int ret)
+/* The host counts what is registered with KHO, of the kernel that was booted. */
+static void let_host_count(const struct point *point, const char *when)
+{
+	char name[64];
+
+	if (param_side() != SIDE_OUTGOING)
+		return;
+	snprintf(name, sizeof(name), "kho-%s-%s-%u%s", point->call, point->kind, point->n, when);
+	await(name);
+}
+
+/* From here on what the call asks for is counted, and the N-th of it fails. */
+void point_arm(struct point *point)
+{
+	let_host_count(point, "-armed");
+	ledger_read(&point->armed);
+	point->armed_fds = taken_fds();
+	fail_nth_arm(point->n);
+}
+
+/* Ends what point_arm() began, and is @ret. A failure may have changed anything. */
+int point_cut_for_good(struct point *point, int ret)
 {
 	point->left = fail_nth_disarm();
 	point->ret = ret < 0 ? ret : 0;
+	return ret;
+}
+
+/*
+ * The same of a call that can be made again: one that failed has changed nothing,
+ * but for holes of the file, which have got pages (memfd_pin_folios()).
+ */
+int point_cut(struct point *point, int ret)
+{
+	const struct ledger_counters *armed = &point->armed;
+	struct ledger_counters now;
+
+	if (point_cut_for_good(point, ret) >= 0)
+		return ret;
+	ledger_read(&now);
+	snprintf(point->left_over, sizeof(point->left_over),
+		 "fds:%d,pins:%lld,areas:%lld,total:%lld",
+		 (int)(taken_fds() - point->armed_fds), now.pins - armed->pins,
+		 now.areas - armed->areas, (long long)(now.total - armed->total));
+	let_host_count(point, "-failed");
 	return ret;
 }
 
@@ -75,11 +115,12 @@ void point_say(const struct point *point)
 
 	ledger_read(&now);
 	snprintf(key, sizeof(key), "point.%s.%s.%u", point->call, point->kind, point->n);
-	fact(key, "ret=%d left=%u steps=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
+	fact(key, "ret=%d left=%u steps=%s over=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
 	     " total=%lld available=%lld taint=%llu", point->ret, point->left, point->steps,
-	     (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
+	     point->left_over, (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
 	     (long long)(now.shmem - before->shmem),
 	     (long long)(now.committed - before->committed),
 	     (long long)(now.total - before->total),
 	     (long long)(now.available - before->available), now.taint & ~before->taint);
+	let_host_count(point, "");
 }

@@ -16,15 +16,20 @@
  * @steps: name:result of each call after it
  * @before: the counters before the call's session and file were made
  * @fds: open descriptors at that time
+ * @armed: the counters before the call itself
+ * @armed_fds: open descriptors at that time
+ * @left_over: what a call that failed has changed all the same; empty where it
+ *             succeeded, or where a failure is final
  */
 struct point {
 	const char *call, *kind;
 	unsigned int n;
 	int ret;
 	unsigned int left;
-	char steps[256];
-	struct ledger_counters before;
-	unsigned int fds;
+	char steps[320];
+	struct ledger_counters before, armed;
+	unsigned int fds, armed_fds;
+	char left_over[128];
 };
 
 /**
@@ -41,10 +46,13 @@ extern const struct call outgoing_calls[];
 extern const struct call incoming_calls[];
 
 void point_begin(struct point *point, const char *call, enum fail_kind kind, unsigned int n);
+void point_arm(struct point *point);
 int point_cut(struct point *point, int ret);
+int point_cut_for_good(struct point *point, int ret);
 void point_step(struct point *point, const char *name, int ret);
 void point_say(const struct point *point);
 void point_mark(const char *text);
 void preserve_for_incoming(int luo_fd, const char *call, enum fail_kind kind, unsigned int n);
+int take_kept(struct point *point, int luo_fd);
 
 #endif

@@ -51,17 +51,6 @@ static bool left_out(const char *call, enum fail_kind kind)
 				 strcmp(fail_kind_names[kind], chosen()->kind));
 }
 
-/* What is registered with KHO, in the RAM of the kernel that was booted. */
-static void let_host_count(const struct point *point)
-{
-	char name[64];
-
-	if (param_side() != SIDE_OUTGOING)
-		return;
-	snprintf(name, sizeof(name), "kho-%s-%s-%u", point->call, point->kind, point->n);
-	await(name);
-}
-
 static struct point try_point(const struct call *call, enum fail_kind kind, unsigned int n,
 			      int luo_fd)
 {
@@ -70,7 +59,6 @@ static struct point try_point(const struct call *call, enum fail_kind kind, unsi
 	point_begin(&point, call->name, kind, n);
 	call->live(&point, luo_fd);
 	point_say(&point);
-	let_host_count(&point);
 	return point;
 }
 
@@ -131,7 +119,7 @@ static void warm_up(void)
 	fail_nth_open();
 	point_begin(&point, "warm_up", FAIL_ANY, 0);
 	point_begin(&point, "warm_up", FAIL_ANY, 0);
-	let_host_count(&point);
+	point_say(&point);
 }
 
 static int close_session(int session)
@@ -154,12 +142,11 @@ static int leave(int luo_fd)
 	print_last_facts();
 	do {
 		point_begin(&point, REBOOT, FAIL_ANY, n++);
+		point_arm(&point);
 		dialogue_drain();
-		fail_nth_arm(point.n);
 		point_cut(&point, kexec_start());
 		point_step(&point, "create", close_session(luo_create_session(luo_fd, REBOOT)));
 		point_say(&point);
-		let_host_count(&point);
 	} while (!point.left);
 	return point.ret;
 }
@@ -177,11 +164,26 @@ static int before_kexec(void)
 	return leave(luo_fd);
 }
 
+/* Of the sessions that the outgoing kernel's sweep has left; nothing fails here. */
+static void look_at_kept(enum fail_kind kind, int luo_fd)
+{
+	struct point point;
+
+	for (unsigned int n = 0;; n = chosen()->one ? chosen()->n : n + 1) {
+		point_begin(&point, "arrived", kind, n);
+		if (take_kept(&point, luo_fd) == -ENOENT)
+			break;
+		point_say(&point);
+	}
+}
+
 static int after_kexec(void)
 {
 	int luo_fd = luo_must_open();
 
 	warm_up();
+	for (enum fail_kind kind = 0; kind < ARRAY_SIZE(sessions); kind++)
+		look_at_kept(kind, luo_fd);
 	sweep(incoming_calls, luo_fd);
 	return 0;
 }
