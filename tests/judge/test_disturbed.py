@@ -634,3 +634,30 @@ def test_a_guests_clock_is_off_by_no_more_than_its_cpus_waited(
     verdict = judge_trial(trial_1(edit), STAGE_1)
     found = next(a.outcome for a in verdict.answers if a.check == "guest_clock")
     assert found.status == status, found.seen
+
+
+@pytest.mark.parametrize(
+    ("fact", "ms", "away", "check", "status"),
+    [
+        # Who speaks with the machine does not run the guest.
+        ("next_gap_tsc", 1200, {"harness": (-3000, -500)}, "guest_never_still", "FAIL"),
+        ("next_gap_tsc", 1200, {"qemu": (-1000, -500)}, "guest_never_still", "FAIL"),
+        ("next_gap_tsc", 1200, {"qemu": (-2000, -500)}, "guest_never_still", "DISTURBED"),
+        # Two seconds are missing of the gap: more than one second's absence explains.
+        ("gap_tsc", 40, {"harness": (-500, -200)}, "guest_gap", "FAIL"),
+        ("gap_tsc", 40, {"harness": (-3000, -500)}, "guest_gap", "DISTURBED"),
+        ("gap_tsc", 9000, {"harness": (-1000, -500)}, "guest_gap", "FAIL"),
+    ],
+)
+def test_a_gap_that_nobody_elses_absence_explains_is_the_machines(
+    trial_1: Loader, fact: str, ms: int, away: dict[str, tuple[int, int]], check: str, status: str
+) -> None:
+    def gap(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        khz = int(re.findall(r"# tsc\.khz=(\d+)", path.read_text())[-1])
+        text = re.sub(rf"(# guest\.0\.resume\.{fact}=)\d+", rf"\g<1>{ms * khz}", path.read_text())
+        path.write_text(text)
+
+    verdict = judge_trial(trial_1(edited(gap, **away)), STAGE_1)
+    found = next(a.outcome for a in verdict.answers if a.check == check)
+    assert found.status == status, found.seen

@@ -14,7 +14,7 @@ from common.record.evidence import Trial
 from kvm_memfd.checks import CLAIMS
 
 _HOUR_MS = 3_600_000
-_HELD_MS = 700
+_HELD_MS = 1200
 
 LIVE = frozenset(check.name for check in checks.LIVE_UPDATE.checks)
 ALL = frozenset(check.name for claim in CLAIMS for check in claim.checks)
@@ -343,7 +343,7 @@ CONTROLS = (
     ),
     Control(
         name="vcpu-held",
-        what="the restored guest is stopped for 0.7 s once more",
+        what="the restored guest is stopped for 1.2 s once more",
         breaks=frozenset({"guest_never_still"}),
         reason=reason(_held, timed=True),
     ),

@@ -21,7 +21,7 @@
 
 #define SESSION "kexec-stages"
 
-#define HOLD_US 700000
+#define HOLD_US 1200000
 
 enum {
 	TOKEN_RAM = 1,
