@@ -15,6 +15,7 @@ from common.stage.loading import stage_folders
 from common.stage.series_folder import series_patches
 
 OURS = CHECKOUT / "kernel" / "series"
+_FIXES = "01_liveupdate_fixes"
 
 
 @dataclass(frozen=True)
@@ -110,7 +111,7 @@ def _folders(stage: Stage) -> tuple[Path, ...]:
 def _ours(number: int) -> tuple[Path, ...]:
     """The folders of our series that the stage of that number needs.
 
-    Stage 1 shows what stock Linux does: the fixes in 01_* are for those after it.
+    Stage 1 shows what stock Linux does: the fixes are for those after it.
     """
-    numbers = range(1, number + 1) if number > 1 else ()
-    return tuple(folder for n in numbers for folder in sorted(OURS.glob(f"{n:02}_*")))
+    found = [folder for n in range(1, number + 1) for folder in sorted(OURS.glob(f"{n:02}_*"))]
+    return tuple(folder for folder in found if number > 1 or folder.name != _FIXES)

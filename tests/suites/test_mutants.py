@@ -14,6 +14,7 @@ from common.cli.parser import main
 from common.errors import HarnessError, UsageError
 from common.judge.verdict import judge
 from common.record.evidence import Run, Trial
+from common.stage import series
 from common.stage.loading import load_stage
 from common.stage.series import patches_of
 from common.suites.mutants import (
@@ -69,12 +70,17 @@ def test_a_mutant_applies(name: str, tmp_path: Path) -> None:
     assert "linux/" not in "".join(re.findall(r"^diff .*$", one.kernel_diff, re.M))
 
 
-def test_the_kernels_part_is_the_last_patch_of_the_series(tmp_path: Path) -> None:
-    (one,) = mutants(("frames-flushed-late",))
+@pytest.mark.parametrize("number", [1, 2, 3])
+def test_the_kernels_part_is_the_last_patch_of_the_series(
+    number: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In stage 1, too, which has no series of its own."""
+    one = next(m for m in mutants() if m.stage == number and m.kernel_diff)
+    before = [patch.name for patch in patches_of(load_stage(number))]
     apply_mutant(one, tmp_path / "copy")
-    series = sorted((tmp_path / "copy" / "kernel" / "series").glob("02_*/[0-9]*.patch"))
-    assert series[-1].name == "0001-frames-flushed-late.patch"
-    assert series[-2].name == patches_of(load_stage(2))[-1].name
+    monkeypatch.setattr(series, "OURS", tmp_path / "copy" / "kernel" / "series")
+    after = [patch.name for patch in patches_of(load_stage(number))]
+    assert after == [*before, f"0001-{one.name}.patch"]
 
 
 def test_each_claim_that_can_be_faked_has_its_mutant() -> None:
