@@ -31,6 +31,7 @@ SIMPLE = UpstreamTest("liveupdate", "luo_kexec_simple", "TEST PASSED")
 
 Results = Mapping[str, UpstreamResult]
 """By the name of the program."""
+Simple = Callable[[Path, str, str], tuple[UpstreamResult, list[str]]]
 
 
 @pytest.fixture(scope="module")
@@ -86,9 +87,7 @@ def test_what_passed_before_passes_with_the_fixes(stock: Results, fixed: Results
 
 
 @pytest.fixture
-def simple(
-    hypervisor: Hypervisor, tmp_path: Path
-) -> Callable[[Path, str, str], tuple[UpstreamResult, list[str]]]:
+def simple(hypervisor: Hypervisor, tmp_path: Path) -> Simple:
     """luo_kexec_simple on kernels with a series: (result, the console).
 
     The outgoing kernel's Kconfig has one line more, the incoming one's command line a word.
@@ -97,18 +96,20 @@ def simple(
     def run(series: Path, option: str, word: str) -> tuple[UpstreamResult, list[str]]:
         progress, patches = BuildProgress(), series_patches(series)
         source = source_of(KernelChoice().outgoing, progress)
-        more = tmp_path / "more.config"
+        folder = tmp_path / series.name
+        folder.mkdir()
+        more = folder / "more.config"
         more.write_text(f"{option}\n")
         patched = prepare(source, patches, progress)
         with patched.lock:
-            asked = fragment("liveupdate", patched.path, tmp_path)
+            asked = fragment("liveupdate", patched.path, folder)
             out, into = (
                 suite_kernel("liveupdate", source, side, patches, (asked, *config), progress)
                 for side, config in (("out", (more,)), ("in", ()))
             )
-            tree = with_word(patched.path, word, tmp_path / "tree")
-            result = run_test(SIMPLE, tree, (out, into), hypervisor, probe(), tmp_path)
-        console = read_stamped(tmp_path / SIMPLE.name / "console.jsonl")
+            tree = with_word(patched.path, word, folder / "tree")
+            result = run_test(SIMPLE, tree, (out, into), hypervisor, probe(), folder)
+        console = read_stamped(folder / SIMPLE.name / "console.jsonl")
         return result, [line.text for line in console]
 
     return run
@@ -128,30 +129,22 @@ def with_word(tree: Path, word: str, target: Path) -> Path:
 
 
 def test_a_kernel_with_live_update_off_says_so_instead_of_losing_what_arrived(
-    simple: Callable[[Path, str, str], tuple[UpstreamResult, list[str]]],
-    without: Path,
-    tmp_path: Path,
+    simple: Simple, without: Path
 ) -> None:
     before, said = simple(without, "", "liveupdate=off")
     assert (before.status, "Failed to open /dev/liveupdate" in before.why) == ("SKIP", True)
     assert not any("preserved" in line for line in said if "STAGE 1" not in line)
-    shutil.rmtree(tmp_path / "tree")
-    shutil.rmtree(tmp_path / SIMPLE.name)
     after, said = simple(FIXES, "", "liveupdate=off")
     assert (after.status, "live update is disabled" in after.why) == ("CRASHED", True), after
     assert any("boot with kho=on liveupdate=on" in line for line in said)
 
 
 def test_an_flb_that_only_the_new_kernel_knows_is_not_counted_down(
-    simple: Callable[[Path, str, str], tuple[UpstreamResult, list[str]]],
-    without: Path,
-    tmp_path: Path,
+    simple: Simple, without: Path
 ) -> None:
     unknown = "# CONFIG_LIVEUPDATE_TEST is not set"
     _, said = simple(without, unknown, "")
     assert any("refcount_t: underflow" in line for line in said)
-    shutil.rmtree(tmp_path / "tree")
-    shutil.rmtree(tmp_path / SIMPLE.name)
     after, said = simple(FIXES, unknown, "")
     assert after.status == "PASS", after
     assert not any("refcount_t: underflow" in line for line in said)
