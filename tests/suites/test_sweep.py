@@ -149,15 +149,27 @@ def test_a_call_that_failed_has_changed_nothing_though_it_succeeds_when_made_aga
 
 def test_what_a_cut_session_is_in_the_next_kernel_is_held_against_one_that_was_not_cut() -> None:
     whole = "ret=0 left=0 steps=retrieve_fd:0,content:0,retrieve_other:0,other_content:0,finish:0"
-    kept = (point("preserve_kept.slab.0", "ret=0 left=0 steps="), point("arrived.slab.0", whole))
-    for bad, words in (
-        (whole, []),
-        (whole.replace("content:0", "content:-5", 1), ["in the next kernel: content: EIO"]),
+    cut = "ret=-12 left=0 steps=again:0"
+    kept = (
+        point("preserve_kept.slab.0", "ret=0 left=0 steps=again:0"),
+        point("preserve_kept.slab.1", cut),
+        "# side=incoming",
+        point("arrived.slab.0", whole),
+    )
+    for arrived, words in (
+        ([point("arrived.slab.1", whole)], []),
+        (
+            [point("arrived.slab.1", whole.replace("content:0", "content:-5", 1))],
+            ["in the next kernel: content: EIO"],
+        ),
+        ([], ["in the next kernel: the session has not arrived"]),
     ):
-        dialogue = said(*kept, point("arrived.slab.1", bad), "# swept.preserve_kept.slab=0")
-        found = read_sweep([], dialogue).violations
+        found = read_sweep([], said(*kept, *arrived)).violations
         assert [one.words for one in found] == words
         assert all(one.point == "preserve_kept:slab:1" for one in found)
+    assert read_sweep([], said(*kept[:2])).violations == ()
+    with pytest.raises(ValueError, match="no arrived:slab:0 to compare"):
+        read_sweep([], said(*kept[:3], point("arrived.slab.1", whole)))
 
 
 def test_a_splat_belongs_to_the_point_whose_mark_came_before_it() -> None:

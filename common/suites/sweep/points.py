@@ -208,7 +208,7 @@ def read_sweep(
         if any(p.call == call for p in points) or f"{call}:any:1" in by_point
     )
     marks = [m[1] for line in console_lines if (m := _MARK.search(line.text))]
-    arrived = _arrived([p for p in points if p.call == ARRIVED], by_point)
+    arrived = _arrived(points, by_point)
     last = marks[-1] if marks else None
     unfinished = last if last and last not in ("end", *said) else None
     others = [
@@ -288,17 +288,28 @@ def _swept(
 
 
 def _arrived(points: Sequence[Point], by_point: Mapping[str, _Said]) -> list[Violation]:
-    """What became of the sessions in which a PRESERVE_FD was cut, in the next kernel."""
-    references = {point.kind: point for point in points if point.n == 0}
+    """What became of the sessions in which a PRESERVE_FD was cut, in the next kernel.
+
+    Raises ValueError for a kind of which no life is there in which nothing failed.
+    """
+    came = {(point.kind, point.n): point for point in points if point.call == ARRIVED}
+    # They are looked at before anything else there.
+    if not came and not any(point.call in INCOMING_CALLS for point in points):
+        return []
     found = []
-    for point in points:
-        faults = judge_point(point, references[point.kind])
-        if point.n == 0:
-            faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
-        faults += by_point.get(point.name, _Said()).complaint()
+    for kept in (point for point in points if point.call == KEPT):
+        point, reference = came.get((kept.kind, kept.n)), came.get((kept.kind, 0))
+        if point is None:
+            faults = ["the session has not arrived"]
+        elif reference is None:
+            raise ValueError(f"no {ARRIVED}:{kept.kind}:0 to compare the others with")
+        else:
+            faults = judge_point(point, reference)
+            if point.n == 0:
+                faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
+            faults += by_point.get(point.name, _Said()).complaint()
         if faults:
-            cut = f"{KEPT}:{point.kind}:{point.n}"
-            found.append(Violation(cut, f"in the next kernel: {'; '.join(faults)}"))
+            found.append(Violation(kept.name, f"in the next kernel: {'; '.join(faults)}"))
     return found
 
 
