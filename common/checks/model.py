@@ -55,6 +55,9 @@ class Check:
     long, a failure shows nothing."""
     but: Callable[[Trial], bool] = _never
     """For a check that is `timed`: failures that no busy host explains, such as a wrong errno."""
+    barely: Callable[[Trial], bool] = _never
+    """True where it holds only because of what is excused to the host. That a control is not
+    noticed then says nothing."""
 
 
 @dataclass(frozen=True)

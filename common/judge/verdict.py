@@ -407,9 +407,13 @@ def _control_status(
     early = ended is not None and ended.outcome.status == "FAIL" and not kept
     if ended and early and spared is not None and ended.check not in spared:
         return "WRONG REASON", in_order(trial, _sentence(ended))  # nothing could be noticed
+    checks = {check.name: check for check in stage.checks}
     for name in sorted(control.breaks):
-        if by_name[name].outcome.status == "PASS":
-            return "PASSED", f"{name} did not notice"
+        if by_name[name].outcome.status != "PASS":
+            continue
+        if checks[name].barely(trial):
+            return "DISTURBED", f"but for the host it had failed: {_sentence(by_name[name])}"
+        return "PASSED", f"{name} did not notice"
     required = {control.reason.name, *(check.name for check in control.holds)}
     if spared is not None:
         required |= {check.name for check in stage.checks} - spared
