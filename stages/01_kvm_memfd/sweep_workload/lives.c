@@ -86,14 +86,15 @@ static int is_preserved(int file)
 	return resize(file) == -EPERM ? 0 : -EBADE;
 }
 
-static int preserve_again(struct point *point, int session, int file, int ret)
+/* Cuts PRESERVE_FD; where it failed it is made again. */
+static void cut_preserve(struct point *point, int session, int file)
 {
-	if (ret >= 0)
-		return ret;
-	point_step(point, "resize", resize(file));
-	ret = luo_preserve_fd(session, file, TOKEN);
-	point_step(point, "again", ret);
-	return ret;
+	point_arm(point);
+	if (point_cut(point, luo_preserve_fd(session, file, TOKEN)) < 0) {
+		point_step(point, "resize", resize(file));
+		point_step(point, "again", luo_preserve_fd(session, file, TOKEN));
+	}
+	point_step(point, "preserved", is_preserved(file));
 }
 
 static void end_file(struct point *point, int file, u64 token)
@@ -109,10 +110,7 @@ static void preserve_fd(struct point *point, int luo_fd)
 {
 	int session = must(luo_create_session(luo_fd, "sweep")), file = make_file(TOKEN);
 
-	point_arm(point);
-	preserve_again(point, session, file,
-		       point_cut(point, luo_preserve_fd(session, file, TOKEN)));
-	point_step(point, "preserved", is_preserved(file));
+	cut_preserve(point, session, file);
 	close(session);
 	end_file(point, file, TOKEN);
 }
@@ -123,10 +121,7 @@ static void preserve_second(struct point *point, int luo_fd)
 	int other = make_file(OTHER_TOKEN);
 
 	must(luo_preserve_fd(session, other, OTHER_TOKEN));
-	point_arm(point);
-	preserve_again(point, session, file,
-		       point_cut(point, luo_preserve_fd(session, file, TOKEN)));
-	point_step(point, "preserved", is_preserved(file));
+	cut_preserve(point, session, file);
 	point_step(point, "other", is_preserved(other));
 	close(session);
 	end_file(point, file, TOKEN);
@@ -178,10 +173,7 @@ static void preserve_kept(struct point *point, int luo_fd)
 
 	session_name(name, sizeof(name), KEPT, point->kind, point->n);
 	session = must(luo_create_session(luo_fd, name));
-	point_arm(point);
-	preserve_again(point, session, file,
-		       point_cut(point, luo_preserve_fd(session, file, TOKEN)));
-	point_step(point, "preserved", is_preserved(file));
+	cut_preserve(point, session, file);
 	point_step(point, "other", luo_preserve_fd(session, other, OTHER_TOKEN));
 	close(file);
 	close(other);
