@@ -15,10 +15,12 @@ import pytest
 from common.cli import sweep as verb
 from common.cli.parser import main
 from common.errors import Exit, HarnessError, UsageError
+from common.machine.ram import MachineRam
 from common.suites.damage import layouts, run
 from common.suites.damage.layouts import Record
-from common.suites.damage.lives import TooLate
+from common.suites.damage.lives import TooLate, change_ram
 from common.suites.damage.points import (
+    Change,
     Point,
     checked_name,
     point_named,
@@ -55,6 +57,12 @@ def block(ram: Ram, *, count: int = 3) -> tuple[Record, ...]:
 
 def names(found: list[Point]) -> list[str]:
     return [point.name for point in found]
+
+
+def test_a_damage_is_done_to_the_bytes_that_it_was_made_for() -> None:
+    ram = cast(MachineRam, Ram())
+    with pytest.raises(HarnessError, match=r"control\.guest\.byte: 65 stands at 0x64, where 00"):
+        change_ram(ram, Point("control.guest.byte", (Change(100, b"\0", b"\1"),)))
 
 
 def changed(ram: Ram, point: Point) -> Ram:

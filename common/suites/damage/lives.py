@@ -113,13 +113,15 @@ class Standing:
         return DeviceWitness(self.ram, self._machine.spec.devices, nonce, theirs)
 
     def live(self, point: Point, folder: Path) -> None:
-        """One life with that damage; its record is left in `folder`, which is new."""
+        """One life with that damage; its record is left in `folder`, which is new.
+
+        Raises HarnessError where RAM does not hold what the damage is to change.
+        """
         folder.mkdir(parents=True)
         machine = self._machine
         self._snapshot.set_back()
         begun, marks = time.monotonic_ns(), self._lengths()
-        for change in point.changes:
-            self.ram.write(change.address, change.after)
+        change_ram(self.ram, point)
         looks = _Looks(self.ram, self.handover.memfds, self._own, self._device)
         watch = _Watch(self._bench, machine, self.ram, folder)
         machine.watch = watch
@@ -359,6 +361,18 @@ def _key(memfd: Memfd) -> str:
 
 def _token() -> str:
     return secrets.token_hex(4)
+
+
+def change_ram(ram: MachineRam, point: Point) -> None:
+    """Write the damage. Raises HarnessError where it was made for other bytes than stand there."""
+    for change in point.changes:
+        there = ram.read(change.address, len(change.before))
+        if there != change.before:
+            raise HarnessError(
+                f"{point.name}: {there.hex()} stands at {change.address:#x}, "
+                f"where {change.before.hex()} was to be changed"
+            )
+        ram.write(change.address, change.after)
 
 
 def guest_byte(handover: Handover, ram: MachineRam) -> Point:
