@@ -21,7 +21,7 @@ from common.suites.damage.lives import Bench
 from common.suites.damage.points import checked_name
 from common.suites.damage.run import Asked, checked_stage, judged, new_folder, run_points, stored
 from common.suites.damage.table import line, summary
-from common.suites.sweep.run import checked_point, run_sweep, sweep_choice
+from common.suites.sweep.run import calls_of, checked_point, run_sweep, sweep_choice
 from common.suites.sweep.table import table, uncut, violations
 
 INTERRUPTED = 128 + signal.SIGINT
@@ -35,7 +35,7 @@ def sweep(arguments: argparse.Namespace) -> int:
     if arguments.random or arguments.seed or arguments.resume or arguments.lane != "default":
         raise UsageError("--random, --seed, --resume and --lane go with --damage")
     stage = load_stage(arguments.stage)
-    point = checked_point(arguments.point) if arguments.point else None
+    point = checked_point(arguments.point, calls_of(stage)) if arguments.point else None
     stage, choice = sweep_choice(stage, chosen_kernels(arguments))
     begun = time.monotonic()
     with Hypervisor(arguments.connect) as hypervisor:

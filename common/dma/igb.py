@@ -8,11 +8,12 @@ above each, and two of them above both.
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
 _SLOTS = (2, 3)
+_Place = tuple[int, int, int]  # bus, slot, function
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,31 @@ def places(options: Mapping[str, str | int]) -> Places:
 
 def igb_devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     """The libvirt elements of both; the UDP ports are free ones of this moment."""
+    if options.get("switch") == 1:
+        buses = (3, 4)
+        return _tree(_switch(buses), [(bus, 0, 0) for bus in buses])
+    return _tree([_port(n, "pcie-root-port", 0, s) for n, s in _numbered()], [(1, 0, 0), (2, 0, 0)])
+
+
+def igb_pairs(*, ports: int, root_slots: Sequence[int]) -> tuple[ET.Element, ...]:
+    """The libvirt elements of many: two functions behind each port of a switch, on the buses from 3
+    on, and two in each of the root's slots."""
+    buses = range(3, 3 + ports)
+    slots = [*((bus, 0) for bus in buses), *((0, slot) for slot in root_slots)]
+    return _tree(_switch(buses), [(bus, slot, n) for bus, slot in slots for n in (0, 1)])
+
+
+def _tree(bridges: Iterable[ET.Element], places: Sequence[_Place]) -> tuple[ET.Element, ...]:
     root = ET.Element("controller", type="pci", index="0", model="pcie-root")
-    switch = options.get("switch") == 1
-    bridges = _switch() if switch else [_port(n, "pcie-root-port", 0, s) for n, s in _numbered()]
-    buses = (3, 4) if switch else (1, 2)
-    ports = iter(_free_ports(2 * len(buses)))
+    ports = iter(_free_ports(2 * len(places)))
     devices = [
-        _igb(number, bus, device_port=next(ports), sender_port=next(ports))
-        for number, bus in enumerate(buses, start=1)
+        _igb(number, place, device_port=next(ports), sender_port=next(ports))
+        for number, place in enumerate(places, start=1)
     ]
+    for (bus, slot, function), device in zip(places, devices, strict=True):
+        if not function and (bus, slot, 1) in places:
+            for address in device.iter("address"):
+                address.set("multifunction", "on")
     return (root, *bridges, *devices)
 
 
@@ -77,12 +94,12 @@ def _numbered() -> Iterable[tuple[int, int]]:
     return enumerate(_SLOTS, start=1)
 
 
-def _switch() -> list[ET.Element]:
-    """A root port, the switch's port to it, and one to each device."""
+def _switch(buses: Iterable[int]) -> list[ET.Element]:
+    """A root port, the switch's port to it, and one to each of the buses, which begin with 3."""
     upstream = ET.Element("controller", type="pci", index="2", model="pcie-switch-upstream-port")
     ET.SubElement(upstream, "model", name="x3130-upstream")
     _address(upstream, bus=1, slot=0)
-    downstream = [_port(index, "pcie-switch-downstream-port", 2, index - 3) for index in (3, 4)]
+    downstream = [_port(bus, "pcie-switch-downstream-port", 2, bus - 3) for bus in buses]
     return [_port(1, "pcie-root-port", 0, _SLOTS[0]), upstream, *downstream]
 
 
@@ -101,18 +118,19 @@ def _port(index: int, model: str, bus: int, slot: int) -> ET.Element:
     return port
 
 
-def _igb(number: int, bus: int, *, device_port: int, sender_port: int) -> ET.Element:
+def _igb(number: int, place: _Place, *, device_port: int, sender_port: int) -> ET.Element:
     interface = ET.Element("interface", type="udp")
     ET.SubElement(interface, "mac", address=f"52:54:00:00:00:{number:02x}")
     source = ET.SubElement(interface, "source", address="127.0.0.1", port=str(sender_port))
     ET.SubElement(source, "local", address="127.0.0.1", port=str(device_port))
     ET.SubElement(interface, "model", type="igb")
     ET.SubElement(interface, "rom", enabled="no")
-    _address(interface, bus=bus, slot=0)
+    bus, slot, function = place
+    _address(interface, bus=bus, slot=slot, function=function)
     return interface
 
 
-def _address(element: ET.Element, *, bus: int, slot: int) -> None:
+def _address(element: ET.Element, *, bus: int, slot: int, function: int = 0) -> None:
     ET.SubElement(
         element,
         "address",
@@ -120,5 +138,5 @@ def _address(element: ET.Element, *, bus: int, slot: int) -> None:
         domain="0x0000",
         bus=f"0x{bus:02x}",
         slot=f"0x{slot:02x}",
-        function="0x0",
+        function=hex(function),
     )

@@ -13,6 +13,7 @@ from common.arch.architecture import Architecture
 from common.arch.known import DEFAULT
 from common.checks.model import Check, Claim, Control
 from common.checks.promise import SUITE, Gap, Promise, gap_of
+from common.checks.swept import SweptCalls
 from common.errors import UsageError
 from common.machine.helper import HostHelperFactory, no_helper
 from common.paths import CHECKOUT
@@ -154,6 +155,8 @@ class Stage:
     """What its reports have beside those of every stage."""
     progress_messages: Mapping[str, str] = field(default_factory=dict)
     """What to tell when a fact comes by: fact (or "await NAME", "kexec") -> words with {}."""
+    swept_calls: SweptCalls | None = None
+    """What `sweep` makes fail; None where there is no such program."""
     config: RunConfig = field(default_factory=RunConfig)
     """What this run chose; all else is declared, or follows from that and this."""
 

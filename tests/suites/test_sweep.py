@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from common.checks.swept import KINDS, SweptCalls
 from common.cli import sweep as verb
 from common.cli.parser import build_parser, main
 from common.errors import Exit, HarnessError, UsageError
@@ -21,8 +22,6 @@ from common.stage.kernel_choice import KernelChoice, Origin
 from common.stage.loading import load_stage
 from common.stage.series import kernel_needs
 from common.suites.sweep.points import (
-    CALLS,
-    KINDS,
     Point,
     Sweep,
     Swept,
@@ -34,6 +33,15 @@ from common.suites.sweep.run import SWEEP_CONFIG, Ended, checked_point, read_fol
 from common.suites.sweep.table import table, uncut, violations
 from tests.recorded_trial import RECORDED
 
+
+def calls_of_stage(number: int) -> SweptCalls:
+    calls = load_stage(number).swept_calls
+    assert calls
+    return calls
+
+
+CALLS = calls_of_stage(1)
+NAMED = {call.name: call for call in CALLS.all}
 COUNTERS = "over= fds=0 pins=0 areas=0 shmem=0 committed=0 total=0 available=-4 taint=0"
 FAILED = (
     "[    1.0] FAULT_INJECTION: forcing a failure.",
@@ -70,11 +78,11 @@ END = point("preserve_fd.slab.2", "ret=0 left=1 steps=resize_at_end:0,content:0"
 def words_of(dialogue: list[Line], console: Sequence[str] = (), **more: object) -> list[str]:
     kho = more.get("kho", ())
     assert isinstance(kho, tuple)
-    return [one.words for one in read_sweep(lines(console), dialogue, kho).violations]
+    return [one.words for one in read_sweep(CALLS, lines(console), dialogue, kho).violations]
 
 
 def test_a_point_after_which_all_is_as_before_is_no_violation() -> None:
-    found = read_sweep([], said(REFERENCE, point("preserve_fd.slab.1", CUT), END))
+    found = read_sweep(CALLS, [], said(REFERENCE, point("preserve_fd.slab.1", CUT), END))
     assert found.violations == ()
     (swept,) = found.calls
     assert [one.name for one in swept.points] == [
@@ -117,7 +125,8 @@ def test_a_retrieve_that_failed_may_have_failed_for_good_and_no_other_call_may()
     changes["taint"] = 0
     for call, faults in (("retrieve_fd", []), ("finish", ["ENOMEM, and ENOMEM when called again"])):
         cut = Point(call, "slab", 1, -12, True, {"again": -12}, changes)
-        assert judge_point(cut, Point(call, "slab", 0, 0, False, {}, changes)) == faults
+        reference = Point(call, "slab", 0, 0, False, {}, changes)
+        assert judge_point(cut, reference, NAMED[call]) == faults
 
 
 def test_pages_that_stay_registered_with_kho_are_seen_by_the_host() -> None:
@@ -164,12 +173,12 @@ def test_what_a_cut_session_is_in_the_next_kernel_is_held_against_one_that_was_n
         ),
         ([], ["in the next kernel: the session has not arrived"]),
     ):
-        found = read_sweep([], said(*kept, *arrived)).violations
+        found = read_sweep(CALLS, [], said(*kept, *arrived)).violations
         assert [one.words for one in found] == words
         assert all(one.point == "preserve_kept:slab:1" for one in found)
-    assert read_sweep([], said(*kept[:2])).violations == ()
+    assert read_sweep(CALLS, [], said(*kept[:2])).violations == ()
     with pytest.raises(ValueError, match="no arrived:slab:0 to compare"):
-        read_sweep([], said(*kept[:3], point("arrived.slab.1", whole)))
+        read_sweep(CALLS, [], said(*kept[:3], point("arrived.slab.1", whole)))
 
 
 def test_a_splat_belongs_to_the_point_whose_mark_came_before_it() -> None:
@@ -181,7 +190,7 @@ def test_a_splat_belongs_to_the_point_whose_mark_came_before_it() -> None:
         "[    1.2] sweep: preserve_fd:slab:2",
     )
     dialogue = said(REFERENCE, point("preserve_fd.slab.1", CUT), END)
-    (one,) = read_sweep(lines(console), dialogue).violations
+    (one,) = read_sweep(CALLS, lines(console), dialogue).violations
     assert one.point == "preserve_fd:slab:1"
     assert one.words.startswith("console: WARNING: kernel/liveupdate/luo_file.c:600")
     assert one.where == "failslab in luo_preserve_file < luo_session_ioctl"
@@ -209,7 +218,7 @@ def test_a_copy_is_counted_once() -> None:
     failed = [text.replace("failslab", "fail_usercopy") for text in FAILED]
     bad = point("preserve_fd.slab.1", CUT.replace("ret=-12", "ret=-14").replace("n:0", "n:-17"))
     console = ("[    1.0] sweep: preserve_fd:slab:1", *failed, "[    1.2] sweep: end")
-    found = read_sweep(lines(console), said(REFERENCE, bad, END))
+    found = read_sweep(CALLS, lines(console), said(REFERENCE, bad, END))
     assert (found.violations, found.calls[0].points) == ((), ())
 
 
@@ -221,7 +230,7 @@ def test_a_reboot_that_goes_through_says_what_failed_beyond_the_point_of_no_retu
         "[    1.0] sweep: finish:slab:0",
     )
     arrived = lines(["KTAP version 1", "1..0", "# side=incoming", point("finish.slab.0")])
-    found = read_sweep(lines(console), arrived)
+    found = read_sweep(CALLS, lines(console), arrived)
     assert found.whole("reboot:any:1")
     told = list(uncut(found))
     where = "failslab in luo_preserve_file < luo_session_ioctl"
@@ -246,24 +255,26 @@ def test_what_came_before_the_first_point_and_after_the_last_is_looked_at() -> N
 
 def test_a_point_that_was_begun_and_never_told_is_named() -> None:
     console = ("[    1.0] sweep: preserve_fd:slab:0", "[    1.0] sweep: preserve_fd:slab:1")
-    assert read_sweep(lines(console), said(REFERENCE)).unfinished == "preserve_fd:slab:1"
+    assert read_sweep(CALLS, lines(console), said(REFERENCE)).unfinished == "preserve_fd:slab:1"
 
 
 @pytest.mark.parametrize("words", ["", "ret=x left=0 steps=", "ret=0 left=0 steps=again"])
 def test_a_point_that_cannot_be_read_is_an_error(words: str) -> None:
     with pytest.raises(ValueError, match="is not a point"):
-        read_sweep([], said(point("preserve_fd.slab.0", words)))
+        read_sweep(CALLS, [], said(point("preserve_fd.slab.0", words)))
 
 
 def test_a_call_without_its_reference_is_an_error() -> None:
     with pytest.raises(ValueError, match="no preserve_fd:slab:0"):
-        read_sweep([], said(point("preserve_fd.slab.1", CUT)))
+        read_sweep(CALLS, [], said(point("preserve_fd.slab.1", CUT)))
 
 
 def test_the_table_and_the_command_that_shows_a_point_again() -> None:
     bad = CUT.replace("again:0", "again:-17")
     swept = [f"# swept.preserve_fd.{kind}=1" for kind in KINDS]
-    found = read_sweep([], said(REFERENCE, point("preserve_fd.slab.1", bad), END, more=swept))
+    found = read_sweep(
+        CALLS, [], said(REFERENCE, point("preserve_fd.slab.1", bad), END, more=swept)
+    )
     head, _, row = table(found).splitlines()
     assert head.split("  ")[0] == "call"
     assert row.split() == ["preserve_fd", "0", "1", "0", "0", "1", "ENOMEM", "-", "1"]
@@ -273,12 +284,12 @@ def test_the_table_and_the_command_that_shows_a_point_again() -> None:
     ]
     told = list(uncut(found))
     assert "finish: the kernels did not come to it" in told
-    assert told[-1] == f"1 of {len(CALLS)} calls were cut at every point that they have"
+    assert told[-1] == f"1 of {len(CALLS.all)} calls were cut at every point that they have"
 
 
 def test_a_call_with_points_left_is_told() -> None:
     more = ["# swept.preserve_fd.copy=3", "# swept.preserve_fd.slab=more than 1999"]
-    found = read_sweep([], said(REFERENCE, point("preserve_fd.slab.1", CUT), more=more))
+    found = read_sweep(CALLS, [], said(REFERENCE, point("preserve_fd.slab.1", CUT), more=more))
     told = "preserve_fd: not every point was tried (slab, page), after 1 in all"
     assert told in list(uncut(found))
 
@@ -289,12 +300,12 @@ def test_a_call_with_points_left_is_told() -> None:
 )
 def test_a_point_that_cannot_be_meant_is_a_usage_error(text: str) -> None:
     with pytest.raises(UsageError, match="give CALL:KIND:N"):
-        checked_point(text)
+        checked_point(text, CALLS)
 
 
 def test_a_point_is_taken_as_it_was_printed() -> None:
     for text in ("finish_unretrieved:page:12", "reboot:any:1"):
-        assert checked_point(text) == text
+        assert checked_point(text, CALLS) == text
 
 
 def test_the_kernels_are_those_of_the_debug_lane_that_fail_where_they_are_told_to(
@@ -312,8 +323,8 @@ def test_the_kernels_are_those_of_the_debug_lane_that_fail_where_they_are_told_t
 
 
 def test_a_stage_without_a_sweep_and_an_image_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="stage 2 has no sweep"):
-        sweep_choice(load_stage(2), KernelChoice())
+    with pytest.raises(UsageError, match="stage 3 has no sweep of calls; stages 1 and 2 have"):
+        sweep_choice(load_stage(3), KernelChoice())
     image = Origin("image", "bzImage")
     with pytest.raises(UsageError, match="no --image"):
         sweep_choice(load_stage(1), KernelChoice(outgoing=image, incoming=image))
@@ -327,11 +338,16 @@ def test_the_verb_is_there() -> None:
 
 
 RUN = RECORDED / "sweep"
-BAD = Sweep((Swept("preserve_fd", violations=(Violation("preserve_fd:slab:1", "+8 pins"),)),))
+BAD = Sweep(
+    CALLS,
+    (Swept(NAMED["preserve_fd"], violations=(Violation("preserve_fd:slab:1", "+8 pins"),)),),
+)
+REST = Sweep(CALLS, (Swept(NAMED["finish"], unexhausted=("page",)),))
+BEGUN = Sweep(CALLS, unfinished="finish:slab:3")
 
 
 def test_a_recorded_sweep_of_stock_linux() -> None:
-    found = read_folder(RUN)
+    found = read_folder(RUN, CALLS)
     rows = [" ".join(line.split()) for line in table(found).splitlines()[2:]]
     assert rows[1:4] == [
         "preserve_fd 2 36 8 31 2 EFAULT, 13 ENOMEM - 1",
@@ -359,7 +375,9 @@ def test_what_the_host_counted_is_held_against_what_the_kernel_says(tmp_path: Pa
     first = [name for name, _ in counted].index("create_session:copy:1")
     more = [[point, pages + (n >= first)] for n, (point, pages) in enumerate(counted)]
     (tmp_path / "kho.jsonl").write_text("".join(json.dumps(row) + "\n" for row in more))
-    (new,) = set(violations(read_folder(tmp_path), 1)) - set(violations(read_folder(RUN), 1))
+    (new,) = set(violations(read_folder(tmp_path, CALLS), 1)) - set(
+        violations(read_folder(RUN, CALLS), 1)
+    )
     assert "create_session:copy:1 [" in new
     assert "+1 pages registered with KHO" in new
 
@@ -369,19 +387,29 @@ def test_a_damaged_folder_is_the_harness_error(tmp_path: Path) -> None:
         (tmp_path / file.name).write_bytes(file.read_bytes())
     (tmp_path / "kho.jsonl").write_text('["preserve_fd:slab:1"]\n')
     with pytest.raises(HarnessError, match=r"kho\.jsonl"):
-        read_folder(tmp_path)
+        read_folder(tmp_path, CALLS)
 
 
 @pytest.mark.parametrize(
     ("found", "ended", "status", "told"),
     [
-        (Sweep(tuple(map(Swept, CALLS))), Ended(Exit.PASS), Exit.PASS, "0 of 11 calls"),
-        (Sweep(), Ended(Exit.PASS), Exit.HARNESS, "did not come to it"),
+        (Sweep(CALLS, tuple(map(Swept, CALLS.all))), Ended(Exit.PASS), Exit.PASS, "0 of 11 calls"),
+        (Sweep(CALLS), Ended(Exit.PASS), Exit.HARNESS, "did not come to it"),
         (BAD, Ended(Exit.PASS), Exit.FAIL, "preserve_fd:slab:1: +8 pins"),
-        (Sweep((Swept("finish", unexhausted=("page",)),)), Ended(Exit.PASS), Exit.HARNESS, "page"),
-        (Sweep(unfinished="finish:slab:3"), Ended(Exit.CRASHED, "died"), Exit.CRASHED, "died at f"),
+        (
+            Sweep(CALLS, (Swept(NAMED["finish"], unexhausted=("page",)),)),
+            Ended(Exit.PASS),
+            Exit.HARNESS,
+            "page",
+        ),
+        (
+            Sweep(CALLS, unfinished="finish:slab:3"),
+            Ended(Exit.CRASHED, "died"),
+            Exit.CRASHED,
+            "died at f",
+        ),
         (BAD, Ended(Exit.TIMEOUT, "silent"), Exit.TIMEOUT, "silent"),
-        (Sweep(), Ended(Exit.HARNESS, "could not go on"), Exit.HARNESS, "could not go on"),
+        (Sweep(CALLS), Ended(Exit.HARNESS, "could not go on"), Exit.HARNESS, "could not go on"),
         (BAD, Ended(Exit.HARNESS, "could not go on"), Exit.FAIL, "could not go on"),
     ],
 )
@@ -411,6 +439,57 @@ def test_the_exit_status_says_what_was_found(
 )
 def test_one_point_that_is_not_there_is_no_pass(name: str, there: bool) -> None:
     """Nothing failed in the second life, and no kernel came after the reboot."""
-    found = read_sweep([], said(REFERENCE, point("preserve_fd.slab.1", CUT), END))
+    found = read_sweep(CALLS, [], said(REFERENCE, point("preserve_fd.slab.1", CUT), END))
     assert found.whole(name) is there
     assert bool(list(uncut(found, name))) is not there
+
+
+DEVICE_CALLS = calls_of_stage(2)
+
+
+def of_a_device(*points: str, more: Sequence[str] = ()) -> Sweep:
+    return read_sweep(DEVICE_CALLS, [], said(*points, more=more))
+
+
+@pytest.mark.parametrize(
+    ("words", "counters", "seen"),
+    [
+        ("ret=-12 left=0 steps=config:0,unbound:0", COUNTERS, []),
+        (
+            "ret=-12 left=0 steps=config:-52,unbound:0",
+            COUNTERS.replace("pins=0", "pins=4"),
+            ["config: EBADE; +4 pins"],
+        ),
+        # What it changed where it went through is not known.
+        ("ret=0 left=0 steps=config:0", COUNTERS.replace("fds=0", "fds=1"), []),
+        (
+            "ret=-12 left=1 steps=config:0",
+            COUNTERS,
+            ["ENOMEM, where nothing was made to fail"],
+        ),
+    ],
+)
+def test_where_a_call_goes_through_only_once_a_failure_changes_nothing(
+    words: str, counters: str, seen: list[str]
+) -> None:
+    found = of_a_device(point("bind_device.slab.1", words, counters))
+    assert [one.words for one in found.violations] == seen
+
+
+def test_a_call_that_went_through_once_is_not_tried_further() -> None:
+    through = of_a_device(
+        point("bind_device.slab.1", "ret=-12 left=0 steps="),
+        more=[f"# swept.bind_device.{kind}=1" for kind in KINDS],
+    )
+    assert next(iter(through.calls)).unexhausted == ()
+    early = of_a_device(
+        point("bind_device.slab.1", "ret=0 left=0 steps="),
+        more=[
+            "# swept.bind_device.copy=0",
+            "# swept.bind_device.slab=more than 1",
+            "# swept.bind_device.page=0",
+        ],
+    )
+    (bound,) = early.calls
+    assert bound.unexhausted == ("slab",)
+    assert "bind_device: not every point was tried (slab), after 1 in all" in list(uncut(early))

@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: GPL-2.0-only
 """What a sweep found: a point is a call of which the N-th copy, slab object or page failed. Pure.
 
-The workload (stages/01_kvm_memfd/sweep_workload) says what a call gave, what the same call gave
-after it, and by how much the kernel's counters changed over the life of the session; here it is
-held against a life of the same kind in which nothing failed (N = 0).
+The workload (sweep_workload of a stage) says what a call gave, what the same call gave after it,
+and by how much the kernel's counters changed over the life of the session; here it is held against
+a life of the same kind in which nothing failed (N = 0), or, of a call that goes through only once,
+against no change at all.
 """
 
 from __future__ import annotations
@@ -14,35 +15,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
+from common.checks.swept import REBOOT, SweptCall, SweptCalls
 from common.errors import first_of
 from common.record import console, dialogue
 from common.record.dialogue import Line
 
-REBOOT = "reboot"
-"""The only call that has no life in which nothing failed: it does not come back then."""
-KEPT = "preserve_kept"
-"""PRESERVE_FD in a session that crosses the kexec."""
 ARRIVED = "arrived"
-"""Such a session in the incoming kernel, where nothing fails any more: no call of its own."""
-OUTGOING_CALLS = (
-    "create_session",
-    "preserve_fd",
-    "preserve_second",
-    "close_preserved",
-    KEPT,
-    REBOOT,
-)
-INCOMING_CALLS = (
-    "retrieve_session",
-    "retrieve_fd",
-    "finish",
-    "finish_unretrieved",
-    "close_unfinished",
-)
-CALLS = (*OUTGOING_CALLS, *INCOMING_CALLS)
-KINDS = ("copy", "slab", "page")
-"""What is counted: copies from and to userspace, which always are; with them objects of the slab,
-or pages. A reboot has them all, as kind "any"."""
+"""A session that crosses the kexec with its call cut, in the incoming kernel, where nothing fails
+any more: no call of its own."""
 
 # include/uapi/linux/liveupdate.h: what LUO's ioctls mean by an errno. An allocation that fails is
 # no memory, a copy that fails is a bad address; a field that is not correct is something else.
@@ -54,12 +34,6 @@ _DOCUMENTED = {
     "any": ("memory or a copy failed", frozenset({errno.ENOMEM, errno.EFAULT})),
 }
 """Of each kind what failed, and the errnos that say so."""
-# "Any error code returned by the handler's .retrieve() op" (luo_retrieve_file()): shmem's word for
-# an inode that cannot be had, as memfd_create() gives it too.
-_OF_A_HANDLER = {"retrieve_fd": frozenset({errno.ENOSPC})}
-# The same header: "If a retrieve of a token fails, subsequent attempts to retrieve the token fail
-# with the same error code."
-_FOR_GOOD = "retrieve_fd"
 _EXACT = {
     "fds": "open descriptors",
     "pins": "pins",
@@ -69,8 +43,9 @@ _EXACT = {
     "total": "KiB of MemTotal",
     "kho": "pages registered with KHO",
 }
-# A session that stays may take a page more of LUO's list of sessions.
-_NOT_EXACT = {KEPT: frozenset({"kho"})}
+# A session that stays may take a page more of LUO's list of sessions, and what is preserved before
+# a call that goes through only once is not given back after it.
+_NOT_EXACT = frozenset({"kho"})
 # The host counts these, in the RAM of the kernel that was booted; the workload says the others.
 _BY_HOST = frozenset({"kho"})
 _BEFORE_CALL, _AFTER_FAILURE = ":armed", ":failed"
@@ -130,7 +105,7 @@ class Violation:
 class Swept:
     """All that was found of one call."""
 
-    call: str
+    call: SweptCall
     points: tuple[Point, ...] = ()
     unexhausted: tuple[str, ...] = ()
     """Kinds of which more is left that could fail than was tried."""
@@ -157,6 +132,8 @@ class Swept:
 class Sweep:
     """Both kernels' calls, and what was found of a whole kernel rather than of one point."""
 
+    due: SweptCalls
+    """Those that there are."""
     calls: tuple[Swept, ...] = ()
     others: tuple[Violation, ...] = field(default=())
     unfinished: str | None = None
@@ -170,19 +147,30 @@ class Sweep:
     def whole(self, point: str | None = None) -> bool:
         """Whether all was tried that was asked for: every point of every call, or that one."""
         if point is None:
-            return len(self.calls) == len(CALLS) and not any(c.unexhausted for c in self.calls)
+            tried = [swept.call for swept in self.calls if not swept.unexhausted]
+            return tried == list(self.due.all)
         return any(cut.name == point for swept in self.calls for cut in swept.points) or any(
-            c.call == REBOOT and point.startswith(f"{REBOOT}:") and not c.unexhausted
+            c.call == REBOOT and point.startswith(f"{REBOOT.name}:") and not c.unexhausted
             for c in self.calls
         )
 
+    @property
+    def failed_for_good(self) -> Mapping[str, int]:
+        """By call, at how many points it gave an error that it gives from then on."""
+        return {
+            swept.call.name: sum(_failed_for_good(point, swept.call) for point in swept.points)
+            for swept in self.calls
+        }
+
 
 def read_sweep(
+    due: SweptCalls,
     console_lines: Sequence[Line],
     dialogue_lines: Sequence[Line],
     kho: Sequence[tuple[str, int]] = (),
 ) -> Sweep:
-    """What the raw lines of a sweep show. `kho`: pages registered with KHO after each point.
+    """What the raw lines of a sweep of these calls show. `kho`: pages registered with KHO after
+    each point.
 
     Raises ValueError for a point that cannot be read.
     """
@@ -203,12 +191,12 @@ def read_sweep(
     said = {point.name for point in points}
     by_point = _console_by_point(console_lines)
     calls = tuple(
-        _swept(call, [p for p in points if p.call == call], facts, by_point)
-        for call in CALLS
-        if any(p.call == call for p in points) or f"{call}:any:1" in by_point
+        _swept(call, [p for p in points if p.call == call.name], facts, by_point)
+        for call in due.all
+        if _was_tried(call, facts, by_point)
     )
     marks = [m[1] for line in console_lines if (m := _MARK.search(line.text))]
-    arrived = _arrived(points, by_point)
+    arrived = _arrived(due, points, by_point)
     last = marks[-1] if marks else None
     unfinished = last if last and last not in ("end", *said) else None
     others = [
@@ -217,27 +205,29 @@ def read_sweep(
         if name not in said
         for complaint in of_point.complaint()
     ]
-    return Sweep(calls, (*arrived, *leaks, *others), unfinished)
+    return Sweep(due, calls, (*arrived, *leaks, *others), unfinished)
 
 
-def judge_point(point: Point, reference: Point) -> list[str]:
+def judge_point(point: Point, reference: Point, call: SweptCall) -> list[str]:
     """What is not as it has to be after this point, in words; empty where all is."""
     faults = []
     failed, documented = _DOCUMENTED[point.kind]
     for name, change in point.left_over.items():
         if change:
             faults.append(f"{change:+d} {_EXACT[name]} left by the call that failed")
-    if point.ret and -point.ret not in documented | _OF_A_HANDLER.get(point.call, frozenset()):
+    if point.ret and not point.injected and point.n:
+        faults.append(f"{_errno(point.ret)}, where nothing was made to fail")
+    elif point.ret and -point.ret not in documented | call.errnos:
         faults.append(f"{_errno(point.ret)}, where {failed}")
     again = point.steps.get("again")
-    for_good = point.call == _FOR_GOOD and again == point.ret
-    if again and not for_good:
+    if again and not _failed_for_good(point, call):
         faults.append(f"{_errno(point.ret)}, and {_errno(again)} when called again")
     for name, ret in point.steps.items():
         if name != "again" and ret != reference.steps.get(name, 0):
             faults.append(f"{name}: {_errno(ret)}")
-    for name, words in _EXACT.items():
-        if name in _NOT_EXACT.get(point.call, ()):
+    # What a call that goes through only once changes when it does, nobody can say.
+    for name, words in _EXACT.items() if point.ret or not call.once else ():
+        if name in _NOT_EXACT and (call.arrives or call.once):
             continue
         change = point.changes[name] - reference.changes[name]
         if change:
@@ -247,20 +237,27 @@ def judge_point(point: Point, reference: Point) -> list[str]:
     return faults
 
 
-def failed_for_good(points: Sequence[Point]) -> int:
-    """At how many points the call gave an error that it gives from then on, as documented."""
-    return sum(
-        point.call == _FOR_GOOD and point.ret != 0 and point.steps.get("again") == point.ret
-        for point in points
-    )
+def _failed_for_good(point: Point, call: SweptCall) -> bool:
+    """Whether it gave an error that it gives from then on, as documented."""
+    return call.for_good and point.ret != 0 and point.steps.get("again") == point.ret
+
+
+def _was_tried(call: SweptCall, facts: Mapping[str, str], by_point: Mapping[str, _Said]) -> bool:
+    """Whether anything was said of it; of a call that went through at once only its mark is."""
+    said = any(key.startswith((f"point.{call.name}.", f"swept.{call.name}.")) for key in facts)
+    return said or any(name.startswith(f"{call.name}:") for name in by_point)
 
 
 def _swept(
-    call: str, points: Sequence[Point], facts: Mapping[str, str], by_point: Mapping[str, _Said]
+    call: SweptCall,
+    points: Sequence[Point],
+    facts: Mapping[str, str],
+    by_point: Mapping[str, _Said],
 ) -> Swept:
     references = {point.kind: point for point in points if point.n == 0}
-    if call == REBOOT:
-        references["any"] = Point(REBOOT, "any", 0, 0, False, {}, dict.fromkeys(_COUNTERS, 0))
+    if call.once:
+        no_change = dict.fromkeys(_COUNTERS, 0)
+        references |= {k: Point(call.name, k, 0, 0, False, {}, no_change) for k in call.kinds}
     violations, cut = [], []
     for point in points:
         said = by_point.get(point.name, _Said())
@@ -270,8 +267,8 @@ def _swept(
             cut.append(point)
         reference = references.get(point.kind)
         if reference is None:
-            raise ValueError(f"no {call}:{point.kind}:0 to compare the others with")
-        faults = judge_point(point, reference)
+            raise ValueError(f"no {call.name}:{point.kind}:0 to compare the others with")
+        faults = judge_point(point, reference, call)
         if point.n == 0:
             faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
             faults += [_errno(point.ret)] if point.ret else []
@@ -279,32 +276,38 @@ def _swept(
         if faults:
             violations.append(Violation(point.name, "; ".join(faults), said.where))
     if call != REBOOT:
-        more = tuple(k for k in KINDS if not facts.get(f"swept.{call}.{k}", "").isdecimal())
+        more = tuple(
+            k for k in call.kinds if not facts.get(f"swept.{call.name}.{k}", "").isdecimal()
+        )
         return Swept(call, tuple(cut), more, tuple(violations))
     # What failed in the reboot that went through, beyond the point of no return.
-    last = by_point.get(f"{REBOOT}:any:{len(points) + 1}", _Said())
+    last = by_point.get(f"{REBOOT.name}:any:{len(points) + 1}", _Said())
     arrived = "arrived" in facts
     return Swept(call, tuple(cut), () if arrived else ("any",), tuple(violations), last.where)
 
 
-def _arrived(points: Sequence[Point], by_point: Mapping[str, _Said]) -> list[Violation]:
+def _arrived(
+    due: SweptCalls, points: Sequence[Point], by_point: Mapping[str, _Said]
+) -> list[Violation]:
     """What became of the sessions in which a PRESERVE_FD was cut, in the next kernel.
 
     Raises ValueError for a kind of which no life is there in which nothing failed.
     """
     came = {(point.kind, point.n): point for point in points if point.call == ARRIVED}
     # They are looked at before anything else there.
-    if not came and not any(point.call in INCOMING_CALLS for point in points):
+    incoming = [call.name for call in due.incoming]
+    if not came and not any(point.call in incoming for point in points):
         return []
     found = []
-    for kept in (point for point in points if point.call == KEPT):
+    calls = {call.name: call for call in due.outgoing if call.arrives}
+    for kept in (point for point in points if point.call in calls):
         point, reference = came.get((kept.kind, kept.n)), came.get((kept.kind, 0))
         if point is None:
             faults = ["the session has not arrived"]
         elif reference is None:
             raise ValueError(f"no {ARRIVED}:{kept.kind}:0 to compare the others with")
         else:
-            faults = judge_point(point, reference)
+            faults = judge_point(point, reference, SweptCall(name=ARRIVED))
             if point.n == 0:
                 faults += [f"{name}: {_errno(ret)}" for name, ret in point.steps.items() if ret]
             faults += by_point.get(point.name, _Said()).complaint()
@@ -322,7 +325,7 @@ def _registered(kho: Sequence[tuple[str, int]]) -> dict[str, int]:
     found = {
         point: pages - before
         for (last, before), (point, pages) in pairwise(ends)
-        if point.startswith(REBOOT) == last.startswith(REBOOT)
+        if point.startswith(REBOOT.name) == last.startswith(REBOOT.name)
     }
     during = dict(kho)
     for point, pages in kho:

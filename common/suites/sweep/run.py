@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
+from common.checks.swept import KINDS, SweptCalls
 from common.errors import Exit, HarnessError, UsageError
 from common.host.accel import Accelerator
 from common.machine import kho_tree
@@ -28,7 +29,7 @@ from common.run.trial import own_words
 from common.stage.configured import configured
 from common.stage.declaration import Stage
 from common.stage.kernel_choice import KernelChoice
-from common.suites.sweep.points import CALLS, KINDS, REBOOT, Sweep, read_sweep
+from common.suites.sweep.points import Sweep, read_sweep
 
 SWEEP_CONFIG = CHECKOUT / "kernel" / "configs" / "sweep.config"
 _PROGRAM = "sweep_workload"
@@ -36,6 +37,9 @@ _MEMORY_MIB, _CPUS = 2560, 2
 # From one line of the workload to the next, for an emulated CPU under KASAN: a kernel boots and 500
 # sessions are made in 30 s each.
 _SECONDS = 300.0
+# Without it each CPU keeps an array of objects for each cache (mm/slub.c: a sheaf). Whether a call
+# needs one is chance, and one that cannot be had is done without.
+_NO_SHEAVES = "slab_debug=F"
 _FDT, _KHO = "# kho.fdt=", "kho-"
 _KHO_FILE = "kho.jsonl"
 _COUNTED = TypeAdapter(list[tuple[str, Count]])
@@ -54,22 +58,28 @@ def sweep_choice(stage: Stage, choice: KernelChoice) -> tuple[Stage, KernelChoic
 
     Raises UsageError for a stage without a sweep, and for kernels that are built already.
     """
-    if not (stage.folder / _PROGRAM).exists():
-        raise UsageError(f"stage {stage.number} has no sweep; stage 1 has")
+    calls_of(stage)
     if choice.prebuilt:
         raise UsageError("a sweep needs kernels with kernel/configs/sweep.config: no --image")
     choice = replace(choice, config=(SWEEP_CONFIG, *choice.config))
     return configured(stage, lane="debug", choice=choice), choice
 
 
-def checked_point(text: str) -> str:
+def calls_of(stage: Stage) -> SweptCalls:
+    """What its sweep makes fail. Raises UsageError for a stage without one."""
+    if stage.swept_calls is None:
+        raise UsageError(f"stage {stage.number} has no sweep of calls; stages 1 and 2 have")
+    return stage.swept_calls
+
+
+def checked_point(text: str, calls: SweptCalls) -> str:
     """A point as it was printed, CALL:KIND:N. Raises UsageError naming the calls there are."""
     match = re.fullmatch(r"([a-z_]+):([a-z]+):([1-9][0-9]{0,5})", text)
-    kinds = ("any",) if match and match[1] == REBOOT else KINDS
-    if not match or match[1] not in CALLS or match[2] not in kinds:
+    kinds = {call.name: call.kinds for call in calls.all}
+    if not match or match[2] not in kinds.get(match[1], ()):
         raise UsageError(
-            f"--point {text}: give CALL:KIND:N, as preserve_fd:slab:3; the calls are"
-            f" {', '.join(CALLS)}, the kinds {', '.join(KINDS)}, and of reboot any"
+            f"--point {text}: give CALL:KIND:N, as {calls.names[0]}:slab:3; the calls are"
+            f" {', '.join(calls.names)}, the kinds {', '.join(KINDS)}, and of reboot any"
         )
     return text
 
@@ -89,9 +99,9 @@ def run_sweep(
     `stage` and `choice` are those of `sweep_choice`. Raises HarnessError where QEMU ended, or what
     the workload said cannot be read.
     """
-    kernels = kernels_of(stage, choice)
+    calls, kernels = calls_of(stage), kernels_of(stage, choice)
     words = [*own_words(stage, accelerator, (kernels.outgoing, kernels.incoming))]
-    words += ["printk.devkmsg=on", "log_buf_len=4M"]
+    words += ["printk.devkmsg=on", "log_buf_len=4M", _NO_SHEAVES, *calls.cmdline]
     if accelerator.name == "tcg":
         words.append("stage.stale_text=avoid")
     words.append(f"stage.nonce={secrets.token_hex(8)}")
@@ -110,20 +120,25 @@ def run_sweep(
             kernel=kernels.outgoing.image,
             initrd=initrd,
             cmdline=" ".join(words),
+            devices=calls.devices(),
         )
         with (
             Machine(spec, hypervisor=hypervisor, folder=folder) as machine,
             MachineRam(machine.process.pid) as ram,
         ):
             ended = _converse(machine, _KhoCount(ram, folder), on_line)
-    return read_folder(folder), ended
+    return read_folder(folder, calls), ended
 
 
-def read_folder(folder: Path) -> Sweep:
-    """What the raw files of a sweep show. Raises HarnessError for files that are damaged."""
+def read_folder(folder: Path, calls: SweptCalls) -> Sweep:
+    """What the raw files of a sweep of these calls show.
+
+    Raises HarnessError for files that are damaged.
+    """
     try:
         counted = folder / _KHO_FILE
         return read_sweep(
+            calls,
             read_stamped(folder / "console.jsonl"),
             read_stamped(folder / "dialogue.jsonl"),
             read_rows(counted, _COUNTED) if counted.exists() else (),

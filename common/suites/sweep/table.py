@@ -7,25 +7,27 @@ from collections.abc import Iterator
 
 from tabulate import tabulate
 
-from common.suites.sweep.points import CALLS, KINDS, Sweep, Swept, failed_for_good
+from common.checks.swept import KINDS
+from common.suites.sweep.points import Sweep, Swept
 
 _HEADERS = ("call", *KINDS, "went through", "errors", "for good", "violations")
 
 
 def table(sweep: Sweep) -> str:
     """A row for each call: how often it was cut, what it gave, what was wrong after it."""
-    rows = [_row(swept) for swept in sweep.calls]
+    for_good = sweep.failed_for_good
+    rows = [_row(swept, for_good[swept.call.name]) for swept in sweep.calls]
     return tabulate(rows, headers=_HEADERS)
 
 
-def _row(swept: Swept) -> list[object]:
+def _row(swept: Swept, for_good: int) -> list[object]:
     errors = ", ".join(f"{count} {name}" for name, count in sorted(swept.errors.items()))
     return [
-        swept.call,
+        swept.call.name,
         *(sum(point.kind == kind for point in swept.points) for kind in KINDS),
         swept.tolerated,
         errors or "-",
-        failed_for_good(swept.points) or "-",
+        for_good or "-",
         len(swept.violations) or "-",
     ]
 
@@ -51,9 +53,9 @@ def uncut(sweep: Sweep, point: str | None = None) -> Iterator[str]:
         if not sweep.whole(point):
             yield f"{point}: nothing of its kind failed there"
         return
-    found = {swept.call: swept for swept in sweep.calls}
+    found = {swept.call.name: swept for swept in sweep.calls}
     whole = 0
-    for call in CALLS:
+    for call in sweep.due.names:
         swept = found.get(call)
         if swept is None:
             yield f"{call}: the kernels did not come to it"
@@ -66,4 +68,4 @@ def uncut(sweep: Sweep, point: str | None = None) -> Iterator[str]:
             yield f"{call}: nothing in it allocates, or copies from or to userspace"
         else:
             whole += 1
-    yield f"{whole} of {len(CALLS)} calls were cut at every point that they have"
+    yield f"{whole} of {len(sweep.due.names)} calls were cut at every point that they have"

@@ -31,14 +31,22 @@ static void set(const char *path, const char *value)
 	close(fd);
 }
 
-/* Functions of mm/slub.c through which each page for objects is taken. */
-static bool takes_slab_pages(const char *name)
+/* In a file of the kernel, which is one range: functions of it, by name. */
+struct part {
+	const char *attribute;
+	const char *names[2];
+};
+
+static bool is_of(const struct part *part, const char *name)
 {
-	return !strcmp(name, "new_slab") || !strcmp(name, "allocate_slab");
+	for (unsigned int i = 0; i < ARRAY_SIZE(part->names); i++)
+		if (!strcmp(name, part->names[i]))
+			return true;
+	return false;
 }
 
 /* From the first of them up to what comes after the last; they are neighbours. */
-static void find_slab_pages(unsigned long long *start, unsigned long long *end)
+static void find_part(const struct part *part, unsigned long long *start, unsigned long long *end)
 {
 	FILE *symbols = fopen("/proc/kallsyms", "re");
 	unsigned long long address, last = 0;
@@ -51,7 +59,7 @@ static void find_slab_pages(unsigned long long *start, unsigned long long *end)
 		while (fgets(line, sizeof(line), symbols)) {
 			if (sscanf(line, "%llx %*c %127s", &address, name) != 2)
 				continue;
-			if (!pass && takes_slab_pages(name)) {
+			if (!pass && is_of(part, name)) {
 				*start = address < *start ? address : *start;
 				last = address > last ? address : last;
 			}
@@ -60,26 +68,38 @@ static void find_slab_pages(unsigned long long *start, unsigned long long *end)
 		}
 	}
 	fclose(symbols);
-	must_be(last, "this kernel has neither new_slab() nor allocate_slab()");
+	must_be(last, "this kernel has none of %s() and the like", part->names[0]);
+}
+
+static void set_filter(const struct part *part, const char *name, const char *value)
+{
+	char path[128];
+
+	snprintf(path, sizeof(path), DEBUGFS "%s/%s", part->attribute, name);
+	set(path, value);
+}
+
+static void leave_out(const struct part *part)
+{
+	unsigned long long start, end;
+	char text[32];
+
+	find_part(part, &start, &end);
+	snprintf(text, sizeof(text), "0x%llx", start);
+	set_filter(part, "reject-start", text);
+	snprintf(text, sizeof(text), "0x%llx", end);
+	set_filter(part, "reject-end", text);
+	set_filter(part, "stacktrace-depth", "32");
 }
 
 /*
  * Whether the slab needs a page is chance, and one that it cannot have is an
  * object that cannot be had, which is a kind of its own. Without these the pages
- * of a call are the same ones each time.
+ * of a call are the same ones each time. And what kmemleak notes of an object
+ * is in no other kernel.
  */
-static void leave_slab_pages_out(void)
-{
-	unsigned long long start, end;
-	char text[32];
-
-	find_slab_pages(&start, &end);
-	snprintf(text, sizeof(text), "0x%llx", start);
-	set(DEBUGFS "fail_page_alloc/reject-start", text);
-	snprintf(text, sizeof(text), "0x%llx", end);
-	set(DEBUGFS "fail_page_alloc/reject-end", text);
-	set(DEBUGFS "fail_page_alloc/stacktrace-depth", "32");
-}
+static const struct part slab_pages = { "fail_page_alloc", { "new_slab", "allocate_slab" } };
+static const struct part kmemleak_notes = { "failslab", { "__alloc_object", "__create_object" } };
 
 /*
  * Allocations that may wait fail as well, and the console shows the stack of
@@ -87,7 +107,8 @@ static void leave_slab_pages_out(void)
  */
 void fail_nth_open(void)
 {
-	leave_slab_pages_out();
+	leave_out(&slab_pages);
+	leave_out(&kmemleak_notes);
 	set(DEBUGFS "failslab/ignore-gfp-wait", "N");
 	set(DEBUGFS "fail_page_alloc/ignore-gfp-wait", "N");
 	set(DEBUGFS "fail_page_alloc/ignore-gfp-highmem", "N");

@@ -32,19 +32,6 @@ struct point {
 	char left_over[128];
 };
 
-/**
- * struct call - one whose failures are tried
- * @name: as it stands in the dialogue and in --point
- * @live: all that a session goes through, with that call cut
- */
-struct call {
-	const char *name;
-	void (*live)(struct point *point, int luo_fd);
-};
-
-extern const struct call outgoing_calls[];
-extern const struct call incoming_calls[];
-
 void point_begin(struct point *point, const char *call, enum fail_kind kind, unsigned int n);
 void point_arm(struct point *point);
 int point_cut(struct point *point, int ret);
@@ -52,7 +39,5 @@ int point_cut_for_good(struct point *point, int ret);
 void point_step(struct point *point, const char *name, int ret);
 void point_say(const struct point *point);
 void point_mark(const char *text);
-void preserve_for_incoming(int luo_fd, const char *call, enum fail_kind kind, unsigned int n);
-int take_kept(struct point *point, int luo_fd);
 
 #endif

@@ -14,6 +14,7 @@ from kvm_memfd.controls import CHAIN_CONTROLS, CONTROLS
 from kvm_memfd.files_controls import CONTROLS as FILES_CONTROLS
 from kvm_memfd.files_witness import FILES, read_witnesses, witnesses
 from kvm_memfd.promises import PROMISES
+from kvm_memfd.swept import SWEPT_CALLS
 from kvm_memfd.timing import blackout, headline, phases
 
 FOLIOS = Option(
@@ -86,5 +87,6 @@ STAGE = Stage(
         "t.resume": "guest resumed",
         "finish": "session finished: {}",
     },
+    swept_calls=SWEPT_CALLS,
     headline=headline,
 )

@@ -11,8 +11,8 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+#include "lives.h"
 #include "pattern.h"
-#include "point.h"
 
 #define TOKEN 7
 #define OTHER_TOKEN 8

@@ -15,6 +15,7 @@ from common.stage.options import check_ring, frames, guest_memory, vcpus
 from vfio_noiommu.checks import CLAIMS
 from vfio_noiommu.controls import CONTROLS
 from vfio_noiommu.promises import GAPS, PROMISES
+from vfio_noiommu.swept import SWEPT_CALLS
 from vfio_noiommu.timing import blackout, headline, phases
 
 GAP_SECONDS = 7
@@ -125,5 +126,6 @@ STAGE = Stage(
         "await silence": "the host stops sending",
         "device.good_packets": "the device itself counted {} frames",
     },
+    swept_calls=SWEPT_CALLS,
     headline=headline,
 )
