@@ -211,7 +211,7 @@ def sweep_options(parser: argparse.ArgumentParser) -> None:
     """Those of the sweep verb that no other has."""
     parser.epilog = _SWEEP_EPILOG
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.add_argument("stage", type=int, metavar="N", help="the stage; without --damage only 1")
+    parser.add_argument("stage", type=int, metavar="N", help="the stage")
     parser.add_argument(
         "--point",
         metavar="NAME",

@@ -42,7 +42,17 @@ def igb_devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     if options.get("switch") == 1:
         buses = (3, 4)
         return _tree(_switch(buses), [(bus, 0, 0) for bus in buses])
-    return _tree([_port(n, "pcie-root-port", 0, s) for n, s in _numbered()], [(1, 0, 0), (2, 0, 0)])
+    return igb_behind_ports(_SLOTS, ())
+
+
+def igb_behind_ports(
+    port_slots: Sequence[int], root_slots: Sequence[int]
+) -> tuple[ET.Element, ...]:
+    """The libvirt elements of one behind a root port in each of these slots, on the buses from 1
+    on, and one in each of the others."""
+    numbered = list(enumerate(port_slots, start=1))
+    bridges = [_port(bus, "pcie-root-port", 0, slot) for bus, slot in numbered]
+    return _tree(bridges, [*((bus, 0, 0) for bus, _ in numbered), *((0, s, 0) for s in root_slots)])
 
 
 def igb_pairs(*, ports: int, root_slots: Sequence[int]) -> tuple[ET.Element, ...]:
@@ -88,10 +98,6 @@ def _free_ports(number: int) -> list[int]:
     finally:
         for one in sockets:
             one.close()
-
-
-def _numbered() -> Iterable[tuple[int, int]]:
-    return enumerate(_SLOTS, start=1)
 
 
 def _switch(buses: Iterable[int]) -> list[ET.Element]:

@@ -7,6 +7,7 @@ import argparse
 import json
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -323,8 +324,9 @@ def test_the_kernels_are_those_of_the_debug_lane_that_fail_where_they_are_told_t
 
 
 def test_a_stage_without_a_sweep_and_an_image_are_usage_errors() -> None:
-    with pytest.raises(UsageError, match="stage 3 has no sweep of calls; stages 1 and 2 have"):
-        sweep_choice(load_stage(3), KernelChoice())
+    without = replace(load_stage(3), swept_calls=None)
+    with pytest.raises(UsageError, match="stage 3 has no sweep of calls"):
+        sweep_choice(without, KernelChoice())
     image = Origin("image", "bzImage")
     with pytest.raises(UsageError, match="no --image"):
         sweep_choice(load_stage(1), KernelChoice(outgoing=image, incoming=image))

@@ -68,7 +68,7 @@ def sweep_choice(stage: Stage, choice: KernelChoice) -> tuple[Stage, KernelChoic
 def calls_of(stage: Stage) -> SweptCalls:
     """What its sweep makes fail. Raises UsageError for a stage without one."""
     if stage.swept_calls is None:
-        raise UsageError(f"stage {stage.number} has no sweep of calls; stages 1 and 2 have")
+        raise UsageError(f"stage {stage.number} has no sweep of calls")
     return stage.swept_calls
 
 

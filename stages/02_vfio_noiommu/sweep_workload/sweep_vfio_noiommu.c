@@ -10,8 +10,14 @@
 #include <unistd.h>
 
 #include "iommufd.h"
+#include "nic.h"
+#include "sweep.h"
 #include "swept_device.h"
 #include "vfio.h"
+
+#define COUNT 256
+#define TOKEN_MEMORY 1
+#define TOKEN_DEVICE 2
 
 /* common/dma/igb.py: igb_pairs(), as vfio_noiommu/swept.py has them in the machine. */
 #define DEVICES 26
@@ -22,7 +28,20 @@
 #define FOR_COPIES 2
 #define FOR_PAGES 3
 
-static struct swept_device devices[DEVICES];
+/**
+ * struct owned - a device, its memory, and the session of both
+ * @description: of the ring, which nobody reads
+ */
+static struct owned {
+	struct swept_device at;
+	struct nic nic;
+	int session;
+	union {
+		struct ring ring;
+		u8 room[sizeof(struct ring) + RING_MAX / RING_PAGE_BUFFERS *
+			sizeof(struct ring_page)];
+	} description;
+} devices[DEVICES];
 
 static enum fail_kind kind_of(unsigned int device)
 {
@@ -32,49 +51,77 @@ static enum fail_kind kind_of(unsigned int device)
 }
 
 /* Of calls of which each has a session of its own. */
-static struct swept_device *const any_device = &devices[0];
+static struct owned *const any_device = &devices[0];
 
-static int preserve(const struct swept_device *device)
+static void map_memory(struct owned *device, int memfd)
 {
+	struct nic *nic = &device->nic;
+
+	nic->bdf = device->at.bdf;
+	nic->ring = &device->description.ring;
+	nic->size = ring_area_size(COUNT);
+	nic->memfd = memfd;
+	nic->memory = mmap(NULL, nic->size, PROT_READ | PROT_WRITE, MAP_SHARED, memfd, 0);
+	must_be(nic->memory != MAP_FAILED, "%s", errno_name(-errno));
+}
+
+static void start(struct owned *device, enum fail_kind, int)
+{
+	int memfd = must(sys(memfd_create("swept", MFD_CLOEXEC)));
+
+	must(sys(ftruncate(memfd, ring_area_size(COUNT))));
+	map_memory(device, memfd);
+	memset(device->nic.memory, 0, device->nic.size);
+	nic_open(&device->nic);
+	nic_place_ring(&device->nic, 0, COUNT, param_nonce());
+	nic_start(&device->nic);
+	device->at.igb = device->nic.igb;
+	swept_remember(&device->at);
+}
+
+static int preserve(void *argument)
+{
+	const struct owned *device = argument;
+
 	return luo_preserve_fd(device->session, device->nic.device, TOKEN_DEVICE);
 }
 
-static void create_session(struct swept_device *device, int luo_fd, const char *name)
+static void create_session(struct owned *device, int luo_fd, const char *name)
 {
 	device->session = must(luo_create_session(luo_fd, name));
 	must(luo_preserve_fd(device->session, device->nic.memfd, TOKEN_MEMORY));
 }
 
 /* Who is told that a device is preserved may rely on it. */
-static int is_preserved(const struct swept_device *device)
+static int is_preserved(const struct owned *device)
 {
 	return vfio_reset(device->nic.device) == -EBUSY ? 0 : -EBADE;
 }
 
 static void preserve_device(struct point *point, int luo_fd)
 {
-	struct swept_device *device = any_device;
+	struct owned *device = any_device;
 
 	create_session(device, luo_fd, "sweep");
 	point_arm(point);
 	if (point_cut(point, preserve(device)) < 0) {
-		device_look(point, device);
+		swept_look(point, &device->at);
 		point_step(point, "again", preserve(device));
 	}
 	point_step(point, "preserved", is_preserved(device));
 	close(device->session);
-	device_look(point, device);
+	swept_look(point, &device->at);
 }
 
 static void close_preserved(struct point *point, int luo_fd)
 {
-	struct swept_device *device = any_device;
+	struct owned *device = any_device;
 
 	create_session(device, luo_fd, "sweep");
 	must(preserve(device));
 	point_arm(point);
 	point_cut_for_good(point, sys(close(device->session)));
-	device_look(point, device);
+	swept_look(point, &device->at);
 	create_session(device, luo_fd, "sweep");
 	point_step(point, "preserve", preserve(device));
 	point_step(point, "preserved", is_preserved(device));
@@ -89,22 +136,14 @@ static const struct call outgoing_calls[] = {
 
 /* The calls that a device goes through once, in their order. */
 
-static int make_preserve(void *device)
-{
-	return preserve(device);
-}
-
 static int make_bind(void *argument)
 {
-	struct swept_device *device = argument;
-	const char *bdf = device->nic.bdf;
-
-	return sys(pwrite(device->driver, bdf, strlen(bdf), 0));
+	return swept_bind(&((struct owned *)argument)->at);
 }
 
 static int make_retrieve(void *argument)
 {
-	struct swept_device *device = argument;
+	struct owned *device = argument;
 
 	device->nic.device = luo_retrieve_fd(device->session, TOKEN_DEVICE);
 	return device->nic.device;
@@ -112,81 +151,63 @@ static int make_retrieve(void *argument)
 
 static int make_open(void *argument)
 {
-	struct nic *nic = &((struct swept_device *)argument)->nic;
+	const struct nic *nic = &((struct owned *)argument)->nic;
 
 	return vfio_bind(nic->device, nic->iommufd);
 }
 
 static int make_map(void *argument)
 {
-	struct nic *nic = &((struct swept_device *)argument)->nic;
+	const struct nic *nic = &((struct owned *)argument)->nic;
 
 	return iommufd_map_file(nic->iommufd, nic->ioas, nic->memfd, 0, nic->size, NIC_IOVA);
 }
 
 static int make_attach(void *argument)
 {
-	const struct nic *nic = &((struct swept_device *)argument)->nic;
+	const struct nic *nic = &((struct owned *)argument)->nic;
 
 	return vfio_attach(nic->device, nic->ioas);
 }
 
 static int make_finish(void *argument)
 {
-	return luo_finish(((struct swept_device *)argument)->session);
+	return luo_finish(((struct owned *)argument)->session);
 }
 
 static void look(struct point *point, void *device)
 {
-	device_look(point, device);
+	swept_look(point, &((struct owned *)device)->at);
 }
 
-/* Whatever fails, nobody else gets at the device before FINISH. */
-static void look_at_incoming(struct point *point, void *argument)
+static void look_incoming(struct point *point, void *device)
 {
-	const struct swept_device *device = argument;
-	int ret = pci_attribute_write(device->nic.bdf, "reset", "1");
-
-	device_look(point, device);
-	point_step(point, "refuses_reset", ret == -EBUSY ? 0 : -EBADE);
+	swept_look_incoming(point, &((struct owned *)device)->at);
 }
 
-static void look_at_unbound(struct point *point, void *argument)
+static void look_unbound(struct point *point, void *device)
 {
-	struct swept_device *device = argument;
-	unsigned int groups = iommu_groups();
-
-	look_at_incoming(point, device);
-	point_step(point, "unbound", device_is_bound(device) ? -EBADE : 0);
-	point_step(point, "no_group", groups == device->groups ? 0 : -EEXIST);
-	device->groups = groups;
+	swept_look_unbound(point, &((struct owned *)device)->at);
 }
 
 static struct last_call preserve_kept = {
-	.name = "preserve_kept", .make = make_preserve, .look = look,
-};
-static struct last_call bind_device = {
-	.name = "bind_device", .make = make_bind, .look = look_at_unbound,
-};
-static struct last_call retrieve_device = {
-	.name = "retrieve_device", .make = make_retrieve, .look = look_at_incoming,
-};
-static struct last_call open_device = {
-	.name = "open_device", .make = make_open, .look = look_at_incoming,
-};
-static struct last_call map_memory = {
-	.name = "map_memory", .make = make_map, .look = look_at_incoming,
-};
-static struct last_call attach_device = {
-	.name = "attach_device", .make = make_attach, .look = look_at_incoming,
-};
-static struct last_call finish = {
-	.name = "finish", .make = make_finish, .look = look_at_incoming,
+	.name = "preserve_kept", .make = preserve, .look = look,
 };
 
-/* Their sessions have their addresses for names. */
-static void for_each_device(void (*act)(struct swept_device *device, enum fail_kind kind,
-					int luo_fd), int luo_fd)
+/* In the incoming kernel. */
+enum step { BIND, RETRIEVE, OPEN, MAP, ATTACH, FINISH, NR_STEPS };
+
+static struct last_call steps[NR_STEPS] = {
+	[BIND] = { .name = "bind_device", .make = make_bind, .look = look_unbound },
+	[RETRIEVE] = { .name = "retrieve_device", .make = make_retrieve, .look = look_incoming },
+	[OPEN] = { .name = "open_device", .make = make_open, .look = look_incoming },
+	[MAP] = { .name = "map_memory", .make = make_map, .look = look_incoming },
+	[ATTACH] = { .name = "attach_device", .make = make_attach, .look = look_incoming },
+	[FINISH] = { .name = "finish", .make = make_finish, .look = look_incoming },
+};
+
+static void for_each_device(void (*act)(struct owned *device, enum fail_kind kind, int luo_fd),
+			    int luo_fd)
 {
 	for (unsigned int i = 0; i < DEVICES; i++)
 		act(&devices[i], kind_of(i), luo_fd);
@@ -199,19 +220,15 @@ static void name_devices(void)
 		bool on_root = i >= BEHIND_SWITCH;
 		unsigned int pair = (on_root ? i - BEHIND_SWITCH : i) / 2;
 
-		device_name(&devices[i], on_root ? 0 : FIRST_BUS + pair,
-			    on_root ? FIRST_ROOT_SLOT + 2 * pair : 0, i % 2);
+		swept_name(&devices[i].at, on_root ? 0 : FIRST_BUS + pair,
+			   on_root ? FIRST_ROOT_SLOT + 2 * pair : 0, i % 2);
 	}
 }
 
-static void start(struct swept_device *device, enum fail_kind, int)
+/* Its session has its address for a name. */
+static void keep(struct owned *device, enum fail_kind kind, int luo_fd)
 {
-	device_start(device);
-}
-
-static void keep(struct swept_device *device, enum fail_kind kind, int luo_fd)
-{
-	create_session(device, luo_fd, device->nic.bdf);
+	create_session(device, luo_fd, device->at.bdf);
 	must(sweep_last_call(&preserve_kept, kind, device));
 }
 
@@ -231,59 +248,51 @@ static int before_kexec(void)
 	return sweep_reboot(luo_fd, NULL);
 }
 
-/* -errno of the first call that cannot be made any more. */
-static int take_over(struct swept_device *device, enum fail_kind kind)
+/* -errno of the first step that cannot be made any more. */
+static int take_over(struct owned *device, enum fail_kind kind)
 {
 	struct nic *nic = &device->nic;
-	int ret;
 
-	ret = sweep_last_call(&bind_device, kind, device);
-	if (ret < 0)
-		return ret;
-	ret = sweep_last_call(&retrieve_device, kind, device);
-	if (ret < 0)
-		return ret;
 	nic->iommufd = must(iommufd_open());
 	nic->ioas = must(iommufd_ioas_alloc(nic->iommufd));
-	ret = sweep_last_call(&open_device, kind, device);
-	if (ret < 0)
-		return ret;
-	device_map_registers(device);
-	ret = sweep_last_call(&map_memory, kind, device);
-	if (ret < 0)
-		return ret;
-	ret = sweep_last_call(&attach_device, kind, device);
-	if (ret < 0)
-		return ret;
-	return sweep_last_call(&finish, kind, device);
+	for (enum step step = 0; step < NR_STEPS; step++) {
+		int ret = sweep_last_call(&steps[step], kind, device);
+
+		if (ret < 0)
+			return ret;
+		if (step == OPEN)
+			swept_map_registers(&device->at, nic->device);
+	}
+	return 0;
 }
 
 /* What was taken over is an ordinary device by now, for whoever wants it. */
-static void take(struct swept_device *device, enum fail_kind kind, int luo_fd)
+static void take(struct owned *device, enum fail_kind kind, int luo_fd)
 {
 	int ret;
 
-	device_meet(device, must(luo_retrieve_session(luo_fd, device->nic.bdf)));
+	device->session = must(luo_retrieve_session(luo_fd, device->at.bdf));
+	map_memory(device, must(luo_retrieve_fd(device->session, TOKEN_MEMORY)));
+	swept_meet(&device->at);
 	ret = take_over(device, kind);
-	fact("taken_over", "%s:%d", device->nic.bdf, ret);
+	fact("taken_over", "%s:%d", device->at.bdf, ret);
 	if (ret < 0)
 		return;
 	must(vfio_reset(device->nic.device));
-	device_close(device);
-	must(vfio_use(device->nic.bdf));
+	swept_unmap_registers(&device->at);
+	close(device->nic.device);
+	close(device->nic.iommufd);
+	close(device->session);
+	must(vfio_use(device->at.bdf));
 }
 
 static int after_kexec(void)
 {
-	static const struct last_call *const calls[] = {
-		&bind_device, &retrieve_device, &open_device, &map_memory, &attach_device, &finish,
-	};
-
 	sweep_begin();
 	name_devices();
 	for_each_device(take, luo_must_open());
-	for (unsigned int i = 0; i < ARRAY_SIZE(calls); i++)
-		sweep_say_last_call(calls[i]);
+	for (enum step step = 0; step < NR_STEPS; step++)
+		sweep_say_last_call(&steps[step]);
 	return 0;
 }
 

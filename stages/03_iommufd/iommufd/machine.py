@@ -11,10 +11,10 @@ from common.dma.igb import igb_devices
 
 def devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
     """The libvirt elements of IOMMU, ports and devices."""
-    return (_iommu(remapping=bool(options["intremap"])), *igb_devices(options))
+    return (iommu(remapping=bool(options["intremap"])), *igb_devices(options))
 
 
-def _iommu(*, remapping: bool) -> ET.Element:
+def iommu(*, remapping: bool) -> ET.Element:
     """Nothing is cached that is not present, and there is no IOTLB in the devices."""
     iommu = ET.Element("iommu", model="intel")
     intremap = "on" if remapping else "off"

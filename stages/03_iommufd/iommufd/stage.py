@@ -15,6 +15,7 @@ from iommufd.controls import CONTROLS
 from iommufd.machine import devices
 from iommufd.promises import GAPS, PROMISES
 from iommufd.remapping import REQUESTS
+from iommufd.swept import SWEPT_CALLS
 from iommufd.timing import blackout, headline, phases
 from iommufd.witness import FILES, TRACES, read_witness, translation_witness
 
@@ -139,5 +140,6 @@ STAGE = Stage(
         "unmap.missing": "2 MiB unmapped: {} frames faulted",
         "map.landed": "mapped again: {} frames landed",
     },
+    swept_calls=SWEPT_CALLS,
     headline=headline,
 )
