@@ -48,7 +48,7 @@ _EXACT = {
 _NOT_EXACT = frozenset({"kho"})
 # The host counts these, in the RAM of the kernel that was booted; the workload says the others.
 _BY_HOST = frozenset({"kho"})
-_BEFORE_CALL, _AFTER_FAILURE = ":armed", ":failed"
+_BEFORE_CALL, _AFTER_FAILURE, _AFTER_SUCCESS = ":armed", ":failed", ":made"
 _COUNTERS = (*_EXACT, "taint")
 _MARK = re.compile(r"sweep: (\w+:\w+:\d+|end)$")
 # mm/page_alloc.c:warn_alloc(): that memory is short is said with a stack, and is no splat.
@@ -83,6 +83,8 @@ class Point:
     """By how much each counter is other than before the session was made; memory is in KiB."""
     left_over: Mapping[str, int] = field(default_factory=dict)
     """By how much a call that failed has changed each counter; empty where it may."""
+    made: Mapping[str, int] = field(default_factory=dict)
+    """By how much one that succeeded has; empty where it failed."""
 
     @property
     def name(self) -> str:
@@ -215,6 +217,10 @@ def judge_point(point: Point, reference: Point, call: SweptCall) -> list[str]:
     for name, change in point.left_over.items():
         if change:
             faults.append(f"{change:+d} {_EXACT[name]} left by the call that failed")
+    if point.injected and not point.ret and not call.once:
+        for name, due in reference.made.items():
+            if change := point.made[name] - due:
+                faults.append(f"{change:+d} {_EXACT[name]} by the call that succeeded")
     if point.ret and not point.injected and point.n:
         faults.append(f"{_errno(point.ret)}, where nothing was made to fail")
     elif point.ret and -point.ret not in documented | call.errnos:
@@ -321,7 +327,9 @@ def _registered(kho: Sequence[tuple[str, int]]) -> dict[str, int]:
 
     Sessions lie before a reboot. Raises ValueError for a call that was not counted before.
     """
-    ends = [one for one in kho if not one[0].endswith((_BEFORE_CALL, _AFTER_FAILURE))]
+    ends = [
+        one for one in kho if not one[0].endswith((_BEFORE_CALL, _AFTER_FAILURE, _AFTER_SUCCESS))
+    ]
     found = {
         point: pages - before
         for (last, before), (point, pages) in pairwise(ends)
@@ -329,8 +337,8 @@ def _registered(kho: Sequence[tuple[str, int]]) -> dict[str, int]:
     }
     during = dict(kho)
     for point, pages in kho:
-        if point.endswith(_AFTER_FAILURE):
-            armed = during.get(point.removesuffix(_AFTER_FAILURE) + _BEFORE_CALL)
+        if point.endswith((_AFTER_FAILURE, _AFTER_SUCCESS)):
+            armed = during.get(point.rpartition(":")[0] + _BEFORE_CALL)
             if armed is None:
                 raise ValueError(f"{point} was not counted before the call")
             found[point] = pages - armed
@@ -345,10 +353,10 @@ def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
         steps = dict(step.split(":") for step in words["steps"].split(",") if step)
         changes = {name: int(words[name]) for name in _COUNTERS if name not in _BY_HOST}
         changes["kho"] = registered.get(f"{call}:{kind}:{n}", 0)
-        over = dict(change.split(":") for change in words["over"].split(",") if change)
-        left_over = {name: int(change) for name, change in over.items() if name in _EXACT}
-        if over:
-            left_over["kho"] = registered.get(f"{call}:{kind}:{n}{_AFTER_FAILURE}", 0)
+        left_over, made = (
+            _changes(words.get(which, ""), registered.get(f"{call}:{kind}:{n}{when}", 0))
+            for which, when in (("over", _AFTER_FAILURE), ("made", _AFTER_SUCCESS))
+        )
         return Point(
             call=call,
             kind=kind,
@@ -358,9 +366,18 @@ def _point(key: str, text: str, registered: Mapping[str, int]) -> Point:
             steps={name: int(ret) for name, ret in steps.items()},
             changes=changes,
             left_over=left_over,
+            made=made,
         )
     except (KeyError, ValueError) as error:
         raise ValueError(f"{key}={text[:200]} is not a point: {error}") from None
+
+
+def _changes(text: str, kho: int) -> dict[str, int]:
+    """Of `fds:0,pins:8,…`; nothing where there is none. `kho`: what the host counted."""
+    found = dict(change.split(":") for change in text.split(",") if change)
+    return {name: int(n) for name, n in found.items() if name in _EXACT} | (
+        {"kho": kho} if found else {}
+    )
 
 
 @dataclass

@@ -5,7 +5,7 @@
 #include "lost_fds.h"
 #include "workload.h"
 
-/* So many are looked at, from the first one on that nobody has. */
+/* So many are looked at beyond the first one that can be had: one that is lost may lie below it. */
 #define LOOKED_AT 64
 
 /*
@@ -16,7 +16,7 @@ int lost_fds(void)
 {
 	int own = must(sys(open("/", O_PATH | O_CLOEXEC))), lost = 0;
 
-	for (int fd = own + 1; fd < own + LOOKED_AT; fd++) {
+	for (int fd = 0; fd < own + LOOKED_AT; fd++) {
 		if (sys(fcntl(fd, F_GETFD)) >= 0)
 			continue;
 		if (sys(dup3(own, fd, O_CLOEXEC)) == -EBUSY)

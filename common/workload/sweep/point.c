@@ -70,11 +70,26 @@ void point_arm(struct point *point)
 	fail_nth_arm(point->n);
 }
 
+static void note_changes(const struct point *point, char *text, size_t size)
+{
+	const struct ledger_counters *armed = &point->armed;
+	struct ledger_counters now;
+
+	ledger_read(&now);
+	snprintf(text, size, "fds:%d,pins:%lld,areas:%lld,total:%lld",
+		 (int)(taken_fds() - point->armed_fds), now.pins - armed->pins,
+		 now.areas - armed->areas, (long long)(now.total - armed->total));
+}
+
 /* Ends what point_arm() began, and is @ret. A failure may have changed anything. */
 int point_cut_for_good(struct point *point, int ret)
 {
 	point->left = fail_nth_disarm();
 	point->ret = ret < 0 ? ret : 0;
+	if (ret < 0)
+		return ret;
+	note_changes(point, point->made, sizeof(point->made));
+	let_host_count(point, "-made");
 	return ret;
 }
 
@@ -84,16 +99,9 @@ int point_cut_for_good(struct point *point, int ret)
  */
 int point_cut(struct point *point, int ret)
 {
-	const struct ledger_counters *armed = &point->armed;
-	struct ledger_counters now;
-
 	if (point_cut_for_good(point, ret) >= 0)
 		return ret;
-	ledger_read(&now);
-	snprintf(point->left_over, sizeof(point->left_over),
-		 "fds:%d,pins:%lld,areas:%lld,total:%lld",
-		 (int)(taken_fds() - point->armed_fds), now.pins - armed->pins,
-		 now.areas - armed->areas, (long long)(now.total - armed->total));
+	note_changes(point, point->left_over, sizeof(point->left_over));
 	let_host_count(point, "-failed");
 	return ret;
 }
@@ -115,9 +123,9 @@ void point_say(const struct point *point)
 
 	ledger_read(&now);
 	snprintf(key, sizeof(key), "point.%s.%s.%u", point->call, point->kind, point->n);
-	fact(key, "ret=%d left=%u steps=%s over=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
+	fact(key, "ret=%d left=%u steps=%s over=%s made=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
 	     " total=%lld available=%lld taint=%llu", point->ret, point->left, point->steps,
-	     point->left_over, (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
+	     point->left_over, point->made, (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
 	     (long long)(now.shmem - before->shmem),
 	     (long long)(now.committed - before->committed),
 	     (long long)(now.total - before->total),

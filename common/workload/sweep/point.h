@@ -20,6 +20,7 @@
  * @armed_fds: open descriptors at that time
  * @left_over: what a call that failed has changed all the same; empty where it
  *             succeeded, or where a failure is final
+ * @made: what one that succeeded has changed; empty where it failed
  */
 struct point {
 	const char *call, *kind;
@@ -29,7 +30,7 @@ struct point {
 	char steps[320];
 	struct ledger_counters before, armed;
 	unsigned int fds, armed_fds;
-	char left_over[128];
+	char left_over[128], made[128];
 };
 
 void point_begin(struct point *point, const char *call, enum fail_kind kind, unsigned int n);
