@@ -22,13 +22,22 @@ void swept_remember(struct swept_device *device)
 		igb_ring_state(&device->igb, &device->registers);
 }
 
+/* What became of it. */
+void swept_say(const struct swept_device *device, const char *what, int ret)
+{
+	char key[64];
+
+	snprintf(key, sizeof(key), "%s.%s", what, device->bdf);
+	fact(key, "%d", ret);
+}
+
 /* vfio lets a device be opened whose registers it could not map, and says so here. */
 void swept_map_registers(struct swept_device *device, int file)
 {
 	int ret = vfio_bar_map(file, 0, IGB_BAR0_SIZE, (void **)&device->igb.bar0);
 
 	if (ret < 0) {
-		fact("registers", "%s:%d", device->bdf, ret);
+		swept_say(device, "registers", ret);
 		device->igb.bar0 = NULL;
 	}
 	swept_remember(device);

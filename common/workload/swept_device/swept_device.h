@@ -24,6 +24,7 @@ struct swept_device {
 
 void swept_name(struct swept_device *device, unsigned int bus, unsigned int slot,
 		unsigned int function);
+void swept_say(const struct swept_device *device, const char *what, int ret);
 void swept_remember(struct swept_device *device);
 void swept_map_registers(struct swept_device *device, int file);
 void swept_unmap_registers(struct swept_device *device);

@@ -275,7 +275,7 @@ static void take(struct owned *device, enum fail_kind kind, int luo_fd)
 	map_memory(device, must(luo_retrieve_fd(device->session, TOKEN_MEMORY)));
 	swept_meet(&device->at);
 	ret = take_over(device, kind);
-	fact("taken_over", "%s:%d", device->at.bdf, ret);
+	swept_say(&device->at, "taken_over", ret);
 	if (ret < 0)
 		return;
 	must(vfio_reset(device->nic.device));
