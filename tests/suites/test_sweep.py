@@ -352,9 +352,9 @@ def test_a_recorded_sweep_of_stock_linux() -> None:
     found = read_folder(RUN, CALLS)
     rows = [" ".join(line.split()) for line in table(found).splitlines()[2:]]
     assert rows[1:4] == [
-        "preserve_fd 2 36 8 31 2 EFAULT, 13 ENOMEM - 1",
-        "preserve_second 2 15 7 10 2 EFAULT, 12 ENOMEM - 1",
-        "close_preserved 0 2 0 2 - - -",
+        "preserve_fd 2 18 8 13 2 EFAULT, 13 ENOMEM - 1",
+        "preserve_second 2 7 7 4 2 EFAULT, 10 ENOMEM - 1",
+        "close_preserved 0 1 0 1 - - -",
     ]
     assert rows[7].endswith("2 EFAULT, 3 EINVAL, 2 ENOMEM, 1 ENOSPC 6 6")
     told = list(violations(found, 1))
@@ -451,6 +451,24 @@ DEVICE_CALLS = calls_of_stage(2)
 
 def of_a_device(*points: str, more: Sequence[str] = ()) -> Sweep:
     return read_sweep(DEVICE_CALLS, [], said(*points, more=more))
+
+
+@pytest.mark.parametrize(("fds", "seen"), [(1, []), (0, ["-1 open descriptors"])])
+def test_a_call_that_succeeds_though_something_failed_does_all_of_it(
+    fds: int, seen: list[str]
+) -> None:
+    """An error that is swallowed: what the call is to make is not there, and is asked for later."""
+
+    def made(name: str, count: int, left: int = 0) -> str:
+        words = f"ret=0 left={left} steps="
+        return point(name, words, f"made=fds:{count},pins:0,areas:0,total:0 {COUNTERS}")
+
+    dialogue = said(
+        made("create_session.slab.0", 1),
+        made("create_session.slab.1", fds),
+        made("create_session.slab.2", 1, 1),
+    )
+    assert words_of(dialogue) == [f"{words} by the call that succeeded" for words in seen]
 
 
 @pytest.mark.parametrize(

@@ -219,7 +219,9 @@ def judge_point(point: Point, reference: Point, call: SweptCall) -> list[str]:
             faults.append(f"{change:+d} {_EXACT[name]} left by the call that failed")
     if point.injected and not point.ret and not call.once:
         for name, due in reference.made.items():
-            if change := point.made[name] - due:
+            change = point.made[name] - due
+            # What is never made good is told below.
+            if change not in (0, point.changes[name] - reference.changes[name]):
                 faults.append(f"{change:+d} {_EXACT[name]} by the call that succeeded")
     if point.ret and not point.injected and point.n:
         faults.append(f"{_errno(point.ret)}, where nothing was made to fail")
