@@ -28,6 +28,9 @@ class SweptCall:
     """What it may give beside ENOMEM for memory and EFAULT for a copy."""
     for_good: bool = False
     """It may give the same error from then on."""
+    keeps: frozenset[str] = frozenset()
+    """Counters that it may leave otherwise where it fails: what it has got is there for the next
+    attempt."""
     arrives: bool = False
     """In a session that crosses the kexec, and is looked at there."""
 

@@ -215,7 +215,7 @@ def judge_point(point: Point, reference: Point, call: SweptCall) -> list[str]:
     faults = []
     failed, documented = _DOCUMENTED[point.kind]
     for name, change in point.left_over.items():
-        if change:
+        if change and name not in call.keeps:
             faults.append(f"{change:+d} {_EXACT[name]} left by the call that failed")
     if point.injected and not point.ret and not call.once:
         for name, due in reference.made.items():
@@ -235,7 +235,7 @@ def judge_point(point: Point, reference: Point, call: SweptCall) -> list[str]:
             faults.append(f"{name}: {_errno(ret)}")
     # What a call that goes through only once changes when it does, nobody can say.
     for name, words in _EXACT.items() if point.ret or not call.once else ():
-        if name in _NOT_EXACT and (call.arrives or call.once):
+        if name in call.keeps or (name in _NOT_EXACT and (call.arrives or call.once)):
             continue
         change = point.changes[name] - reference.changes[name]
         if change:

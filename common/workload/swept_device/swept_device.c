@@ -117,3 +117,12 @@ void swept_look_unbound(struct point *point, struct swept_device *device)
 	point_step(point, "no_group", groups == device->groups ? 0 : -EEXIST);
 	device->groups = groups;
 }
+
+/* Where a bind went through although something failed in it, it may be its file that is missing. */
+void swept_use(const struct swept_device *device)
+{
+	int ret = vfio_use(device->bdf);
+
+	must_be(!ret || ret == -ENOENT, "%s: %s", device->bdf, errno_name(ret));
+	swept_say(device, "used", ret);
+}

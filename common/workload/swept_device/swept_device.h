@@ -37,4 +37,7 @@ void swept_look(struct point *point, const struct swept_device *device);
 void swept_look_incoming(struct point *point, const struct swept_device *device);
 void swept_look_unbound(struct point *point, struct swept_device *device);
 
+/* By somebody who has not had it before. */
+void swept_use(const struct swept_device *device);
+
 #endif

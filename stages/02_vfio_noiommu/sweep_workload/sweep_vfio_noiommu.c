@@ -50,8 +50,9 @@ static enum fail_kind kind_of(unsigned int device)
 	return device < FOR_COPIES + FOR_PAGES ? FAIL_PAGE : FAIL_SLAB;
 }
 
-/* Of calls of which each has a session of its own. */
-static struct owned *const any_device = &devices[0];
+/* Of calls of which each has a session of its own, a device each: what one spoils is its own. */
+static struct owned *const for_preserve = &devices[DEVICES - 1];
+static struct owned *const for_close = &devices[DEVICES - 2];
 
 static void map_memory(struct owned *device, int memfd)
 {
@@ -100,7 +101,7 @@ static int is_preserved(const struct owned *device)
 
 static void preserve_device(struct point *point, int luo_fd)
 {
-	struct owned *device = any_device;
+	struct owned *device = for_preserve;
 
 	create_session(device, luo_fd, "sweep");
 	point_arm(point);
@@ -115,7 +116,7 @@ static void preserve_device(struct point *point, int luo_fd)
 
 static void close_preserved(struct point *point, int luo_fd)
 {
-	struct owned *device = any_device;
+	struct owned *device = for_close;
 
 	create_session(device, luo_fd, "sweep");
 	must(preserve(device));
@@ -228,8 +229,12 @@ static void name_devices(void)
 /* Its session has its address for a name. */
 static void keep(struct owned *device, enum fail_kind kind, int luo_fd)
 {
+	int ret;
+
 	create_session(device, luo_fd, device->at.bdf);
-	must(sweep_last_call(&preserve_kept, kind, device));
+	ret = sweep_last_call(&preserve_kept, kind, device);
+	if (ret < 0)
+		swept_say(&device->at, preserve_kept.name, ret);
 }
 
 static int before_kexec(void)
@@ -283,7 +288,7 @@ static void take(struct owned *device, enum fail_kind kind, int luo_fd)
 	close(device->nic.device);
 	close(device->nic.iommufd);
 	close(device->session);
-	must(vfio_use(device->at.bdf));
+	swept_use(&device->at);
 }
 
 static int after_kexec(void)

@@ -33,7 +33,8 @@ SWEPT_CALLS = SweptCalls(
         SweptCall(name="retrieve_device", once=True),
         SweptCall(name="open_device", once=True),
         SweptCall(name="map_memory", once=True),
-        SweptCall(name="restore_hwpt", once=True),
+        # A page table that was restored stays for the next attempt (iommufd_hwpt_set_restored()).
+        SweptCall(name="restore_hwpt", once=True, keeps=frozenset({"total"})),
         SweptCall(name="attach_device", once=True),
         SweptCall(name="finish", once=True),
     ),

@@ -49,8 +49,10 @@ static enum fail_kind kind_of(unsigned int device)
 	return device < FOR_COPIES + FOR_PAGES ? FAIL_PAGE : FAIL_SLAB;
 }
 
-/* Of calls of which each has a session of its own. */
-static struct owned *const any_device = &devices[0];
+/* Of calls of which each has a session of its own, a device each: what one spoils is its own. */
+static struct owned *const for_iommufd = &devices[DEVICES - 1];
+static struct owned *const for_device = &devices[DEVICES - 2];
+static struct owned *const for_close = &devices[DEVICES - 3];
 
 static void new_memory(struct owned *device)
 {
@@ -160,7 +162,7 @@ static int is_frozen(const struct owned *device)
 
 static void cut_iommufd(struct point *point, int luo_fd)
 {
-	struct owned *device = any_device;
+	struct owned *device = for_iommufd;
 
 	create_session(device, luo_fd, "sweep");
 	remember(device);
@@ -177,7 +179,7 @@ static void cut_iommufd(struct point *point, int luo_fd)
 
 static void cut_device(struct point *point, int luo_fd)
 {
-	struct owned *device = any_device;
+	struct owned *device = for_device;
 
 	create_session(device, luo_fd, "sweep");
 	must(preserve_iommufd(device));
@@ -195,7 +197,7 @@ static void cut_device(struct point *point, int luo_fd)
 
 static void cut_close(struct point *point, int luo_fd)
 {
-	struct owned *device = any_device;
+	struct owned *device = for_close;
 
 	create_session(device, luo_fd, "sweep");
 	must(preserve_iommufd(device));
@@ -285,6 +287,12 @@ static void look_incoming(struct point *point, void *argument)
 	device->tables = now;
 }
 
+/* A page table that was restored stays for the next attempt. */
+static void look_restored(struct point *point, void *device)
+{
+	swept_look_incoming(point, &((struct owned *)device)->at);
+}
+
 static void look_unbound(struct point *point, void *device)
 {
 	swept_look_unbound(point, &((struct owned *)device)->at);
@@ -309,7 +317,7 @@ static struct last_call steps[NR_STEPS] = {
 			      .look = look_incoming },
 	[OPEN] = { .name = "open_device", .make = make_open, .look = look_incoming },
 	[MAP] = { .name = "map_memory", .make = make_map, .look = look_incoming },
-	[RESTORE] = { .name = "restore_hwpt", .make = make_restore, .look = look_incoming },
+	[RESTORE] = { .name = "restore_hwpt", .make = make_restore, .look = look_restored },
 	[ATTACH] = { .name = "attach_device", .make = make_attach, .look = look_incoming },
 	[FINISH] = { .name = "finish", .make = make_finish, .look = look_incoming },
 };
@@ -332,7 +340,7 @@ static void name_devices(void)
 	}
 }
 
-/* Only the first one is preserved more than once, and it has to be marked before. */
+/* Before anything of it is preserved. */
 static void mark(struct owned *device, enum fail_kind kind, int)
 {
 	remember(device);
@@ -344,8 +352,12 @@ static void keep(struct owned *device, enum fail_kind kind, int luo_fd)
 {
 	create_session(device, luo_fd, device->at.bdf);
 	for (enum kept_step step = KEEP_IOMMUFD; step < NR_KEPT_STEPS; step++) {
+		int ret;
+
 		remember(device);
-		must(sweep_last_call(&kept_steps[step], kind, device));
+		ret = sweep_last_call(&kept_steps[step], kind, device);
+		if (ret < 0)
+			swept_say(&device->at, kept_steps[step].name, ret);
 	}
 }
 
@@ -403,7 +415,7 @@ static void take(struct owned *device, enum fail_kind kind, int luo_fd)
 	close(device->file);
 	close(device->iommufd);
 	close(device->session);
-	must(vfio_use(device->at.bdf));
+	swept_use(&device->at);
 }
 
 static int after_kexec(void)
