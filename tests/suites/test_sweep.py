@@ -513,3 +513,20 @@ def test_a_call_that_went_through_once_is_not_tried_further() -> None:
     (bound,) = early.calls
     assert bound.unexhausted == ("slab",)
     assert "bind_device: not every point was tried (slab), after 1 in all" in list(uncut(early))
+
+
+def test_a_recorded_sweep_of_calls_that_go_through_once() -> None:
+    """Stage 3: what our series does has no violation; two faults of Linux are met on the way."""
+    calls = calls_of_stage(3)
+    found = read_folder(RECORDED / "sweep_iommufd", calls)
+    rows = {row.split()[0]: " ".join(row.split()) for row in table(found).splitlines()[2:]}
+    assert rows["restore_hwpt"] == "restore_hwpt 2 6 0 3 2 EFAULT, 3 ENOMEM - -"
+    by_call = {swept.call.name: len(swept.violations) for swept in found.calls if swept.violations}
+    assert by_call == {"bind_device": 19, "map_memory": 1}
+    assert all("vfio_group_release" in one.words for one in found.calls[8].violations)
+    assert list(uncut(found))[-1] == "12 of 15 calls were cut at every point that they have"
+    assert not found.whole()
+    kept = [replace(call, keeps=frozenset()) for call in calls.incoming]
+    strict = read_folder(RECORDED / "sweep_iommufd", replace(calls, incoming=tuple(kept)))
+    new = {one.point for one in strict.violations} - {one.point for one in found.violations}
+    assert new == {"restore_hwpt:copy:2", "restore_hwpt:slab:4"}
