@@ -9,6 +9,17 @@
 #include "swept_device.h"
 #include "vfio.h"
 
+/* Most of what fails and is done without is an object of the slab. */
+#define FOR_COPIES 2
+#define FOR_PAGES 2
+
+enum fail_kind swept_kind(unsigned int number)
+{
+	if (number < FOR_COPIES)
+		return FAIL_COPY;
+	return number < FOR_COPIES + FOR_PAGES ? FAIL_PAGE : FAIL_SLAB;
+}
+
 void swept_name(struct swept_device *device, unsigned int bus, unsigned int slot,
 		unsigned int function)
 {

@@ -22,6 +22,9 @@ struct swept_device {
 	struct igb_ring_state registers;
 };
 
+/* What is made to fail with the device of that number, of many. */
+enum fail_kind swept_kind(unsigned int number);
+
 void swept_name(struct swept_device *device, unsigned int bus, unsigned int slot,
 		unsigned int function);
 void swept_say(const struct swept_device *device, const char *what, int ret);

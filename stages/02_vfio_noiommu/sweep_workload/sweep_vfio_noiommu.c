@@ -24,9 +24,6 @@
 #define BEHIND_SWITCH 16
 #define FIRST_BUS 3
 #define FIRST_ROOT_SLOT 4
-/* The first ones are for copies, then some for pages, and all others for objects of the slab. */
-#define FOR_COPIES 2
-#define FOR_PAGES 3
 
 /**
  * struct owned - a device, its memory, and the session of both
@@ -42,13 +39,6 @@ static struct owned {
 			sizeof(struct ring_page)];
 	} description;
 } devices[DEVICES];
-
-static enum fail_kind kind_of(unsigned int device)
-{
-	if (device < FOR_COPIES)
-		return FAIL_COPY;
-	return device < FOR_COPIES + FOR_PAGES ? FAIL_PAGE : FAIL_SLAB;
-}
 
 /* Of calls of which each has a session of its own, a device each: what one spoils is its own. */
 static struct owned *const for_preserve = &devices[DEVICES - 1];
@@ -211,7 +201,7 @@ static void for_each_device(void (*act)(struct owned *device, enum fail_kind kin
 			    int luo_fd)
 {
 	for (unsigned int i = 0; i < DEVICES; i++)
-		act(&devices[i], kind_of(i), luo_fd);
+		act(&devices[i], swept_kind(i), luo_fd);
 }
 
 /* Two functions behind each port of a switch, and two in every second slot of the root. */

@@ -30,9 +30,6 @@ enum token { TOKEN_MEMORY = 1, TOKEN_IOMMUFD, TOKEN_DEVICE };
 #define BEHIND_PORTS 8
 #define FIRST_BUS 1
 #define FIRST_ROOT_SLOT 4
-/* The first ones are for copies, then some for pages, and all others for objects of the slab. */
-#define FOR_COPIES 2
-#define FOR_PAGES 2
 
 /* A device, what it is attached to, and the session of all. */
 static struct owned {
@@ -41,13 +38,6 @@ static struct owned {
 	u32 dev_id, ioas, hwpt;
 	long long tables;
 } devices[DEVICES];
-
-static enum fail_kind kind_of(unsigned int device)
-{
-	if (device < FOR_COPIES)
-		return FAIL_COPY;
-	return device < FOR_COPIES + FOR_PAGES ? FAIL_PAGE : FAIL_SLAB;
-}
 
 /* Of calls of which each has a session of its own, a device each: what one spoils is its own. */
 static struct owned *const for_iommufd = &devices[DEVICES - 1];
@@ -326,7 +316,7 @@ static void for_each_device(void (*act)(struct owned *device, enum fail_kind kin
 			    int luo_fd)
 {
 	for (unsigned int i = 0; i < DEVICES; i++)
-		act(&devices[i], kind_of(i), luo_fd);
+		act(&devices[i], swept_kind(i), luo_fd);
 }
 
 /* One behind each root port, and one in every second slot of the root. */
