@@ -18,7 +18,7 @@ FOUND = {
     "outgoing-after-refusal.patch": ("preserve_device", "when called again"),
     "stopped-by-failed-bind.patch": ("bind_device", "config: EBADE"),
     "retrieved-too-early.patch": ("retrieve_device", "where nothing was made to fail"),
-    "attached-too-early.patch": ("attach_device", "where nothing was made to fail"),
+    "attached-too-early.patch": ("attach_device", "EINVAL, where memory was short"),
 }
 
 

@@ -31,7 +31,9 @@ def sweep_faulty(number: int, folder: Path, hypervisor: Hypervisor) -> Sweep:
     stage = load_stage(number)
     series = folder / "series"
     series.mkdir()
-    for place, patch in enumerate((*kernel_needs(stage).patches, *faults_of(stage))):
+    patches = (*kernel_needs(stage).patches, *faults_of(stage))
+    # Not from 0: that number is a cover letter's.
+    for place, patch in enumerate(patches, start=1):
         shutil.copy(patch, series / f"{place:04}-{patch.name}")
     for fragment in series_fragments(stage):
         shutil.copy(fragment, series)
