@@ -15,7 +15,7 @@ from common.suites.sweep.points import Sweep
 
 pytestmark = pytest.mark.debug_kernels
 FOUND = {
-    "frozen-after-refusal.patch": ("preserve_iommufd", "when called again"),
+    "preserved-too-early.patch": ("preserve_iommufd", "when called again"),
     "tables-stay.patch": ("preserve_device", "left by the call that failed"),
     "restored-unanswered.patch": ("restore_hwpt", "where nothing was made to fail"),
 }
