@@ -332,18 +332,13 @@ def _gap_elsewhere(trial: Trial) -> bool:
 
 
 def _held_by_itself(trial: Trial) -> bool:
-    """A vCPU that stood still for longer than it may by more than the machine was not run for.
-
-    Who speaks with the machine does not run the guest: that the harness was away says nothing.
-    """
+    """A vCPU that stood still for longer than it may by more than the machine was not run for."""
     sides, host = both(trial), trial.host
     if sides is None or host is None:
         return False
     khz = sides[1].number("tsc.khz")
     gaps = [sides[1].number(f"guest.{vcpu}.resume.next_gap_tsc") for vcpu in _vcpus(trial)]
-    found = host.longest(host.begin, host.end, ("qemu", "host", "suspended"))
-    kept = (found[2] - found[1]) / 1e6 if found else 0.0
-    kept = max(kept, host.longest_wait_ms(host.begin, host.end, "CPU "))
+    kept = host.machine_kept_ms()
     return any(gap is not None and khz and gap / khz > _STILL_MS + kept for gap in gaps)
 
 

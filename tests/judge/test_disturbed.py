@@ -673,3 +673,29 @@ def test_a_gap_that_nobody_elses_absence_explains_is_the_machines(
     verdict = judge_trial(trial_1(edited(gap, **away)), STAGE_1)
     found = next(a.outcome for a in verdict.answers if a.check == check)
     assert found.status == status, found.seen
+
+
+@pytest.mark.parametrize(
+    ("said", "away", "status"),
+    [
+        ("enabled 0, active, for vfio-pci", {"qemu": (-1000, -500)}, "FAIL"),
+        ("enabled 0, active, for vfio-pci", {"harness": (-3000, -500)}, "FAIL"),
+        ("enabled 0, active, for vfio-pci", {"qemu": (-3000, -500)}, "DISTURBED"),
+        # What no time has to do with.
+        ("enabled 2, active, for vfio-pci", {"qemu": (-3000, -500)}, "FAIL"),
+        ("enabled 0, suspended, for (null)", {"qemu": (-3000, -500)}, "FAIL"),
+    ],
+)
+def test_a_device_that_stays_awake_is_the_hosts_only_if_the_machine_was_away_for_long(
+    tmp_path: Path, said: str, away: dict[str, tuple[int, int]], status: str
+) -> None:
+    def awake(folder: Path) -> None:
+        path = folder / "dialogue.jsonl"
+        text = path.read_text()
+        assert text.count("# device.let_go=") == 1
+        path.write_text(re.sub(r"(# device\.let_go=)[^\"]*", rf"\g<1>{said}", text))
+
+    load = RecordedTrial(STAGE_2, RECORDED / "vfio_noiommu" / "main", tmp_path)
+    verdict = judge_trial(load(edited(awake, **away)), STAGE_2)
+    found = next(a.outcome for a in verdict.answers if a.check == "idle_when_closed")
+    assert found.status == status, found.seen

@@ -62,6 +62,15 @@ class HostLog(Stored):
             if begin < t <= end:
                 yield from (ms for name, ms in waits.items() if name.startswith(thread))
 
+    def machine_kept_ms(self) -> float:
+        """For how long at most the machine was not run, or one of its CPUs waited for one.
+
+        Who speaks with the machine does not run it: that the harness was away says nothing.
+        """
+        found = self.longest(self.begin, self.end, ("qemu", "host", "suspended"))
+        kept = (found[2] - found[1]) / 1e6 if found else 0.0
+        return max(kept, self.longest_wait_ms(self.begin, self.end, "CPU "))
+
     def stood_still(self) -> str | None:
         """The longest time for which the machine, or who speaks with it, did not run, in words.
 
