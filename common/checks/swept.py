@@ -5,7 +5,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 from xml.etree import ElementTree as ET
 
 KINDS = ("copy", "slab", "page")
@@ -59,7 +58,3 @@ class SweptCalls:
     def names(self) -> tuple[str, ...]:
         """Of all calls."""
         return tuple(call.name for call in self.all)
-
-    def side(self, name: str) -> Literal["outgoing", "incoming"]:
-        """The kernel that makes that call."""
-        return "incoming" if any(call.name == name for call in self.incoming) else "outgoing"

@@ -10,7 +10,7 @@ import pytest
 
 from common.machine.hypervisor import Hypervisor
 from common.stage.loading import load_stage
-from common.suites.sweep.faults import faults_of, sweep_faulty
+from common.suites.sweep.faults import faults_of, sweep_faulty, words_of
 from common.suites.sweep.points import Sweep
 
 pytestmark = pytest.mark.debug_kernels
@@ -30,5 +30,5 @@ def swept(tmp_path_factory: pytest.TempPathFactory, hypervisor: Hypervisor) -> S
 @pytest.mark.parametrize("patch", [path.name for path in faults_of(load_stage(2))])
 def test_each_fault_is_found(swept: Sweep, patch: str) -> None:
     call, words = FOUND[patch]
-    said = [one.words for one in swept.violations if one.point.startswith(f"{call}:")]
+    said = words_of(swept, call)
     assert any(words in each for each in said), said

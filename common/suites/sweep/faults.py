@@ -23,6 +23,11 @@ def faults_of(stage: Stage) -> tuple[Path, ...]:
     return tuple(sorted((stage.folder / "sweep_faults").glob("*.patch")))
 
 
+def words_of(found: Sweep, call: str) -> list[str]:
+    """What is wrong with the points of that call, in words."""
+    return [one.words for one in found.violations if one.point.startswith(f"{call}:")]
+
+
 def sweep_faulty(number: int, folder: Path, hypervisor: Hypervisor) -> Sweep:
     """What the sweep of that stage finds; its raw files are left in `folder`, which is empty.
 

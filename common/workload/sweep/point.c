@@ -123,9 +123,10 @@ void point_say(const struct point *point)
 
 	ledger_read(&now);
 	snprintf(key, sizeof(key), "point.%s.%s.%u", point->call, point->kind, point->n);
-	fact(key, "ret=%d left=%u steps=%s over=%s made=%s fds=%d pins=%lld areas=%lld shmem=%lld committed=%lld"
-	     " total=%lld available=%lld taint=%llu", point->ret, point->left, point->steps,
-	     point->left_over, point->made, (int)(taken_fds() - point->fds), now.pins - before->pins, now.areas - before->areas,
+	fact(key, "ret=%d left=%u steps=%s over=%s made=%s fds=%d pins=%lld areas=%lld shmem=%lld"
+	     " committed=%lld total=%lld available=%lld taint=%llu", point->ret, point->left,
+	     point->steps, point->left_over, point->made, (int)(taken_fds() - point->fds),
+	     now.pins - before->pins, now.areas - before->areas,
 	     (long long)(now.shmem - before->shmem),
 	     (long long)(now.committed - before->committed),
 	     (long long)(now.total - before->total),

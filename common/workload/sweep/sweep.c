@@ -150,7 +150,7 @@ void sweep_say_last_call(const struct last_call *call)
  * Until the reboot goes through: with an error LUO gives everything back, and
  * the session is as good as before. Returns only where nothing failed in it.
  */
-int sweep_reboot(int luo_fd, void (*look)(struct point *point))
+int sweep_reboot(int luo_fd)
 {
 	struct point point;
 	unsigned int n = 1;
@@ -167,8 +167,6 @@ int sweep_reboot(int luo_fd, void (*look)(struct point *point))
 		point_cut(&point, kexec_start());
 		session = luo_create_session(luo_fd, REBOOT);
 		point_step(&point, "create", session < 0 ? session : sys(close(session)));
-		if (look)
-			look(&point);
 		point_say(&point);
 	} while (!point.left);
 	return point.ret;

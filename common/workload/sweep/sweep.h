@@ -46,7 +46,7 @@ void sweep_begin(void);
 void sweep_calls(const struct call *calls, const unsigned int *most, int luo_fd);
 int sweep_last_call(struct last_call *call, enum fail_kind kind, void *object);
 void sweep_say_last_call(const struct last_call *call);
-int sweep_reboot(int luo_fd, void (*look)(struct point *point));
+int sweep_reboot(int luo_fd);
 
 /* Whether that call is not asked for; which point is, or 0 for all of them. */
 bool sweep_leaves_out(const char *call, enum fail_kind kind);

@@ -39,7 +39,7 @@ static int before_kexec(void)
 	report_leaks();
 	preserve_sessions(luo_fd);
 	must(kexec_load_incoming());
-	return sweep_reboot(luo_fd, NULL);
+	return sweep_reboot(luo_fd);
 }
 
 /* Of the sessions that the outgoing kernel's sweep has left; nothing fails here. */

@@ -240,7 +240,7 @@ static int before_kexec(void)
 	for_each_device(keep, luo_fd);
 	sweep_say_last_call(&preserve_kept);
 	must(kexec_load_incoming());
-	return sweep_reboot(luo_fd, NULL);
+	return sweep_reboot(luo_fd);
 }
 
 /* -errno of the first step that cannot be made any more. */

@@ -16,7 +16,7 @@ def devices(options: Mapping[str, int]) -> tuple[ET.Element, ...]:
 
 def iommu(*, remapping: bool) -> ET.Element:
     """Nothing is cached that is not present, and there is no IOTLB in the devices."""
-    iommu = ET.Element("iommu", model="intel")
+    element = ET.Element("iommu", model="intel")
     intremap = "on" if remapping else "off"
-    ET.SubElement(iommu, "driver", intremap=intremap, caching_mode="off", iotlb="off")
-    return iommu
+    ET.SubElement(element, "driver", intremap=intremap, caching_mode="off", iotlb="off")
+    return element

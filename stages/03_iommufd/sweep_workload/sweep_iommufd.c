@@ -85,14 +85,20 @@ static void remember(struct owned *device)
 	device->tables = tables();
 }
 
+static void look_at_tables(struct point *point, struct owned *device)
+{
+	long long now = tables();
+
+	point_step(point, "tables", now == device->tables ? 0 : -EEXIST);
+	device->tables = now;
+}
+
 static void look(struct point *point, void *argument)
 {
 	struct owned *device = argument;
-	long long now = tables();
 
 	swept_look(point, &device->at);
-	point_step(point, "tables", now == device->tables ? 0 : -EEXIST);
-	device->tables = now;
+	look_at_tables(point, device);
 }
 
 static void start(struct owned *device, enum fail_kind, int)
@@ -270,11 +276,9 @@ static int make_finish(void *device)
 static void look_incoming(struct point *point, void *argument)
 {
 	struct owned *device = argument;
-	long long now = tables();
 
 	swept_look_incoming(point, &device->at);
-	point_step(point, "tables", now == device->tables ? 0 : -EEXIST);
-	device->tables = now;
+	look_at_tables(point, device);
 }
 
 /* A page table that was restored stays for the next attempt. */
@@ -367,7 +371,7 @@ static int before_kexec(void)
 	for (enum kept_step step = 0; step < NR_KEPT_STEPS; step++)
 		sweep_say_last_call(&kept_steps[step]);
 	must(kexec_load_incoming());
-	return sweep_reboot(luo_fd, NULL);
+	return sweep_reboot(luo_fd);
 }
 
 /* -errno of the first step that cannot be made any more. */
